@@ -1,0 +1,86 @@
+"""The error tree, split by what the caller does next.
+
+::
+
+    ChestError
+    ├── ConfigurationError        correct the setting that the message names
+    │   └── MissingDriverError    install the extra that the message names
+    ├── CapabilityMissing         the store cannot do this; use another store
+    ├── StoreError
+    │   ├── StoreUnavailable      keep the records and try again later
+    │   ├── SchemaError           an operator acts: absent, foreign or newer tables
+    │   └── RecordRefused         never try the named records again; write the others
+    └── ExportError
+        ├── TargetUnavailable     keep the records and try again later
+        └── RecordsRejected       set the named records aside; deliver the others
+
+A message holds the setting, the bad value and the way out; never a password, a token or a variable's value.
+The driver's own exception is the ``__cause__``.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class ChestError(Exception):
+    """The root of everything that flask_chest raises on purpose."""
+
+
+class ConfigurationError(ChestError, ValueError):
+    """A setting or an argument is wrong."""
+
+
+class MissingDriverError(ConfigurationError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        """Name the missing *package* and the *extra* that brings it."""
+        super().__init__(f"{package} is not installed; install the extra: pip install 'flask-chest[{extra}]'")
+
+
+class CapabilityMissing(ChestError):
+    """The store has no implementation of an optional capability."""
+
+    def __init__(self, store: object, capability: str) -> None:
+        """Name the *store* by its type and the *capability* by its Protocol."""
+        super().__init__(
+            f"{type(store).__name__} does not implement {capability} (see flask_chest.protocols); "
+            "use a store that does, such as SQLiteStore"
+        )
+
+
+class StoreError(ChestError):
+    """A store did not do what it was asked to."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or is locked; what was not kept can be written again later."""
+
+
+class SchemaError(StoreError):
+    """The store's tables are absent, another program's, or of a version that this release does not know."""
+
+
+class _Culprits(ChestError):
+    """Carries the reason for each record at fault."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.reasons = MappingProxyType(dict(reasons))
+        """Record id → reason; empty where the other side did not say which record it was."""
+
+
+class RecordRefused(_Culprits, StoreError):
+    """The store can never keep these records. Nothing of the batch was kept."""
+
+
+class ExportError(ChestError):
+    """An exporter did not deliver."""
+
+
+class TargetUnavailable(ExportError):
+    """The target is away, too busy, or refuses us as a whole (a wrong token, a missing bucket)."""
+
+
+class RecordsRejected(_Culprits, ExportError):
+    """The target will never take these records. Deliver the others again: nothing is known of them."""

@@ -1,0 +1,1 @@
+"""Exporters, one file per kind of target; importing one needs its driver."""

@@ -1,0 +1,227 @@
+"""The seams: what a store, an exporter and a request-id generator must offer.
+
+They are Protocols, so an own class need not inherit from them; one that does cannot be made while a member
+is missing. The capabilities (`Outbox` and what follows it) are optional. They are looked for with
+``isinstance``, which sees names alone: mypy checks the signatures, `flask_chest.testing` the behaviour.
+
+Batches and names come by position, so that an implementation may call them what it likes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from flask_chest.record import Query, Record
+
+StartAt: TypeAlias = Literal["beginning", "now"]
+
+
+class Sink(Protocol):
+    """Takes records: enough for the target of an exporter."""
+
+    @abstractmethod
+    def write(self, records: Sequence[Record], /) -> None:
+        """Keep *records* durably; those whose id is kept already are skipped.
+
+        Returning means kept. After `StoreUnavailable` some may be kept and writing all again is safe; after
+        `RecordRefused` the named records will never be taken. Anything but ``None`` as a result is an error
+        of the implementation: it is how an ``async def`` by mistake looks.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections and files; may be called again, and from another thread."""
+
+
+class Reader(Protocol):
+    """Answers questions about records."""
+
+    @abstractmethod
+    def query(self, query: Query, /) -> Iterable[Record]:
+        """Yield the records that match, newest first by (time, id), at most ``query.limit`` of them.
+
+        What matches is defined by `Query.matches`. Records are fetched while the caller iterates.
+        """
+
+
+class Store(Sink, Reader, Protocol):
+    """Keeps records and gives them back: enough for a chest.
+
+    One store object serves many threads. It may cross a fork; the child must then make its own connections.
+    """
+
+    @abstractmethod
+    def open(self) -> None:
+        """Create or migrate what the store needs; safe again, and in many processes at once.
+
+        No other method creates anything: on a store that never was opened they raise `SchemaError`.
+        """
+
+    @abstractmethod
+    def status(self) -> StoreStatus:
+        """Count what is kept."""
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store holds."""
+
+    description: str
+    """Kind and place for people, as in ``SQLite /var/lib/app/db.sqlite3``; never a password."""
+    records: int
+    oldest_unix_nano: int | None = None
+    newest_unix_nano: int | None = None
+    size_bytes: int | None = None
+    conflicts: int = 0
+    """Writes in this process that brought a kept id with other content; the first content stays."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to deliver *records* for one exporter until a deadline."""
+
+    exporter: str
+    records: Sequence[Record]
+    """In the order in which they were stored, at least one."""
+    token: int
+    """Counted up at every claim: the only fence against a former holder."""
+    deadline_unix_nano: int
+    """By the store's clock. Past it another process may claim, and this claim is void once one did."""
+
+
+class Busy(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody else delivers for this exporter."""
+
+    holder: str
+    """For people; in containers many processes share it."""
+    until_unix_nano: int
+
+
+@runtime_checkable
+class Outbox(Protocol):
+    """Hands out what an exporter has not had yet, to one process at a time.
+
+    Each exporter, known by its name, has its own place in the one order in which records became visible, so
+    that no exporter hides a record from another and none that is committed late is skipped.
+    """
+
+    @abstractmethod
+    def claim(self, exporter: str, /, *, limit: int, lease: timedelta) -> Claim | Busy | None:
+        """Take the next records, at most *limit*, for the time of *lease*; ``None`` when nothing is pending.
+
+        A batch that was claimed and neither acknowledged nor renewed in time is claimed again as it was,
+        whatever *limit* says now. An exporter that is not registered is, from the beginning.
+        """
+
+    @abstractmethod
+    def renew(self, claim: Claim, /, *, lease: timedelta) -> bool:
+        """Move the deadline to *lease* from now; False when the claim is lost or has ended."""
+
+    @abstractmethod
+    def acknowledge(self, claim: Claim, /, *, rejected: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Count the claimed records as had and end the claim; set *rejected* (id → reason) aside.
+
+        False, and nothing is changed, when the claim is lost. Acknowledging again is harmless.
+        """
+
+    @abstractmethod
+    def release(self, claim: Claim, /) -> None:
+        """End the claim without delivery: the same batch can be claimed at once."""
+
+
+class ExporterStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one exporter stands."""
+
+    name: str
+    backlog: int
+    """Records that it has not had yet."""
+    rejected: int
+    last_seen_unix_nano: int
+    last_success_unix_nano: int | None = None
+    holder: str | None = None
+    lease_until_unix_nano: int | None = None
+
+
+@runtime_checkable
+class ExporterRegistry(Protocol):
+    """Knows the exporters of a store."""
+
+    @abstractmethod
+    def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
+        """Make *exporter* known; one that is known stays where it is.
+
+        ``"beginning"`` is the oldest record that is still kept, ``"now"`` skips all that is kept.
+        """
+
+    @abstractmethod
+    def exporters(self) -> Sequence[ExporterStatus]:
+        """List the known exporters by name."""
+
+    @abstractmethod
+    def drop(self, exporter: str, /) -> bool:
+        """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that an exporter's target will never take."""
+
+    exporter: str
+    record_id: str
+    reason: str
+    time_unix_nano: int
+
+
+@runtime_checkable
+class Rejections(Protocol):
+    """Keeps what was set aside."""
+
+    @abstractmethod
+    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
+        """Yield what was set aside for *exporter*, oldest first."""
+
+
+@runtime_checkable
+class Flushable(Protocol):
+    """A sink that keeps later than it takes: a queue in front of another sink."""
+
+    @abstractmethod
+    def flush(self, timeout: float, /) -> bool:
+        """Wait at most *timeout* seconds until all that was taken is kept; False when some is not."""
+
+    @abstractmethod
+    def waiting(self) -> int:
+        """Count the records that were taken and are not kept yet."""
+
+
+class Exporter(Protocol):
+    """Delivers records somewhere else."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The exporter's identity in the store: its place in the outbox is kept under it."""
+
+    @abstractmethod
+    def export(self, records: Sequence[Record], /) -> None:
+        """Deliver *records*; must end within a time of its own, without a call for help.
+
+        Returning means delivered. `TargetUnavailable` keeps the batch for later; `RecordsRejected` names
+        those that will never be taken, and the others come again. A repeated delivery must change nothing
+        where the target can tell one.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections; may be called again."""
+
+
+class RequestIdGenerator(Protocol):
+    """Makes the id of the current request."""
+
+    @abstractmethod
+    def __call__(self) -> str:
+        """Return an id of at most 255 characters; a longer one is replaced by its digest."""
