@@ -1,3 +1,53 @@
-"""Keep what ``flask.g`` knows about each request."""
+"""Keep what ``flask.g`` knows about each request: typed, in your own database, delivered on."""
+
+from flask_chest.capture import TrackedVars
+from flask_chest.chests import FlaskChestSQLite
+from flask_chest.errors import (
+    CapabilityMissing,
+    ChestError,
+    ConfigurationError,
+    ContractError,
+    ExportError,
+    MissingDriverError,
+    RecordRefused,
+    RecordsRejected,
+    SchemaError,
+    StoreError,
+    StoreUnavailable,
+    TargetUnavailable,
+)
+from flask_chest.export import ExportReport
+from flask_chest.extension import FlaskChest, current_request_id
+from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store
+from flask_chest.record import JSONValue, Query, Record
+from flask_chest.stats import ChestStats
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CapabilityMissing",
+    "ChestError",
+    "ChestStats",
+    "ConfigurationError",
+    "ContractError",
+    "ExportError",
+    "ExportReport",
+    "Exporter",
+    "FlaskChest",
+    "FlaskChestSQLite",
+    "JSONValue",
+    "MissingDriverError",
+    "Query",
+    "Record",
+    "RecordRefused",
+    "RecordsRejected",
+    "RequestIdGenerator",
+    "SchemaError",
+    "Sink",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "TargetUnavailable",
+    "TrackedVars",
+    "current_request_id",
+]

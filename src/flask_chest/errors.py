@@ -6,6 +6,7 @@
     ├── ConfigurationError        correct the setting that the message names
     │   └── MissingDriverError    install the extra that the message names
     ├── CapabilityMissing         the store cannot do this; use another store
+    ├── ContractError             mend the own store or exporter that broke its Protocol
     ├── StoreError
     │   ├── StoreUnavailable      keep the records and try again later
     │   ├── SchemaError           an operator acts: absent, foreign or newer tables
@@ -47,6 +48,10 @@ class CapabilityMissing(ChestError):
             f"{type(store).__name__} does not implement {capability} (see flask_chest.protocols); "
             "use a store that does, such as SQLiteStore"
         )
+
+
+class ContractError(ChestError):
+    """A store or an exporter did what its Protocol forbids."""
 
 
 class StoreError(ChestError):

@@ -9,14 +9,16 @@ Batches and names come by position, so that an implementation may call them what
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from flask_chest.errors import ContractError
 from flask_chest.record import Query, Record
 
 StartAt: TypeAlias = Literal["beginning", "now"]
@@ -225,3 +227,16 @@ class RequestIdGenerator(Protocol):
     @abstractmethod
     def __call__(self) -> str:
         """Return an id of at most 255 characters; a longer one is replaced by its digest."""
+
+
+def hand_over(take: Callable[[Sequence[Record]], object], records: Sequence[Record], /) -> None:
+    """Call a sink's ``write`` or an exporter's ``export``; `ContractError` unless it returns ``None``.
+
+    An ``async def`` in its place returns a coroutine that nobody awaits: the records would count as kept.
+    """
+    result = take(records)
+    if inspect.iscoroutine(result):
+        result.close()
+    if result is not None:
+        name = getattr(take, "__qualname__", repr(take))
+        raise ContractError(f"{name} returned {type(result).__name__}, must be None (and not async)")

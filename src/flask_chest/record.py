@@ -45,6 +45,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             return NotImplemented
         return all(same_value(getattr(self, name), getattr(other, name)) for name in FIELDS)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # msgspec's own does not ask __eq__
+
     def __hash__(self) -> int:
         return hash(self.id)
 
@@ -83,9 +86,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     def matches_variables(self, record: Record) -> bool:
         """Tell whether *record* has every variable of *where*, with that very value."""
         variables = record.variables
-        return all(
-            name in variables and same_value(variables[name], value) for name, value in self.where.items()
-        )
+        return all(name in variables and same_value(variables[name], value) for name, value in self.where.items())
 
 
 COLUMN_FILTERS = ("request_id", "trace_id", "route", "method", "status_code")
@@ -95,9 +96,7 @@ COLUMN_FILTERS = ("request_id", "trace_id", "route", "method", "status_code")
 def same_value(left: object, right: object) -> bool:
     """Compare two JSON values strictly: 1, 1.0 and ``True`` differ; the order of keys does not matter."""
     if _is_object(left) and _is_object(right):
-        return left.keys() == right.keys() and all(
-            same_value(value, right[key]) for key, value in left.items()
-        )
+        return left.keys() == right.keys() and all(same_value(value, right[key]) for key, value in left.items())
     if _is_array(left) and _is_array(right):
         return len(left) == len(right) and all(map(same_value, left, right))
     return type(left) is type(right) and left == right

@@ -1,1 +1,62 @@
-"""Stores, one file per database."""
+"""Stores, one file per database; `store_from_uri` chooses one by its address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from flask_chest.errors import ConfigurationError
+from flask_chest.protocols import Store
+
+DEFAULT_NAME = "flask_chest"
+"""The prefix of the tables' names."""
+
+_Chooser: TypeAlias = Callable[[str, Path, str], Callable[[], Store]]
+
+
+def store_from_uri(uri: str, *, root: Path, name: str = DEFAULT_NAME) -> Callable[[], Store]:
+    """Give the factory of the stores at *uri*; a relative path in it begins at *root*.
+
+    A factory, so that each process makes its own store. What is wrong with *uri* or *name* is raised here.
+    """
+    scheme, colon, rest = uri.partition(":")
+    if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        raise ConfigurationError(f"the store's address has no scheme; it begins with one of {_known()}")
+    if scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"the scheme {scheme!r} is not known; the store's address begins with one of {_known()}"
+        )
+    factory = _SCHEMES[scheme](rest, root, name)
+    factory()  # does no work, but tells a wrong setting where it is set
+    return factory
+
+
+def _memory(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: ARG001 - nothing to place or name
+    if rest not in {"", "//"}:
+        raise ConfigurationError("memory: takes nothing after the colon")
+    from flask_chest.stores.memory import MemoryStore  # noqa: PLC0415 - a store loads when it is chosen
+
+    return MemoryStore
+
+
+def _sqlite(rest: str, root: Path, name: str) -> Callable[[], Store]:
+    path = rest.removeprefix("///")
+    if path in {rest, ""}:
+        raise ConfigurationError(
+            "sqlite: needs a path after three slashes: sqlite:///relative.db or sqlite:////absolute.db"
+        )
+    if "?" in path:
+        raise ConfigurationError("sqlite: takes no options after a question mark; give them to SQLiteStore")
+    from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a store loads when it is chosen
+
+    return partial(SQLiteStore, path if path == ":memory:" else root / path, name=name)
+
+
+_SCHEMES: dict[str, _Chooser] = {"memory": _memory, "sqlite": _sqlite}
+
+
+def _known() -> str:
+    return ", ".join(f"{scheme}:" for scheme in sorted(_SCHEMES))

@@ -1,0 +1,61 @@
+# Each target sets up what it needs: Python 3.11 or newer, make and git are enough; uv is used where it is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INSTALL := install --quiet --editable '.[influxdb]' --group dev
+
+# Another Python is taken from the command line or the environment; uv finds a fitting one by itself.
+ifneq ($(origin PYTHON),file)
+UV_PYTHON := --python '$(PYTHON)'
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean new-venv
+
+help: ## Show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Run the README's example on a few hundred requests and show what was kept and delivered
+	@$(BIN)/python -m examples.demo
+
+test: check ## Check, then run all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## Check style, layers and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/python -m mypy.stubtest apscheduler influxdb_client --ignore-missing-stub --mypy-config-file mypy.ini
+
+bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to benchmarks/results/
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove the environment and all that was made
+	rm -rf $(VENV) dist build benchmarks/results
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@echo 'Setting up $(VENV), which takes a minute'
+	@if command -v uv > /dev/null; then \
+	    { [ -x $(BIN)/python ] || uv venv --quiet $(UV_PYTHON) $(VENV); } && \
+	    uv pip $(INSTALL) --python $(BIN)/python; \
+	else \
+	    { $(BIN)/python -m pip --version > /dev/null 2>&1 || $(MAKE) --no-print-directory new-venv; } && \
+	    $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
+	    $(BIN)/python -m pip $(INSTALL); \
+	fi
+	@touch $@
+
+new-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+	    echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not: name one, as in 'make PYTHON=python3.12', or install uv." >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+	    echo "'$(PYTHON)' cannot make virtual environments: install its venv package (on Debian: apt install python3-venv) or uv." >&2; \
+	    exit 1; }
+	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,171 @@
+"""``flask chest``: look at a chest, and find out why one stays empty. No command creates a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import click
+import msgspec
+from flask import Flask, current_app
+from flask.cli import AppGroup
+
+from flask_chest.capture import RULES_ATTRIBUTE, misplaced_views
+from flask_chest.errors import StoreError
+from flask_chest.extension import FlaskChest, chests_of
+from flask_chest.protocols import ExporterRegistry, ExporterStatus, Store, StoreStatus
+from flask_chest.recorder import behind
+
+
+class _ChestGroup(AppGroup):
+    """Keeps settings out of options: Flask's prefix would make ``FLASK_CHEST_…`` their defaults."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
+    ) -> click.Context:
+        # Click takes a prefix of None for "derive it from the parent's", so the parent's is hidden meanwhile.
+        outer = parent.auto_envvar_prefix if parent is not None else None
+        if parent is not None:
+            parent.auto_envvar_prefix = None
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        finally:
+            if parent is not None:
+                parent.auto_envvar_prefix = outer
+
+
+chest_group = _ChestGroup("chest", help="Look at what flask_chest keeps.")
+
+
+@chest_group.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+def status(*, as_json: bool) -> None:
+    """Show what each chest of the app holds, and where its exporters stand.
+
+    \b
+    Example: flask --app shop chest status --json
+
+    Exits with 1 when a store does not answer.
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    chests = _chests()
+    lines: list[object] = []
+    failed = False
+    for chest in chests:
+        store = chest.binding().store
+        try:
+            found = store.status()
+            exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
+        except StoreError as exc:
+            failed = True
+            lines.append({"error": str(exc)})
+            if not as_json:
+                click.echo(f"{click.style('not available', fg='red')}: {exc}")
+            continue
+        lines.append({"store": found, "exporters": exporters})
+        if not as_json:
+            click.echo("\n".join(_status_lines(found, exporters)))
+    if as_json:
+        click.echo(msgspec.json.encode({"chests": lines}).decode())
+    if failed:
+        raise SystemExit(1)
+
+
+@chest_group.command("doctor")
+def doctor() -> None:
+    """Say in sentences why nothing is recorded or exported, with the way out.
+
+    \b
+    Example: flask --app shop chest doctor
+
+    Exits with 1 when something is wrong.
+    """  # noqa: D301
+    app = behind(current_app)
+    findings = [finding for examine in _EXAMINATIONS for finding in examine(app)]
+    for finding in findings:
+        click.echo(f"- {finding}")
+    if findings:
+        raise SystemExit(1)
+    click.echo("Nothing is wrong.")
+
+
+def _chests() -> list[FlaskChest]:
+    chests = chests_of(behind(current_app))
+    if not chests:
+        raise click.ClickException(_NO_CHEST.format(name=current_app.name))
+    return chests
+
+
+_NO_CHEST = "The app {name!r} has no chest: make one, as in FlaskChestSQLite(app), or call chest.init_app(app)."
+
+
+def _status_lines(found: StoreStatus, exporters: list[ExporterStatus]) -> Iterator[str]:
+    size = "" if found.size_bytes is None else f", {found.size_bytes / 1024:,.0f} KiB"
+    yield f"{found.description}: {found.records:,} records{size}"
+    if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
+        yield f"  from {_moment(found.oldest_unix_nano)} to {_moment(found.newest_unix_nano)}"
+    for exporter in exporters:
+        success = "never" if exporter.last_success_unix_nano is None else _moment(exporter.last_success_unix_nano)
+        holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
+        yield (
+            f"  exporter {exporter.name}: {exporter.backlog:,} pending, {exporter.rejected:,} set aside, "
+            f"last success {success}{holder}"
+        )
+
+
+def _moment(unix_nano: int) -> str:
+    return datetime.fromtimestamp(unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _no_chest(app: Flask) -> Iterator[str]:
+    if not chests_of(app):
+        yield _NO_CHEST.format(name=app.name)
+
+
+def _nothing_tracked(app: Flask) -> Iterator[str]:
+    chests = chests_of(app)
+    app_wide = any(chest.binding().tracked is not None for chest in chests)
+    decorated = any(_has_rules(view) for view in app.view_functions.values())
+    if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
+        yield (
+            "No view is decorated with @flask_chest and no chest has tracked_vars, so nothing is recorded: "
+            "decorate a view, or pass tracked_vars= to the chest."
+        )
+
+
+def _has_rules(view: Callable[..., object]) -> bool:
+    view_class = getattr(view, "view_class", None)
+    holders = [view, view_class, *vars(view_class).values()] if view_class is not None else [view]
+    return any(hasattr(holder, RULES_ATTRIBUTE) for holder in holders)
+
+
+def _misplaced(app: Flask) -> Iterator[str]:
+    for endpoint in misplaced_views(app.view_functions):
+        yield (
+            f"@flask_chest stands above @app.route for the endpoint {endpoint!r}, so the route serves the bare "
+            "view and nothing is recorded: put @flask_chest below @app.route."
+        )
+
+
+def _store_unreachable(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        store: Store = chest.binding().store
+        try:
+            store.status()
+        except StoreError as exc:
+            yield f"The store does not answer: {exc}"
+
+
+def _exports_stuck(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        binding = chest.binding()
+        if chest.exporter_names and not isinstance(binding.store, ExporterRegistry):
+            kind = type(binding.store).__name__
+            yield f"{kind} cannot export: it does not implement Outbox and ExporterRegistry."
+        if chest.exporter_names and binding.settings.scheduler == "off":
+            yield (
+                "The chest has exporters, but its scheduler is off: set CHEST_SCHEDULER to auto, "
+                "or call chest.run_exports() yourself."
+            )
+
+
+_EXAMINATIONS = (_no_chest, _nothing_tracked, _misplaced, _store_unreachable, _exports_stuck)

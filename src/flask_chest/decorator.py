@@ -1,0 +1,109 @@
+"""``@flask_chest``: which variables a view leaves behind."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast, overload
+from weakref import WeakSet
+
+from flask import Flask, current_app
+
+from flask_chest.binding import logger
+from flask_chest.capture import RULES_ATTRIBUTE, Rule, TrackedNames, TrackedVars, decorated_views
+from flask_chest.errors import ConfigurationError
+from flask_chest.extension import EXTENSION_KEY, FlaskChest
+from flask_chest.protocols import RequestIdGenerator
+from flask_chest.recorder import behind
+from flask_chest.settings import Settings
+
+View = TypeVar("View", bound=Callable[..., object])
+
+_warned_apps: WeakSet[Flask] = WeakSet()
+
+
+@overload
+def flask_chest(view: View, /) -> View: ...
+
+
+@overload
+def flask_chest(
+    *,
+    tracked_vars: TrackedVars | None = None,
+    request_id_generator: RequestIdGenerator | None = None,
+    chests: Sequence[FlaskChest] | None = None,
+) -> Callable[[View], View]: ...
+
+
+def flask_chest(
+    view: View | None = None,
+    /,
+    *,
+    tracked_vars: TrackedVars | None = None,
+    request_id_generator: RequestIdGenerator | None = None,
+    chests: Sequence[FlaskChest] | None = None,
+) -> View | Callable[[View], View]:
+    """Record chosen variables of ``g`` of each request to the view.
+
+    *tracked_vars* maps HTTP methods, or ``"*"``, to names; or lists names for all methods; without it every
+    public name is taken whose value is a JSON scalar or container. HEAD has GET's list unless it has its own.
+    *request_id_generator* is called without arguments, once a request. *chests* picks some of the app's.
+
+    Put it below ``@app.route``. Stacked decorators join: there is one record for a request and chest. Raises
+    `ConfigurationError`, a ``ValueError``, for a key that is no HTTP method.
+    """
+    rule = Rule(
+        tracked=TrackedNames.parse(tracked_vars),
+        request_id_generator=request_id_generator,
+        chests=None if chests is None else tuple(chests),
+    )
+
+    def decorate(view: View) -> View:
+        return _with_rule(view, rule)
+
+    return decorate if view is None else decorate(view)
+
+
+def _with_rule(view: View, rule: Rule) -> View:
+    inner_rules: tuple[Rule, ...] = getattr(view, RULES_ATTRIBUTE, ())
+    if isinstance(view, type):
+        setattr(view, RULES_ATTRIBUTE, (rule, *inner_rules))
+        return cast("View", view)
+    wrapper = _async_wrapper(view) if inspect.iscoroutinefunction(view) else _wrapper(view)
+    setattr(wrapper, RULES_ATTRIBUTE, (rule, *inner_rules))
+    decorated_views.add(wrapper)
+    return cast("View", wrapper)
+
+
+def _wrapper(view: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(view)
+    def recorded(*args: object, **kwargs: object) -> object:
+        _expect_chest()
+        return view(*args, **kwargs)
+
+    return recorded
+
+
+def _async_wrapper(view: Callable[..., Awaitable[object]]) -> Callable[..., object]:
+    @functools.wraps(view)
+    async def recorded(*args: object, **kwargs: object) -> object:
+        _expect_chest()
+        return await view(*args, **kwargs)
+
+    return recorded
+
+
+def _expect_chest() -> None:
+    app = behind(current_app)
+    if EXTENSION_KEY in app.extensions or app in _warned_apps:
+        return
+    message = (
+        f"a view of the app {app.name!r} is decorated with @flask_chest, but the app has no chest: "
+        "nothing is recorded; call chest.init_app(app)"
+    )
+    if Settings.load(prefix="CHEST", given={}, config=app.config, environ=os.environ).strict:
+        raise ConfigurationError(message)
+    _warned_apps.add(app)
+    logger.warning(message)

@@ -1,0 +1,317 @@
+"""`FlaskChest`: the extension, bound to one store."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+from weakref import WeakKeyDictionary
+
+from flask import Flask, current_app, has_app_context, has_request_context, request
+
+from flask_chest.binding import Binding, logger
+from flask_chest.capture import TrackedVars, misplaced_views
+from flask_chest.delivery import ExportJob
+from flask_chest.errors import ConfigurationError
+from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
+from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store
+from flask_chest.record import JSONValue, Query, Record
+from flask_chest.recorder import AppRecorder, behind
+from flask_chest.settings import SchedulerMode, Settings
+from flask_chest.stats import ChestStats
+from flask_chest.stores import store_from_uri
+
+EXTENSION_KEY = "flask_chest"
+EXIT_TIMEOUT_SECONDS = 5.0
+DEFAULT_INTERVAL = timedelta(minutes=5)
+_NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
+
+
+class FlaskChest:
+    """Keeps chosen variables of ``flask.g`` of each request in a store.
+
+    *store* is a `Store`, or a callable that makes one for each app and process. Without it the setting
+    ``CHEST_URI`` says which (``sqlite:///relative/to/root_path.db``, ``memory:``), else it is SQLite in the
+    app's instance folder.
+
+    *tracked_vars* and *request_id_generator* are for every route of the app; without *tracked_vars* only views
+    under `flask_chest.decorator.flask_chest` are recorded. *config_prefix* takes the place of ``CHEST`` in the
+    names of settings, for a second chest on one app.
+
+    Nothing is opened, connected or started before the first request in a process.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        store: Store | Callable[[], Store] | None = None,
+        tracked_vars: TrackedVars | None = None,
+        request_id_generator: RequestIdGenerator | None = None,
+        strict: bool | None = None,
+        instance: str | None = None,
+        scheduler: SchedulerMode | None = None,
+        config_prefix: str = "CHEST",
+    ) -> None:
+        self._store = store
+        self._request_id_generator = request_id_generator
+        self._config_prefix = config_prefix
+        self._given: Mapping[str, object] = MappingProxyType(
+            {"tracked_vars": tracked_vars, "strict": strict, "instance": instance, "scheduler": scheduler}
+        )
+        self._jobs: dict[str, ExportJob] = {}
+        self._bindings: WeakKeyDictionary[Flask, Binding] = WeakKeyDictionary()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Register this chest on *app*; raise `ConfigurationError` for a wrong setting, or the second time."""
+        if app in self._bindings:
+            raise ConfigurationError(f"this chest is registered on the app {app.name!r} already; use it as it is")
+        settings = Settings.load(
+            prefix=self._config_prefix, given=self._given, config=app.config, environ=os.environ
+        )
+        binding = Binding(
+            chest=self,
+            settings=settings,
+            make_store=self._store_factory(app, settings),
+            request_id_generator=self._request_id_generator,
+        )
+        recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
+        if recorder is None:
+            recorder = app.extensions[EXTENSION_KEY] = AppRecorder(app, at_start=_starter(app))
+        recorder.add(binding)
+        self._bindings[app] = binding
+
+    def query(
+        self,
+        *,
+        request_id: str | None = None,
+        trace_id: str | None = None,
+        route: str | None = None,
+        method: str | None = None,
+        status_code: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[str, JSONValue] = _NO_VARIABLES,
+        limit: int | None = 100,
+    ) -> list[Record]:
+        """Give the records that match all that is asked, newest first, at most *limit* (``None``: all).
+
+        *since* is inclusive, *until* exclusive; both must know their time zone. *where* asks for variables by
+        exact value and type (1, 1.0 and ``True`` differ); it has no index and reads the time range. Raises
+        `StoreError` when the store cannot answer.
+        """
+        return list(
+            self.iter(
+                request_id=request_id,
+                trace_id=trace_id,
+                route=route,
+                method=method,
+                status_code=status_code,
+                since=since,
+                until=until,
+                where=where,
+                limit=limit,
+            )
+        )
+
+    def iter(
+        self,
+        *,
+        request_id: str | None = None,
+        trace_id: str | None = None,
+        route: str | None = None,
+        method: str | None = None,
+        status_code: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[str, JSONValue] = _NO_VARIABLES,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield what `query` would give, fetched while you iterate, without a limit unless you set one."""
+        question = Query(
+            request_id=request_id,
+            trace_id=trace_id,
+            route=route,
+            method=method,
+            status_code=status_code,
+            since_unix_nano=_unix_nano(since, "since"),
+            until_unix_nano=_unix_nano(until, "until"),
+            where=where,
+            limit=limit,
+        )
+        return iter(self.binding().open_store().query(question))
+
+    def stats(self) -> ChestStats:
+        """Count what happened to records in this process."""
+        return self.binding().stats()
+
+    def flush(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
+        """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do."""
+        return self.binding().flush(timeout)
+
+    def add_exporter(
+        self,
+        exporter: Exporter | Callable[[], Exporter],
+        *,
+        interval: timedelta = DEFAULT_INTERVAL,
+        name: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        start_at: StartAt = "beginning",
+    ) -> None:
+        """Deliver this chest's records by *exporter* at every *interval*, from the first request on.
+
+        A callable is called for an exporter in each process, and needs a *name*. Delivery goes on where it
+        ended for this name, in whichever process: rename an exporter and it begins anew at *start_at*.
+        Raises `ConfigurationError` for a name that is taken.
+        """
+        job = _export_job(exporter, interval, name, batch_size, start_at)
+        if job.name in self._jobs:
+            raise ConfigurationError(
+                f"the chest has an exporter named {job.name!r} already; give the second one another name="
+            )
+        self._jobs[job.name] = job
+
+    def run_exports(self) -> list[ExportReport]:
+        """Run every exporter once, now, in this thread; raise `CapabilityMissing` if the store has no outbox."""
+        binding = self.binding()
+        return [binding.delivery.run(job) for job in self._jobs.values()]
+
+    @property
+    def exporter_names(self) -> tuple[str, ...]:
+        """The names of the exporters that were added."""
+        return tuple(self._jobs)
+
+    def close(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
+        """Stop the exporters and close the store on every app, each within *timeout* seconds.
+
+        False means that something was left undone. It happens by itself at the end of the process; a request
+        that comes later opens the store again.
+        """
+        undone = [binding for binding in list(self._bindings.values()) if not binding.close(timeout)]
+        return not undone
+
+    def binding(self) -> Binding:
+        """Give the state for the current app, or for the only one outside of an app context."""
+        if has_app_context():
+            app = behind(current_app)
+            if app in self._bindings:
+                return self._bindings[app]
+            raise ConfigurationError(
+                f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) there"
+            )
+        if len(self._bindings) == 1:
+            return next(iter(self._bindings.values()))
+        raise ConfigurationError(
+            f"this chest is registered on {len(self._bindings)} apps; "
+            + ("use it within app.app_context()" if self._bindings else "call chest.init_app(app) first")
+        )
+
+    def start(self, app: Flask) -> None:
+        """Begin in this process: schedule the exporters. The first request does it by itself."""
+        binding = self._bindings[app]
+        binding.own_process()
+        binding.start_jobs(list(self._jobs.values()), testing=app.testing)
+        atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+
+    def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
+        """Say how the store for *app* is made in each process."""
+        store = self._store
+        if store is None:
+            if settings.uri is not None:
+                return store_from_uri(settings.uri, root=Path(app.root_path))
+            return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
+        if not isinstance(store, type) and hasattr(store, "write"):
+            made = cast("Store", store)
+            return lambda: made
+        if callable(store):
+            return cast("Callable[[], Store]", store)
+        raise ConfigurationError(
+            f"store must be a Store or a callable that makes one, got a {type(store).__name__}"
+        )
+
+
+def current_request_id() -> str | None:
+    """Give the id under which the current request is recorded; ``None`` outside of one, or without a chest."""
+    if not has_request_context():
+        return None
+    recorder: AppRecorder | None = current_app.extensions.get(EXTENSION_KEY)
+    return recorder.request_id(behind(request)) if recorder is not None else None
+
+
+def chests_of(app: Flask) -> list[FlaskChest]:
+    """List the chests that are registered on *app*, in that order."""
+    recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
+    bindings = recorder.bindings if recorder is not None else []
+    return [binding.chest for binding in bindings if isinstance(binding.chest, FlaskChest)]
+
+
+def _starter(app: Flask) -> Callable[[], None]:
+    app_reference = weakref.ref(app)
+
+    def start() -> None:
+        app = app_reference()
+        if app is None:
+            return
+        for endpoint in misplaced_views(app.view_functions):
+            logger.warning(
+                "@flask_chest stands above @app.route for the endpoint %r and has no effect there; "
+                "put it below the route",
+                endpoint,
+            )
+        for chest in chests_of(app):
+            chest.start(app)
+
+    return start
+
+
+def _close_at_exit(reference: weakref.ref[FlaskChest], pid: int) -> None:
+    chest = reference()
+    if chest is not None and pid == os.getpid() and not chest.close():
+        logger.warning("the process ends before all work of the chest was done; it is left to the next process")
+
+
+def _export_job(
+    exporter: Exporter | Callable[[], Exporter],
+    interval: timedelta,
+    name: str | None,
+    batch_size: int,
+    start_at: StartAt,
+) -> ExportJob:
+    if interval <= timedelta(0):
+        raise ConfigurationError(f"interval must be longer than nothing, got {interval!r}")
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
+    if start_at not in ("beginning", "now"):
+        raise ConfigurationError(f"start_at must be 'beginning' or 'now', got {start_at!r}")
+    if not isinstance(exporter, type) and hasattr(exporter, "export"):
+        made = cast("Exporter", exporter)
+        return ExportJob(
+            name=name or made.name,
+            make=lambda: made,
+            interval=interval,
+            batch_size=batch_size,
+            start_at=start_at,
+        )
+    if not callable(exporter):
+        raise ConfigurationError(
+            f"exporter must be an Exporter or a callable that makes one, got a {type(exporter).__name__}"
+        )
+    if not name:
+        raise ConfigurationError("an exporter that is made in each process needs a name=")
+    return ExportJob(name=name, make=exporter, interval=interval, batch_size=batch_size, start_at=start_at)
+
+
+def _unix_nano(moment: datetime | None, name: str) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{name} must know its time zone, as in datetime.now(UTC); got {moment!r}")
+    since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since_epoch // timedelta(microseconds=1)) * 1_000

@@ -1,0 +1,90 @@
+"""Ids: of requests, made or taken from a trusted header; of records; and unique times."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import time
+
+import uuid_utils
+from flask import has_request_context, request
+
+from flask_chest.protocols import RequestIdGenerator
+from flask_chest.values import storable_text
+
+MAX_REQUEST_ID = 255
+_ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class _Process:
+    """What must differ between a process and its forked child, and what must only ever grow."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.last_time = 0
+
+
+_process = _Process()
+
+
+def _own_process() -> None:
+    # uWSGI forks without Python's hooks; the child then would repeat the ids of its parent.
+    if _process.pid != os.getpid():
+        uuid_utils.reseed_rng()
+        _process.lock = threading.Lock()
+        _process.pid = os.getpid()
+
+
+def new_record_id() -> str:
+    """Make a UUIDv7: unique in every process, and increasing, which keeps indexes dense."""
+    _own_process()
+    return str(uuid_utils.uuid7())
+
+
+def uuid4_request_id() -> str:
+    """Make a random request id; the default `RequestIdGenerator`."""
+    _own_process()
+    return str(uuid_utils.uuid4())
+
+
+def unique_time_unix_nano(count: int = 1) -> int:
+    """Tell the time in nanoseconds and reserve *count* of them.
+
+    No nanosecond is given out twice in a process and they increase, also when the clock is set back:
+    InfluxDB takes two points of one series and time for one point.
+    """
+    _own_process()
+    with _process.lock:
+        now = max(time.time_ns(), _process.last_time + 1)
+        _process.last_time = now + count - 1
+    return now
+
+
+def normalise_request_id(value: object) -> str:
+    """Make a generator's result storable: text of at most 255 characters.
+
+    A longer one is replaced by its SHA-256 in hex, never cut: two long ids may begin alike.
+    """
+    text = storable_text(value if isinstance(value, str) else str(value))
+    if len(text) > MAX_REQUEST_ID:
+        return hashlib.sha256(text.encode()).hexdigest()
+    return text
+
+
+def header_request_id(
+    header: str = "X-Request-ID", *, fallback: RequestIdGenerator = uuid4_request_id
+) -> RequestIdGenerator:
+    """Make a generator that takes the id from a request *header*: for apps behind a proxy that sets it.
+
+    A client can send the header as well, so use this only where the proxy overwrites it. A value that is
+    not 1 to 128 characters of ``A-Za-z0-9._:/+=@-`` is not taken; *fallback* then makes the id.
+    """
+
+    def from_header() -> str:
+        sent = request.headers.get(header, "") if has_request_context() else ""
+        return sent if _ACCEPTABLE.fullmatch(sent) else fallback()
+
+    return from_header

@@ -1,0 +1,184 @@
+"""Runs export jobs at their intervals in this process: the only file that knows APScheduler."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
+from apscheduler.job import Job
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from flask_chest.errors import ConfigurationError
+from flask_chest.stats import describe
+
+logger = logging.getLogger("flask_chest.scheduler")
+
+LONGEST_INTERVAL = timedelta(days=36_500)
+"""Far beyond it, the first run falls behind the last year that a ``datetime`` holds."""
+JITTER_SHARE = 0.1
+JITTER_LIMIT_SECONDS = 30.0
+
+
+class ExportScheduler:
+    """Runs export jobs at their intervals, in this process, in threads that do not hold up its exit.
+
+    The first run comes one interval after the start. Every interval is lengthened at random, by a tenth and
+    at most 30 seconds, so that the processes of a deployment do not all ask for the lease at once. No job
+    runs twice at the same time in one process. `start` and `close` concern the current process alone: after
+    a fork the child has the jobs, and neither the threads nor the locks.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, _ExportJob] = {}
+        self._by_process: dict[int, _Background] = {}
+
+    def add(self, name: str, run: Callable[[], object], *, interval: timedelta) -> None:
+        """Call *run* at every *interval*, also when started already; names are unique."""
+        if not timedelta(0) < interval <= LONGEST_INTERVAL:
+            raise ConfigurationError(
+                f"the interval of {name!r} must be more than 0 and at most {LONGEST_INTERVAL.days} days, "
+                f"got {interval}"
+            )
+        background = self._background()
+        with background.lock:
+            if name in self._jobs:
+                raise ConfigurationError(f"{name!r} is scheduled already; give the second one another name")
+            job = self._jobs[name] = _ExportJob(name=name, run=run, interval=interval)
+            background.add(job)
+
+    def start(self) -> None:
+        """Begin to run the jobs in this process; harmless when begun, without effect once closed.
+
+        Where no thread can be started, as under uWSGI without ``--enable-threads``, that is logged once.
+        """
+        background = self._background()
+        with background.lock:
+            background.start(self._jobs.values())
+
+    def close(self, timeout: float) -> bool:
+        """Begin no more runs and wait for those under way; False when one goes on after *timeout* seconds."""
+        background = self._background()
+        with background.lock:
+            background.stop()
+        return background.threads.wait_until_idle(timeout)
+
+    def _background(self) -> _Background:
+        """Return what belongs to this process.
+
+        Kept by process id, because uWSGI forks without Python's fork hooks. ``setdefault`` is atomic: two
+        threads that are the first after a fork get the same object.
+        """
+        pid = os.getpid()
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Background())
+
+
+class _ExportJob(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    run: Callable[[], object]
+    interval: timedelta
+
+    def trigger(self) -> IntervalTrigger:
+        """Count from now."""
+        seconds = self.interval.total_seconds()
+        jitter = min(seconds * JITTER_SHARE, JITTER_LIMIT_SECONDS)
+        return IntervalTrigger(seconds=seconds, jitter=jitter, timezone=UTC)
+
+
+class _Background:
+    """APScheduler in one process. Whoever calls holds the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.threads = _DaemonThreads()
+        self._scheduler: BackgroundScheduler | None = None
+        self._ended = False
+
+    def start(self, jobs: Iterable[_ExportJob]) -> None:
+        """Schedule *jobs*, unless that was done or is over."""
+        if self._scheduler is not None or self._ended:
+            return
+        # A zone of its own: APScheduler would look for the machine's, which containers often lack.
+        self._scheduler = BackgroundScheduler(daemon=True, timezone=UTC, executors={"default": self.threads})
+        for job in jobs:
+            self.add(job)
+        try:
+            self._scheduler.start()
+        except RuntimeError as exc:
+            # Every request asks for the start: one that failed is not tried again.
+            self._scheduler, self._ended = None, True
+            logger.warning("no exports are scheduled in process %d: %s", os.getpid(), exc)
+
+    def add(self, job: _ExportJob) -> None:
+        """Schedule *job*, if that has begun."""
+        if self._scheduler is not None:
+            self._scheduler.add_job(
+                job.run,
+                job.trigger(),
+                id=job.name,
+                name=job.name,
+                # A run that is late, because the machine slept or was busy, is still worth as much; those
+                # that were missed meanwhile are made up for by one.
+                misfire_grace_time=None,
+                coalesce=True,
+                max_instances=1,
+            )
+
+    def stop(self) -> None:
+        """Begin no more runs, now or later."""
+        scheduler, self._scheduler, self._ended = self._scheduler, None, True
+        if scheduler is not None:
+            scheduler.shutdown(wait=False)
+
+
+class _DaemonThreads(BaseExecutor):
+    """Runs each job in a daemon thread of its own.
+
+    The threads of APScheduler's own executor are waited for at the exit of the interpreter, however long an
+    exporter's target keeps one of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+        self._running = 0
+
+    def submit_job(self, job: Job, run_times: Sequence[datetime]) -> None:
+        """Begin a run of *job*, unless the last one goes on.
+
+        APScheduler would warn at each interval that is skipped so. But nothing is lost, the next run takes
+        what has gathered; and an exporter that gets nothing done is told by its own errors and its backlog.
+        """
+        try:
+            super().submit_job(job, run_times)
+        except MaxInstancesReachedError:
+            logger.info("%s is still at work; its next run waits for the next interval", job.id)
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds until no job runs."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._running == 0, timeout)
+
+    def _do_submit_job(self, job: Job, run_times: Sequence[datetime]) -> None:  # noqa: ARG002  # APScheduler's
+        thread = threading.Thread(target=self._run, args=(job,), name=f"flask_chest {job.id}", daemon=True)
+        with self._changed:
+            thread.start()
+            self._running += 1
+
+    def _run(self, job: Job) -> None:
+        try:
+            job.func()
+        except BaseException as exc:  # nobody is above; the job has its next interval
+            # Without the message, save of our own errors: somebody else's may hold a token.
+            logger.error("the run of %s failed%s", job.id, describe(exc))  # noqa: TRY400
+            logger.debug("the run of %s failed", job.id, exc_info=True)
+        finally:
+            self._run_job_success(job.id, [])
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()

@@ -1,0 +1,94 @@
+"""What happened to records in this process: counts by reason, and log lines that cannot flood."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+LOG_INTERVAL_SECONDS = 60.0
+
+
+class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since this process began."""
+
+    captured: int = 0
+    """Records made from requests."""
+    stored: int = 0
+    """Records that the store, or the queue in front of it, took."""
+    waiting: int = 0
+    """Records that are taken and not in the store yet."""
+    lost: Mapping[str, int] = {}
+    """Records that nobody took, by reason."""
+    faults: Mapping[str, int] = {}
+    """Mishaps that lost nothing, by reason: a generator that raised, a value that could not be read."""
+
+
+class Tally:
+    """Counts for one chest in one process; each reason is logged at most once a minute."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._captured = 0
+        self._stored = 0
+        self._lost: dict[str, int] = {}
+        self._faults: dict[str, int] = {}
+        self._last_logged: dict[str, float] = {}
+
+    def captured(self) -> None:
+        """Count a record that was made."""
+        with self._lock:
+            self._captured += 1
+
+    def stored(self) -> None:
+        """Count a record that the sink took."""
+        with self._lock:
+            self._stored += 1
+
+    def lost(self, reason: str, error: BaseException, *, count: int = 1) -> None:
+        """Count *count* records as lost and say so."""
+        with self._lock:
+            total = self._lost[reason] = self._lost.get(reason, 0) + count
+        self._say(logging.ERROR, reason, f"{total} records lost so far", error)
+
+    def fault(self, reason: str, error: BaseException | None = None) -> None:
+        """Count a mishap that lost no record and say so."""
+        with self._lock:
+            total = self._faults[reason] = self._faults.get(reason, 0) + 1
+        self._say(logging.WARNING, reason, f"{total} times so far", error)
+
+    def snapshot(self, *, waiting: int = 0) -> ChestStats:
+        """Copy the counts."""
+        with self._lock:
+            return ChestStats(
+                captured=self._captured,
+                stored=self._stored,
+                waiting=waiting,
+                lost=MappingProxyType(dict(self._lost)),
+                faults=MappingProxyType(dict(self._faults)),
+            )
+
+    def _say(self, level: int, reason: str, count: str, error: BaseException | None) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now - self._last_logged.get(reason, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
+                return
+            self._last_logged[reason] = now
+        self._logger.log(level, "%s (%s)%s", reason, count, describe(error))
+
+
+def describe(error: BaseException | None) -> str:
+    """Say what *error* is: in full when it is ours, by its type when it is not.
+
+    The text of somebody else's exception may hold a value, a password or a token.
+    """
+    if error is None:
+        return ""
+    if type(error).__module__.partition(".")[0] == "flask_chest":
+        return f": {error}"
+    return f": {type(error).__module__}.{type(error).__qualname__}"

@@ -1,0 +1,222 @@
+"""The connections of one process to one SQLite file, and what may happen to them: forks and errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from weakref import WeakSet
+
+from flask_chest.errors import SchemaError, StoreError, StoreUnavailable
+
+FORK_PATIENCE = 5.0
+"""Seconds that a fork waits for the connections in use in other threads."""
+
+
+class Connections:
+    """A pool: idle connections are taken again last in first out; there is one for each concurrent user.
+
+    A fork finds no open connection: SQLite's bookkeeping of file locks is per process and would be inherited,
+    but the locks are not. The child would write into a log that its parent deletes when it closes.
+    """
+
+    def __init__(
+        self, path: Path, *, busy_timeout: float, check: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        self.path = path
+        self.busy_timeout = busy_timeout
+        self._check = check
+        self._idle: list[sqlite3.Connection] = []
+        self._in_use: dict[sqlite3.Connection, bool] = {}
+        """Whether the connection is to be kept when it comes back."""
+        self._users = 0
+        """Those in use and those being made."""
+        _pools.add(self)
+
+    @contextmanager
+    def connection(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit mode; only with *create* may the file be absent or not ours."""
+        try:
+            connection = self._take(create=create)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        except sqlite3.Error as exc:
+            raise self._store_error(exc) from exc
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection that may write; commit at the end, roll back after any exception."""
+        with self.connection() as connection, immediate(connection):
+            yield connection
+
+    def close(self) -> None:
+        """Close the idle connections now and the others when they come back; later users get new ones."""
+        _own_process()
+        with _process.turn:
+            self._in_use = dict.fromkeys(self._in_use, False)
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close what nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def busy(self) -> bool:
+        """Tell whether a connection is in use or being made."""
+        return self._users > 0
+
+    def inherit(self) -> None:
+        """Begin anew in a forked child."""
+        _abandoned.extend(self._in_use)
+        self._in_use = {}
+        self._users = 0
+        # There are some only after a fork that called no hooks, as uWSGI's. Left open they do that harm.
+        self.close_idle()
+
+    def _take(self, *, create: bool) -> sqlite3.Connection:
+        _own_process()
+        with _process.turn:
+            _process.turn.wait_for(lambda: _process.forking == 0)
+            self._users += 1
+            idle = self._idle.pop() if self._idle and not create else None
+        try:
+            connection = idle or self._connect(create=create)
+        except BaseException:
+            self._leave()
+            raise
+        with _process.turn:
+            self._in_use[connection] = True
+        return connection
+
+    def _connect(self, *, create: bool) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={'rwc' if create else 'rw'}",
+            uri=True,
+            timeout=self.busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
+            if not create:
+                self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if connection not in self._in_use:
+            return  # the parent's: this thread forked while it had it
+        clean = _rolled_back(connection)
+        with _process.turn:
+            if self._in_use.pop(connection) and clean:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        with _process.turn:
+            self._users -= 1
+            _process.turn.notify_all()
+
+    def _store_error(self, exc: sqlite3.Error) -> StoreError:
+        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        text = str(exc)
+        if code == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
+            return SchemaError(
+                f"SQLite {self.path} does not exist yet; it is made when the first record is written"
+            )
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return SchemaError(
+                f"SQLite {self.path}: {text}; choose another file, or restore it from a backup"
+            )
+        if text.startswith("no such "):
+            return SchemaError(
+                f"SQLite {self.path}: {text}; another program changed the tables of this chest"
+            )
+        return StoreUnavailable(f"SQLite {self.path}: {text}; {_ADVICE.get(code, 'try again')}")
+
+
+@contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """Take SQLite's one write lock now, so that no later statement fails for want of it; then commit.
+
+    After an exception the connection is left in its transaction, which ends where the connection is given
+    back.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+    connection.execute("COMMIT")
+
+
+def _rolled_back(connection: sqlite3.Connection) -> bool:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return False
+    return True
+
+
+_PERMISSIONS = "check the permissions of the file and of its folder"
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another connection holds it: try again, or raise busy_timeout",
+    sqlite3.SQLITE_LOCKED: "another connection holds it: try again, or raise busy_timeout",
+    sqlite3.SQLITE_FULL: "make room on the disk, then try again",
+    sqlite3.SQLITE_IOERR: "check the disk, then try again",
+    sqlite3.SQLITE_READONLY: _PERMISSIONS,
+    sqlite3.SQLITE_CANTOPEN: _PERMISSIONS,
+    sqlite3.SQLITE_PERM: _PERMISSIONS,
+}
+
+
+class _Process:
+    """What must differ between a process and its forked child."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.turn = threading.Condition()
+        self.forking = 0
+        self.pid = os.getpid()
+
+
+_process = _Process()
+_pools: WeakSet[Connections] = WeakSet()
+_abandoned: list[sqlite3.Connection] = []
+"""In use in the parent when it forked: never touched here, and kept so that they are not finalised."""
+
+
+def _own_process() -> None:
+    # uWSGI forks without Python's hooks. The lock may be held by a thread that does not exist here.
+    if _process.pid != os.getpid():
+        _process.begin()
+        for pool in list(_pools):
+            pool.inherit()
+
+
+def _before_fork() -> None:
+    _own_process()
+    _process.turn.acquire()
+    _process.forking += 1
+    pools = list(_pools)
+    _process.turn.wait_for(lambda: not any(pool.busy() for pool in pools), FORK_PATIENCE)
+    for pool in pools:
+        pool.close_idle()
+
+
+def _after_fork_in_parent() -> None:
+    _process.forking -= 1
+    _process.turn.notify_all()
+    _process.turn.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_own_process)

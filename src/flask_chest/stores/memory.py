@@ -1,0 +1,237 @@
+"""Records in memory: for tests and experiments."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+
+import msgspec
+
+from flask_chest.errors import SchemaError
+from flask_chest.protocols import (
+    Busy,
+    Claim,
+    ExporterRegistry,
+    ExporterStatus,
+    Outbox,
+    Rejection,
+    Rejections,
+    StartAt,
+    Store,
+    StoreStatus,
+)
+from flask_chest.record import Query, Record, decode_variables
+from flask_chest.stores._storable import encode_all
+
+logger = logging.getLogger("flask_chest.stores")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """How far one exporter is, in numbers of records."""
+
+    position: int
+    last_seen: int
+    boundary: int | None = None
+    token: int = 0
+    holder: str | None = None
+    lease_until: int | None = None
+    last_success: int | None = None
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+
+    def end(self) -> None:
+        self.holder = self.lease_until = None
+
+
+class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
+    """Keeps records in this process alone: they are lost with it, or with the store object.
+
+    `close` forgets nothing, and the store may be used after it. A forked child goes on with its own copy.
+    """
+
+    def __init__(self) -> None:
+        self._opened = False
+        self._kept: dict[str, Record] = {}
+        self._order: list[Record] = []
+        self._places: dict[str, _Place] = {}
+        self._tokens = itertools.count(1)
+        self._conflicts = 0
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore records={len(self._order)}>"
+
+    def open(self) -> None:
+        """Allow the use of the store."""
+        self._opened = True
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Keep *records*; those whose id is kept already are skipped."""
+        if not records:
+            return
+        texts = encode_all(records)
+        with self._alone():
+            for record, text in zip(records, texts, strict=True):
+                if (kept := self._kept.get(record.id)) is None:
+                    # From the encoded text: the caller may go on to change its own variables.
+                    kept = msgspec.structs.replace(record, variables=decode_variables(text))
+                    self._kept[record.id] = kept
+                    self._order.append(kept)
+                elif kept != record:
+                    self._conflicts += 1
+                    logger.warning(
+                        "record %s came again with other content; what was kept first stays", record.id
+                    )
+
+    def query(self, query: Query, /) -> Iterable[Record]:
+        """Yield the records that match, newest first, of those that are kept at the first step."""
+        with self._alone():
+            found = [record for record in self._order if query.matches(record)]
+        found.sort(key=lambda record: (record.time_unix_nano, record.id), reverse=True)
+        yield from found if query.limit is None else found[: max(0, query.limit)]
+
+    def status(self) -> StoreStatus:
+        """Count what is kept."""
+        with self._alone():
+            times = [record.time_unix_nano for record in self._order]
+            return StoreStatus(
+                description="memory",
+                records=len(times),
+                oldest_unix_nano=min(times, default=None),
+                newest_unix_nano=max(times, default=None),
+                conflicts=self._conflicts,
+            )
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+    def claim(self, exporter: str, /, *, limit: int, lease: timedelta) -> Claim | Busy | None:
+        """Take the next records, or again the batch whose holder did not acknowledge it in time."""
+        with self._alone():
+            now = time.time_ns()
+            place = self._place(exporter, position=0)
+            if place.holder is not None and place.lease_until is not None and place.lease_until > now:
+                return Busy(holder=place.holder, until_unix_nano=place.lease_until)
+            boundary = place.boundary or min(place.position + limit, len(self._order))
+            if boundary == place.position:
+                return None
+            place.boundary = boundary
+            place.token = next(self._tokens)
+            place.holder = f"{socket.gethostname()}:{os.getpid()}"
+            place.lease_until = now + _nanoseconds(lease)
+            return Claim(
+                exporter=exporter,
+                records=self._order[place.position : boundary],
+                token=place.token,
+                deadline_unix_nano=place.lease_until,
+            )
+
+    def renew(self, claim: Claim, /, *, lease: timedelta) -> bool:
+        """Move the deadline to *lease* from now; False when the claim is lost or has ended."""
+        with self._alone():
+            place = self._held(claim)
+            if place is None or place.boundary is None:
+                return False
+            place.lease_until = time.time_ns() + _nanoseconds(lease)
+            return True
+
+    def acknowledge(self, claim: Claim, /, *, rejected: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Count the claimed records as had; a deadline that passed matters only once another has claimed."""
+        with self._alone():
+            place = self._held(claim)
+            if place is None:
+                return False
+            if place.boundary is not None:
+                now = time.time_ns()
+                place.position, place.boundary = place.boundary, None
+                place.end()
+                place.last_seen = place.last_success = now
+                _set_aside(place, claim, rejected, now)
+            return True
+
+    def release(self, claim: Claim, /) -> None:
+        """End the claim without delivery; its token is void from here on."""
+        with self._alone():
+            place = self._held(claim)
+            if place is not None and place.boundary is not None:
+                place.token = next(self._tokens)
+                place.end()
+
+    def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
+        """Make *exporter* known; one that is known stays where it is."""
+        with self._alone():
+            self._place(exporter, position=len(self._order) if start_at == "now" else 0)
+
+    def exporters(self) -> Sequence[ExporterStatus]:
+        """List the known exporters by name."""
+        with self._alone():
+            return [
+                ExporterStatus(
+                    name=name,
+                    backlog=len(self._order) - place.position,
+                    rejected=len(place.rejected),
+                    last_seen_unix_nano=place.last_seen,
+                    last_success_unix_nano=place.last_success,
+                    holder=place.holder,
+                    lease_until_unix_nano=place.lease_until,
+                )
+                for name, place in sorted(self._places.items())
+            ]
+
+    def drop(self, exporter: str, /) -> bool:
+        """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
+        with self._alone():
+            return self._places.pop(exporter, None) is not None
+
+    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
+        """Give what was set aside for *exporter*, oldest first."""
+        with self._alone():
+            place = self._places.get(exporter)
+            return [] if place is None else list(place.rejected.values())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._pid != os.getpid():
+            # Perhaps held by a thread of the parent, which does not exist here.
+            self._lock = threading.Lock()
+            self._pid = os.getpid()
+        with self._lock:
+            if not self._opened:
+                raise SchemaError("the memory store is not open yet; call open() first")
+            yield
+
+    def _place(self, exporter: str, *, position: int) -> _Place:
+        now = time.time_ns()
+        place = self._places.setdefault(exporter, _Place(position=position, last_seen=now))
+        place.last_seen = now
+        return place
+
+    def _held(self, claim: Claim) -> _Place | None:
+        """Find the place that *claim* still has the right to change."""
+        place = self._places.get(claim.exporter)
+        return place if place is not None and place.token == claim.token else None
+
+
+def _set_aside(place: _Place, claim: Claim, rejected: Mapping[str, str], now: int) -> None:
+    for record in claim.records:
+        if record.id in rejected:
+            place.rejected[record.id] = Rejection(
+                exporter=claim.exporter,
+                record_id=record.id,
+                reason=rejected[record.id],
+                time_unix_nano=now,
+            )
+
+
+def _nanoseconds(lease: timedelta) -> int:
+    return lease // timedelta(microseconds=1) * 1_000

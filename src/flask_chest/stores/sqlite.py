@@ -1,0 +1,123 @@
+"""Records in an SQLite file: for one host, with any number of processes and threads."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flask_chest.errors import ConfigurationError, StoreUnavailable
+from flask_chest.protocols import Store, StoreStatus
+from flask_chest.record import Query, Record
+from flask_chest.stores._sql import Tables, record_rows, row_record
+from flask_chest.stores._sqlite_connections import Connections
+from flask_chest.stores._sqlite_outbox import SQLiteOutbox
+from flask_chest.stores._sqlite_query import find
+from flask_chest.stores._sqlite_schema import Schema
+
+logger = logging.getLogger("flask_chest.stores")
+
+
+class SQLiteStore(SQLiteOutbox, Store):
+    """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
+
+    Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
+    *busy_timeout* is in seconds: how long one writer waits for another before it raises `StoreUnavailable`.
+    After `close` the store may be used again. Other SQLite users of the same file in this process must close
+    their connections before a fork, as this store does.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, name: str = "flask_chest", busy_timeout: float = 5.0
+    ) -> None:
+        location = os.fspath(path)
+        if location in {"", ":memory:"} or location.startswith("file:"):
+            raise ConfigurationError(
+                f"path must be the path of a file, got {location!r}; MemoryStore keeps records in memory"
+            )
+        if not (busy_timeout >= 0 and math.isfinite(busy_timeout)):
+            raise ConfigurationError(f"busy_timeout must be seconds, 0 or more, got {busy_timeout!r}")
+        self._path = Path(location).absolute()
+        tables = Tables(name)
+        self._schema = Schema(tables, self._path)
+        super().__init__(Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check), tables)
+        self._busy_timeout = busy_timeout
+        self._conflicts = 0
+        self._counting = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<SQLiteStore {str(self._path)!r} name={self._tables.name!r}>"
+
+    def open(self) -> None:
+        """Create the folder, the file and the tables where they are missing; migrate older tables."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StoreUnavailable(
+                f"SQLite {self._path}: the folder cannot be made ({exc.strerror}); "
+                "make it, or choose another file"
+            ) from exc
+        with self._connections.connection(create=True) as connection:
+            self._schema.migrate(connection, patience=self._busy_timeout)
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
+        if not records:
+            return
+        rows = record_rows(records)
+        with self._connections.transaction() as connection:
+            inserted = connection.executemany(self._insert, rows).rowcount
+            conflicts = self._conflicting(connection, records) if inserted < len(rows) else []
+        for record_id in conflicts:
+            logger.warning("record %s came again with other content; what was kept first stays", record_id)
+        with self._counting:
+            self._conflicts += len(conflicts)
+
+    def query(self, query: Query, /) -> Iterable[Record]:
+        """Yield the records that match, newest first; nothing is locked while the caller iterates."""
+        return find(self._connections.connection, self._tables, query)
+
+    def status(self) -> StoreStatus:
+        """Count what is kept; the size is that of the file and of its write-ahead log."""
+        with self._connections.connection() as connection:
+            count, oldest, newest = connection.execute(
+                self._tables.sql("SELECT count(*), min(time_unix_nano), max(time_unix_nano) FROM {records}")
+            ).fetchone()
+        return StoreStatus(
+            description=f"SQLite {self._path}",
+            records=count,
+            oldest_unix_nano=oldest,
+            newest_unix_nano=newest,
+            size_bytes=_size(self._path) + _size(Path(f"{self._path}-wal")),
+            conflicts=self._conflicts,
+        )
+
+    def close(self) -> None:
+        """Close all connections, those in use as soon as they come back."""
+        self._connections.close()
+
+    @property
+    def _insert(self) -> str:
+        return self._tables.sql(
+            "INSERT INTO {records} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO NOTHING"
+        )
+
+    def _conflicting(self, connection: sqlite3.Connection, records: Sequence[Record]) -> list[str]:
+        select = self._tables.sql("SELECT {columns} FROM {records} WHERE id = ?")
+        return [
+            record.id
+            for record in records
+            if row_record(connection.execute(select, (record.id,)).fetchone()) != record
+        ]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,263 @@
+"""Any Python value → a JSON value that every store can keep.
+
+The conversion is total: it raises nothing, runs no code of an unknown object and ends in bounded time. The
+table of forms is in docs/values.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from itertools import pairwise
+from math import isfinite, isnan
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import cast
+from uuid import UUID
+
+import uuid_utils
+from werkzeug.local import LocalProxy
+
+from flask_chest.record import JSONValue
+
+MAX_VALUE_BYTES = 8 * 1024
+"""UTF-8 bytes of text in one variable; what is beyond is cut and marked."""
+MAX_RECORD_BYTES = 64 * 1024
+"""The same for all variables of a record together, names included."""
+MAX_NAME_CHARACTERS = 255
+MAX_DEPTH = 8
+
+TRUNCATED = "…[truncated]"
+CYCLE = "…[cycle]"
+TOO_DEEP = "…[too deep]"
+MASK = "[masked]"
+
+_INT64 = 1 << 63
+_SHORT = 1024
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL takes no NUL, UTF-8 no lone surrogate
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+_SECRET_WORDS = frozenset(
+    "apikey authorization bearer cookie cookies credential credentials csrf jwt passcode passphrase passwd "
+    "password passwords pwd secret secrets token xsrf".split()
+)
+_SECRET_KEYS = frozenset({"access", "api", "encryption", "private", "signing"})
+
+
+@lru_cache(maxsize=4096)
+def looks_secret(name: str) -> bool:
+    """Tell whether a variable of this *name* is masked: whole words count, so ``author`` is not ``auth``.
+
+    ``api_key``, ``apiKey`` and ``API-KEY`` are the same words.
+    """
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return not _SECRET_WORDS.isdisjoint(words) or any(
+        first in _SECRET_KEYS and second in {"key", "keys"} for first, second in pairwise(words)
+    )
+
+
+def storable_text(text: str) -> str:
+    """Replace what some store would refuse, NUL and lone surrogates, by U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+class Conversion:
+    """Converts the variables of one record, within its limits."""
+
+    __slots__ = ("_enclosing", "_left", "_objects", "failures", "left_in_record")
+
+    def __init__(self) -> None:
+        """Begin with the whole allowance of a record."""
+        self.left_in_record = MAX_RECORD_BYTES
+        self.failures = 0
+        """Values that raised while they were read; each became its type's name."""
+        self._left = 0
+        self._objects = False
+        self._enclosing: set[int] = set()
+
+    def convert(self, value: object, *, objects: bool) -> JSONValue:
+        """Convert one variable's *value*; with *objects* a dataclass, attrs or pydantic object too."""
+        kind = type(value)
+        if kind is int and -_INT64 <= cast("int", value) < _INT64:
+            return cast("int", value)
+        if kind is str and len(text := cast("str", value)) <= _SHORT and text.isascii() and "\0" not in text:
+            self.left_in_record -= len(text)
+            return text if self.left_in_record >= 0 else TRUNCATED
+        allowance = self._left = max(0, min(MAX_VALUE_BYTES, self.left_in_record))
+        self._objects = objects
+        self._enclosing.clear()
+        try:
+            return self._walk(value, 0)
+        except Exception:  # noqa: BLE001 - an object's own code may raise anything; the request goes on
+            self.failures += 1
+            return _type_name(value)
+        finally:
+            self.left_in_record -= allowance - max(0, self._left)
+
+    def _walk(self, value: object, depth: int) -> JSONValue:
+        kind = type(value)
+        if kind is LocalProxy:
+            value = cast("LocalProxy[object]", value)._get_current_object()
+            kind = type(value)
+        if value is None or kind is bool:
+            self._left -= 4
+            return cast("bool | None", value)
+        for base, form in _SCALAR_FORMS:
+            if issubclass(kind, base):
+                return self._scalar(form(value))
+        if issubclass(kind, Enum):
+            return self._walk(cast("Enum", value)._value_, depth + 1) if depth < MAX_DEPTH else TOO_DEEP
+        if depth >= MAX_DEPTH:
+            return TOO_DEEP
+        return self._container(value, kind, depth)
+
+    def _scalar(self, value: str | float) -> JSONValue:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int):
+            if not -_INT64 <= value < _INT64:
+                return self._text(_digits(value))
+        elif not isfinite(value):
+            return self._text("NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity")
+        self._left -= len(repr(value))
+        return value
+
+    def _text(self, text: str) -> str:
+        room = max(0, self._left)
+        raw = storable_text(text[: room + 1]).encode()
+        if len(raw) > room:
+            kept = raw[: max(0, room - len(TRUNCATED.encode()))]
+            self._left = 0
+            return kept.decode(errors="ignore") + TRUNCATED
+        self._left -= len(raw)
+        return raw.decode()
+
+    def _container(self, value: object, kind: type, depth: int) -> JSONValue:
+        if id(value) in self._enclosing:
+            return CYCLE
+        self._enclosing.add(id(value))
+        try:
+            if (items := _items(value, kind, objects=self._objects)) is not None:
+                return self._object(items, depth)
+            for base in (list, tuple, deque, set, frozenset):
+                if issubclass(kind, base):
+                    array = self._array(cast("Callable[[object], Iterable[object]]", base.__iter__)(value), depth)
+                    return _in_order(array) if base in (set, frozenset) else array
+            return self._text(_type_name(value))
+        finally:
+            self._enclosing.discard(id(value))
+
+    def _array(self, items: Iterable[object], depth: int) -> list[JSONValue]:
+        result: list[JSONValue] = []
+        for item in items:
+            self._left -= 1
+            if self._left <= 0:
+                result.append(TRUNCATED)
+                break
+            result.append(self._walk(item, depth + 1))
+        return result
+
+    def _object(self, items: Iterable[tuple[object, object]], depth: int) -> dict[str, JSONValue]:
+        result: dict[str, JSONValue] = {}
+        for key, item in items:
+            name = _key(key)
+            self._left -= len(name.encode())
+            if self._left <= 0:
+                result[TRUNCATED] = True
+                break
+            result[name] = MASK if looks_secret(name) else self._walk(item, depth + 1)
+        return result
+
+
+def _bytes_form(value: object) -> str:
+    # Cut before encoding: the text would be cut anyway, and a body of megabytes must not be copied first.
+    return base64.b64encode(memoryview(cast("bytes", value))[:MAX_VALUE_BYTES]).decode("ascii")
+
+
+_SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
+    (str, lambda value: str.__str__(cast("str", value))),
+    (int, lambda value: int.__index__(cast("int", value))),
+    (float, lambda value: float.__float__(cast("float", value))),
+    (datetime, lambda value: datetime.isoformat(cast("datetime", value))),
+    (date, lambda value: date.isoformat(cast("date", value))),
+    (time, lambda value: time.isoformat(cast("time", value))),
+    (timedelta, lambda value: timedelta.total_seconds(cast("timedelta", value))),
+    (Decimal, lambda value: Decimal.__str__(cast("Decimal", value))),
+    (UUID, lambda value: UUID.__str__(cast("UUID", value))),
+    (uuid_utils.UUID, str),
+    (bytes, _bytes_form),
+    (bytearray, _bytes_form),
+    (memoryview, _bytes_form),
+    (PurePath, lambda value: PurePath.__str__(cast("PurePath", value))),
+)
+"""The documented forms. Methods are called on the base type: a subclass may have replaced its own."""
+
+
+def _digits(value: int) -> str:
+    try:
+        return int.__repr__(value)
+    except ValueError:  # beyond sys.get_int_max_str_digits(): decimal digits would take quadratic time
+        return f"integer of {value.bit_length()} bits"
+
+
+def _key(key: object) -> str:
+    if isinstance(key, Enum):
+        key = key._value_
+    if isinstance(key, str):
+        return storable_text(str.__str__(key)[:MAX_NAME_CHARACTERS])
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, int | float):
+        return storable_text(repr(key))[:MAX_NAME_CHARACTERS]
+    return _type_name(key)
+
+
+def _type_name(value: object) -> str:
+    # type's own descriptor: a metaclass may define a property of that name
+    return storable_text(str.__str__(type.__dict__["__qualname__"].__get__(type(value))))[:MAX_NAME_CHARACTERS]
+
+
+def _in_order(values: list[JSONValue]) -> list[JSONValue]:
+    """Sort what came from a set, so that equal sets are stored equal."""
+    return sorted(
+        values, key=lambda value: (type(value).__name__, value if _is_number(value) else 0, repr(value))
+    )
+
+
+def _is_number(value: JSONValue) -> bool:
+    return isinstance(value, int | float)
+
+
+def _items(value: object, kind: type, *, objects: bool) -> Iterable[tuple[object, object]] | None:
+    """List the items of a mapping, or the fields of an object that is one in spirit; else ``None``."""
+    if issubclass(kind, dict):
+        return dict.items(cast("dict[object, object]", value))
+    if kind is MappingProxyType:
+        return cast("Mapping[object, object]", value).items()
+    return _fields(value, kind) if objects else None
+
+
+def _fields(value: object, kind: type) -> Iterable[tuple[object, object]] | None:
+    """List the fields of a dataclass, attrs or pydantic object without running its code.
+
+    Only what the instance holds is read: an attribute that a descriptor would have to fetch, such as a lazy
+    database relation, is not there. Objects of SQLAlchemy are no values, whatever else they are.
+    """
+    if hasattr(kind, "__mapper__") or not any(hasattr(kind, mark) for mark in _FIELD_MARKS):
+        return None
+    held: dict[str, object] | None = getattr(value, "__dict__", None)
+    if held is None:
+        slots: Iterable[str] = getattr(kind, "__match_args__", ())
+        held = {name: object.__getattribute__(value, name) for name in slots}
+    return [(name, item) for name, item in held.items() if not name.startswith("_")]
+
+
+_FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")

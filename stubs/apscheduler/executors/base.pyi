@@ -1,0 +1,16 @@
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+
+from apscheduler.job import Job
+
+class MaxInstancesReachedError(Exception):
+    def __init__(self, job: Job) -> None: ...
+
+class BaseExecutor(metaclass=ABCMeta):
+    def __init__(self) -> None: ...
+    def submit_job(self, job: Job, run_times: Sequence[datetime]) -> None: ...
+    @abstractmethod
+    def _do_submit_job(self, job: Job, run_times: Sequence[datetime]) -> None: ...
+    # The events are those of apscheduler.events; flask_chest sends none.
+    def _run_job_success(self, job_id: str, events: Sequence[object]) -> None: ...

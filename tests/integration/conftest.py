@@ -1,0 +1,47 @@
+"""One server of a kind for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import docker
+import pytest
+import requests
+from docker.errors import DockerException
+
+from servers import InfluxServer, running
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """Skip when no container engine answers; fail where FLASK_CHEST_REQUIRE_SERVERS=1 asks for one."""
+    try:
+        client = docker.from_env()
+    except DockerException as exc:
+        stop = pytest.fail if os.environ.get("FLASK_CHEST_REQUIRE_SERVERS") == "1" else pytest.skip
+        stop(f"no container engine answers: {exc}")
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def influxdb(engine: None) -> Iterator[InfluxServer]:
+    org, token = "my-org", "test-t0ken"
+    settings = {
+        "MODE": "setup",
+        "ORG": org,
+        "BUCKET": "unused",
+        "ADMIN_TOKEN": token,
+        "USERNAME": "admin",
+        "PASSWORD": "passw0rd",
+    }
+    environment = {f"DOCKER_INFLUXDB_INIT_{name}": value for name, value in settings.items()}
+    with running("INFLUXDB", port=8086, answers=_is_healthy, settings=environment) as server:
+        yield InfluxServer(server, org, token)
+
+
+def _is_healthy(address: str) -> bool:
+    try:
+        return requests.get(f"http://{address}/health", timeout=5).ok
+    except requests.RequestException:
+        return False

@@ -1,0 +1,131 @@
+"""Database servers in containers, for the tests of `tests/integration`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import requests
+from testcontainers.core.container import DockerContainer
+
+OFFICIAL_IMAGES = MappingProxyType(
+    {
+        "POSTGRES": "postgres:17",
+        "MYSQL": "mysql:8.4",
+        "MARIADB": "mariadb:11.4",
+        "MONGODB": "mongo:8.0",
+        "INFLUXDB": "influxdb:2.7",
+    }
+)
+START_SECONDS = 120
+
+
+def image_of(kind: str) -> str:
+    """Name the image for a *kind* of server; FLASK_CHEST_TEST_<kind>_IMAGE overrides the official one."""
+    return os.environ.get(f"FLASK_CHEST_TEST_{kind}_IMAGE", OFFICIAL_IMAGES[kind])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server in a container, which can be stopped and started."""
+
+    container: DockerContainer
+    port: int
+    answers: Callable[[str], bool]
+    """Tells whether the server at a host:port is ready."""
+
+    @property
+    def address(self) -> str:
+        """Return host:port; the port is another one after every start."""
+        return f"{self.container.get_container_host_ip()}:{self.container.get_exposed_port(self.port)}"
+
+    def wait(self) -> None:
+        wait_until(lambda: self.answers(self.address), seconds=START_SECONDS)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self.container.get_wrapped_container().stop()
+        try:
+            yield
+        finally:
+            self.container.get_wrapped_container().start()
+            self.wait()
+
+
+@contextmanager
+def running(
+    kind: str, *, port: int, answers: Callable[[str], bool], settings: Mapping[str, str]
+) -> Iterator[Server]:
+    """Run a server of this *kind* with *settings* as its environment, ready when the block begins."""
+    with DockerContainer(image_of(kind)).with_exposed_ports(port).with_envs(**settings) as container:
+        server = Server(container, port, answers)
+        server.wait()
+        yield server
+
+
+def wait_until(happened: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:g} s in vain")
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class InfluxServer:
+    """InfluxDB with one organisation and a token that may do everything."""
+
+    server: Server
+    org: str
+    token: str
+    _session: requests.Session = field(default_factory=requests.Session)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server.address}"
+
+    def create_bucket(self, name: str, *, keep_seconds: int = 0) -> str:
+        (org,) = self._call("GET", "/api/v2/orgs", params={"org": self.org})["orgs"]
+        rules = [{"type": "expire", "everySeconds": keep_seconds}] if keep_seconds else []
+        bucket = {"orgID": org["id"], "name": name, "retentionRules": rules}
+        self._call("POST", "/api/v2/buckets", json=bucket)
+        return name
+
+    def points(self, bucket: str, measurement: str = "flask_chest") -> list[dict[str, object]]:
+        """Read the points of *measurement*, oldest first, without the fields and tags that are absent."""
+        # InfluxQL's JSON has no decimal point in a float that needs none.
+        kinds = self.field_types(bucket, measurement)
+        return [
+            {
+                name: float(value) if kinds.get(name) == "float" else value
+                for name, value in zip(series["columns"], values, strict=True)
+                if value is not None
+            }
+            for series in self._ask(bucket, f'SELECT * FROM "{measurement}"')
+            for values in series["values"]
+        ]
+
+    def field_types(self, bucket: str, measurement: str = "flask_chest") -> dict[str, str]:
+        series = self._ask(bucket, f'SHOW FIELD KEYS FROM "{measurement}"')
+        return {name: kind for each in series for name, kind in each["values"]}
+
+    def tag_names(self, bucket: str, measurement: str = "flask_chest") -> set[str]:
+        series = self._ask(bucket, f'SHOW TAG KEYS FROM "{measurement}"')
+        return {name for each in series for (name,) in each["values"]}
+
+    def _ask(self, bucket: str, question: str) -> list[Any]:
+        (result,) = self._call("GET", "/query", params={"db": bucket, "q": question, "epoch": "ns"})["results"]
+        found: list[Any] = result.get("series", [])
+        return found
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        headers = {"Authorization": f"Token {self.token}"}
+        answer = self._session.request(method, self.url + path, headers=headers, timeout=10, **arguments)
+        answer.raise_for_status()
+        return answer.json()

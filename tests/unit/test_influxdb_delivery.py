@@ -1,0 +1,259 @@
+"""Connections, time limits, processes and settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from flask_chest.errors import ConfigurationError, TargetUnavailable
+from flask_chest.exporters.influxdb import InfluxDBExporter
+from influxdb_receiver import Answer, Receiver, Request, exporter_to, record
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def exporter(receiver: Receiver) -> Iterator[InfluxDBExporter]:
+    with closing(exporter_to(receiver.url)) as exporter:
+        yield exporter
+
+
+def test_batch_is_one_compressed_request_to_bucket_and_organisation(
+    receiver: Receiver, exporter: InfluxDBExporter
+) -> None:
+    exporter.export([record(0), record(1)])
+
+    (request,) = receiver.requests
+    assert request.path == "/api/v2/write"
+    assert request.query == {"org": "my-org", "bucket": "my-bucket", "precision": "ns"}
+    assert request.headers["Authorization"] == "Token s3cret-t0ken"
+    assert request.headers["Content-Encoding"] == "gzip"
+    assert request.ids == ["record-0", "record-1"]
+
+
+def test_path_of_the_url_comes_first(receiver: Receiver) -> None:
+    with closing(exporter_to(f"{receiver.url}/influx/")) as exporter:
+        exporter.export([record()])
+
+    assert receiver.requests[0].path == "/influx/api/v2/write"
+
+
+def test_empty_batch_is_no_request(receiver: Receiver, exporter: InfluxDBExporter) -> None:
+    exporter.export([])
+
+    assert receiver.requests == []
+
+
+def test_proxies_of_the_environment_are_not_used(
+    receiver: Receiver, exporter: InfluxDBExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    exporter.export([record()])
+
+    assert len(receiver.requests) == 1
+
+
+def test_unset_token_is_reported_as_what_it_is(receiver: Receiver) -> None:
+    with (
+        closing(exporter_to(receiver.url, token=None)) as exporter,
+        pytest.raises(TargetUnavailable, match="token is None: the variable it was read from is not set"),
+    ):
+        exporter.export([record()])
+
+    assert receiver.requests == []
+
+
+def test_empty_token_is_no_authentication(receiver: Receiver) -> None:
+    with closing(exporter_to(receiver.url, token="")) as exporter:
+        exporter.export([record()])
+
+    assert "Authorization" not in receiver.requests[0].headers
+
+
+def test_line_end_of_a_token_file_is_no_part_of_the_token(receiver: Receiver) -> None:
+    with closing(exporter_to(receiver.url, token="t0ken\n")) as exporter:
+        exporter.export([record()])
+
+    assert receiver.requests[0].headers["Authorization"] == "Token t0ken"
+
+
+def test_absent_server_keeps_the_records() -> None:
+    with Receiver() as receiver:
+        url = receiver.url
+    with (
+        closing(exporter_to(url)) as exporter,
+        pytest.raises(TargetUnavailable, match=r"127\.0\.0\.1:\d+ does not answer: NewConnectionError"),
+    ):
+        exporter.export([record()])
+
+
+def test_server_that_returns_is_delivered_to_by_the_same_exporter() -> None:
+    with Receiver() as before, closing(exporter_to(before.url)) as exporter:
+        exporter.export([record(0)])
+        before.close()
+        with pytest.raises(TargetUnavailable):
+            exporter.export([record(1)])
+        with Receiver(port=before.port) as after:
+            exporter.export([record(1)])
+
+            assert [request.ids for request in after.requests] == [["record-1"]]
+
+
+def test_silent_server_is_left_after_the_timeout(receiver: Receiver) -> None:
+    def silence(request: Request) -> Answer:
+        receiver.closing.wait()
+        return Answer()
+
+    receiver.respond = silence
+    began = time.monotonic()
+    with (
+        closing(exporter_to(receiver.url, timeout=0.2)) as exporter,
+        pytest.raises(TargetUnavailable, match="ReadTimeoutError"),
+    ):
+        exporter.export([record()])
+
+    assert 0.2 <= time.monotonic() - began < 5
+
+
+def test_timeout_is_for_all_requests_of_a_delivery(receiver: Receiver) -> None:
+    def slow_refusal(request: Request) -> Answer:
+        receiver.closing.wait(0.05)
+        return Answer(413)
+
+    receiver.respond = slow_refusal
+    with closing(exporter_to(receiver.url, timeout=0.2)) as exporter, pytest.raises(TargetUnavailable):
+        exporter.export([record(number) for number in range(64)])
+
+    assert len(receiver.requests) <= 4
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_forked_child_uses_a_connection_of_its_own(receiver: Receiver, exporter: InfluxDBExporter) -> None:
+    exporter.export([record(0)])
+
+    if (child := os.fork()) == 0:
+        exporter.export([record(1)])
+        exporter.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    exporter.export([record(2)])
+
+    of_parent, of_child, of_parent_again = receiver.requests
+    assert of_child.connection != of_parent.connection
+    assert of_parent_again.connection == of_parent.connection
+
+
+def test_closed_exporter_lets_go_of_its_connection(receiver: Receiver, exporter: InfluxDBExporter) -> None:
+    exporter.export([record(0)])
+    exporter.close()
+    exporter.close()
+    exporter.export([record(1)])
+
+    first, second = receiver.requests
+    assert first.connection != second.connection
+
+
+def test_repr_shows_where_it_goes() -> None:
+    exporter = exporter_to("https://influx.example/db")
+
+    assert repr(exporter) == (
+        "<InfluxDBExporter 'influxdb' https://influx.example/db org='my-org' bucket='my-bucket'>"
+    )
+
+
+def test_level_of_urllib3s_logger_stays_the_applications(receiver: Receiver, exporter: InfluxDBExporter) -> None:
+    logger = logging.getLogger("urllib3")
+    logger.setLevel(logging.INFO)
+    try:
+        exporter.export([record()])
+
+        assert logger.level == logging.INFO
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"url": "influx.example:8086"}, "url must be like"),
+        ({"url": "http://user:pa/ss@influx.example"}, "url must be like"),
+        ({"url": "http://influx.example?token=s3cret"}, "url must be like"),
+        ({"org": ""}, "org must not be empty"),
+        ({"bucket": ""}, "bucket must not be empty"),
+        ({"measurement": ""}, "measurement must not be empty"),
+        ({"measurement": "#x"}, "measurement must not begin with _ .* got '#x'"),
+        ({"measurement": "_x"}, "measurement must not begin with _"),
+        ({"custom_tags": {"method": "x"}}, "custom_tags must not name 'method'"),
+        ({"custom_tags": {"time": "x"}}, "custom_tags must not name 'time'"),
+        ({"custom_tags": {"_x": "x"}}, "custom_tags must not name '_x'"),
+        ({"timeout": 0}, "timeout must be a number of seconds above 0, got 0"),
+        ({"timeout": float("nan")}, "timeout must be .* got nan"),
+        ({"token": "s3cret\nX-Evil: 1"}, "token must be printable ASCII"),
+    ],
+)
+def test_wrong_settings_are_refused_without_their_secrets(settings: dict[str, object], message: str) -> None:
+    right: dict[str, object] = {"url": "http://influx.example", "token": "", "org": "o", "bucket": "b"}
+
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        InfluxDBExporter(**{**right, **settings})  # type: ignore[arg-type]  # some are wrong, that is the point
+
+    said = "".join(traceback.format_exception(raised.value))
+    assert "pa/ss" not in said
+    assert "s3cret" not in said
+
+
+@pytest.fixture
+def self_signed(tmp_path: Path) -> ssl.SSLContext:
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is needed to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make: Sequence[str | Path] = [
+        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
+        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate,
+    ]  # fmt: skip
+    subprocess.run(make, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def test_certificate_is_verified_unless_told_otherwise(self_signed: ssl.SSLContext) -> None:
+    with Receiver(tls=self_signed) as receiver:
+        url = receiver.url.replace("http:", "https:")
+        with (
+            closing(exporter_to(url)) as careful,
+            pytest.raises(TargetUnavailable, match=r"TLS with InfluxDB at .* failed: .*verify failed"),
+        ):
+            careful.export([record()])
+        assert receiver.requests == []
+
+        with closing(exporter_to(url, verify_ssl=False)) as careless, pytest.warns(match="Unverified HTTPS"):
+            careless.export([record()])
+        assert len(receiver.requests) == 1
+
+
+def test_missing_driver_names_the_extra() -> None:
+    code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporters.influxdb"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (
+        "influxdb-client is not installed; install the extra: pip install 'flask-chest[influxdb]'" in done.stderr
+    )
