@@ -133,15 +133,27 @@ def test_silent_server_is_left_after_the_timeout(receiver: Receiver) -> None:
 
 
 def test_timeout_is_for_all_requests_of_a_delivery(receiver: Receiver) -> None:
-    def slow_refusal(request: Request) -> Answer:
-        receiver.closing.wait(0.05)
+    def slow_refusal_and_then_silence(request: Request) -> Answer:
+        receiver.closing.wait(0.8 if len(receiver.requests) == 1 else None)
         return Answer(413)
 
-    receiver.respond = slow_refusal
-    with closing(exporter_to(receiver.url, timeout=0.2)) as exporter, pytest.raises(TargetUnavailable):
+    receiver.respond = slow_refusal_and_then_silence
+    began = time.monotonic()
+    with closing(exporter_to(receiver.url, timeout=1)) as exporter, pytest.raises(TargetUnavailable):
         exporter.export([record(number) for number in range(64)])
 
-    assert len(receiver.requests) <= 4
+    assert time.monotonic() - began < 1.6
+    assert len(receiver.requests) == 2
+
+
+def test_no_request_is_begun_when_the_time_is_over(receiver: Receiver) -> None:
+    with (
+        closing(exporter_to(receiver.url, timeout=1e-9)) as exporter,
+        pytest.raises(TargetUnavailable, match="did not take all within 1e-09 s"),
+    ):
+        exporter.export([record()])
+
+    assert receiver.requests == []
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -168,6 +180,13 @@ def test_closed_exporter_lets_go_of_its_connection(receiver: Receiver, exporter:
 
     first, second = receiver.requests
     assert first.connection != second.connection
+
+
+def test_name_is_the_one_given() -> None:
+    url = "http://influx.example"
+
+    assert InfluxDBExporter(url=url, token="", org="o", bucket="b").name == "influxdb"
+    assert InfluxDBExporter(url=url, token="", org="o", bucket="b", name="influxdb-eu").name == "influxdb-eu"
 
 
 def test_repr_shows_where_it_goes() -> None:

@@ -227,4 +227,13 @@ def test_no_variable_overwrites_another(receiver: Receiver, variables: dict[str,
 
     huge = sum(value == 2**60 for value in variables.values())
     assert len(fields) == len(variables) + huge
-    assert fields == variables_of(receiver, make_record(variables=dict(reversed(variables.items()))))
+
+
+def test_order_of_the_variables_changes_nothing(receiver: Receiver) -> None:
+    variables: dict[str, JSONValue] = {"n": 2**60, "n_int": 2**61}
+
+    one_way = variables_of(receiver, make_record(variables=variables))
+    other_way = variables_of(receiver, make_record(variables=dict(reversed(variables.items()))))
+
+    assert one_way == other_way
+    assert one_way["n_int_int"] == 2**60

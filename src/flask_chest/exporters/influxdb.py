@@ -199,11 +199,11 @@ class InfluxDBExporter(Exporter):
     def _error(self, answer: _Answer, records: Sequence[Record]) -> ExportError:
         reason = answer.rejection
         if reason is None:
-            return TargetUnavailable(self._complaint(answer))
+            return TargetUnavailable(self._trouble(answer))
         message = f"InfluxDB at {self._host} {reason}"
         return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
 
-    def _complaint(self, answer: _Answer) -> str:
+    def _trouble(self, answer: _Answer) -> str:
         where = f"InfluxDB at {self._host}"
         place = f"bucket {self._bucket!r} of organisation {self._org!r}"
         match answer.status:

@@ -23,9 +23,7 @@ class Connections:
     but the locks are not. The child would write into a log that its parent deletes when it closes.
     """
 
-    def __init__(
-        self, path: Path, *, busy_timeout: float, check: Callable[[sqlite3.Connection], None]
-    ) -> None:
+    def __init__(self, path: Path, *, busy_timeout: float, check: Callable[[sqlite3.Connection], None]) -> None:
         self.path = path
         self.busy_timeout = busy_timeout
         self._check = check
@@ -134,13 +132,9 @@ class Connections:
                 f"SQLite {self.path} does not exist yet; it is made when the first record is written"
             )
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            return SchemaError(
-                f"SQLite {self.path}: {text}; choose another file, or restore it from a backup"
-            )
+            return SchemaError(f"SQLite {self.path}: {text}; choose another file, or restore it from a backup")
         if text.startswith("no such "):
-            return SchemaError(
-                f"SQLite {self.path}: {text}; another program changed the tables of this chest"
-            )
+            return SchemaError(f"SQLite {self.path}: {text}; another program changed the tables of this chest")
         return StoreUnavailable(f"SQLite {self.path}: {text}; {_ADVICE.get(code, 'try again')}")
 
 

@@ -148,9 +148,7 @@ class SQLiteOutbox(Outbox, ExporterRegistry, Rejections):
         """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
         with self._connections.transaction() as connection:
             connection.execute(self._tables.sql("DELETE FROM {rejected} WHERE exporter = ?"), (exporter,))
-            dropped = connection.execute(
-                self._tables.sql("DELETE FROM {exporters} WHERE name = ?"), (exporter,)
-            )
+            dropped = connection.execute(self._tables.sql("DELETE FROM {exporters} WHERE name = ?"), (exporter,))
             return dropped.rowcount == 1
 
     def rejections(self, exporter: str, /) -> Iterable[Rejection]:
@@ -158,8 +156,7 @@ class SQLiteOutbox(Outbox, ExporterRegistry, Rejections):
         with self._connections.connection() as connection:
             rows = connection.execute(
                 self._tables.sql(
-                    "SELECT record_id, reason, time_unix_nano FROM {rejected}"
-                    " WHERE exporter = ? ORDER BY number"
+                    "SELECT record_id, reason, time_unix_nano FROM {rejected} WHERE exporter = ? ORDER BY number"
                 ),
                 (exporter,),
             ).fetchall()
@@ -193,8 +190,7 @@ class SQLiteOutbox(Outbox, ExporterRegistry, Rejections):
         after = place.position
         if place.boundary is not None:
             again = self._tables.sql(
-                "SELECT position, {columns} FROM {records}"
-                " WHERE position > ? AND position <= ? ORDER BY position"
+                "SELECT position, {columns} FROM {records} WHERE position > ? AND position <= ? ORDER BY position"
             )
             if rows := connection.execute(again, (after, place.boundary)).fetchall():
                 return rows

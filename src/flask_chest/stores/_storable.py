@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from math import isfinite
 from operator import attrgetter
 from types import NoneType
+
+import msgspec
 
 from flask_chest.errors import RecordRefused
 from flask_chest.record import Record, encode_variables
@@ -38,7 +41,13 @@ _TYPES: dict[str, frozenset[type]] = {
 SCALARS: tuple[str, ...] = tuple(_TYPES)
 """A record's fields but its variables, in the order in which stores keep them."""
 
-scalars = attrgetter(*SCALARS)
+scalars: Callable[[Record], tuple[str | int | None, ...]] = attrgetter(*SCALARS)
+
+_SIGNATURES = frozenset(product(*_TYPES.values()))
+"""All that the types of a record's scalars together can be."""
+
+_NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
+"""A text can be, but the encoder tells."""
 
 
 def encode_all(records: Sequence[Record]) -> list[str]:
@@ -60,28 +69,41 @@ def encode_all(records: Sequence[Record]) -> list[str]:
 
 
 def _encode(record: Record) -> str:
-    for value, (name, kinds) in zip(scalars(record), _TYPES.items(), strict=True):
-        if type(value) not in kinds:
-            raise ValueError(f"{name} is of the type {type(value).__name__}")
-        if (fault := _fault(value, 0)) is not None:
-            raise ValueError(f"{name} holds {fault}")
+    # In every write: what is plainly in order must be seen to be in few steps.
+    values = scalars(record)
+    if tuple(map(type, values)) not in _SIGNATURES:
+        raise ValueError(_wrong_type(record))
+    for value in values:
+        if type(value) is int and not MIN_INTEGER <= value <= MAX_INTEGER:
+            raise ValueError("one of its numbers is beyond 64 bits")
     variables = dict(record.variables)
-    for key, value in variables.items():
-        if (fault := _name_fault(key) or _fault(value, 0)) is not None:
-            raise ValueError(f"variable {key!r} holds {fault}")
-    return encode_variables(variables)
+    for name, variable in variables.items():
+        if type(name) is not str:
+            raise ValueError(f"a variable's name is of the type {type(name).__name__}")
+        if type(variable) not in _NEVER_AT_FAULT and (fault := _fault(variable, 0)) is not None:
+            raise ValueError(f"variable {name!r} holds {fault}")
+    try:
+        msgspec.json.encode(values)
+        return encode_variables(variables)
+    except UnicodeEncodeError as exc:
+        raise ValueError("one of its texts holds a lone surrogate") from exc
+
+
+def _wrong_type(record: Record) -> str:
+    return "; ".join(
+        f"{name} is of the type {type(value).__name__}"
+        for (name, kinds), value in zip(_TYPES.items(), scalars(record), strict=True)
+        if type(value) not in kinds
+    )
 
 
 def _fault(value: object, depth: int) -> str | None:
     """Say what keeps *value* from being a `JSONValue`, without the value itself."""
-    kind = type(value)
-    if isinstance(value, str) and kind is str:
-        return _text_fault(value)
-    if value is None or kind is bool:
+    if type(value) in _NEVER_AT_FAULT:
         return None
-    if isinstance(value, int) and kind is int:
+    if type(value) is int:
         return None if MIN_INTEGER <= value <= MAX_INTEGER else "an integer beyond 64 bits"
-    if isinstance(value, float) and kind is float:
+    if type(value) is float:
         return None if isfinite(value) else "a float that is not finite"
     return _container_fault(value, depth + 1)
 
@@ -89,27 +111,16 @@ def _fault(value: object, depth: int) -> str | None:
 def _container_fault(value: object, depth: int) -> str | None:
     if depth > MAX_DEPTH:
         return f"values nested deeper than {MAX_DEPTH}"
-    faults: Iterable[str | None]
-    if isinstance(value, list) and type(value) is list:
-        faults = (_fault(item, depth) for item in value)
-    elif isinstance(value, dict) and type(value) is dict:
-        faults = (_name_fault(name) or _fault(item, depth) for name, item in value.items())
-    else:
-        return f"a {type(value).__name__}, which is not a JSON value"
+    if type(value) is list:
+        return _first(_fault(item, depth) for item in value)
+    if type(value) is dict:
+        return _first(_item_fault(name, item, depth) for name, item in value.items())
+    return f"a {type(value).__name__}, which is not a JSON value"
+
+
+def _item_fault(name: object, item: object, depth: int) -> str | None:
+    return _fault(item, depth) if type(name) is str else f"a name of the type {type(name).__name__}"
+
+
+def _first(faults: Iterable[str | None]) -> str | None:
     return next((fault for fault in faults if fault is not None), None)
-
-
-def _name_fault(name: object) -> str | None:
-    if not isinstance(name, str):
-        return f"a name of the type {type(name).__name__}"
-    return _text_fault(name)
-
-
-def _text_fault(text: str) -> str | None:
-    if text.isascii():
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "a lone surrogate"
-    return None

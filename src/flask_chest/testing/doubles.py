@@ -1,0 +1,74 @@
+"""Stand-ins for what an application's tests do not have: a target for exports, and a view of what is new."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from flask_chest.errors import ExportError
+from flask_chest.extension import FlaskChest
+from flask_chest.record import Record
+
+
+class RecordingExporter:
+    """An `Exporter` that keeps what it is given, and fails when it is told to.
+
+    ``exporter.failures.append(TargetUnavailable("away"))`` makes the next delivery raise that.
+    """
+
+    def __init__(self, name: str = "recording") -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._delivered: dict[str, Record] = {}
+        self.failures: list[ExportError] = []
+        self.closed = False
+
+    @property
+    def name(self) -> str:
+        """The name it was made with."""
+        return self._name
+
+    @property
+    def delivered(self) -> list[Record]:
+        """What was delivered, each record once, in the order of its first delivery."""
+        with self._lock:
+            return list(self._delivered.values())
+
+    def export(self, records: Sequence[Record], /) -> None:
+        """Keep *records*, or raise the next of the planned failures."""
+        with self._lock:
+            if self.failures:
+                raise self.failures.pop(0)
+            for record in records:
+                self._delivered.setdefault(record.id, record)
+
+    def close(self) -> None:
+        """Note that it was closed."""
+        self.closed = True
+
+
+@contextmanager
+def recorded(chest: FlaskChest) -> Iterator[list[Record]]:
+    """Collect what *chest* records inside the ``with`` block; the list is filled, oldest first, at its end.
+
+    ::
+
+        with recorded(chest) as records:
+            client.get("/")
+        assert records[0].variables["user_id"] == "123"
+    """
+    records: list[Record] = []
+    began = time.time_ns() // 1_000 * 1_000
+    before = {record.id for record in chest.iter(since=_moment(began))}
+    yield records
+    chest.flush()
+    new = [record for record in chest.iter(since=_moment(began)) if record.id not in before]
+    records.extend(reversed(new))
+
+
+def _moment(unix_nano: int) -> datetime:
+    seconds, nanoseconds = divmod(unix_nano, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1_000)

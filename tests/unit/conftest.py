@@ -1,0 +1,27 @@
+"""An app with a chest for the unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from flask_chest import FlaskChest
+from flask_chest.stores.memory import MemoryStore
+
+pytest.register_assert_rewrite("flask_chest.testing")
+
+
+@pytest.fixture
+def app() -> Flask:
+    """An app as in production: not testing, so errors are handled as they are there."""
+    return Flask("shop")
+
+
+@pytest.fixture
+def chest(app: Flask) -> Iterator[FlaskChest]:
+    """A chest in memory on the app; `strict`, so that no mishap of the recording goes unseen."""
+    chest = FlaskChest(app, store=MemoryStore, strict=True)
+    yield chest
+    chest.close()

@@ -1,0 +1,134 @@
+"""`flask chest`: what it prints, what it exits with, and that it creates nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask import Flask, g
+from flask.testing import FlaskCliRunner
+
+from flask_chest import FlaskChest, FlaskChestSQLite
+from flask_chest.cli import chest_group
+from flask_chest.decorator import flask_chest
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import RecordingExporter
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Flask:
+    return Flask("shop", root_path=str(tmp_path))
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    app.cli.add_command(chest_group)
+    return app.test_cli_runner()
+
+
+def add_view(app: Flask) -> None:
+    @app.route("/")
+    @flask_chest
+    def index() -> str:
+        g.user_id = 1
+        return "hi"
+
+
+def test_status_shows_the_store_and_its_exporters(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app)
+    chest.add_exporter(RecordingExporter())
+    add_view(app)
+    app.test_client().get("/")
+    chest.run_exports()
+    app.test_client().get("/")
+    result = runner.invoke(args=["chest", "status"])
+    assert result.exit_code == 0
+    assert f"SQLite {app.root_path}/db.sqlite3: 2 records" in result.output
+    assert "exporter recording: 1 pending, 0 set aside, last success 20" in result.output
+
+    (found,) = json.loads(runner.invoke(args=["chest", "status", "--json"]).output)["chests"]
+    assert (found["store"]["records"], found["exporters"][0]["backlog"]) == (2, 1)
+    chest.close()
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_command_creates_no_database(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path, command: str
+) -> None:
+    FlaskChestSQLite(app)
+    add_view(app)
+    result = runner.invoke(args=["chest", command])
+    assert result.exit_code == 1
+    assert "it is made when the first record is written" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_app_without_a_chest_is_told_how_to_get_one(runner: FlaskCliRunner, command: str) -> None:
+    result = runner.invoke(args=["chest", command])
+    assert result.exit_code == 1
+    assert "The app 'shop' has no chest: make one, as in FlaskChestSQLite(app)" in result.output
+
+
+def test_doctor_is_content_with_a_healthy_app(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app)
+    add_view(app)
+    app.test_client().get("/")
+    chest.close()
+    result = runner.invoke(args=["chest", "doctor"])
+    assert (result.exit_code, result.output) == (0, "Nothing is wrong.\n")
+
+
+def test_doctor_finds_a_decorator_above_the_route(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore)
+
+    @flask_chest
+    @app.route("/")
+    def index() -> str:
+        return "hi"
+
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "@flask_chest stands above @app.route for the endpoint 'index'" in result.output
+    assert "put @flask_chest below @app.route" in result.output
+
+
+def test_doctor_finds_that_nothing_is_tracked(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore)
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "so nothing is recorded: decorate a view, or pass tracked_vars=" in result.output
+
+
+def test_doctor_finds_a_store_that_cannot_be_reached(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite3").write_text("this is no database, however long one looks at it\n" * 100)
+    FlaskChestSQLite(app)
+    add_view(app)
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "The store does not answer: " in result.output
+
+
+def test_doctor_finds_exporters_that_nobody_runs(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChest(app, store=MemoryStore, scheduler="off")
+    chest.add_exporter(RecordingExporter())
+    add_view(app)
+    result = runner.invoke(args=["chest", "doctor"])
+    assert "set CHEST_SCHEDULER to auto, or call chest.run_exports() yourself" in result.output
+
+
+def test_installed_package_adds_the_group_and_settings_are_no_options(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\nfrom flask_chest import FlaskChest\n"
+        "app = Flask('shop')\nFlaskChest(app, tracked_vars=['a'])\n"
+    )
+    environ = os.environ | {"FLASK_CHEST_STATUS_AS_JSON": "1", "FLASK_CHEST_URI": "sqlite:///none.db"}
+    command = [sys.executable, "-m", "flask", "--app", "shop", "chest", "status"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, check=False)
+    assert result.stderr == ""
+    assert result.stdout.startswith("not available: ")
+    assert "none.db" in result.stdout

@@ -1,0 +1,41 @@
+"""What the package is from outside: light to import, and no more than it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import flask_chest
+import flask_chest.testing
+
+
+def test_import_loads_no_driver_no_scheduler_no_telemetry() -> None:
+    heavy = {
+        "apscheduler", "influxdb_client", "opentelemetry", "psycopg", "pymysql", "pymongo", "pytest", "reactivex",
+    }  # fmt: skip
+    code = "import sys, flask_chest; print(*{name.partition('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert "flask_chest" in loaded
+    assert loaded & heavy == set()
+
+
+@pytest.mark.parametrize("module", [flask_chest, flask_chest.testing])
+def test_every_public_name_is_there(module: object) -> None:
+    names: list[str] = getattr(module, "__all__")  # noqa: B009 - a module is an object without attributes to mypy
+    assert names == sorted(names)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_absent_name_of_the_testing_package_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Contract'"):
+        flask_chest.testing.Contract  # type: ignore[attr-defined]  # noqa: B018 - the error is the point
+
+
+def test_missing_driver_names_its_extra() -> None:
+    code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporter"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "influxdb-client is not installed; install the extra: pip install 'flask-chest[influxdb]'" in result.stderr

@@ -1,0 +1,92 @@
+"""The README's code blocks do what the README says."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class Block(NamedTuple):
+    mark: str
+    language: str
+    code: str
+
+    def __str__(self) -> str:
+        return self.mark or self.code.split("\n", 1)[0]
+
+
+BLOCKS = [
+    Block(mark or "", language, code)
+    for mark, language, code in re.findall(
+        r"(?:<!-- ([^>]*) -->\n)?^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+    )
+]
+
+
+def blocks(language: str, mark: str | None = None) -> list[Block]:
+    return [b for b in BLOCKS if b.language == language and (mark is None or b.mark.startswith(mark))]
+
+
+def programs() -> list[str]:
+    """Python blocks, each with those that continue it."""
+    found: list[str] = []
+    for block in blocks("python"):
+        if block.mark == "continues":
+            found[-1] += block.code
+        elif not block.mark:
+            found.append(block.code)
+    return found
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda program: program.split("\n", 1)[0])
+def test_program_runs(program: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))
+    subprocess.run([sys.executable, "-W", "error", "program.py"], cwd=tmp_path, check=True)
+
+
+def test_there_are_programs_to_run() -> None:
+    assert len(programs()) == 3
+
+
+def test_tests_for_users_pass(tmp_path: Path) -> None:
+    (block,) = blocks("python", "file: ")
+    path = tmp_path / block.mark.removeprefix("file: ")
+    path.write_text(block.code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path.name]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "2 passed" in result.stdout
+
+
+def test_example_is_the_original_one_and_is_what_the_demo_serves() -> None:
+    example = (ROOT / "examples" / "readme_app.py").read_text(encoding="utf-8")
+    assert programs()[0] == example
+
+
+def test_example_serves_records_and_answers_the_sql(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(programs()[0])
+    code = (
+        "import shop\n"
+        "client = shop.app.test_client()\n"
+        "assert client.get('/').text == client.post('/').text == 'Hello, World!'\n"
+        "newest, oldest = shop.chest.query()\n"
+        "assert (newest.method, dict(newest.variables)) == ('POST', {})\n"
+        "assert oldest.variables['user_id'] == '123' and oldest.variables['session_id'] == 'abc'\n"
+        "assert 0.1 <= oldest.variables['total_time'] < 5 and oldest.duration_ns >= 100_000_000\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    (block,) = blocks("sql")
+    with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+        ((route, count, mean),) = connection.execute(block.code).fetchall()
+    assert (route, count) == ("/", 1)
+    assert mean >= 0.1

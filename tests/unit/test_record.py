@@ -1,0 +1,138 @@
+import math
+from typing import cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_chest.record import (
+    COLUMN_FILTERS,
+    FIELDS,
+    JSONValue,
+    Query,
+    Record,
+    decode_variables,
+    encode_variables,
+    same_value,
+)
+from flask_chest.testing.contracts import VALUES
+from flask_chest.testing.records import make_record
+
+integers = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+json_values: st.SearchStrategy[JSONValue] = st.recursive(
+    st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def test_every_value_is_the_same_as_itself_and_as_no_other() -> None:
+    same = {(i, j) for i, left in enumerate(VALUES) for j, right in enumerate(VALUES) if same_value(left, right)}
+    assert same == {(i, i) for i in range(len(VALUES))}
+
+
+def test_order_of_an_objects_names_does_not_matter() -> None:
+    assert same_value({"a": 1, "b": [2]}, {"b": [2], "a": 1})
+    assert not same_value([1, 2], [2, 1])
+
+
+@given(st.dictionaries(texts, json_values, max_size=5))
+def test_variables_come_back_from_their_encoding(variables: dict[str, JSONValue]) -> None:
+    assert same_value(decode_variables(encode_variables(variables)), variables)
+
+
+def test_negative_zero_keeps_its_sign_in_the_encoding() -> None:
+    zero = decode_variables(encode_variables({"v": -0.0}))["v"]
+    assert math.copysign(1, cast("float", zero)) == -1
+
+
+def test_lone_surrogate_cannot_be_encoded() -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        encode_variables({"v": "\ud800"})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{", '{"a": NaN}', '{"a": 1} x'])
+def test_text_that_is_no_json_object_is_not_decoded(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_variables(text)
+
+
+def test_records_of_equal_content_are_equal() -> None:
+    record = make_record(variables={"a": 1, "b": {"c": [1.0]}})
+    copy = msgspec.structs.replace(record, variables={"b": {"c": [1.0]}, "a": 1})
+    assert record == copy
+    assert not record != copy  # noqa: SIM202 - the other operator
+    assert hash(record) == hash(copy)
+    assert {record, copy} == {record}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_records_that_differ_in_one_field_are_not_equal(field: str) -> None:
+    other: dict[str, object] = {**dict.fromkeys(FIELDS, "other")}
+    other |= dict.fromkeys(("time_unix_nano", "duration_ns", "status_code", "trace_flags"), -1)
+    other |= {"trace_remote": False, "variables": {"user_id": 42.0}}
+    record = make_record()
+    changed = msgspec.structs.replace(record, **{field: other[field]})
+    assert record != changed
+    assert not record == changed  # noqa: SIM201 - the other operator
+
+
+def test_record_equals_nothing_but_a_record() -> None:
+    record = make_record()
+    assert record != msgspec.structs.asdict(record)
+    assert record != record.id
+
+
+def test_record_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        make_record().id = "other"  # type: ignore[misc]  # that it is an error is the point
+
+
+def test_query_without_conditions_matches_every_record() -> None:
+    assert Query().matches(make_record(route=None))
+
+
+@pytest.mark.parametrize("name", COLUMN_FILTERS)
+def test_query_asks_for_equality_with_a_field(name: str) -> None:
+    record = make_record(trace_id="t")
+    value = getattr(record, name)
+    other = 404 if isinstance(value, int) else "other"
+    assert _query(**{name: value}).matches(record)
+    assert not _query(**{name: other}).matches(record)
+
+
+def test_query_excludes_the_end_of_its_time_and_includes_the_begin() -> None:
+    record = make_record(time_unix_nano=5)
+    assert Query(since_unix_nano=5, until_unix_nano=6).matches(record)
+    assert not Query(since_unix_nano=6).matches(record)
+    assert not Query(until_unix_nano=5).matches(record)
+
+
+def test_absent_variable_is_not_one_that_is_null() -> None:
+    assert Query(where={"v": None}).matches(make_record(variables={"v": None}))
+    assert not Query(where={"v": None}).matches(make_record(variables={}))
+
+
+def test_variables_default_to_none_that_are_shared() -> None:
+    records = [
+        Record(
+            id=str(number),
+            request_id="",
+            time_unix_nano=number,
+            duration_ns=0,
+            method="GET",
+            route=None,
+            endpoint=None,
+            status_code=200,
+            instance="",
+        )
+        for number in range(2)
+    ]
+    assert records[0].variables == {}
+    assert records[0].variables is not records[1].variables
+
+
+def _query(**conditions: object) -> Query:
+    return Query(**conditions)  # type: ignore[arg-type]  # the names come from COLUMN_FILTERS
