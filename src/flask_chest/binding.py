@@ -42,6 +42,8 @@ class Binding:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self.instance = self._name_instance()
+        self.started = False
+        """Whether a request was served in this process."""
 
     def _name_instance(self) -> str:
         return f"{self.settings.instance}:{os.getpid()}"
@@ -98,6 +100,7 @@ class Binding:
 
     def start_jobs(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
         """Schedule *jobs* in this process unless the settings say otherwise."""
+        self.started = True
         mode = self.settings.scheduler
         if jobs and (mode == "on" or (mode == "auto" and not testing)):
             self.delivery.schedule(jobs)
@@ -136,5 +139,6 @@ class Binding:
             self._opened = False
             self.tally = Tally(logger)
             self.delivery.forget_process()
+            self.started = False
             self._pid = os.getpid()
             self.instance = self._name_instance()

@@ -36,6 +36,7 @@ class Delivery:
     _exporters: dict[str, Exporter] = field(default_factory=dict)
     _registered: set[str] = field(default_factory=set)
     _scheduler: ExportScheduler | None = None
+    _scheduled: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, job: ExportJob) -> ExportReport:
@@ -57,13 +58,16 @@ class Delivery:
         with self._lock:
             self._scheduler = self._scheduler or ExportScheduler()
             for job in jobs:
-                self._scheduler.add(job.name, self._bind(job), interval=job.interval)
+                if job.name not in self._scheduled:
+                    self._scheduler.add(job.name, self._bind(job), interval=job.interval)
+                    self._scheduled.add(job.name)
             self._scheduler.start()
 
     def close(self, timeout: float) -> bool:
         """Stop scheduling and close the exporters; False when a run goes on after *timeout* seconds."""
         with self._lock:
             scheduler, self._scheduler = self._scheduler, None
+            self._scheduled.clear()
         ended = scheduler.close(timeout) if scheduler is not None else True
         for exporter in self._exporters.values():
             exporter.close()
@@ -77,6 +81,7 @@ class Delivery:
         self._exporters = {}
         self._registered = set()
         self._scheduler = None
+        self._scheduled = set()
 
     def _bind(self, job: ExportJob) -> Callable[[], ExportReport]:
         return lambda: self.run(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from flask_chest.errors import ConfigurationError
 from flask_chest.export import DEFAULT_BATCH_SIZE
 from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.extension import FlaskChest
@@ -55,7 +56,14 @@ class FlaskChestExporterInfluxDB:
         )
         chest.add_exporter(
             self.exporter,
-            interval=timedelta(minutes=interval_minutes),
+            interval=_minutes(interval_minutes),
             batch_size=batch_size,
             start_at=start_at,
         )
+
+
+def _minutes(interval_minutes: float) -> timedelta:
+    try:
+        return timedelta(minutes=interval_minutes)
+    except (OverflowError, ValueError) as exc:  # infinite, or no number
+        raise ConfigurationError(f"interval_minutes must be minutes, above 0, got {interval_minutes!r}") from exc

@@ -29,6 +29,7 @@ from flask_chest.stores import store_from_uri
 EXTENSION_KEY = "flask_chest"
 EXIT_TIMEOUT_SECONDS = 5.0
 DEFAULT_INTERVAL = timedelta(minutes=5)
+MAX_INTERVAL = timedelta(days=36_500)
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
 
 
@@ -177,6 +178,9 @@ class FlaskChest:
                 f"the chest has an exporter named {job.name!r} already; give the second one another name="
             )
         self._jobs[job.name] = job
+        for app, binding in list(self._bindings.items()):
+            if binding.started:
+                binding.start_jobs([job], testing=app.testing)
 
     def run_exports(self) -> list[ExportReport]:
         """Run every exporter once, now, in this thread; raise `CapabilityMissing` if the store has no outbox."""
@@ -284,8 +288,10 @@ def _export_job(
     batch_size: int,
     start_at: StartAt,
 ) -> ExportJob:
-    if interval <= timedelta(0):
-        raise ConfigurationError(f"interval must be longer than nothing, got {interval!r}")
+    if not timedelta(0) < interval <= MAX_INTERVAL:
+        raise ConfigurationError(
+            f"interval must be above 0 and at most {MAX_INTERVAL.days} days, got {interval!r}"
+        )
     if batch_size < 1:
         raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
     if start_at not in ("beginning", "now"):

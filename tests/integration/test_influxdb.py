@@ -108,7 +108,7 @@ def test_points_have_the_right_types_and_times(influxdb: InfluxServer, bucket: s
     assert influxdb.field_types(bucket) == {
         "record_id": "string",
         "request_id": "string",
-        "duration_ns": "integer",
+        "duration_ns": "float",
         "user_id": "float",
         "score": "float",
         "huge": "float",
@@ -230,7 +230,7 @@ def test_conflict_with_another_writers_own_fields_loses_nothing(
         f"{influxdb.url}/api/v2/write",
         params={"org": influxdb.org, "bucket": bucket},
         headers={"Authorization": f"Token {influxdb.token}"},
-        data=f"flask_chest duration_ns=1.5 {time.time_ns()}",
+        data=f"flask_chest duration_ns=1i {time.time_ns()}",
         timeout=10,
     )
     assert answer.status_code == 204
@@ -240,7 +240,7 @@ def test_conflict_with_another_writers_own_fields_loses_nothing(
 
     (point,) = [point for point in influxdb.points(bucket) if "record_id" in point]
     assert point["record_id"] == sent.id
-    assert point["duration_ns_int"] == 1_500_000
+    assert point["duration_ns_number"] == 1_500_000
 
 
 def test_record_that_is_older_than_the_bucket_keeps_is_rejected(influxdb: InfluxServer) -> None:

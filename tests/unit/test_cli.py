@@ -56,9 +56,7 @@ def test_status_shows_the_store_and_its_exporters(app: Flask, runner: FlaskCliRu
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_command_creates_no_database(
-    app: Flask, runner: FlaskCliRunner, tmp_path: Path, command: str
-) -> None:
+def test_command_creates_no_database(app: Flask, runner: FlaskCliRunner, tmp_path: Path, command: str) -> None:
     FlaskChestSQLite(app)
     add_view(app)
     result = runner.invoke(args=["chest", command])

@@ -91,7 +91,7 @@ def test_exporter_by_mistake_async_counts_as_failed(store: MemoryStore) -> None:
         async def export(self, records: Sequence[Record], /) -> None:  # type: ignore[override]  # the mistake
             pytest.fail("nobody awaits")
 
-    report = run_export(store, Async())
+    report = run_export(store, Async())  # type: ignore[arg-type]  # the mistake
     assert report.pending == 25
     assert "returned coroutine, must be None (and not async)" in str(report.error)
 

@@ -162,11 +162,11 @@ def test_every_conflict_of_a_batch_is_learned(receiver: Receiver, exporter: Infl
 
 
 def test_conflict_of_an_own_field_is_no_standstill(receiver: Receiver, exporter: InfluxDBExporter) -> None:
-    receiver.respond = typed_field("duration_ns", float)
+    receiver.respond = typed_field("duration_ns", int)
 
     exporter.export([record()])
 
-    assert receiver.requests[-1].points[0].fields["duration_ns_int"] == 1_500_000
+    assert receiver.requests[-1].points[0].fields["duration_ns_number"] == 1_500_000
 
 
 @pytest.mark.parametrize("quoted", ['"a "b""', '"a \\"b\\""'])

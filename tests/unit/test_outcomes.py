@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 
 import pytest
+import werkzeug
 from flask import Blueprint, Flask, Response, abort, g, redirect, request
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
@@ -422,9 +423,9 @@ def test_mounted_app_and_its_host_record_their_own(app: Flask, chest: FlaskChest
 
     @app.route("/")
     @flask_chest(tracked_vars=["name"])
-    def here() -> Response:
+    def here() -> werkzeug.Response:
         g.name = "host"
-        return Response.from_app(mounted.wsgi_app, request.environ)
+        return werkzeug.Response.from_app(mounted.wsgi_app, request.environ)
 
     assert app.test_client().get("/").data == b"there"
     with app.app_context():

@@ -31,11 +31,14 @@ def test_every_public_name_is_there(module: object) -> None:
 
 def test_absent_name_of_the_testing_package_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Contract'"):
-        flask_chest.testing.Contract  # type: ignore[attr-defined]  # noqa: B018 - the error is the point
+        flask_chest.testing.Contract  # noqa: B018 - the error is the point
 
 
 def test_missing_driver_names_its_extra() -> None:
     code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporter"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "influxdb-client is not installed; install the extra: pip install 'flask-chest[influxdb]'" in result.stderr
+    assert (
+        "influxdb-client is not installed; install the extra: pip install 'flask-chest[influxdb]'"
+        in result.stderr
+    )

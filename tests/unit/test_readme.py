@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import subprocess
@@ -90,3 +91,25 @@ def test_example_serves_records_and_answers_the_sql(tmp_path: Path) -> None:
         ((route, count, mean),) = connection.execute(block.code).fetchall()
     assert (route, count) == ("/", 1)
     assert mean >= 0.1
+
+
+def shape(output: str) -> set[str]:
+    """Give the lines of a demo's output without what differs from run to run: numbers, ids, widths, order."""
+    for pattern, word in [
+        (r"instance=[^,]+", "instance=I"),
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
+        (r"[0-9.:]+", "N"),
+        (r"-{2,}", "-"),
+        (r" +", " "),
+    ]:
+        output = re.sub(pattern, word, output)
+    return {line.strip() for line in output.splitlines()}
+
+
+def test_demo_prints_what_the_readme_shows() -> None:
+    (block,) = blocks("console", "demo")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("INFLUXDB_")}
+    command = [sys.executable, "-m", "examples.demo", "--requests", "60"]
+    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert shape(result.stdout) == shape(block.code)

@@ -135,7 +135,7 @@ def _own_fields(record: Record) -> dict[str, FieldValue]:
         "request_id": record.request_id,
         "trace_id": record.trace_id,
         "span_id": record.span_id,
-        "duration_ns": record.duration_ns,
+        "duration_ns": float(record.duration_ns),
         "error": record.error,
     }
     return {name: value for name, value in own.items() if value is not None}

@@ -88,7 +88,7 @@ class Connections:
             self._leave()
             raise
         with _process.turn:
-            self._in_use[connection] = True
+            self._in_use[connection] = not create  # which was not checked
         return connection
 
     def _connect(self, *, create: bool) -> sqlite3.Connection:

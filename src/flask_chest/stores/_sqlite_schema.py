@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
-from typing import LiteralString
+from typing import LiteralString, TypeAlias
 
 from flask_chest.errors import SchemaError, StoreUnavailable
 from flask_chest.stores._sql import Tables
@@ -85,10 +85,10 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
 )
 
-_MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_FIRST,)
-"""What brings the tables from version 0 to 1, 1 to 2, …; what was released is not changed any more."""
+Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
 
-VERSION = len(_MIGRATIONS)
+MIGRATIONS: Migrations = (_FIRST,)
+"""What brings the tables from version 0 to 1, 1 to 2, …; what was released is not changed any more."""
 
 _INDEXES = ("_time", "_request", "_trace", "_route", "_status")
 
@@ -96,9 +96,11 @@ _INDEXES = ("_time", "_request", "_trace", "_route", "_status")
 class Schema:
     """What one chest's part of the file at *path* must look like."""
 
-    def __init__(self, tables: Tables, path: Path) -> None:
+    def __init__(self, tables: Tables, path: Path, *, migrations: Migrations = MIGRATIONS) -> None:
         self._tables = tables
         self._path = path
+        self._migrations = migrations
+        self._newest = len(migrations)
 
     def check(self, connection: sqlite3.Connection) -> None:
         """Raise `SchemaError` unless our tables are there, in the version of this release."""
@@ -108,7 +110,7 @@ class Schema:
                 f"the tables of {self._tables.name!r} in SQLite {self._path} do not exist yet; "
                 "they are made when the first record is written"
             )
-        if version < VERSION:
+        if version < self._newest:
             raise SchemaError(
                 f"the tables of {self._tables.name!r} in SQLite {self._path} are of the older "
                 f"version {version}; they are migrated when the first record is written"
@@ -116,12 +118,12 @@ class Schema:
 
     def migrate(self, connection: sqlite3.Connection, *, patience: float) -> None:
         """Make or migrate our tables; of several processes one does it, and the others wait for it."""
-        if self._version(connection) != VERSION:
+        if self._version(connection) != self._newest:
             with immediate(connection):
-                for migration in _MIGRATIONS[self._version(connection) or 0 :]:
+                for migration in self._migrations[self._version(connection) or 0 :]:
                     for statement in migration:
                         connection.execute(self._tables.sql(statement))
-                connection.execute(self._tables.sql("UPDATE {schema} SET version = ?"), (VERSION,))
+                connection.execute(self._tables.sql("UPDATE {schema} SET version = ?"), (self._newest,))
         self._write_ahead(connection, patience)
 
     def _write_ahead(self, connection: sqlite3.Connection, patience: float) -> None:
@@ -156,10 +158,10 @@ class Schema:
         if row is None:
             raise self._foreign(self._tables.names["schema"])
         version = int(row[0])
-        if version > VERSION:
+        if version > self._newest:
             raise SchemaError(
                 f"the tables of {self._tables.name!r} in SQLite {self._path} are of version {version}, which "
-                f"this release does not know (its own is {VERSION}); upgrade flask_chest"
+                f"this release does not know (its own is {self._newest}); upgrade flask_chest"
             )
         return version
 

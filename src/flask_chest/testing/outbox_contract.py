@@ -257,9 +257,7 @@ class OutboxContract:
         assert store.claim("a", limit=10, lease=_MINUTE) is None
 
 
-def _claim(
-    store: DeliveringStore, exporter: str = "a", *, limit: int = 10, lease: timedelta = _MINUTE
-) -> Claim:
+def _claim(store: DeliveringStore, exporter: str = "a", *, limit: int = 10, lease: timedelta = _MINUTE) -> Claim:
     claim = store.claim(exporter, limit=limit, lease=lease)
     assert isinstance(claim, Claim)
     assert claim.exporter == exporter

@@ -81,9 +81,7 @@ class SinkContract:
         hand_over(sink.write, [record])
         assert list(kept()) == [record]
 
-    def test_every_field_at_its_limits_is_kept(
-        self, sink: Sink, kept: Callable[[], Sequence[Record]]
-    ) -> None:
+    def test_every_field_at_its_limits_is_kept(self, sink: Sink, kept: Callable[[], Sequence[Record]]) -> None:
         records = [
             make_record(time_unix_nano=0, duration_ns=0, route=None, endpoint=None, variables={}),
             make_record(time_unix_nano=2**63 - 1, duration_ns=2**63 - 1, status_code=599, trace_flags=0),
@@ -111,9 +109,7 @@ class SinkContract:
         sink.write([record])
         assert list(kept()) == [record]
 
-    def test_record_written_twice_is_kept_once(
-        self, sink: Sink, kept: Callable[[], Sequence[Record]]
-    ) -> None:
+    def test_record_written_twice_is_kept_once(self, sink: Sink, kept: Callable[[], Sequence[Record]]) -> None:
         record = make_record()
         sink.write([record])
         sink.write([record])
@@ -286,9 +282,7 @@ class StoreContract(SinkContract):
         store.write([make_record(variables={"v": 1})])
         assert list(store.query(Query(where=where))) == []
 
-    @pytest.mark.parametrize(
-        "text", ["' OR 1=1 --", '"', "%", "_", "\\", "'; DROP TABLE flask_chest; --", "*"]
-    )
+    @pytest.mark.parametrize("text", ["' OR 1=1 --", '"', "%", "_", "\\", "'; DROP TABLE flask_chest; --", "*"])
     def test_text_in_a_query_is_nothing_but_text(self, store: Store, text: str) -> None:
         record = make_record(request_id=text, route=text, method=text, trace_id=text)
         store.write([record, make_record()])
