@@ -6,16 +6,30 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from flask_chest.capture import TrackedNames
 from flask_chest.delivery import Delivery, ExportJob
-from flask_chest.errors import ChestError
 from flask_chest.protocols import Flushable, RequestIdGenerator, Sink, Store, hand_over
 from flask_chest.record import Record
 from flask_chest.settings import Settings
 from flask_chest.stats import ChestStats, Tally
 
 logger = logging.getLogger("flask_chest")
+
+
+@dataclass(slots=True)
+class _InProcess:
+    """What a binding has in one process: nothing of it may cross a fork."""
+
+    delivery: Delivery
+    instance: str
+    tally: Tally = field(default_factory=lambda: Tally(logger))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    store: Store | None = None
+    opened: bool = False
+    started: bool = False
+    """Whether it was told to start."""
 
 
 class Binding:
@@ -34,36 +48,56 @@ class Binding:
         self.request_id_generator = request_id_generator
         self.tracked = None if settings.tracked_vars is None else TrackedNames.parse(settings.tracked_vars)
         """What is captured on every route; ``None``: only decorated views are recorded."""
-        self.tally = Tally(logger)
-        self.delivery = Delivery(self.open_store)
         self._make_store = make_store
-        self._store: Store | None = None
-        self._opened = False
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self.instance = self._name_instance()
-        self.started = False
-        """Whether a request was served in this process."""
+        # Those of parents stay here after a fork, so that their connections are never finalised in a child.
+        self._processes: dict[int, _InProcess] = {}
 
-    def _name_instance(self) -> str:
-        return f"{self.settings.instance}:{os.getpid()}"
+    @property
+    def _here(self) -> _InProcess:
+        pid = os.getpid()
+        here = self._processes.get(pid)
+        if here is None:
+            # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
+            fresh = _InProcess(Delivery(self.open_store), f"{self.settings.instance}:{pid}")
+            here = self._processes.setdefault(pid, fresh)
+        return here
+
+    @property
+    def tally(self) -> Tally:
+        """The counts of this process."""
+        return self._here.tally
+
+    @property
+    def delivery(self) -> Delivery:
+        """The exporters of this process."""
+        return self._here.delivery
+
+    @property
+    def instance(self) -> str:
+        """The name of this process in `Record.instance`."""
+        return self._here.instance
+
+    @property
+    def started(self) -> bool:
+        """Whether this process has begun to serve requests."""
+        return self._here.started
 
     @property
     def store(self) -> Store:
         """The store of this process, made but perhaps never opened: looking at it creates nothing."""
-        self.own_process()
-        with self._lock:
-            if self._store is None:
-                self._store = self._make_store()
-            return self._store
+        here = self._here
+        with here.lock:
+            if here.store is None:
+                here.store = self._make_store()
+            return here.store
 
     def open_store(self) -> Store:
         """Give the store of this process, opened; raise `StoreError` when it cannot be."""
-        store = self.store
-        with self._lock:
-            if not self._opened:
+        store, here = self.store, self._here
+        with here.lock:
+            if not here.opened:
                 store.open()
-                self._opened = True
+                here.opened = True
         return store
 
     def sink(self) -> Sink:
@@ -100,7 +134,7 @@ class Binding:
 
     def start_jobs(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
         """Schedule *jobs* in this process unless the settings say otherwise."""
-        self.started = True
+        self._here.started = True
         mode = self.settings.scheduler
         if jobs and (mode == "on" or (mode == "auto" and not testing)):
             self.delivery.schedule(jobs)
@@ -110,35 +144,21 @@ class Binding:
 
         The binding stays usable: the next record opens the store again.
         """
-        self.own_process()
+        here = self._here
         flushed = self.flush(timeout)
-        ended = self.delivery.close(timeout)
-        with self._lock:
-            store, self._store, self._opened = self._store, None, False
+        ended = here.delivery.close(timeout)
+        with here.lock:
+            store, here.store, here.opened, here.started = here.store, None, False, False
         if store is not None:
             try:
                 store.close()
-            except ChestError as exc:
-                self.tally.fault("the store did not close", exc)
+            except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the others still close
+                here.tally.fault("the store did not close", exc)
         return flushed and ended
 
     def _queue(self) -> Flushable | None:
         """Give the sink of this process if it keeps later than it takes."""
-        self.own_process()
-        sink = self._store
+        sink = self._here.store
         if sink is None:
             return None
         return sink if isinstance(sink, Flushable) else None
-
-    def own_process(self) -> None:
-        """Start afresh if this process was forked from the one that last used this binding."""
-        # A lock may be held in the parent by a thread that does not exist here: only assign.
-        if self._pid != os.getpid():
-            self._lock = threading.Lock()
-            self._store = None
-            self._opened = False
-            self.tally = Tally(logger)
-            self.delivery.forget_process()
-            self.started = False
-            self._pid = os.getpid()
-            self.instance = self._name_instance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING
 from flask_chest.errors import CapabilityMissing, StoreError
 from flask_chest.export import ExportReport, run_export
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
+from flask_chest.stats import describe
 
 if TYPE_CHECKING:
     from flask_chest.scheduler import ExportScheduler
+
+logger = logging.getLogger("flask_chest.export")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,27 +73,23 @@ class Delivery:
             scheduler, self._scheduler = self._scheduler, None
             self._scheduled.clear()
         ended = scheduler.close(timeout) if scheduler is not None else True
-        for exporter in self._exporters.values():
-            exporter.close()
+        for name, exporter in self._exporters.items():
+            try:
+                exporter.close()
+            except Exception as exc:  # noqa: BLE001 - an own exporter may raise anything; the others still close
+                logger.warning("the exporter %s did not close%s", name, describe(exc))
         self._exporters.clear()
         self._registered.clear()
         return ended
-
-    def forget_process(self) -> None:
-        """Let go of what belongs to the process that forked this one, without touching it."""
-        self._lock = threading.Lock()
-        self._exporters = {}
-        self._registered = set()
-        self._scheduler = None
-        self._scheduled = set()
 
     def _bind(self, job: ExportJob) -> Callable[[], ExportReport]:
         return lambda: self.run(job)
 
     def _exporter(self, job: ExportJob) -> Exporter:
-        if job.name not in self._exporters:
-            self._exporters[job.name] = job.make()
-        return self._exporters[job.name]
+        with self._lock:
+            if job.name not in self._exporters:
+                self._exporters[job.name] = job.make()
+            return self._exporters[job.name]
 
     def _register(self, store: Store, job: ExportJob) -> None:
         if job.name not in self._registered and isinstance(store, ExporterRegistry):

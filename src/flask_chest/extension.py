@@ -220,9 +220,9 @@ class FlaskChest:
     def start(self, app: Flask) -> None:
         """Begin in this process: schedule the exporters. The first request does it by itself."""
         binding = self._bindings[app]
-        binding.own_process()
-        binding.start_jobs(list(self._jobs.values()), testing=app.testing)
-        atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+        if not binding.started:
+            binding.start_jobs(list(self._jobs.values()), testing=app.testing)
+            atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Say how the store for *app* is made in each process."""

@@ -114,7 +114,8 @@ class AppRecorder:
         def observed_start(
             status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
         ) -> Callable[[bytes], object]:
-            observation.status_code = int(status[:3])
+            code = status[:3]
+            observation.status_code = int(code) if code.isdecimal() else None
             if exc_info is None:
                 return start_response(status, headers)
             return start_response(status, headers, exc_info)

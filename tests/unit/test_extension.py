@@ -360,6 +360,24 @@ def test_wrong_option_of_an_exporter_is_said(chest: FlaskChest, options: dict[st
         chest.add_exporter(RecordingExporter(), **options)  # type: ignore[arg-type]  # the error is the point
 
 
+def test_exporter_that_does_not_close_keeps_nothing_else_open(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(RecordingExporter):
+        def close(self) -> None:
+            raise RuntimeError("hunter2")
+
+    chest = FlaskChest(app, store=MemoryStore)
+    other = RecordingExporter("other")
+    chest.add_exporter(Stuck("stuck"))
+    chest.add_exporter(other)
+    chest.run_exports()
+    assert chest.close()
+    assert other.closed
+    assert "the exporter stuck did not close: builtins.RuntimeError" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 def test_two_exporters_of_one_name_are_an_error(chest: FlaskChest) -> None:
     chest.add_exporter(RecordingExporter("a"))
     with pytest.raises(ConfigurationError, match="has an exporter named 'a' already"):

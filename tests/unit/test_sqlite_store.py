@@ -321,7 +321,8 @@ class TestConnections:
                 connection.execute("DELETE FROM flask_chest_schema")
                 raise ZeroDivisionError
 
-        pytest.raises(ZeroDivisionError, fail)
+        with pytest.raises(ZeroDivisionError):
+            fail()
         record = make_record()
         store.write([record])
         store.close()

@@ -1,0 +1,306 @@
+"""SQLite stores under several processes: forks, kills, locks and full disks."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from flask_chest.errors import StoreUnavailable
+from flask_chest.protocols import Busy, Claim
+from flask_chest.record import Query, Record
+from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.testing.records import make_record
+
+PATIENCE = 60.0
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chest.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteStore]:
+    with closing(SQLiteStore(path)) as store:
+        store.open()
+        yield store
+
+
+def kept(path: Path) -> list[str]:
+    with closing(SQLiteStore(path)) as store:
+        return sorted(record.id for record in store.query(Query(limit=None)))
+
+
+def ids(records: list[Record]) -> list[str]:
+    return sorted(record.id for record in records)
+
+
+def write_all(store: SQLiteStore, batches: list[list[Record]]) -> None:
+    for batch in batches:
+        store.write(batch)
+
+
+@contextmanager
+def children(count: int, work: Callable[[int], None]) -> Iterator[None]:
+    """Run *work* in forked processes meanwhile; all must end well."""
+    processes = [fork.Process(target=work, args=(number,)) for number in range(count)]
+    for process in processes:
+        process.start()
+    yield
+    for process in processes:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+@contextmanager
+def child(work: Callable[[Connection], None]) -> Iterator[Connection]:
+    """Run *work* in a forked process that is killed at the end, if it still lives."""
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=work, args=(theirs,))
+    process.start()
+    with ours, theirs:
+        yield ours
+        process.kill()
+        process.join(PATIENCE)
+
+
+def told(pipe: Connection) -> object:
+    assert pipe.poll(PATIENCE), "the child said nothing"
+    return pipe.recv()
+
+
+def test_eight_processes_may_open_a_new_file_at_once(path: Path) -> None:
+    records = [make_record() for _ in range(8)]
+    start = fork.Barrier(8)
+
+    def work(number: int) -> None:
+        with closing(SQLiteStore(path)) as store:
+            start.wait(PATIENCE)
+            store.open()
+            store.write([records[number]])
+
+    with children(8, work):
+        pass
+    assert kept(path) == ids(records)
+
+
+def test_store_serves_parent_and_child_after_a_fork(store: SQLiteStore, path: Path) -> None:
+    records = [make_record() for _ in range(4)]
+    store.write(records[:1])
+
+    def work(pipe: Connection) -> None:
+        store.write(records[1:2])
+        pipe.send("written")
+        told(pipe)
+        store.write(records[2:3])
+        pipe.send("written")
+        told(pipe)
+
+    with child(work) as pipe:
+        told(pipe)
+        store.close()  # were the child on our connection's log, it would now write into a deleted file
+        pipe.send("go on")
+        told(pipe)
+        store.write(records[3:])
+    assert kept(path) == ids(records)
+
+
+def test_store_serves_a_child_that_was_forked_without_pythons_hooks(store: SQLiteStore, path: Path) -> None:
+    records = [make_record() for _ in range(4)]
+    store.write(records[:1])
+    libc = ctypes.PyDLL(None)  # as uWSGI forks
+    ours, theirs = fork.Pipe()
+    pid = libc.fork()
+    if pid == 0:
+        try:
+            store.write(records[1:2])
+            theirs.send("written")
+            told(theirs)
+            store.write(records[2:3])
+            theirs.send("written")
+        finally:
+            os._exit(0)
+    with ours, theirs:
+        told(ours)
+        store.close()
+        ours.send("go on")
+        told(ours)
+    os.waitpid(pid, 0)
+    store.write(records[3:])
+    assert kept(path) == ids(records)
+
+
+def test_fork_in_the_midst_of_writing_threads_loses_nothing(store: SQLiteStore, path: Path) -> None:
+    by_threads = [[make_record() for _ in range(60)] for _ in range(4)]
+    by_children = [make_record() for _ in range(6)]
+    threads = [
+        threading.Thread(target=write_all, args=(store, [[record] for record in mine])) for mine in by_threads
+    ]
+    for thread in threads:
+        thread.start()
+    with children(6, lambda number: store.write([by_children[number]])):
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert kept(path) == ids([*by_children, *(record for mine in by_threads for record in mine)])
+
+
+def test_lock_held_by_another_process_is_reported_in_time_and_nothing_is_lost(path: Path) -> None:
+    def hold(pipe: Connection) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            pipe.send("locked")
+            told(pipe)
+            connection.execute("ROLLBACK")
+        pipe.send("unlocked")
+
+    records = [make_record() for _ in range(3)]
+    with closing(SQLiteStore(path, busy_timeout=0.2)) as store:
+        store.open()
+        with child(hold) as pipe:
+            told(pipe)
+            begin = time.monotonic()
+            with pytest.raises(StoreUnavailable) as locked:
+                store.write(records)
+            assert 0.1 < time.monotonic() - begin < 5
+            assert str(locked.value) == (
+                f"SQLite {path}: database is locked; "
+                "another connection holds it: try again, or raise busy_timeout"
+            )
+            assert list(store.query(Query())) == []
+            pipe.send("go on")
+            told(pipe)
+            store.write(records)
+    assert kept(path) == ids(records)
+
+
+def test_new_file_that_another_process_holds_is_reported_in_time(path: Path) -> None:
+    def hold(pipe: Connection) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            pipe.send("locked")
+            told(pipe)
+
+    with child(hold) as pipe:
+        told(pipe)
+        with pytest.raises(StoreUnavailable, match="database is locked"):
+            SQLiteStore(path, busy_timeout=0.1).open()
+
+
+def test_switch_to_the_write_ahead_log_waits_no_longer_than_it_may(path: Path) -> None:
+    with closing(SQLiteStore(path)) as store:
+        store.open()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM flask_chest").fetchall()
+        with pytest.raises(StoreUnavailable, match="another connection holds it: try again"):
+            SQLiteStore(path, busy_timeout=0.1).open()
+
+
+def test_process_killed_in_a_transaction_leaves_nothing_half(store: SQLiteStore, path: Path) -> None:
+    kept_before, later = make_record(), make_record()
+    store.write([kept_before])
+
+    def work(pipe: Connection) -> None:
+        with store._connections.transaction() as connection:
+            connection.execute("INSERT INTO flask_chest_exporters VALUES ('a', 0, 0, 0, '', 0, 0, 0)")
+            connection.execute("DELETE FROM flask_chest")
+            pipe.send("in the transaction")
+            signal.pause()
+
+    with child(work) as pipe:
+        told(pipe)
+    store.write([later])
+    assert kept(path) == ids([kept_before, later])
+    assert list(store.exporters()) == []
+
+
+def test_full_disk_is_reported_and_the_batch_can_be_written_later(path: Path) -> None:
+    records = [make_record(variables={"text": "x" * 8000}) for _ in range(100)]
+
+    def work(pipe: Connection) -> None:
+        with closing(SQLiteStore(path)) as store:
+            store.open()
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+            try:
+                store.write(records)
+            except StoreUnavailable as exc:
+                pipe.send(str(exc))
+            else:
+                pipe.send("no error")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            pipe.send(store.status().records)
+            store.write(records)
+        pipe.send("written")
+
+    with child(work) as pipe:
+        message = told(pipe)
+        assert isinstance(message, str)
+        assert message.startswith(f"SQLite {path}: ")
+        assert "disk" in message
+        assert told(pipe) == 0
+        assert told(pipe) == "written"
+    assert kept(path) == ids(records)
+
+
+def test_each_record_of_many_processes_and_threads_is_claimed_once(store: SQLiteStore, path: Path) -> None:
+    batches = [[[make_record() for _ in range(5)] for _ in range(10)] for _ in range(8)]
+
+    def write(number: int) -> None:
+        threads = [
+            threading.Thread(target=write_all, args=(store, mine))
+            for mine in batches[2 * number : 2 * number + 2]
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    def claim(pipe: Connection) -> None:
+        claimed: list[str] = []
+        deadline = time.monotonic() + PATIENCE
+        while len(claimed) < 400 and time.monotonic() < deadline:
+            claim = store.claim("a", limit=7, lease=timedelta(minutes=1))
+            if isinstance(claim, Claim) and store.acknowledge(claim):
+                claimed += [record.id for record in claim.records]
+        pipe.send(claimed)
+
+    with child(claim) as pipe:
+        with children(4, write):
+            claimed = told(pipe)
+        assert isinstance(claimed, list)
+        assert sorted(claimed) == ids([record for mine in batches for batch in mine for record in batch])
+        assert store.claim("a", limit=1, lease=timedelta(0)) is None
+
+
+def test_batch_of_a_killed_exporter_is_taken_over_as_it_was(store: SQLiteStore) -> None:
+    records = [make_record() for _ in range(5)]
+    store.write(records)
+
+    def work(pipe: Connection) -> None:
+        claim = store.claim("a", limit=3, lease=timedelta(seconds=0.3))
+        pipe.send(isinstance(claim, Claim))
+        signal.pause()
+
+    with child(work) as pipe:
+        assert told(pipe) is True
+    deadline = time.monotonic() + PATIENCE
+    while isinstance(claim := store.claim("a", limit=10, lease=timedelta(minutes=1)), Busy):
+        assert time.monotonic() < deadline
+    assert isinstance(claim, Claim)
+    assert list(claim.records) == records[:3]
