@@ -123,7 +123,9 @@ def capture(held: Mapping[str, object], names: Names, conversion: Conversion) ->
     variables: dict[str, JSONValue] = {}
     for name in names.explicit:
         if name in held:
-            variables[_key(name)] = MASK if looks_secret(name) else conversion.convert(held[name], objects=True)
+            key = _key(name)
+            conversion.left_in_record -= len(key.encode())
+            variables[key] = MASK if looks_secret(name) else conversion.convert(held[name], objects=True)
     if names.every:
         _capture_public(held, variables, conversion)
     return variables
@@ -131,13 +133,15 @@ def capture(held: Mapping[str, object], names: Names, conversion: Conversion) ->
 
 def _capture_public(held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion) -> None:
     for name, value in list(held.items()):
-        if name.startswith("_") or name in variables or not isinstance(value, _PLAIN):
+        key = _key(name)
+        # Not isinstance: it asks the value for its __class__, which a proxy looks up by running the app's code.
+        if name.startswith("_") or key in variables or not issubclass(type(value), _PLAIN):
             continue
-        conversion.left_in_record -= len(name)
+        conversion.left_in_record -= len(key.encode())
         if conversion.left_in_record <= 0:
             variables[TRUNCATED] = True
             return
-        variables[_key(name)] = MASK if looks_secret(name) else conversion.convert(value, objects=False)
+        variables[key] = MASK if looks_secret(name) else conversion.convert(value, objects=False)
 
 
 class SharedG:
@@ -181,7 +185,7 @@ _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
 
 def _key(name: str) -> str:
-    return name if name.isidentifier() and name.isascii() else storable_text(name[:MAX_NAME_CHARACTERS])
+    return storable_text(name[:MAX_NAME_CHARACTERS])
 
 
 def _names(names: object, setting: str) -> Names:

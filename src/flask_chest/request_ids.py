@@ -68,7 +68,8 @@ def normalise_request_id(value: object) -> str:
 
     A longer one is replaced by its SHA-256 in hex, never cut: two long ids may begin alike.
     """
-    text = storable_text(value if isinstance(value, str) else str(value))
+    # Exactly a str: Record compares types, and a subclass such as Markup would not come back as one.
+    text = storable_text(str.__str__(value if isinstance(value, str) else str(value)))
     if len(text) > MAX_REQUEST_ID:
         return hashlib.sha256(text.encode()).hexdigest()
     return text

@@ -71,9 +71,8 @@ class _Source:
             return check(self.given[name], name)
         if self.config.get(key) is not None:
             return check(self.config[key], key)
-        if f"FLASK_{key}" in self.environ:
-            return check(_from_environment(self.environ[f"FLASK_{key}"]), f"FLASK_{key}")
-        return default
+        value = _from_environment(self.environ.get(f"FLASK_{key}", "null"))
+        return default if value is None else check(value, f"FLASK_{key}")
 
 
 def _from_environment(text: str) -> object:
@@ -86,7 +85,7 @@ def _from_environment(text: str) -> object:
 
 def _text(value: object, key: str) -> str | None:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{key} must be a text that is not empty, got a {type(value).__name__}")
+        raise ConfigurationError(f"{key} must be a text that is not empty, got a {type(value).__name__}{_WAY_OUT}")
     return value
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -17,7 +18,7 @@ from functools import lru_cache
 from itertools import pairwise
 from math import isfinite, isnan
 from pathlib import PurePath
-from types import MappingProxyType
+from types import MappingProxyType, MemberDescriptorType
 from typing import cast
 from uuid import UUID
 
@@ -40,6 +41,7 @@ MASK = "[masked]"
 
 _INT64 = 1 << 63
 _SHORT = 1024
+_INTEGER_BYTES = 8
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL takes no NUL, UTF-8 no lone surrogate
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -87,6 +89,7 @@ class Conversion:
         """Convert one variable's *value*; with *objects* a dataclass, attrs or pydantic object too."""
         kind = type(value)
         if kind is int and -_INT64 <= cast("int", value) < _INT64:
+            self.left_in_record -= _INTEGER_BYTES
             return cast("int", value)
         if kind is str and len(text := cast("str", value)) <= _SHORT and text.isascii() and "\0" not in text:
             self.left_in_record -= len(text)
@@ -94,15 +97,18 @@ class Conversion:
         allowance = self._left = max(0, min(MAX_VALUE_BYTES, self.left_in_record))
         self._objects = objects
         self._enclosing.clear()
-        try:
-            return self._walk(value, 0)
-        except Exception:  # noqa: BLE001 - an object's own code may raise anything; the request goes on
-            self.failures += 1
-            return _type_name(value)
-        finally:
-            self.left_in_record -= allowance - max(0, self._left)
+        form = self._walk(value, 0)
+        self.left_in_record -= allowance - max(0, self._left)
+        return form
 
     def _walk(self, value: object, depth: int) -> JSONValue:
+        try:
+            return self._form(value, depth)
+        except Exception:  # noqa: BLE001 - an object's own code may raise anything; the request goes on
+            self.failures += 1
+            return self._text(_type_name(value))
+
+    def _form(self, value: object, depth: int) -> JSONValue:
         kind = type(value)
         if kind is LocalProxy:
             value = cast("LocalProxy[object]", value)._get_current_object()
@@ -114,9 +120,9 @@ class Conversion:
             if issubclass(kind, base):
                 return self._scalar(form(value))
         if issubclass(kind, Enum):
-            return self._walk(cast("Enum", value)._value_, depth + 1) if depth < MAX_DEPTH else TOO_DEEP
+            return self._walk(cast("Enum", value)._value_, depth + 1) if depth < MAX_DEPTH else self._text(TOO_DEEP)
         if depth >= MAX_DEPTH:
-            return TOO_DEEP
+            return self._text(TOO_DEEP)
         return self._container(value, kind, depth)
 
     def _scalar(self, value: str | float) -> JSONValue:
@@ -142,7 +148,7 @@ class Conversion:
 
     def _container(self, value: object, kind: type, depth: int) -> JSONValue:
         if id(value) in self._enclosing:
-            return CYCLE
+            return self._text(CYCLE)
         self._enclosing.add(id(value))
         try:
             if (items := _items(value, kind, objects=self._objects)) is not None:
@@ -169,17 +175,19 @@ class Conversion:
         result: dict[str, JSONValue] = {}
         for key, item in items:
             name = _key(key)
-            self._left -= len(name.encode())
+            self._left -= len(name.encode()) + 1
             if self._left <= 0:
                 result[TRUNCATED] = True
                 break
-            result[name] = MASK if looks_secret(name) else self._walk(item, depth + 1)
+            result[name] = self._text(MASK) if looks_secret(name) else self._walk(item, depth + 1)
         return result
 
 
 def _bytes_form(value: object) -> str:
     # Cut before encoding: the text would be cut anyway, and a body of megabytes must not be copied first.
-    return base64.b64encode(memoryview(cast("bytes", value))[:MAX_VALUE_BYTES]).decode("ascii")
+    view = memoryview(cast("bytes", value))
+    begin = view[:MAX_VALUE_BYTES] if view.ndim == 1 else view
+    return base64.b64encode(begin.tobytes()).decode("ascii")
 
 
 _SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
@@ -192,7 +200,7 @@ _SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
     (timedelta, lambda value: timedelta.total_seconds(cast("timedelta", value))),
     (Decimal, lambda value: Decimal.__str__(cast("Decimal", value))),
     (UUID, lambda value: UUID.__str__(cast("UUID", value))),
-    (uuid_utils.UUID, str),
+    (uuid_utils.UUID, lambda value: uuid_utils.UUID.__str__(cast("uuid_utils.UUID", value))),
     (bytes, _bytes_form),
     (bytearray, _bytes_form),
     (memoryview, _bytes_form),
@@ -201,22 +209,22 @@ _SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
 """The documented forms. Methods are called on the base type: a subclass may have replaced its own."""
 
 
-def _digits(value: int) -> str:
+def _digits(value: float) -> str:
     try:
-        return int.__repr__(value)
+        return repr(value)
     except ValueError:  # beyond sys.get_int_max_str_digits(): decimal digits would take quadratic time
-        return f"integer of {value.bit_length()} bits"
+        return f"integer of {cast('int', value).bit_length()} bits"
 
 
 def _key(key: object) -> str:
-    if isinstance(key, Enum):
-        key = key._value_
-    if isinstance(key, str):
-        return storable_text(str.__str__(key)[:MAX_NAME_CHARACTERS])
-    if key is None or isinstance(key, bool):
+    if issubclass(type(key), Enum):
+        key = cast("Enum", key)._value_
+    if key is None or key is True or key is False:
         return {None: "null", True: "true", False: "false"}[key]
-    if isinstance(key, int | float):
-        return storable_text(repr(key))[:MAX_NAME_CHARACTERS]
+    for base, form in _SCALAR_FORMS:
+        if issubclass(type(key), base):
+            text = form(key)
+            return storable_text((text if isinstance(text, str) else _digits(text))[:MAX_NAME_CHARACTERS])
     return _type_name(key)
 
 
@@ -251,13 +259,31 @@ def _fields(value: object, kind: type) -> Iterable[tuple[object, object]] | None
     Only what the instance holds is read: an attribute that a descriptor would have to fetch, such as a lazy
     database relation, is not there. Objects of SQLAlchemy are no values, whatever else they are.
     """
-    if hasattr(kind, "__mapper__") or not any(hasattr(kind, mark) for mark in _FIELD_MARKS):
+    marks = [mark for base in _mro(kind) for mark in _FIELD_MARKS if mark in _namespace(base)]
+    if not marks or "__mapper__" in marks:
         return None
-    held: dict[str, object] | None = getattr(value, "__dict__", None)
-    if held is None:
-        slots: Iterable[str] = getattr(kind, "__match_args__", ())
-        held = {name: object.__getattribute__(value, name) for name in slots}
-    return [(name, item) for name, item in held.items() if not name.startswith("_")]
+    return ((name, item) for name, item in _held(value, kind) if not _key(name).startswith("_"))
 
 
-_FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")
+def _held(value: object, kind: type) -> Iterator[tuple[object, object]]:
+    for base in reversed(_mro(kind)):
+        for name, member in _namespace(base).items():
+            if type(member) is MemberDescriptorType:
+                with suppress(AttributeError):  # a slot may be empty
+                    yield name, member.__get__(value)
+    with suppress(AttributeError):  # an object with slots alone
+        yield from dict.items(object.__getattribute__(value, "__dict__"))
+
+
+def _mro(kind: type) -> tuple[type, ...]:
+    # By type's own look-up: a metaclass may have replaced it
+    found: tuple[type, ...] = type.__getattribute__(kind, "__mro__")
+    return found
+
+
+def _namespace(kind: type) -> Mapping[str, object]:
+    found: Mapping[str, object] = type.__getattribute__(kind, "__dict__")
+    return found
+
+
+_FIELD_MARKS = ("__mapper__", "__dataclass_fields__", "__attrs_attrs__", "__pydantic_complete__")

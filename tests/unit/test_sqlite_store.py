@@ -120,9 +120,11 @@ class TestSettings:
             f"path must be the path of a file, got {path!r}; MemoryStore keeps records in memory"
         )
 
-    @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+    @pytest.mark.parametrize("seconds", [-1.0, 3601.0, float("nan"), float("inf")])
     def test_busy_timeout_must_be_a_time(self, path: Path, seconds: float) -> None:
-        with pytest.raises(ConfigurationError, match=f"busy_timeout must be seconds, 0 or more, got {seconds}"):
+        with pytest.raises(
+            ConfigurationError, match=f"busy_timeout must be from 0 to 3600 seconds, got {seconds}"
+        ):
             SQLiteStore(path, busy_timeout=seconds)
 
     def test_relative_path_stays_where_it_was(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,6 +329,17 @@ class TestConnections:
         store.write([record])
         store.close()
         assert list(store.query(Query())) == [record]
+
+    def test_thread_that_waits_too_long_for_its_turn_to_write_is_told(self, path: Path) -> None:
+        with closing(SQLiteStore(path, busy_timeout=0.05)) as store:
+            store.open()
+            with (
+                store._connections.transaction(),
+                pytest.raises(StoreUnavailable, match="other threads write; try again, or raise busy_timeout"),
+            ):
+                store.write([make_record()])
+            store.write([make_record()])
+            assert store.status().records == 1
 
     def test_status_tells_place_and_size(self, store: SQLiteStore, path: Path) -> None:
         status = store.status()

@@ -32,6 +32,7 @@ class Connections:
         """Whether the connection is to be kept when it comes back."""
         self._users = 0
         """Those in use and those being made."""
+        self._writing = threading.Lock()
         _pools.add(self)
 
     @contextmanager
@@ -49,7 +50,7 @@ class Connections:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection that may write; commit at the end, roll back after any exception."""
-        with self.connection() as connection, immediate(connection):
+        with self._write_turn(), self.connection() as connection, immediate(connection):
             yield connection
 
     def close(self) -> None:
@@ -73,8 +74,21 @@ class Connections:
         _abandoned.extend(self._in_use)
         self._in_use = {}
         self._users = 0
+        self._writing = threading.Lock()
         # There are some only after a fork that called no hooks, as uWSGI's. Left open they do that harm.
         self.close_idle()
+
+    @contextmanager
+    def _write_turn(self) -> Iterator[None]:
+        # SQLite waits for its write lock by sleeping and trying again: of many threads one may starve.
+        _own_process()
+        writing = self._writing
+        if not writing.acquire(timeout=self.busy_timeout):
+            raise StoreUnavailable(f"SQLite {self.path}: other threads write; {_ADVICE[sqlite3.SQLITE_BUSY]}")
+        try:
+            yield
+        finally:
+            writing.release()
 
     def _take(self, *, create: bool) -> sqlite3.Connection:
         _own_process()
@@ -161,8 +175,8 @@ def _rolled_back(connection: sqlite3.Connection) -> bool:
 
 _PERMISSIONS = "check the permissions of the file and of its folder"
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: "another connection holds it: try again, or raise busy_timeout",
-    sqlite3.SQLITE_LOCKED: "another connection holds it: try again, or raise busy_timeout",
+    sqlite3.SQLITE_BUSY: "try again, or raise busy_timeout",
+    sqlite3.SQLITE_LOCKED: "try again, or raise busy_timeout",
     sqlite3.SQLITE_FULL: "make room on the disk, then try again",
     sqlite3.SQLITE_IOERR: "check the disk, then try again",
     sqlite3.SQLITE_READONLY: _PERMISSIONS,

@@ -131,7 +131,7 @@ class Schema:
         while (mode := _switched_mode(connection)) is None:
             if time.monotonic() >= deadline:
                 raise StoreUnavailable(
-                    f"SQLite {self._path}: another connection holds it: try again, or raise busy_timeout"
+                    f"SQLite {self._path}: database is locked; try again, or raise busy_timeout"
                 )
             time.sleep(0.01)
         if mode != "wal":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sqlite3
 import threading
@@ -20,6 +19,8 @@ from flask_chest.stores._sqlite_query import find
 from flask_chest.stores._sqlite_schema import Schema
 
 logger = logging.getLogger("flask_chest.stores")
+
+MAX_BUSY_TIMEOUT = 3600
 
 
 class SQLiteStore(SQLiteOutbox, Store):
@@ -39,8 +40,10 @@ class SQLiteStore(SQLiteOutbox, Store):
             raise ConfigurationError(
                 f"path must be the path of a file, got {location!r}; MemoryStore keeps records in memory"
             )
-        if not (busy_timeout >= 0 and math.isfinite(busy_timeout)):
-            raise ConfigurationError(f"busy_timeout must be seconds, 0 or more, got {busy_timeout!r}")
+        if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT:
+            raise ConfigurationError(
+                f"busy_timeout must be from 0 to {MAX_BUSY_TIMEOUT} seconds, got {busy_timeout!r}"
+            )
         self._path = Path(location).absolute()
         tables = Tables(name)
         self._schema = Schema(tables, self._path)
