@@ -12,7 +12,6 @@ from flask_chest.capture import TrackedVars
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import RequestIdGenerator, Store
 from flask_chest.settings import SchedulerMode, Settings
-from flask_chest.stores.sqlite import SQLiteStore
 
 
 class FlaskChestSQLite(FlaskChest):
@@ -51,6 +50,8 @@ class FlaskChestSQLite(FlaskChest):
         )
 
     def _store_factory(self, app: Flask, _settings: Settings, /) -> Callable[[], Store]:
+        from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver loads when it is chosen
+
         path = self._path.removeprefix("sqlite:///")
         if not path.startswith((":", "file:")):
             path = str(Path(app.root_path) / path)

@@ -85,7 +85,11 @@ def _from_environment(text: str) -> object:
 
 def _text(value: object, key: str) -> str | None:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{key} must be a text that is not empty, got a {type(value).__name__}{_WAY_OUT}")
+        # Not the value: an address may hold a password.
+        got = "an empty one" if value == "" else f"a value of type {type(value).__name__}"
+        raise ConfigurationError(
+            f"{key} must be a text that is not empty, got {got}; where JSON is read, quote it: '\"…\"'"
+        )
     return value
 
 

@@ -119,10 +119,10 @@ class Conversion:
         for base, form in _SCALAR_FORMS:
             if issubclass(kind, base):
                 return self._scalar(form(value))
-        if issubclass(kind, Enum):
-            return self._walk(cast("Enum", value)._value_, depth + 1) if depth < MAX_DEPTH else self._text(TOO_DEEP)
         if depth >= MAX_DEPTH:
             return self._text(TOO_DEEP)
+        if issubclass(kind, Enum):
+            return self._walk(cast("Enum", value)._value_, depth + 1)
         return self._container(value, kind, depth)
 
     def _scalar(self, value: str | float) -> JSONValue:
