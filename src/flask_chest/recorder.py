@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from flask import Flask, Request, Response, current_app, g, got_request_exception, has_app_context, request
+from flask import Flask, Request, Response, g, got_request_exception, has_app_context, request
 
 from flask_chest.binding import Binding
 from flask_chest.capture import METHODS, Names, SharedG, capture, rules_of
@@ -87,6 +87,7 @@ class AppRecorder:
         """Put the hooks into *app*; call *at_start* before the first request in each process."""
         self.bindings: list[Binding] = []
         self._at_start = at_start
+        self._view_functions = app.view_functions
         self._pid: int | None = None
         self._plans: dict[tuple[str | None, str], _Plan] = {}
         self._environ_key = f"flask_chest.{next(_serial)}"
@@ -161,7 +162,7 @@ class AppRecorder:
 
     def _teardown_request(self, _error: BaseException | None) -> None:
         # Reached alone when something that is no Exception ended the view: a worker's time-out, an exit.
-        observation: _Observation | None = request.environ.get(self._environ_key)
+        observation: _Observation | None = behind(request).environ.get(self._environ_key)
         if observation is not None and observation.request is None:
             self._capture()
 
@@ -203,7 +204,7 @@ class AppRecorder:
 
     def _plan(self, current: Request) -> _Plan:
         endpoint = current.endpoint
-        view = current_app.view_functions.get(endpoint) if endpoint is not None else None
+        view = self._view_functions.get(endpoint) if endpoint is not None else None
         method = current.method if current.method in METHODS else ""
         plan = self._plans.get((endpoint, method))
         if plan is None or plan.view is not view:

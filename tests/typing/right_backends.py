@@ -1,0 +1,90 @@
+"""Backends as a user would write them: mypy and pyright accept this file, and nobody runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+
+from flask import Flask
+
+from flask_chest import Exporter, FlaskChest, FlaskChestSQLite, Query, Record, Sink, Store
+from flask_chest.exporter import FlaskChestExporterInfluxDB
+from flask_chest.protocols import StoreStatus
+
+
+class ListStore:
+    """Inherits nothing, and calls its parameters what it likes."""
+
+    def __init__(self) -> None:
+        self.kept: list[Record] = []
+
+    def open(self) -> None: ...
+
+    def write(self, batch: Sequence[Record], /) -> None:
+        self.kept.extend(batch)
+
+    def query(self, question: Query, /) -> Iterator[Record]:
+        return iter([record for record in self.kept if question.matches(record)])
+
+    def status(self) -> StoreStatus:
+        return StoreStatus(description="a list", records=len(self.kept))
+
+    def close(self) -> None: ...
+
+
+class ExplicitStore(Store):
+    """Inherits from the Protocol, so that a forgotten method cannot go unseen."""
+
+    def open(self) -> None: ...
+
+    def write(self, records: Sequence[Record], /) -> None: ...
+
+    def query(self, query: Query, /) -> Iterable[Record]:
+        return []
+
+    def status(self) -> StoreStatus:
+        return StoreStatus(description="nothing", records=0)
+
+    def close(self) -> None: ...
+
+
+class PrintingExporter:
+    name = "printer"
+
+    def export(self, records: Sequence[Record], /) -> None:
+        print(len(records))
+
+    def close(self) -> None: ...
+
+
+class ExplicitExporter(Exporter):
+    @property
+    def name(self) -> str:
+        return "explicit"
+
+    def export(self, records: Sequence[Record], /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def make_store() -> ListStore:
+    return ListStore()
+
+
+stores: list[Store] = [ListStore(), ExplicitStore()]
+sinks: list[Sink] = [ListStore(), ExplicitStore()]
+exporters: list[Exporter] = [PrintingExporter(), ExplicitExporter()]
+
+app = Flask(__name__)
+chests = [
+    FlaskChest(app, store=ListStore()),
+    FlaskChest(app, store=ListStore),
+    FlaskChest(store=make_store, tracked_vars=["user_id"], config_prefix="AUDIT", strict=True),
+    FlaskChestSQLite(app, "visits", "db.sqlite3", busy_timeout=1.5, scheduler="off"),
+]
+chests[0].add_exporter(PrintingExporter(), interval=timedelta(seconds=30))
+chests[0].add_exporter(ExplicitExporter, name="made in each process", start_at="now")
+FlaskChestExporterInfluxDB(
+    chests[0], token=None, interval_minutes=0.5, tags=["plan"], custom_tags={"env": "test"}
+)
+found: list[Record] = chests[0].query(where={"user_id": 1, "plan": None, "cart": {"items": [1, 2]}}, limit=None)
