@@ -46,7 +46,8 @@ class Binding:
         self.chest = chest
         self.settings = settings
         self.request_id_generator = request_id_generator
-        self.tracked = None if settings.tracked_vars is None else TrackedNames.parse(settings.tracked_vars)
+        tracked = settings.tracked_vars
+        self.tracked = None if tracked is None else TrackedNames.parse(tracked.value, setting=tracked.setting)
         """What is captured on every route; ``None``: only decorated views are recorded."""
         self._make_store = make_store
         # Those of parents stay here after a fork, so that their connections are never finalised in a child.
@@ -87,18 +88,22 @@ class Binding:
         """The store of this process, made but perhaps never opened: looking at it creates nothing."""
         here = self._here
         with here.lock:
-            if here.store is None:
-                here.store = self._make_store()
-            return here.store
+            return self._made(here)
 
     def open_store(self) -> Store:
         """Give the store of this process, opened; raise `StoreError` when it cannot be."""
-        store, here = self.store, self._here
+        here = self._here
         with here.lock:
+            store = self._made(here)
             if not here.opened:
                 store.open()
                 here.opened = True
-        return store
+            return store
+
+    def _made(self, here: _InProcess) -> Store:
+        if here.store is None:
+            here.store = self._make_store()
+        return here.store
 
     def sink(self) -> Sink:
         """Give what takes records in this process."""

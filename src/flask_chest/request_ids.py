@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 import threading
@@ -11,6 +12,7 @@ import time
 import uuid_utils
 from flask import has_request_context, request
 
+from flask_chest.errors import ContractError
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.values import storable_text
 
@@ -66,8 +68,12 @@ def unique_time_unix_nano(count: int = 1) -> int:
 def normalise_request_id(value: object) -> str:
     """Make a generator's result storable: text of at most 255 characters.
 
-    A longer one is replaced by its SHA-256 in hex, never cut: two long ids may begin alike.
+    A longer one is replaced by its SHA-256 in hex, never cut: two long ids may begin alike. Raises
+    `ContractError` for a coroutine: nobody would await it, and its text is no id.
     """
+    if inspect.iscoroutine(value):
+        value.close()
+        raise ContractError("request_id_generator must return a str and not be async")
     # Exactly a str: Record compares types, and a subclass such as Markup would not come back as one.
     text = storable_text(str.__str__(value if isinstance(value, str) else str(value)))
     if len(text) > MAX_REQUEST_ID:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self, TypeAlias, TypeVar, get_args
 
 from flask_chest.errors import ConfigurationError
@@ -24,6 +24,14 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
 
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """A value that whoever uses it checks, with the name of its setting for the message."""
+
+    value: object
+    setting: str = field(compare=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a deployment may set for one chest on one app."""
@@ -35,8 +43,8 @@ class Settings:
     strict: bool
     """Raise what otherwise is counted and logged: for tests."""
     scheduler: SchedulerMode
-    tracked_vars: object
-    """As given; `flask_chest.capture.TrackedNames` checks it. ``None``: only decorated views are recorded."""
+    tracked_vars: Unchecked | None
+    """What to capture on every route; ``None``: only decorated views are recorded."""
 
     @classmethod
     def load(
@@ -54,7 +62,7 @@ class Settings:
             instance=source.get("instance", _text, None) or socket.gethostname(),
             strict=source.get("strict", _boolean, default=False),
             scheduler=source.get("scheduler", _scheduler_mode, default="auto"),
-            tracked_vars=source.get("tracked_vars", lambda value, _: value, None),
+            tracked_vars=source.get("tracked_vars", Unchecked, None),
         )
 
 

@@ -488,3 +488,22 @@ def test_no_value_and_no_foreign_message_is_logged(app: Flask, caplog: pytest.Lo
 def test_request_id_is_none_without_a_chest(app: Flask) -> None:
     with app.test_request_context():
         assert current_request_id() is None
+
+
+def test_async_generator_is_counted_and_a_uuid_stands_in(app: Flask) -> None:
+    async def mistaken() -> str:
+        return "an id"
+
+    chest = FlaskChest(app, store=MemoryStore, request_id_generator=mistaken)  # type: ignore[arg-type]  # the mistake
+    add_view(app)
+    assert app.test_client().get("/").status_code == 200
+    assert len(chest.query()[0].request_id) == 36
+    assert chest.stats().faults == {"the request_id_generator raised": 1}
+
+
+def test_wrong_tracked_vars_of_the_config_are_named_by_their_key(app: Flask) -> None:
+    app.config["CHEST_TRACKED_VARS"] = {"FETCH": ["user_id"]}
+    with pytest.raises(
+        ConfigurationError, match="CHEST_TRACKED_VARS has the key 'FETCH', which is no HTTP method"
+    ):
+        FlaskChest(app, store=MemoryStore)

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.settings import Settings
+from flask_chest.settings import Settings, Unchecked
 
 FIELDS = {"uri", "instance", "strict", "scheduler", "tracked_vars"}
 
@@ -27,7 +27,8 @@ def load(
 
 
 def value_of(settings: Settings, name: str) -> object:
-    return cast("object", getattr(settings, name))
+    value = cast("object", getattr(settings, name))
+    return value.value if isinstance(value, Unchecked) else value
 
 
 def test_defaults_stand_where_nothing_is_set() -> None:
@@ -90,7 +91,7 @@ def test_environment_is_read_as_flask_reads_it(monkeypatch: pytest.MonkeyPatch) 
     app = Flask("shop")
     app.config.from_prefixed_env()
     assert load(environ=environ) == load(config=dict(app.config))
-    assert load(environ=environ).tracked_vars == ["user_id", "total"]
+    assert load(environ=environ).tracked_vars == Unchecked(["user_id", "total"], "the same")
     assert load(environ=environ).instance == "7"
 
 
