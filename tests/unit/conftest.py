@@ -10,8 +10,6 @@ from flask import Flask
 from flask_chest import FlaskChest
 from flask_chest.stores.memory import MemoryStore
 
-pytest.register_assert_rewrite("flask_chest.testing")
-
 
 @pytest.fixture
 def app() -> Flask:
