@@ -12,13 +12,14 @@ from flask_chest.errors import (
     RecordRefused,
     RecordsRejected,
     SchemaError,
+    StoreAbsent,
     StoreError,
     StoreUnavailable,
     TargetUnavailable,
 )
 from flask_chest.export import ExportReport
 from flask_chest.extension import FlaskChest, current_request_id
-from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store
+from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store, StoreStatus
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.stats import ChestStats
 
@@ -45,7 +46,9 @@ __all__ = [
     "SchemaError",
     "Sink",
     "Store",
+    "StoreAbsent",
     "StoreError",
+    "StoreStatus",
     "StoreUnavailable",
     "TargetUnavailable",
     "TrackedVars",

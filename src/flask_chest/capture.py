@@ -99,6 +99,11 @@ def rules_of(view: object, method: str) -> tuple[Rule, ...]:
     return found + of_class + of_handler
 
 
+def all_rules_of(view: object) -> tuple[Rule, ...]:
+    """Read the rules of a view for every method; a rule for several of them comes several times."""
+    return tuple(rule for method in sorted(METHODS) for rule in rules_of(view, method))
+
+
 def misplaced_views(view_functions: Mapping[str, Callable[..., object]]) -> list[str]:
     """List the endpoints that serve a function from below its ``@flask_chest``.
 
@@ -195,8 +200,10 @@ def _names(names: object, setting: str) -> Names:
         raise ConfigurationError(f"{setting} must be a list of names on g, got {names!r}")
     found = tuple(names)
     for name in found:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{setting} must hold names on g, got {name!r}")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigurationError(
+                f"{setting} must hold names on g, got {name!r}; leave tracked_vars out of @flask_chest for all"
+            )
     return Names(tuple(dict.fromkeys(str(name) for name in found)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import click
@@ -10,10 +10,10 @@ import msgspec
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
-from flask_chest.capture import RULES_ATTRIBUTE, misplaced_views
-from flask_chest.errors import StoreError
-from flask_chest.extension import FlaskChest, chests_of
-from flask_chest.protocols import ExporterRegistry, ExporterStatus, Store, StoreStatus
+from flask_chest.capture import all_rules_of, misplaced_views
+from flask_chest.errors import StoreAbsent, StoreError
+from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
+from flask_chest.protocols import ExporterRegistry, ExporterStatus, StoreStatus
 from flask_chest.recorder import behind
 
 
@@ -47,27 +47,35 @@ def status(*, as_json: bool) -> None:
 
     Exits with 1 when a store does not answer.
     """  # noqa: D301 - \b is click's mark for lines to keep
-    chests = _chests()
-    lines: list[object] = []
-    failed = False
-    for chest in chests:
-        store = chest.binding().store
-        try:
-            found = store.status()
-            exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
-        except StoreError as exc:
-            failed = True
-            lines.append({"error": str(exc)})
-            if not as_json:
-                click.echo(f"{click.style('not available', fg='red')}: {exc}")
-            continue
-        lines.append({"store": found, "exporters": exporters})
-        if not as_json:
-            click.echo("\n".join(_status_lines(found, exporters)))
+    reports = [_report(chest) for chest in _chests()]
     if as_json:
-        click.echo(msgspec.json.encode({"chests": lines}).decode())
-    if failed:
+        click.echo(msgspec.json.encode({"chests": reports}).decode())
+    else:
+        for report in reports:
+            click.echo("\n".join(_status_lines(report)))
+    if any(report.error is not None for report in reports):
         raise SystemExit(1)
+
+
+class _Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What there is to say of one chest: its store and exporters, or why they cannot be seen."""
+
+    store: StoreStatus | None = None
+    exporters: list[ExporterStatus] = []
+    absent: str | None = None
+    error: str | None = None
+
+
+def _report(chest: FlaskChest) -> _Report:
+    store = chest.binding().store
+    try:
+        found = store.status()
+        exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
+    except StoreAbsent as exc:
+        return _Report(absent=str(exc))
+    except StoreError as exc:
+        return _Report(error=str(exc))
+    return _Report(store=found, exporters=exporters)
 
 
 @chest_group.command("doctor")
@@ -85,7 +93,7 @@ def doctor() -> None:
         click.echo(f"- {finding}")
     if findings:
         raise SystemExit(1)
-    click.echo("Nothing is wrong.")
+    click.echo("\n".join(["Nothing is wrong.", *_nothing_recorded_yet(app)]))
 
 
 def _chests() -> list[FlaskChest]:
@@ -98,12 +106,16 @@ def _chests() -> list[FlaskChest]:
 _NO_CHEST = "The app {name!r} has no chest: make one, as in FlaskChestSQLite(app), or call chest.init_app(app)."
 
 
-def _status_lines(found: StoreStatus, exporters: list[ExporterStatus]) -> Iterator[str]:
+def _status_lines(report: _Report) -> Iterator[str]:
+    if report.store is None:
+        yield f"no records yet: {report.absent}" if report.error is None else f"not available: {report.error}"
+        return
+    found = report.store
     size = "" if found.size_bytes is None else f", {found.size_bytes / 1024:,.0f} KiB"
     yield f"{found.description}: {found.records:,} records{size}"
     if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
         yield f"  from {_moment(found.oldest_unix_nano)} to {_moment(found.newest_unix_nano)}"
-    for exporter in exporters:
+    for exporter in report.exporters:
         success = "never" if exporter.last_success_unix_nano is None else _moment(exporter.last_success_unix_nano)
         holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
         yield (
@@ -124,18 +136,13 @@ def _no_chest(app: Flask) -> Iterator[str]:
 def _nothing_tracked(app: Flask) -> Iterator[str]:
     chests = chests_of(app)
     app_wide = any(chest.binding().tracked is not None for chest in chests)
-    decorated = any(_has_rules(view) for view in app.view_functions.values())
+    decorated = any(all_rules_of(view) for view in app.view_functions.values())
     if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
         yield (
             "No view is decorated with @flask_chest and no chest has tracked_vars, so nothing is recorded: "
-            "decorate a view, or pass tracked_vars= to the chest."
+            "decorate a view, or pass tracked_vars= to the chest. (A decorator above it that does not use "
+            "functools.wraps hides it.)"
         )
-
-
-def _has_rules(view: Callable[..., object]) -> bool:
-    view_class = getattr(view, "view_class", None)
-    holders = [view, view_class, *vars(view_class).values()] if view_class is not None else [view]
-    return any(hasattr(holder, RULES_ATTRIBUTE) for holder in holders)
 
 
 def _misplaced(app: Flask) -> Iterator[str]:
@@ -146,13 +153,24 @@ def _misplaced(app: Flask) -> Iterator[str]:
         )
 
 
+def _absent_chests(app: Flask) -> Iterator[str]:
+    for endpoint in endpoints_of_absent_chests(app):
+        yield (
+            f"@flask_chest of the endpoint {endpoint!r} names in chests= one that is not registered on the app: "
+            "call its init_app(app)."
+        )
+
+
 def _store_unreachable(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        store: Store = chest.binding().store
-        try:
-            store.status()
-        except StoreError as exc:
-            yield f"The store does not answer: {exc}"
+        if (error := _report(chest).error) is not None:
+            yield f"The store does not answer: {error}"
+
+
+def _nothing_recorded_yet(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        if (absent := _report(chest).absent) is not None:
+            yield f"Nothing is recorded yet: {absent}"
 
 
 def _exports_stuck(app: Flask) -> Iterator[str]:
@@ -166,6 +184,12 @@ def _exports_stuck(app: Flask) -> Iterator[str]:
                 "The chest has exporters, but its scheduler is off: set CHEST_SCHEDULER to auto, "
                 "or call chest.run_exports() yourself."
             )
+        for exporter in _report(chest).exporters:
+            if exporter.name in chest.exporter_names and exporter.backlog and not exporter.last_success_unix_nano:
+                yield (
+                    f"The exporter {exporter.name!r} has {exporter.backlog:,} records pending and never "
+                    "succeeded: its errors are in the app's log, and chest.run_exports() returns them."
+                )
 
 
-_EXAMINATIONS = (_no_chest, _nothing_tracked, _misplaced, _store_unreachable, _exports_stuck)
+_EXAMINATIONS = (_no_chest, _nothing_tracked, _misplaced, _absent_chests, _store_unreachable, _exports_stuck)

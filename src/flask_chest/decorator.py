@@ -67,6 +67,11 @@ def flask_chest(
 
 
 def _with_rule(view: View, rule: Rule) -> View:
+    given: object = view
+    if isinstance(given, FlaskChest) or not callable(given):
+        raise ConfigurationError(
+            f"@flask_chest takes keywords, as in tracked_vars=[...] and chests=[...], got a {type(view).__name__}"
+        )
     inner_rules: tuple[Rule, ...] = getattr(view, RULES_ATTRIBUTE, ())
     if isinstance(view, type):
         setattr(view, RULES_ATTRIBUTE, (rule, *inner_rules))

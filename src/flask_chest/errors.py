@@ -9,7 +9,8 @@
     ├── ContractError             mend the own store or exporter that broke its Protocol
     ├── StoreError
     │   ├── StoreUnavailable      keep the records and try again later
-    │   ├── SchemaError           an operator acts: absent, foreign or newer tables
+    │   ├── SchemaError           an operator acts: foreign, older or newer tables
+    │   │   └── StoreAbsent       nothing was recorded there yet; the first record makes it
     │   └── RecordRefused         never try the named records again; write the others
     └── ExportError
         ├── TargetUnavailable     keep the records and try again later
@@ -36,7 +37,7 @@ class MissingDriverError(ConfigurationError, ImportError):
 
     def __init__(self, package: str, *, extra: str) -> None:
         """Name the missing *package* and the *extra* that brings it."""
-        super().__init__(f"{package} is not installed; install the extra: pip install 'flask-chest[{extra}]'")
+        super().__init__(f"{package} is not installed; install it, or flask_chest with its extra [{extra}]")
 
 
 class CapabilityMissing(ChestError):
@@ -66,17 +67,21 @@ class SchemaError(StoreError):
     """The store's tables are absent, another program's, or of a version that this release does not know."""
 
 
+class StoreAbsent(SchemaError):
+    """There is no store yet: the first record makes it, and nothing else does."""
+
+
 class _Culprits(ChestError):
     """Carries the reason for each record at fault."""
 
     def __init__(self, message: str, reasons: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(message)
         self.reasons = MappingProxyType(dict(reasons))
-        """Record id → reason; empty where the other side did not say which record it was."""
+        """Record id → reason, without a value; empty where the other side did not say which record it was."""
 
 
 class RecordRefused(_Culprits, StoreError):
-    """The store can never keep these records. Nothing of the batch was kept."""
+    """The store can never keep the records in *reasons* (id → reason). Nothing of the batch was kept."""
 
 
 class ExportError(ChestError):
@@ -88,4 +93,7 @@ class TargetUnavailable(ExportError):
 
 
 class RecordsRejected(_Culprits, ExportError):
-    """The target will never take these records. Deliver the others again: nothing is known of them."""
+    """The target will never take the records in *reasons* (id → reason).
+
+    Deliver the others again: nothing is known of them.
+    """

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
 from flask_chest.binding import Binding, logger
-from flask_chest.capture import TrackedVars, misplaced_views
+from flask_chest.capture import TrackedVars, all_rules_of, misplaced_views
 from flask_chest.delivery import ExportJob
 from flask_chest.errors import ConfigurationError
 from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
@@ -136,6 +136,8 @@ class FlaskChest:
         limit: int | None = None,
     ) -> Iterator[Record]:
         """Yield what `query` would give, fetched while you iterate, without a limit unless you set one."""
+        if limit is not None and limit < 0:
+            raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
         question = Query(
             request_id=request_id,
             trace_id=trace_id,
@@ -229,7 +231,8 @@ class FlaskChest:
         store = self._store
         if store is None:
             if settings.uri is not None:
-                return store_from_uri(settings.uri, root=Path(app.root_path))
+                key = f"{self._config_prefix}_URI"
+                return store_from_uri(settings.uri, root=Path(app.root_path), setting=key)
             return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
         if not isinstance(store, type) and hasattr(store, "write"):
             made = cast("Store", store)
@@ -256,6 +259,16 @@ def chests_of(app: Flask) -> list[FlaskChest]:
     return [binding.chest for binding in bindings if isinstance(binding.chest, FlaskChest)]
 
 
+def endpoints_of_absent_chests(app: Flask) -> list[str]:
+    """List the endpoints whose rules name a chest that is not registered on *app*."""
+    registered = chests_of(app)
+    return sorted(
+        endpoint
+        for endpoint, view in app.view_functions.items()
+        if any(chest not in registered for rule in all_rules_of(view) for chest in rule.chests or ())
+    )
+
+
 def _starter(app: Flask) -> Callable[[], None]:
     app_reference = weakref.ref(app)
 
@@ -267,6 +280,12 @@ def _starter(app: Flask) -> Callable[[], None]:
             logger.warning(
                 "@flask_chest stands above @app.route for the endpoint %r and has no effect there; "
                 "put it below the route",
+                endpoint,
+            )
+        for endpoint in endpoints_of_absent_chests(app):
+            logger.warning(
+                "@flask_chest of the endpoint %r names in chests= one that is not registered on the app; "
+                "call its init_app(app)",
                 endpoint,
             )
         for chest in chests_of(app):
@@ -288,6 +307,10 @@ def _export_job(
     batch_size: int,
     start_at: StartAt,
 ) -> ExportJob:
+    if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
+        raise ConfigurationError(
+            f"interval must be a timedelta, as in timedelta(seconds=30), got a {type(interval).__name__}"
+        )
     if not timedelta(0) < interval <= MAX_INTERVAL:
         raise ConfigurationError(
             f"interval must be above 0 and at most {MAX_INTERVAL.days} days, got {interval!r}"

@@ -31,9 +31,10 @@ class Sink(Protocol):
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably; those whose id is kept already are skipped.
 
-        Returning means kept. After `StoreUnavailable` some may be kept and writing all again is safe; after
-        `RecordRefused` the named records will never be taken. Anything but ``None`` as a result is an error
-        of the implementation: it is how an ``async def`` by mistake looks.
+        Returning means kept, and what is kept comes back equal: a record that cannot, such as one with a lone
+        surrogate or an integer beyond 64 bits, is refused. After `StoreUnavailable` some may be kept and
+        writing all again is safe; after `RecordRefused` the named records will never be taken. Anything but
+        ``None`` as a result is an error of the implementation: it is how an ``async def`` by mistake looks.
         """
 
     @abstractmethod
@@ -77,8 +78,10 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Kind and place for people, as in ``SQLite /var/lib/app/db.sqlite3``; never a password."""
     records: int
     oldest_unix_nano: int | None = None
+    """The least `Record.time_unix_nano` that is kept; ``None`` where there is no record."""
     newest_unix_nano: int | None = None
     size_bytes: int | None = None
+    """``None`` where the store cannot tell."""
     conflicts: int = 0
     """Writes in this process that brought a kept id with other content; the first content stays."""
 

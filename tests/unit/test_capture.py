@@ -71,6 +71,9 @@ def test_key_that_is_no_method_is_an_error_that_lists_them(key: object) -> None:
     )
 
 
+OR_ALL = "; leave tracked_vars out of @flask_chest for all"
+
+
 @pytest.mark.parametrize(
     ("tracked_vars", "message"),
     [
@@ -78,9 +81,10 @@ def test_key_that_is_no_method_is_an_error_that_lists_them(key: object) -> None:
         (b"ab", "tracked_vars must be a list of names on g, got b'ab'"),
         ({"GET": None}, "tracked_vars['GET'] must be a list of names on g, got None"),
         ({"GET": {"a": 1}}, "tracked_vars['GET'] must be a list of names on g, got {'a': 1}"),
-        (["a", 1], "tracked_vars must hold names on g, got 1"),
-        ({"*": ["a", ""]}, "tracked_vars['*'] must hold names on g, got ''"),
-        ("", "tracked_vars must hold names on g, got ''"),
+        (["a", 1], "tracked_vars must hold names on g, got 1" + OR_ALL),
+        ({"*": ["a", ""]}, "tracked_vars['*'] must hold names on g, got ''" + OR_ALL),
+        ("", "tracked_vars must hold names on g, got ''" + OR_ALL),
+        ("*", "tracked_vars must hold names on g, got '*'" + OR_ALL),
     ],
 )
 def test_what_is_no_list_of_names_is_an_error(tracked_vars: object, message: str) -> None:

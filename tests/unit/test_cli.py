@@ -12,7 +12,7 @@ import pytest
 from flask import Flask, g
 from flask.testing import FlaskCliRunner
 
-from flask_chest import FlaskChest, FlaskChestSQLite
+from flask_chest import FlaskChest, FlaskChestSQLite, TargetUnavailable
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
 from flask_chest.stores.memory import MemoryStore
@@ -56,11 +56,13 @@ def test_status_shows_the_store_and_its_exporters(app: Flask, runner: FlaskCliRu
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_command_creates_no_database(app: Flask, runner: FlaskCliRunner, tmp_path: Path, command: str) -> None:
+def test_command_creates_no_database_and_finds_nothing_wrong_with_that(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path, command: str
+) -> None:
     FlaskChestSQLite(app)
     add_view(app)
     result = runner.invoke(args=["chest", command])
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert "it is made when the first record is written" in result.output
     assert list(tmp_path.iterdir()) == []
 
@@ -111,6 +113,47 @@ def test_doctor_finds_a_store_that_cannot_be_reached(app: Flask, runner: FlaskCl
     assert "The store does not answer: " in result.output
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_status_of_a_store_that_does_not_answer_fails(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path, as_json: bool
+) -> None:
+    (tmp_path / "db.sqlite3").write_text("this is no database, however long one looks at it\n" * 100)
+    FlaskChestSQLite(app)
+    result = runner.invoke(args=["chest", "status", *(["--json"] if as_json else [])])
+    assert result.exit_code == 1
+    assert "file is not a database" in (
+        json.loads(result.output)["chests"][0]["error"] if as_json else result.output
+    )
+
+
+def test_doctor_finds_an_exporter_that_never_succeeded(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChest(app, store=MemoryStore)
+    exporter = RecordingExporter()
+    exporter.failures = [TargetUnavailable("away")]
+    chest.add_exporter(exporter)
+    add_view(app)
+    app.test_client().get("/")
+    chest.run_exports()
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "The exporter 'recording' has 1 records pending and never succeeded" in result.output
+    chest.run_exports()
+    assert runner.invoke(args=["chest", "doctor"]).exit_code == 0
+
+
+def test_doctor_finds_a_chest_that_is_not_on_the_app(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore)
+
+    @app.route("/")
+    @flask_chest(chests=[FlaskChest(store=MemoryStore)])
+    def index() -> str:
+        return "hi"
+
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "the endpoint 'index' names in chests= one that is not registered on the app" in result.output
+
+
 def test_doctor_finds_exporters_that_nobody_runs(app: Flask, runner: FlaskCliRunner) -> None:
     chest = FlaskChest(app, store=MemoryStore, scheduler="off")
     chest.add_exporter(RecordingExporter())
@@ -128,5 +171,5 @@ def test_installed_package_adds_the_group_and_settings_are_no_options(tmp_path: 
     command = [sys.executable, "-m", "flask", "--app", "shop", "chest", "status"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, check=False)
     assert result.stderr == ""
-    assert result.stdout.startswith("not available: ")
+    assert result.stdout.startswith("no records yet: ")
     assert "none.db" in result.stdout

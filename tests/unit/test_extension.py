@@ -507,3 +507,30 @@ def test_wrong_tracked_vars_of_the_config_are_named_by_their_key(app: Flask) -> 
         ConfigurationError, match="CHEST_TRACKED_VARS has the key 'FETCH', which is no HTTP method"
     ):
         FlaskChest(app, store=MemoryStore)
+
+
+def test_chest_that_is_not_on_the_app_is_said_at_the_first_request(
+    app: Flask, chest: FlaskChest, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.route("/")
+    @flask_chest(chests=[FlaskChest(store=MemoryStore)])
+    def index() -> str:
+        return "hi"
+
+    for _ in range(2):
+        app.test_client().get("/")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "the endpoint 'index' names in chests= one that is not registered on the app" in message
+
+
+def test_decorator_takes_keywords_only(chest: FlaskChest) -> None:
+    for given in (chest, "user_id", ["user_id"]):
+        with pytest.raises(ConfigurationError, match="@flask_chest takes keywords, as in tracked_vars="):
+            flask_chest(given)  # type: ignore[call-overload]  # the error is the point
+
+
+def test_interval_that_is_no_timedelta_and_limit_below_zero_are_said(chest: FlaskChest) -> None:
+    with pytest.raises(ConfigurationError, match=r"interval must be a timedelta, as in timedelta\(seconds=30\)"):
+        chest.add_exporter(RecordingExporter(), interval=30)  # type: ignore[arg-type]  # the error is the point
+    with pytest.raises(ConfigurationError, match="limit must be 0 or more, or None for all, got -1"):
+        chest.query(limit=-1)

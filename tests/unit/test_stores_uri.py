@@ -50,7 +50,7 @@ def test_unknown_scheme_is_named_without_the_rest(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         store_from_uri("oracle://scott:tiger@db/app", root=tmp_path)
     assert str(refused.value) == (
-        "the scheme 'oracle' is not known; the store's address begins with one of memory:, sqlite:"
+        "uri has the scheme 'oracle', which is not known; it must begin with one of memory:, sqlite:"
     )
 
 
@@ -58,7 +58,10 @@ def test_unknown_scheme_is_named_without_the_rest(tmp_path: Path) -> None:
 def test_address_without_a_scheme_is_not_repeated(uri: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         store_from_uri(uri, root=tmp_path)
-    assert str(refused.value) == "the store's address has no scheme; it begins with one of memory:, sqlite:"
+    assert (
+        str(refused.value)
+        == "uri has no scheme; it must begin with one of memory:, sqlite:, as in sqlite:///chest.db"
+    )
 
 
 @pytest.mark.parametrize(

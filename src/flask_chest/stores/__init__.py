@@ -17,17 +17,21 @@ DEFAULT_NAME = "flask_chest"
 _Chooser: TypeAlias = Callable[[str, Path, str], Callable[[], Store]]
 
 
-def store_from_uri(uri: str, *, root: Path, name: str = DEFAULT_NAME) -> Callable[[], Store]:
+def store_from_uri(
+    uri: str, *, root: Path, name: str = DEFAULT_NAME, setting: str = "uri"
+) -> Callable[[], Store]:
     """Give the factory of the stores at *uri*; a relative path in it begins at *root*.
 
     A factory, so that each process makes its own store. What is wrong with *uri* or *name* is raised here.
     """
     scheme, colon, rest = uri.partition(":")
     if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
-        raise ConfigurationError(f"the store's address has no scheme; it begins with one of {_known()}")
+        raise ConfigurationError(
+            f"{setting} has no scheme; it must begin with one of {_known()}, as in sqlite:///chest.db"
+        )
     if scheme not in _SCHEMES:
         raise ConfigurationError(
-            f"the scheme {scheme!r} is not known; the store's address begins with one of {_known()}"
+            f"{setting} has the scheme {scheme!r}, which is not known; it must begin with one of {_known()}"
         )
     factory = _SCHEMES[scheme](rest, root, name)
     factory()  # does no work, but tells a wrong setting where it is set

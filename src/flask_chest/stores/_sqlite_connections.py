@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakSet
 
-from flask_chest.errors import SchemaError, StoreError, StoreUnavailable
+from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
 
 FORK_PATIENCE = 5.0
 """Seconds that a fork waits for the connections in use in other threads."""
@@ -141,8 +141,8 @@ class Connections:
     def _store_error(self, exc: sqlite3.Error) -> StoreError:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         text = str(exc)
-        if code == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
-            return SchemaError(
+        if code == sqlite3.SQLITE_CANTOPEN and _absent(self.path):
+            return StoreAbsent(
                 f"SQLite {self.path} does not exist yet; it is made when the first record is written"
             )
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -162,6 +162,16 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     yield
     connection.execute("COMMIT")
+
+
+def _absent(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # a folder on the way may not be entered
+        return False
+    return False
 
 
 def _rolled_back(connection: sqlite3.Connection) -> bool:

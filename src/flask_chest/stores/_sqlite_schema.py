@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import LiteralString, TypeAlias
 
-from flask_chest.errors import SchemaError, StoreUnavailable
+from flask_chest.errors import SchemaError, StoreAbsent, StoreUnavailable
 from flask_chest.stores._sql import Tables
 from flask_chest.stores._sqlite_connections import immediate
 
@@ -106,7 +106,7 @@ class Schema:
         """Raise `SchemaError` unless our tables are there, in the version of this release."""
         version = self._version(connection)
         if version is None:
-            raise SchemaError(
+            raise StoreAbsent(
                 f"the tables of {self._tables.name!r} in SQLite {self._path} do not exist yet; "
                 "they are made when the first record is written"
             )

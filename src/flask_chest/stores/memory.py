@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from flask_chest.errors import SchemaError
+from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import (
     Busy,
     Claim,
@@ -207,7 +207,10 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
             self._pid = os.getpid()
         with self._lock:
             if not self._opened:
-                raise SchemaError("the memory store is not open yet; call open() first")
+                raise StoreAbsent(
+                    "records in memory are seen by the process that keeps them alone, "
+                    "and this one has not opened the store"
+                )
             yield
 
     def _place(self, exporter: str, *, position: int) -> _Place:
