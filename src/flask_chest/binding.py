@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flask_chest.capture import TrackedNames
 from flask_chest.delivery import Delivery, ExportJob
+from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Flushable, RequestIdGenerator, Sink, Store, hand_over
 from flask_chest.record import Record
 from flask_chest.settings import Settings
-from flask_chest.stats import ChestStats, Tally
+from flask_chest.stats import ChestStats, Tally, describe
 
 logger = logging.getLogger("flask_chest")
+
+OPEN_PAUSE_SECONDS = 1.0
+"""How long a store that could not be opened is left alone."""
 
 
 @dataclass(slots=True)
@@ -28,6 +33,8 @@ class _InProcess:
     lock: threading.Lock = field(default_factory=threading.Lock)
     store: Store | None = None
     opened: bool = False
+    open_failure: Exception | None = None
+    open_again: float = 0.0
     started: bool = False
     """Whether it was told to start."""
 
@@ -96,9 +103,21 @@ class Binding:
         with here.lock:
             store = self._made(here)
             if not here.opened:
-                store.open()
-                here.opened = True
+                self._open(store, here)
             return store
+
+    def _open(self, store: Store, here: _InProcess) -> None:
+        # Requests wait here for each other: one that failed slowly is not to be repeated by each of them.
+        if here.open_failure is not None and time.monotonic() < here.open_again:
+            raise StoreUnavailable(
+                f"the store did not open a moment ago{describe(here.open_failure)}"
+            ) from here.open_failure
+        try:
+            store.open()
+        except Exception as exc:
+            here.open_failure, here.open_again = exc, time.monotonic() + OPEN_PAUSE_SECONDS
+            raise
+        here.opened, here.open_failure = True, None
 
     def _made(self, here: _InProcess) -> Store:
         if here.store is None:
@@ -154,6 +173,7 @@ class Binding:
         ended = here.delivery.close(timeout)
         with here.lock:
             store, here.store, here.opened, here.started = here.store, None, False, False
+            here.open_failure = None
         if store is not None:
             try:
                 store.close()

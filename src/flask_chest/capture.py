@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias, TypeGuard
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import RequestIdGenerator
@@ -94,9 +96,10 @@ def rules_of(view: object, method: str) -> tuple[Rule, ...]:
     handler = getattr(view_class, method.lower(), None)
     if handler is None and method == "HEAD":
         handler = getattr(view_class, "get", None)
-    of_class: tuple[Rule, ...] = getattr(view_class, RULES_ATTRIBUTE, ())
-    of_handler: tuple[Rule, ...] = getattr(handler, RULES_ATTRIBUTE, ())
-    return found + of_class + of_handler
+    for holder in (view_class, getattr(view_class, "dispatch_request", None), handler):
+        of_holder: tuple[Rule, ...] = getattr(holder, RULES_ATTRIBUTE, ())
+        found += of_holder
+    return found
 
 
 def all_rules_of(view: object) -> tuple[Rule, ...]:
@@ -153,24 +156,27 @@ class SharedG:
     """Tells apart what a request set on ``g`` from what was there before it.
 
     Up to Flask 3.1 a request under an outer ``app.app_context()``, as in tests and scripts, has that context's
-    ``g``, with all that former requests left on it. While the request runs, the object's class notes which
-    names are set: comparing values would miss one that is set again to the same constant.
+    ``g``, with all that former requests left on it. While requests run, the object's class notes which names
+    are set: comparing values would miss one that is set again to the same constant.
     """
 
     def __init__(self, shared: object) -> None:
         """Begin to watch *shared*."""
         self.shared = shared
-        self._kind = kind = type(shared)
         self._before = dict(vars(shared))
-        self._set = names = set[str]()
+        self._set = set[str]()
+        with _watching:
+            watchers = _watchers.setdefault(shared, [])
+            # A class that refuses to be subclassed leaves the comparison by identity.
+            with suppress(Exception):
+                if not watchers:
+                    # Flask's own __setattr__ would make an entry of g named __class__.
+                    object.__setattr__(shared, "__class__", _watched(type(shared)))
+            watchers.append(self)
 
-        def note(instance: object, name: str, value: object) -> None:
-            names.add(name)
-            kind.__setattr__(instance, name, value)
-
-        watched = type(kind.__name__, (kind,), {"__setattr__": note, "__module__": kind.__module__})
-        # Flask's own __setattr__ would make an entry of g named __class__.
-        object.__setattr__(shared, "__class__", watched)
+    def note(self, name: str) -> None:
+        """Count *name* as set by this request."""
+        self._set.add(name)
 
     def own(self) -> dict[str, object]:
         """Give what this request has set, or changed by ``setdefault``."""
@@ -182,8 +188,38 @@ class SharedG:
         }
 
     def end(self) -> None:
-        """Stop watching."""
-        object.__setattr__(self.shared, "__class__", self._kind)
+        """Stop watching; the last of overlapping requests gives the object its class back."""
+        with _watching:
+            watchers = _watchers[self.shared]
+            watchers.remove(self)
+            if not watchers:
+                del _watchers[self.shared]
+                kind = type(self.shared)
+                if kind in _plain_kinds:
+                    object.__setattr__(self.shared, "__class__", _plain_kinds[kind])
+
+
+_watching = threading.Lock()
+_watchers: WeakKeyDictionary[object, list[SharedG]] = WeakKeyDictionary()
+_watched_kinds: dict[type, type] = {}
+"""Class of a ``g`` → the class made of it that notes; an app has one."""
+_plain_kinds: dict[type, type] = {}
+"""The way back."""
+
+
+def _watched(kind: type[object]) -> type[object]:
+    if kind in _watched_kinds:
+        return _watched_kinds[kind]
+
+    def note(instance: object, name: str, value: object) -> None:
+        for watcher in tuple(_watchers.get(instance, ())):
+            watcher.note(name)
+        kind.__setattr__(instance, name, value)
+
+    watched = type(kind.__name__, (kind,), {"__setattr__": note, "__module__": kind.__module__})
+    _watched_kinds[kind] = watched
+    _plain_kinds[watched] = kind
+    return watched
 
 
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))

@@ -9,6 +9,7 @@ from pathlib import Path
 from flask import Flask
 
 from flask_chest.capture import TrackedVars
+from flask_chest.errors import ConfigurationError
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import RequestIdGenerator, Store
 from flask_chest.settings import SchedulerMode, Settings
@@ -53,6 +54,10 @@ class FlaskChestSQLite(FlaskChest):
         from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver loads when it is chosen
 
         path = self._path.removeprefix("sqlite:///")
+        if not path or path.startswith("sqlite:"):
+            raise ConfigurationError(
+                f"db_uri must be the path of a file, or sqlite:/// and the path, got {self._path!r}"
+            )
         if not path.startswith((":", "file:")):
             path = str(Path(app.root_path) / path)
         store = SQLiteStore(path, name=self._name, busy_timeout=self._busy_timeout)

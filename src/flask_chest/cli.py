@@ -11,10 +11,11 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from flask_chest.capture import all_rules_of, misplaced_views
-from flask_chest.errors import StoreAbsent, StoreError
+from flask_chest.errors import StoreAbsent
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, StoreStatus
 from flask_chest.recorder import behind
+from flask_chest.stats import describe
 
 
 class _ChestGroup(AppGroup):
@@ -67,14 +68,14 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _report(chest: FlaskChest) -> _Report:
-    store = chest.binding().store
     try:
+        store = chest.binding().store
         found = store.status()
         exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
     except StoreAbsent as exc:
         return _Report(absent=str(exc))
-    except StoreError as exc:
-        return _Report(error=str(exc))
+    except Exception as exc:  # noqa: BLE001 - an own store may raise anything, and its text may hold a secret
+        return _Report(error=describe(exc).removeprefix(": "))
     return _Report(store=found, exporters=exporters)
 
 

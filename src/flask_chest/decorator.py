@@ -14,7 +14,7 @@ from flask import Flask, current_app
 from flask_chest.binding import logger
 from flask_chest.capture import RULES_ATTRIBUTE, Rule, TrackedNames, TrackedVars, decorated_views
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension import EXTENSION_KEY, FlaskChest
+from flask_chest.extension import EXTENSION_KEY, FlaskChest, check_generator
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.recorder import behind
 from flask_chest.settings import Settings
@@ -54,6 +54,8 @@ def flask_chest(
     Put it below ``@app.route``. Stacked decorators join: there is one record for a request and chest. Raises
     `ConfigurationError`, a ``ValueError``, for a key that is no HTTP method.
     """
+    check_generator(request_id_generator)
+    _check_chests(chests)
     rule = Rule(
         tracked=TrackedNames.parse(tracked_vars),
         request_id_generator=request_id_generator,
@@ -64,6 +66,13 @@ def flask_chest(
         return _with_rule(view, rule)
 
     return decorate if view is None else decorate(view)
+
+
+def _check_chests(chests: object) -> None:
+    if chests is None:
+        return
+    if not isinstance(chests, list | tuple) or not all(isinstance(chest, FlaskChest) for chest in chests):
+        raise ConfigurationError("chests must be a list of chests, as in chests=[chest]")
 
 
 def _with_rule(view: View, rule: Rule) -> View:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from flask_chest.errors import CapabilityMissing, StoreError
+from flask_chest.errors import CapabilityMissing
 from flask_chest.export import ExportReport, run_export
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
 from flask_chest.stats import describe
@@ -47,12 +47,14 @@ class Delivery:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
         try:
             store = self.open_store()
-            if not isinstance(store, Outbox):
-                raise CapabilityMissing(store, "Outbox")
             self._register(store, job)
-        except StoreError as exc:
-            return ExportReport(exporter=job.name, error=str(exc))
-        return run_export(store, self._exporter(job), batch_size=job.batch_size)
+            exporter = self._exporter(job)
+        except Exception as exc:  # an own store or factory may raise anything; the other exporters run
+            logger.debug("the export of %s did not begin", job.name, exc_info=True)
+            return ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
+        if not isinstance(store, Outbox):
+            raise CapabilityMissing(store, "Outbox")
+        return run_export(store, exporter, name=job.name, batch_size=job.batch_size)
 
     def schedule(self, jobs: Iterable[ExportJob]) -> None:
         """Run *jobs* at their intervals from now on; those that are scheduled already stay."""

@@ -39,19 +39,21 @@ def run_export(
     outbox: Outbox,
     exporter: Exporter,
     *,
+    name: str | None = None,
     batch_size: int = DEFAULT_BATCH_SIZE,
     lease: timedelta = DEFAULT_LEASE,
 ) -> ExportReport:
-    """Deliver all that is pending for *exporter*; never raises, the report tells.
+    """Deliver all that is pending for *exporter*, under *name* or its own; never raises, the report tells.
 
     A batch counts as delivered only once the store took the acknowledgement. A run that ends early, or whose
     process dies, leaves its batch to be delivered again as it was.
     """
+    name = name or exporter.name
     delivered = rejected = 0
     busy: str | None = None
     error: str | None = None
     try:
-        while (claim := outbox.claim(exporter.name, limit=batch_size, lease=lease)) is not None:
+        while (claim := outbox.claim(name, limit=batch_size, lease=lease)) is not None:
             if isinstance(claim, Busy):
                 busy = claim.holder
                 break
@@ -61,13 +63,13 @@ def run_export(
     except ChestError as exc:
         error = str(exc)
     except Exception as exc:  # an own exporter may raise anything; its batch stays pending
-        error = f"{exporter.name} raised {describe(exc).removeprefix(': ')}"
-        logger.debug("export to %s failed", exporter.name, exc_info=True)
+        error = f"{name} raised {describe(exc).removeprefix(': ')}"
+        logger.debug("export to %s failed", name, exc_info=True)
     report = ExportReport(
-        exporter=exporter.name,
+        exporter=name,
         delivered=delivered,
         rejected=rejected,
-        pending=_backlog(outbox, exporter.name),
+        pending=_backlog(outbox, name),
         busy=busy,
         error=error,
     )
@@ -80,14 +82,21 @@ def _deliver(outbox: Outbox, exporter: Exporter, claim: Claim) -> int:
     try:
         rejected = _export(exporter, claim.records)
     except BaseException:
-        outbox.release(claim)
+        _release(outbox, claim)
         raise
     if not outbox.acknowledge(claim, rejected=rejected):
         raise ChestError(
-            f"{exporter.name} lost its claim while it delivered {len(claim.records)} records; "
+            f"{claim.exporter} lost its claim while it delivered {len(claim.records)} records; "
             "another process delivers them again"
         )
     return len(rejected)
+
+
+def _release(outbox: Outbox, claim: Claim) -> None:
+    try:
+        outbox.release(claim)
+    except Exception as exc:  # noqa: BLE001 - what ended the export is to be told; the lease ends by itself
+        logger.debug("the claim of %s was not released%s", claim.exporter, describe(exc))
 
 
 def _export(exporter: Exporter, records: Sequence[Record]) -> dict[str, str]:
@@ -113,8 +122,8 @@ def _backlog(outbox: Outbox, name: str) -> int | None:
         return None
     try:
         return next((known.backlog for known in outbox.exporters() if known.name == name), 0)
-    except ChestError as exc:
-        logger.debug("the backlog of %s is not known: %s", name, exc)
+    except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the run itself is over
+        logger.debug("the backlog of %s is not known%s", name, describe(exc))
         return None
 
 

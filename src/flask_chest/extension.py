@@ -59,6 +59,7 @@ class FlaskChest:
         scheduler: SchedulerMode | None = None,
         config_prefix: str = "CHEST",
     ) -> None:
+        check_generator(request_id_generator)
         self._store = store
         self._request_id_generator = request_id_generator
         self._config_prefix = config_prefix
@@ -198,10 +199,14 @@ class FlaskChest:
         """Stop the exporters and close the store on every app, each within *timeout* seconds.
 
         False means that something was left undone. It happens by itself at the end of the process; a request
-        that comes later opens the store again.
+        that comes later opens the store and starts the exporters again.
         """
-        undone = [binding for binding in list(self._bindings.values()) if not binding.close(timeout)]
-        return not undone
+        undone = 0
+        for app, binding in list(self._bindings.items()):
+            undone += not binding.close(timeout)
+            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
+            recorder.begin_anew()
+        return undone == 0
 
     def binding(self) -> Binding:
         """Give the state for the current app, or for the only one outside of an app context."""
@@ -250,6 +255,14 @@ def current_request_id() -> str | None:
         return None
     recorder: AppRecorder | None = current_app.extensions.get(EXTENSION_KEY)
     return recorder.request_id(behind(request)) if recorder is not None else None
+
+
+def check_generator(generator: object) -> None:
+    """Raise `ConfigurationError` unless *generator* is ``None`` or can be called."""
+    if generator is not None and not callable(generator):
+        raise ConfigurationError(
+            f"request_id_generator must be callable without arguments, got a {type(generator).__name__}"
+        )
 
 
 def chests_of(app: Flask) -> list[FlaskChest]:

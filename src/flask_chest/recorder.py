@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from flask import Flask, Request, Response, g, got_request_exception, has_app_context, request
+from flask import Flask, Request, Response, current_app, g, got_request_exception, has_app_context, request
 
 from flask_chest.binding import Binding
 from flask_chest.capture import METHODS, Names, SharedG, capture, rules_of
@@ -59,7 +59,9 @@ class _Observation:
 
     __slots__ = (
         "captured",
+        "ended",
         "error",
+        "kept",
         "request",
         "request_id",
         "shared_g",
@@ -78,6 +80,9 @@ class _Observation:
         self.error: str | None = None
         self.captured: list[tuple[Binding, dict[str, JSONValue]]] = []
         self.shared_g: SharedG | None = None
+        self.ended = False
+        """Whether the inner app has returned or raised."""
+        self.kept = False
 
 
 class AppRecorder:
@@ -87,7 +92,6 @@ class AppRecorder:
         """Put the hooks into *app*; call *at_start* before the first request in each process."""
         self.bindings: list[Binding] = []
         self._at_start = at_start
-        self._view_functions = app.view_functions
         self._pid: int | None = None
         self._plans: dict[tuple[str | None, str], _Plan] = {}
         self._environ_key = f"flask_chest.{next(_serial)}"
@@ -102,7 +106,7 @@ class AppRecorder:
         """Record into *binding*'s chest too."""
         self.bindings.append(binding)
         self._plans.clear()
-        self._pid = None
+        self.begin_anew()
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> WSGIBody:
         """Serve the request with the app that was there before, and record it."""
@@ -113,10 +117,10 @@ class AppRecorder:
         environ[self._environ_key] = observation
 
         def observed_start(
-            status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
+            status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
         ) -> Callable[[bytes], object]:
             code = status[:3]
-            observation.status_code = int(code) if code.isdecimal() else None
+            observation.status_code = int(code) if code.isdecimal() else 0
             if exc_info is None:
                 return start_response(status, headers)
             return start_response(status, headers, exc_info)
@@ -125,19 +129,24 @@ class AppRecorder:
             body = self._inner(environ, observed_start)
         except BaseException as raised:
             observation.error = observation.error or type(raised).__name__
-            self._end(observation)
             raise
-        self._end(observation)
-        if outer is not None:
-            environ[self._environ_key] = outer
+        finally:
+            self._end(observation)
+            if outer is not None:
+                environ[self._environ_key] = outer
         return body
 
     def request_id(self, current: Request) -> str | None:
-        """Give the id of the *current* request, made now if it was not yet; ``None`` if none is recorded."""
+        """Give the id of the *current* request, made now if it was not yet; ``None`` if it is not recorded."""
         observation: _Observation | None = current.environ.get(self._environ_key)
         if observation is None:
             return None
-        return self._request_id(observation, self._plan(current))
+        plan = self._plan(current)
+        return self._request_id(observation, plan) if plan.names else None
+
+    def begin_anew(self) -> None:
+        """Take the next request for the first of this process."""
+        self._pid = None
 
     def _begin(self) -> _Observation | None:
         try:
@@ -148,7 +157,7 @@ class AppRecorder:
             if has_app_context():
                 observation.shared_g = SharedG(behind(g))
         except Exception as error:
-            self._mishap("recording a request did not begin", error)
+            self._lost("recording a request did not begin", error)
             return None
         return observation
 
@@ -161,10 +170,15 @@ class AppRecorder:
         self._capture(error=type(exception).__name__)
 
     def _teardown_request(self, _error: BaseException | None) -> None:
-        # Reached alone when something that is no Exception ended the view: a worker's time-out, an exit.
         observation: _Observation | None = behind(request).environ.get(self._environ_key)
-        if observation is not None and observation.request is None:
+        if observation is None or observation.kept:
+            return
+        if observation.request is None:
+            # Nothing else was reached when no Exception ended the view, but a worker's time-out or an exit.
             self._capture()
+        if observation.ended:
+            # A middleware inside ours is a generator: it called Flask only after we had seen it return.
+            self._keep(observation)
 
     def _capture(self, *, error: str | None = None) -> None:
         try:
@@ -180,7 +194,7 @@ class AppRecorder:
                 self._request_id(observation, plan)
                 self._capture_g(observation, plan)
         except Exception as mishap:
-            self._mishap("the variables of a request were not captured", mishap)
+            self._lost("the variables of a request were not captured", mishap)
 
     def _capture_g(self, observation: _Observation, plan: _Plan) -> None:
         current_g = behind(g)
@@ -199,12 +213,13 @@ class AppRecorder:
                 observation.request_id = normalise_request_id(plan.request_id_generator())
             except Exception as error:
                 observation.request_id = uuid4_request_id()
-                self._mishap("the request_id_generator raised", error)
+                for binding, _ in plan.names:
+                    binding.mishap("the request_id_generator raised", error)
         return observation.request_id
 
     def _plan(self, current: Request) -> _Plan:
         endpoint = current.endpoint
-        view = self._view_functions.get(endpoint) if endpoint is not None else None
+        view = behind(current_app).view_functions.get(endpoint) if endpoint is not None else None
         method = current.method if current.method in METHODS else ""
         plan = self._plans.get((endpoint, method))
         if plan is None or plan.view is not view:
@@ -223,24 +238,37 @@ class AppRecorder:
                     joined |= tracked.for_method(method)
                 names.append((binding, joined))
         generators = [rule.request_id_generator for rule in rules]
-        generators += [binding.request_id_generator for binding in self.bindings]
+        generators += [binding.request_id_generator for binding, _ in names]
         chosen = next((generator for generator in generators if generator is not None), uuid4_request_id)
         return _Plan(view, tuple(names), chosen)
 
     def _end(self, observation: _Observation) -> None:
-        duration_ns = time.perf_counter_ns() - observation.started_ns
+        observation.ended = True
         if observation.shared_g is not None:
             observation.shared_g.end()
-        try:
-            for offset, (binding, variables) in enumerate(observation.captured):
+        if observation.captured:
+            self._keep(observation)
+
+    def _keep(self, observation: _Observation) -> None:
+        duration_ns = time.perf_counter_ns() - observation.started_ns
+        observation.kept = True
+        failure: Exception | None = None
+        for offset, (binding, variables) in enumerate(observation.captured):
+            try:
                 # Each record has a time of its own: two chests may deliver into one InfluxDB series.
                 binding.keep(_record(observation, binding, variables, offset, duration_ns))
-        except Exception as error:
-            self._mishap("a request was not recorded", error)
+            except Exception as error:
+                failure = failure or error
+        # environ holds the observation and the request its environ: a cycle would keep a body until collected.
+        observation.request = None
+        if failure is not None:  # only under strict
+            raise failure
 
-    def _mishap(self, reason: str, error: Exception) -> None:
+    def _lost(self, reason: str, error: Exception) -> None:
         for binding in self.bindings:
-            binding.mishap(reason, error)
+            binding.tally.lost(reason, error)
+        if any(binding.settings.strict for binding in self.bindings):
+            raise error
 
 
 def _record(
@@ -262,7 +290,7 @@ def _record(
         method=current.method if current.method in METHODS else storable_text(current.method[:_MAX_METHOD]),
         route=rule.rule if rule is not None else None,
         endpoint=current.endpoint,
-        status_code=observation.status_code or 500,
+        status_code=500 if observation.status_code is None else observation.status_code,
         instance=binding.instance,
         error=observation.error,
         variables=variables,

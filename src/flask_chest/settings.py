@@ -36,7 +36,7 @@ class Unchecked:
 class Settings:
     """What a deployment may set for one chest on one app."""
 
-    uri: str | None
+    uri: str | None = field(repr=False)
     """The store's address, for a chest that was given no store."""
     instance: str
     """The host's part of `Record.instance`."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 import msgspec
@@ -79,7 +80,9 @@ class Tally:
             if now - self._last_logged.get(reason, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
                 return
             self._last_logged[reason] = now
-        self._logger.log(level, "%s (%s)%s", reason, count, describe(error))
+        # A filter of the app may raise, and this may be a request's thread; the count stands.
+        with suppress(Exception):
+            self._logger.log(level, "%s (%s)%s", reason, count, describe(error))
 
 
 def describe(error: BaseException | None) -> str:

@@ -29,10 +29,15 @@ from flask_chest.protocols import (
     Store,
     StoreStatus,
 )
-from flask_chest.record import Query, Record, decode_variables
+from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._storable import encode_all
 
 logger = logging.getLogger("flask_chest.stores")
+
+
+def _copy(record: Record) -> Record:
+    """Give out what the receiver may change without changing what is kept."""
+    return msgspec.structs.replace(record, variables=decode_variables(encode_variables(record.variables)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +103,8 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
         with self._alone():
             found = [record for record in self._order if query.matches(record)]
         found.sort(key=lambda record: (record.time_unix_nano, record.id), reverse=True)
-        yield from found if query.limit is None else found[: max(0, query.limit)]
+        for record in found if query.limit is None else found[: max(0, query.limit)]:
+            yield _copy(record)
 
     def status(self) -> StoreStatus:
         """Count what is kept."""
@@ -131,7 +137,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
             place.lease_until = now + _nanoseconds(lease)
             return Claim(
                 exporter=exporter,
-                records=self._order[place.position : boundary],
+                records=[_copy(record) for record in self._order[place.position : boundary]],
                 token=place.token,
                 deadline_unix_nano=place.lease_until,
             )
