@@ -107,7 +107,7 @@ def test_recording_that_fails_inside_changes_no_response(
 
     monkeypatch.setattr("time.time_ns", broken)
     assert app.test_client().get("/").data == b"hi"
-    assert chest.stats().faults == {"recording a request did not begin": 1}
+    assert chest.stats().lost == {"recording a request did not begin": 1}
 
 
 def test_init_app_serves_factories_and_several_apps_apart() -> None:
@@ -387,7 +387,7 @@ def test_two_exporters_of_one_name_are_an_error(chest: FlaskChest) -> None:
 def test_store_that_cannot_export_says_so(app: Flask) -> None:
     chest = FlaskChest(app, store=BrokenStore(StoreUnavailable("away")))
     chest.add_exporter(RecordingExporter())
-    assert chest.run_exports()[0].error == "away"
+    assert chest.run_exports()[0].error == "the export did not begin: away"
 
 
 def scheduled(app: Flask, **options: object) -> int:
