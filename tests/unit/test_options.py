@@ -1,0 +1,210 @@
+"""Every option of a chest and of an exporter does what it says."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask, g
+
+from flask_chest import ConfigurationError, FlaskChest, FlaskChestSQLite, StoreUnavailable
+from flask_chest.decorator import flask_chest
+from flask_chest.exporter import FlaskChestExporterInfluxDB
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import RecordingExporter
+from influxdb_receiver import Receiver
+
+
+def serve(app: Flask) -> None:
+    if "index" not in app.view_functions:
+
+        @app.route("/")
+        @flask_chest(tracked_vars=["plan"])
+        def index() -> str:
+            g.plan = "pro"
+            return "hi"
+
+    assert app.test_client().get("/").data == b"hi"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chest.db"
+
+
+def test_sqlite_chest_passes_all_options_on(app: Flask, path: Path) -> None:
+    app.config["AUDIT_SCHEDULER"] = "off"
+    chest = FlaskChestSQLite(
+        app,
+        "visits",
+        path,
+        tracked_vars=["more"],
+        request_id_generator=lambda: "an id",
+        instance="shop-1",
+        config_prefix="AUDIT",
+    )
+    app.before_request(lambda: setattr(g, "more", 1))
+    serve(app)
+    (record,) = chest.query()
+    assert (record.request_id, record.instance) == ("an id", f"shop-1:{os.getpid()}")
+    assert record.variables == {"more": 1, "plan": "pro"}
+    assert chest.binding().settings.scheduler == "off"
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM visits").fetchone() == (1,)
+    chest.close()
+
+
+def test_scheduler_of_a_sqlite_chest_can_be_switched(app: Flask, path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=path, scheduler="off")
+    chest.add_exporter(RecordingExporter())
+    serve(app)
+    assert chest.binding().delivery._scheduler is None
+    chest.close()
+
+
+def test_strict_sqlite_chest_waits_as_long_as_it_was_told_and_raises(app: Flask, path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=path, strict=True, busy_timeout=0.05)
+    serve(app)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        app.testing = True
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="locked"):
+            app.test_client().get("/")
+        assert time.monotonic() - began < 4  # the default is 5
+    chest.close()
+
+
+def test_time_filters_are_exact_to_the_microsecond(app: Flask, chest: FlaskChest) -> None:
+    serve(app)
+    began = datetime.fromtimestamp(chest.query()[0].time_unix_nano // 1_000_000_000, UTC)
+    began += timedelta(microseconds=chest.query()[0].time_unix_nano // 1_000 % 1_000_000)
+    step = timedelta(microseconds=1)
+    assert len(chest.query(since=began, until=began + step)) == 1
+    assert chest.query(since=began + step) == []
+    assert chest.query(until=began) == []
+
+
+def test_exporters_wait_for_the_first_request(app: Flask) -> None:
+    chest = FlaskChest(app, store=MemoryStore)
+    chest.add_exporter(RecordingExporter())
+    assert chest.binding().delivery._scheduler is None
+    serve(app)
+    assert chest.binding().delivery._scheduler is not None
+    chest.close()
+
+
+def test_exporter_is_made_and_registered_again_after_close(app: Flask) -> None:
+    made: list[RecordingExporter] = []
+
+    def make() -> RecordingExporter:
+        made.append(RecordingExporter())
+        return made[-1]
+
+    chest = FlaskChest(app, store=MemoryStore)
+    chest.add_exporter(make, name="recording")
+    for count in (1, 2):
+        serve(app)
+        assert chest.run_exports()[0].delivered == 1
+        assert len(made) == count
+        chest.close()
+    assert [exporter.closed for exporter in made] == [True, True]
+
+
+def test_second_chest_after_the_first_request_leaves_the_schedule_of_the_first(app: Flask) -> None:
+    first = FlaskChest(app, store=MemoryStore)
+    first.add_exporter(RecordingExporter())
+    serve(app)
+    scheduler = first.binding().delivery._scheduler
+    second = FlaskChest(app, store=MemoryStore)
+    second.add_exporter(RecordingExporter())
+    serve(app)
+    assert first.binding().delivery._scheduler is scheduler is not None
+    assert second.binding().delivery._scheduler is not None
+    first.close()
+    second.close()
+
+
+def test_forked_child_schedules_for_itself(app: Flask) -> None:
+    chest = FlaskChest(app, store=MemoryStore)
+    chest.add_exporter(RecordingExporter())
+    serve(app)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            before = chest.binding().delivery._scheduler
+            serve(app)
+            os._exit(0 if before is None and chest.binding().delivery._scheduler is not None else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    chest.close()
+
+
+def test_influxdb_exporter_passes_all_options_on(app: Flask, chest: FlaskChest) -> None:
+    with Receiver() as receiver:
+        FlaskChestExporterInfluxDB(
+            chest,
+            url=receiver.url,
+            token="a token",
+            org="an org",
+            bucket="a bucket",
+            interval_minutes=0.5,
+            measurement="visits",
+            tags=["plan"],
+            custom_tags={"env": "test"},
+            name="influx-1",
+            batch_size=2,
+        )
+        for _ in range(3):
+            serve(app)
+        (report,) = chest.run_exports()
+        assert (report.exporter, report.delivered) == ("influx-1", 3)
+        assert [len(request.points) for request in receiver.requests] == [2, 1]
+        sent = receiver.requests[0]
+        assert (sent.query["org"], sent.query["bucket"]) == ("an org", "a bucket")
+        assert sent.headers["Authorization"] == "Token a token"
+        assert {point.measurement for point in sent.points} == {"visits"}
+        assert (sent.points[0].tags["plan"], sent.points[0].tags["env"]) == ("pro", "test")
+
+
+def test_influxdb_exporter_may_start_now(app: Flask, chest: FlaskChest) -> None:
+    serve(app)
+    with Receiver() as receiver:
+        FlaskChestExporterInfluxDB(chest, url=receiver.url, token="t", start_at="now")
+        assert chest.run_exports()[0].delivered == 0
+
+
+def test_influxdb_exporter_speaks_tls_when_told_and_checks_the_certificate(app: Flask, chest: FlaskChest) -> None:
+    serve(app)
+    with Receiver() as receiver:
+        FlaskChestExporterInfluxDB(chest, True, "127.0.0.1", receiver.port, "t")
+        assert chest.run_exports()[0].delivered == 0
+        assert receiver.requests == []
+        FlaskChestExporterInfluxDB(chest, False, "127.0.0.1", receiver.port, "t", name="plain")
+        assert chest.run_exports()[1].delivered == 1
+
+
+def test_influxdb_exporter_keeps_to_its_timeout(app: Flask, chest: FlaskChest) -> None:
+    serve(app)
+    with Receiver() as receiver:
+        FlaskChestExporterInfluxDB(chest, url=receiver.url, token="t", timeout=0.000001)
+        assert "did not take all within 1e-06 s" in str(chest.run_exports()[0].error)
+        assert receiver.requests == []
+
+
+def test_influxdb_exporter_may_trust_any_certificate(chest: FlaskChest) -> None:
+    careful = FlaskChestExporterInfluxDB(chest, True, token="t").exporter
+    careless = FlaskChestExporterInfluxDB(chest, True, token="t", verify_ssl=False, name="careless").exporter
+    assert (careful._verify_ssl, careless._verify_ssl) == (True, False)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
+def test_interval_that_is_none_is_refused(chest: FlaskChest, minutes: float) -> None:
+    with pytest.raises(ConfigurationError, match="interval"):
+        FlaskChestExporterInfluxDB(chest, token="t", interval_minutes=minutes)
