@@ -138,6 +138,7 @@ def test_doctor_finds_an_exporter_that_never_succeeded(app: Flask, runner: Flask
     assert result.exit_code == 1
     assert "The exporter 'recording' has 1 records pending and never succeeded" in result.output
     chest.run_exports()
+    app.test_client().get("/")
     assert runner.invoke(args=["chest", "doctor"]).exit_code == 0
 
 

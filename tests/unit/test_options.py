@@ -130,6 +130,14 @@ def test_second_chest_after_the_first_request_leaves_the_schedule_of_the_first(a
     second.close()
 
 
+def test_jobs_that_are_scheduled_stay_when_they_come_again(app: Flask) -> None:
+    chest = FlaskChest(app, store=MemoryStore)
+    chest.add_exporter(RecordingExporter())
+    serve(app)
+    chest.binding().start_jobs(list(chest._jobs.values()), testing=False)
+    assert chest.close()
+
+
 def test_forked_child_schedules_for_itself(app: Flask) -> None:
     chest = FlaskChest(app, store=MemoryStore)
     chest.add_exporter(RecordingExporter())
