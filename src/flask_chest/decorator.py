@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar, cast, overload
 from weakref import WeakSet
 
@@ -117,7 +118,15 @@ def _expect_chest() -> None:
         f"a view of the app {app.name!r} is decorated with @flask_chest, but the app has no chest: "
         "nothing is recorded; call chest.init_app(app)"
     )
-    if Settings.load(prefix="CHEST", given={}, config=app.config, environ=os.environ).strict:
+    if _is_strict(app):
         raise ConfigurationError(message)
     _warned_apps.add(app)
-    logger.warning(message)
+    with suppress(Exception):  # a filter of the app may raise, and this is its request
+        logger.warning(message)
+
+
+def _is_strict(app: Flask) -> bool:
+    try:
+        return Settings.load(prefix="CHEST", given={}, config=app.config, environ=os.environ).strict
+    except ConfigurationError:  # said where a chest is registered; a view without one only works
+        return False

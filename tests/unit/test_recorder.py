@@ -380,3 +380,18 @@ def test_settings_show_no_address(app: Flask) -> None:
     app.config["CHEST_URI"] = "sqlite:///hunter2.db"
     chest = FlaskChest(app)
     assert "hunter2" not in repr(chest.binding().settings)
+
+
+def test_view_without_a_chest_works_whatever_settings_and_filters_say(app: Flask) -> None:
+    class Raising(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("a filter with a fault")
+
+    app.config["CHEST_SCHEDULER"] = "sometimes"
+    filter_ = Raising()
+    logging.getLogger("flask_chest").addFilter(filter_)
+    try:
+        add_view(app)
+        assert app.test_client().get("/").data == b"hi"
+    finally:
+        logging.getLogger("flask_chest").removeFilter(filter_)
