@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,3 +118,35 @@ def test_demo_prints_what_the_readme_shows() -> None:
     result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert shape(result.stdout) == shape(block.code)
+
+
+def test_example_serves_by_its_own_app_run(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(programs()[0])
+    # On a port that is free: the example's is 5000, which somebody may have.
+    code = (
+        "import functools, runpy, flask\n"
+        "flask.Flask.run = functools.partialmethod(flask.Flask.run, port=0)\n"
+        "runpy.run_path('program.py', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-u", "-c", code]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        deadline = threading.Timer(60, process.kill)
+        deadline.start()
+        stack.callback(deadline.cancel)
+        assert process.stderr is not None
+        port = next(
+            match[1] for line in process.stderr if (match := re.search(r"Running on http://[^:]+:(\d+)", line))
+        )
+        with contextlib.closing(HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
+            for method in ("GET", "POST"):
+                connection.request(method, "/")
+                assert connection.getresponse().read() == b"Hello, World!"
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+    with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database:
+        kept = database.execute("SELECT method, status_code FROM flask_chest ORDER BY position").fetchall()
+    assert kept == [("GET", 200), ("POST", 200)]
