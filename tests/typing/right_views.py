@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_type
 
-from flask import Flask
-from flask.views import MethodView
+from flask import Blueprint, Flask, Response
+from flask.views import MethodView, View
 
-from flask_chest import FlaskChest, RequestIdGenerator, TrackedVars
+from flask_chest import FlaskChest, FlaskChestSQLite, RequestIdGenerator, TrackedVars
 from flask_chest.decorator import flask_chest
 
 app = Flask(__name__)
+blueprint = Blueprint("api", __name__)
 chest = FlaskChest(app)
 
 
@@ -51,21 +52,45 @@ async def later(number: int) -> str:
     return str(number)
 
 
+@blueprint.get("/stacked")
+@flask_chest(tracked_vars="user_id", chests=(chest,))
+@flask_chest(chests=[FlaskChestSQLite()])
+def stacked() -> Response:
+    return Response()
+
+
 class Item(MethodView):
-    decorators = [flask_chest(tracked_vars=["user_id"])]
+    decorators = [flask_chest(tracked_vars=["user_id"]), flask_chest]
 
     @flask_chest
     def get(self, item_id: int) -> str:
         return str(item_id)
 
+    @flask_chest(tracked_vars={"POST": ["user_id"]})
+    async def post(self, item_id: int) -> str:
+        return str(item_id)
+
+
+@flask_chest
+class Page(View):
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def dispatch_request(self) -> str:
+        return self.title
+
 
 assert_type(show(1, full=True), tuple[str, int])
 assert_type(bare, Callable[[], str])
+assert_type(stacked, Callable[[], Response])
 assert_type(Item().get(1), str)
+assert_type(Page("title"), Page)
 
 
 async def wait() -> None:
     assert_type(await later(1), str)
+    assert_type(await Item().post(item_id=1), str)
 
 
 app.add_url_rule("/items/<int:item_id>", view_func=Item.as_view("item"))
+app.add_url_rule("/page", view_func=Page.as_view("page", title="Home"))

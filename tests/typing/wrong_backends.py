@@ -25,6 +25,16 @@ class Misspelt(Sink):
     def close(self) -> None: ...
 
 
+class MisspeltExporter(Exporter):
+    @property
+    def name(self) -> str:
+        return "misspelt"
+
+    def exprot(self, records: Sequence[Record], /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class WrongSignature:
     def open(self) -> None: ...
 
@@ -51,6 +61,14 @@ class NamelessExporter:
     def close(self) -> None: ...
 
 
+class RightExporter:
+    name = "right"
+
+    def export(self, records: Sequence[Record], /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class AsyncExporter:
     name = "async"
 
@@ -59,15 +77,22 @@ class AsyncExporter:
     def close(self) -> None: ...
 
 
+def make_nothing() -> None: ...
+
+
 chest = FlaskChest()
 
-# by mypy: "WithoutStatus" is missing following "Store" protocol member
+# by mypy: "WithoutStatus" is missing following "Store" protocol member: status
 # by pyright: "status" is not present
 without: Store = WithoutStatus()
 
 # by mypy: Cannot instantiate abstract class "Misspelt" with abstract attribute "write"
-# by pyright: Cannot instantiate abstract class "Misspelt"
+# by pyright: Cannot instantiate abstract class "Misspelt" "Sink.write" is not implemented
 misspelt = Misspelt()
+
+# by mypy: Cannot instantiate abstract class "MisspeltExporter" with abstract attribute "export"
+# by pyright: Cannot instantiate abstract class "MisspeltExporter" "Exporter.export" is not implemented
+misspelt_exporter = MisspeltExporter()
 
 # by mypy: def write(self, Record, /) -> None
 # by pyright: "Sequence[Record]" is not assignable to "Record"
@@ -77,7 +102,7 @@ wrong: Store = WrongSignature()
 # by pyright: "CoroutineType[Any, Any, None]" is not assignable to "None"
 unawaited: Sink = AsyncSink()
 
-# by mypy: "NamelessExporter" is missing following "Exporter" protocol member
+# by mypy: "NamelessExporter" is missing following "Exporter" protocol member: name
 # by pyright: "name" is not present
 nameless: Exporter = NamelessExporter()
 
@@ -92,3 +117,23 @@ FlaskChest(store=WithoutStatus())
 # by mypy: Argument 1 to "add_exporter" of "FlaskChest" has incompatible type "NamelessExporter"
 # by pyright: "name" is not present
 chest.add_exporter(NamelessExporter())
+
+# by mypy: Argument "store" to "FlaskChest" has incompatible type "Callable[[], None]"
+# by pyright: Type "() -> None" is not assignable to type "() -> Store"
+FlaskChest(store=make_nothing)
+
+# by mypy: Argument "start_at" to "add_exporter" of "FlaskChest" has incompatible type "Literal['end']"
+# by pyright: "Literal['end']" is not assignable to type "Literal['beginning']"
+chest.add_exporter(RightExporter(), start_at="end")
+
+# by mypy: Argument "interval" to "add_exporter" of "FlaskChest" has incompatible type "int"
+# by pyright: "Literal[30]" is not assignable to "timedelta"
+chest.add_exporter(RightExporter(), interval=30)
+
+# by mypy: Dict entry 0 has incompatible type "str": "object"
+# by pyright: Type "object" is not assignable to type "JSONValue"
+chest.query(where={"user": object()})
+
+# by mypy: Argument "since" to "query" of "FlaskChest" has incompatible type "str"
+# by pyright: "Literal['yesterday']" is not assignable to "datetime"
+chest.query(since="yesterday")

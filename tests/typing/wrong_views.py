@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from flask.views import MethodView
+
 from flask_chest import FlaskChest, FlaskChestSQLite, RequestIdGenerator
 from flask_chest.decorator import flask_chest
 from flask_chest.exporter import FlaskChestExporterInfluxDB
 
 
 def no_id() -> None: ...
+
+
+async def later_id() -> str:
+    return "an id"
 
 
 def of_request(request: object) -> str:
@@ -38,6 +44,30 @@ with_argument: RequestIdGenerator = of_request
 # by pyright: "None" is not assignable to "str"
 FlaskChest(request_id_generator=no_id)
 
+# by mypy: No overload variant of "flask_chest" matches argument type "Callable[[], None]"
+# by pyright: "None" is not assignable to "str"
+returning_none = flask_chest(request_id_generator=no_id)
+
+# by mypy: No overload variant of "flask_chest" matches argument type "Callable[[], Coroutine[Any, Any, str]]"
+# by pyright: "CoroutineType[Any, Any, str]" is not assignable to "str"
+returning_coroutine = flask_chest(request_id_generator=later_id)
+
+# by mypy: No overload variant of "flask_chest" matches argument type "FlaskChest"
+# by pyright: "FlaskChest" is not assignable to "Sequence[FlaskChest]"
+one_chest = flask_chest(chests=FlaskChest())
+
+# by mypy: Unexpected keyword argument "track_vars" for overloaded function "flask_chest"
+# by pyright: No overloads for "flask_chest" match the provided arguments
+flask_chest(track_vars=["user_id"])
+
+# by mypy: Dict entry 0 has incompatible type "str": "int"; expected "str": "Sequence[str]"
+# by pyright: "int" is not assignable to "Sequence[str]"
+FlaskChest(tracked_vars={"GET": 5})
+
+# by mypy: Argument "tracked_vars" to "FlaskChestSQLite" has incompatible type "int"
+# by pyright: "Literal[5]" is not assignable to "Mapping[str, Sequence[str]]"
+FlaskChestSQLite(tracked_vars=5)
+
 # by mypy: Unexpected keyword argument "db_url" for "FlaskChestSQLite"
 # by pyright: No parameter named "db_url"
 FlaskChestSQLite(db_url="x.db")
@@ -56,6 +86,27 @@ def show(number: int) -> str:
     return str(number)
 
 
+@flask_chest
+async def later(number: int) -> str:
+    return str(number)
+
+
+class Item(MethodView):
+    @flask_chest(tracked_vars=["user_id"])
+    def get(self, item_id: int) -> str:
+        return str(item_id)
+
+
 # by mypy: Argument 1 to "show" has incompatible type "str"; expected "int"
 # by pyright: "Literal['1']" is not assignable to "int"
 show("1")
+
+# by mypy: Argument 1 to "get" of "Item" has incompatible type "str"; expected "int"
+# by pyright: "Literal['1']" is not assignable to "int"
+Item().get("1")
+
+
+async def wait() -> None:
+    # by mypy: Argument 1 to "later" has incompatible type "str"; expected "int"
+    # by pyright: "Literal['1']" is not assignable to "int"
+    await later("1")

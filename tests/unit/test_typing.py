@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import subprocess
 import sys
@@ -16,19 +17,20 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "tests" / "typing").glob("*.py"))
 
 Place = tuple[str, int]
+Messages = Mapping[Place, list[str]]
 
 
-def expected(checker: str) -> dict[Place, str]:
-    """Read the comments ``# by <checker>: fragment of the message``; each is about the next line of code."""
-    found: dict[Place, str] = {}
+def expected(checker: str) -> Messages:
+    """Read the comments ``# by <checker>: fragment``: each is one error in the next line of code."""
+    found: defaultdict[Place, list[str]] = defaultdict(list)
     for path in FILES:
-        fragment = ""
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.startswith("#"):
-                found |= {(path.name, number): fragment} if fragment else {}
-                fragment = ""
-            elif line.startswith(f"# by {checker}: "):
-                fragment = line.removeprefix(f"# by {checker}: ")
+        fragments: list[str] = []
+        for number, line in enumerate([*path.read_text(encoding="utf-8").splitlines(), "end of file"], 1):
+            comment = line.lstrip()
+            if comment.startswith(f"# by {checker}: "):
+                fragments.append(comment.removeprefix(f"# by {checker}: "))
+            elif fragments and not comment.startswith("#"):
+                found[path.name, number], fragments = fragments, []
     return found
 
 
@@ -39,40 +41,51 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def by_mypy() -> Mapping[Place, str]:
-    """Ask mypy, errors with the notes that explain them."""
-    said: defaultdict[Place, str] = defaultdict(str)
+def by_mypy() -> Messages:
+    """Ask mypy with the project's settings; an error comes with the notes that explain it."""
+    said: defaultdict[Place, list[str]] = defaultdict(list)
     for line in run("mypy", "--output", "json", "--config-file", "mypy.ini", *map(str, FILES)).splitlines():
         message = json.loads(line)
-        said[Path(message["file"]).name, message["line"]] += f"{message['message']}\n{message['hint'] or ''}\n"
+        said[Path(message["file"]).name, message["line"]].append(
+            one_line(f"{message['message']} {message['hint'] or ''}")
+        )
     return said
 
 
-def by_pyright(tmp_path: Path) -> Mapping[Place, str]:
-    """Ask basedpyright with the project's settings, but for the exclusion of the files with mistakes."""
+def by_pyright(tmp_path: Path) -> Messages:
+    """Ask basedpyright as a strict user does: below strict it infers ``Unknown`` and then is silent."""
     settings = {
         "include": [str(path) for path in FILES],
         "extraPaths": [str(ROOT / "src")],
         "stubPath": str(ROOT / "stubs"),
         "pythonVersion": "3.11",
-        "typeCheckingMode": "standard",
+        "typeCheckingMode": "strict",
     }
     config = tmp_path / "pyrightconfig.json"
     config.write_text(json.dumps(settings))
     command = ["basedpyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(config)]
-    said: defaultdict[Place, str] = defaultdict(str)
+    said: defaultdict[Place, list[str]] = defaultdict(list)
     for message in json.loads(run(*command))["generalDiagnostics"]:
         place = (Path(message["file"]).name, message["range"]["start"]["line"] + 1)
-        said[place] += re.sub(r"\s+", " ", message["message"]) + "\n"
+        said[place].append(one_line(message["message"]))
     return said
 
 
-def compare(said: Mapping[Place, str], wanted: Mapping[Place, str]) -> None:
-    assert {place: text for place, text in said.items() if place not in wanted} == {}
-    missing = {
-        place: (want, said.get(place)) for place, want in wanted.items() if want not in said.get(place, "")
-    }
-    assert missing == {}
+def one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def compare(said: Messages, wanted: Messages) -> None:
+    """Expect one message for each fragment in its place, and no other."""
+    assert {
+        place: (wanted.get(place, []), said.get(place, []))
+        for place in said.keys() | wanted.keys()
+        if not same(said.get(place, []), wanted.get(place, []))
+    } == {}
+
+
+def same(messages: list[str], fragments: list[str]) -> bool:
+    return len(messages) == len(fragments) and all(map(operator.contains, messages, fragments))
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
