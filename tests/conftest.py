@@ -1,5 +1,17 @@
 """Before any test module is read: the contracts' assertions are to explain themselves."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 pytest.register_assert_rewrite("flask_chest.testing", "influxdb_receiver", "json_values", "servers")
+
+
+@pytest.fixture(autouse=True)
+def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where chests without a folder of their own keep their journals: never in the checkout."""
+    folder = tmp_path / "journals"
+    monkeypatch.setenv("FLASK_CHEST_JOURNAL_DIR", str(folder))
+    return folder

@@ -1,4 +1,4 @@
-"""One chest on one app: its settings, its store in this process, its exporters, its counts."""
+"""One chest on one app: its settings, its intake and store in this process, its exporters, its counts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from weakref import WeakSet
 
 from flask_chest.capture import TrackedNames
 from flask_chest.delivery import Delivery, ExportJob
-from flask_chest.errors import StoreUnavailable
-from flask_chest.protocols import Flushable, RequestIdGenerator, Sink, Store, hand_over
+from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
+from flask_chest.journal import journal_folder, open_journal
+from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store
 from flask_chest.record import Record
-from flask_chest.settings import Settings
+from flask_chest.request_ids import continue_time_after
+from flask_chest.settings import MEMORY, Settings
 from flask_chest.stats import ChestStats, Tally, describe
+from flask_chest.threads import threads_run
+from flask_chest.writer import JournalOnly, Writer, WriteThrough
 
 logger = logging.getLogger("flask_chest")
 
@@ -23,18 +29,33 @@ OPEN_PAUSE_SECONDS = 1.0
 """How long a store that could not be opened is left alone."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an app's journals lie, and under which name."""
+
+    root: Path
+    """What a relative folder begins at."""
+    default: Path
+    chest: str
+    app: str
+    """Part of the identity of a store that has no address."""
+
+
 @dataclass(slots=True)
 class _InProcess:
     """What a binding has in one process: nothing of it may cross a fork."""
 
+    pid: int
     delivery: Delivery
     instance: str
     tally: Tally = field(default_factory=lambda: Tally(logger))
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     store: Store | None = None
     opened: bool = False
     open_failure: Exception | None = None
     open_again: float = 0.0
+    intake: Intake | None = None
+    testing: bool = False
     started: bool = False
     """Whether it was told to start."""
 
@@ -49,6 +70,7 @@ class Binding:
         settings: Settings,
         make_store: Callable[[], Store],
         request_id_generator: RequestIdGenerator | None,
+        place: Place,
     ) -> None:
         self.chest = chest
         self.settings = settings
@@ -57,18 +79,32 @@ class Binding:
         self.tracked = None if tracked is None else TrackedNames.parse(tracked.value, setting=tracked.setting)
         """What is captured on every route; ``None``: only decorated views are recorded."""
         self._make_store = make_store
+        self._place = place
         # Those of parents stay here after a fork, so that their connections are never finalised in a child.
         self._processes: dict[int, _InProcess] = {}
+        self._latest = self._enter()
+        _bindings.add(self)
 
     @property
     def _here(self) -> _InProcess:
+        here = self._latest
+        return here if here.pid == os.getpid() else self._enter()
+
+    def _enter(self) -> _InProcess:
+        self.leave_parents()
         pid = os.getpid()
-        here = self._processes.get(pid)
-        if here is None:
-            # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
-            fresh = _InProcess(Delivery(self.open_store), f"{self.settings.instance}:{pid}")
-            here = self._processes.setdefault(pid, fresh)
-        return here
+        # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
+        fresh = _InProcess(pid, Delivery(self.open_store), f"{self.settings.instance}:{pid}")
+        self._latest = self._processes.setdefault(pid, fresh)
+        return self._latest
+
+    def leave_parents(self) -> None:
+        """Close, in a forked child, the files of the parent's journal: their locks go with the last of them."""
+        here = os.getpid()
+        for pid, process in list(self._processes.items()):
+            if pid != here and process.intake is not None:
+                intake, process.intake = process.intake, None
+                intake.abandon()
 
     @property
     def tally(self) -> Tally:
@@ -107,7 +143,7 @@ class Binding:
             return store
 
     def _open(self, store: Store, here: _InProcess) -> None:
-        # Requests wait here for each other: one that failed slowly is not to be repeated by each of them.
+        # Callers wait here for each other: one that failed slowly is not to be repeated by each of them.
         if here.open_failure is not None and time.monotonic() < here.open_again:
             raise StoreUnavailable(
                 f"the store did not open a moment ago{describe(here.open_failure)}"
@@ -124,21 +160,73 @@ class Binding:
             here.store = self._make_store()
         return here.store
 
-    def sink(self) -> Sink:
-        """Give what takes records in this process."""
-        return self.open_store()
-
     def keep(self, record: Record) -> None:
-        """Hand *record* to the sink. A failure is counted and logged; under ``strict`` it is raised."""
-        self.tally.captured()
+        """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
+        here = self._here
+        here.tally.captured()
         try:
-            hand_over(self.sink().write, (record,))
+            self._take(here, record)
         except Exception as exc:
-            self.tally.lost("a record was not taken by the store", exc)
+            here.tally.lost(_why_lost(exc), exc)
             if self.settings.strict:
                 raise
-        else:
-            self.tally.stored()
+
+    def keep_opened(self, record: Record) -> None:
+        """Take *record*, whose response streams; `keep` follows for its id unless this process ends before."""
+        here = self._here
+        try:
+            (here.intake or self._begin(here)).take_opened(record)
+        except Exception as exc:  # noqa: BLE001 - the complete record follows
+            here.tally.fault(
+                "a streamed response was not noted; it would be lost if the process were killed", exc
+            )
+
+    def _take(self, here: _InProcess, record: Record) -> None:
+        intake = here.intake or self._begin(here)
+        try:
+            intake.take(record)
+        except JournalClosed:  # between our look and the call
+            (here.intake or self._begin(here)).take(record)
+
+    def _begin(self, here: _InProcess) -> Intake:
+        with here.lock:
+            if here.intake is None:
+                here.intake = self._make_intake(here)
+            return here.intake
+
+    def _make_intake(self, here: _InProcess) -> Intake:
+        if self.settings.strict:
+            return WriteThrough(self.open_store, here.tally)
+        journal = self._open_journal(here)
+        here.instance = journal.instance
+        continue_time_after(journal.latest_unix_nano)
+        if self.settings.writer == "off":
+            return JournalOnly(journal)
+        if not threads_run():
+            logger.warning(
+                "threads do not run under this uWSGI: start it with --enable-threads; until then records wait in "
+                "the journal for another process"
+            )
+            return JournalOnly(journal)
+        return Writer(journal, self.open_store, here.tally)
+
+    def _open_journal(self, here: _InProcess) -> Journal:
+        store = self._made(here)
+        settings = self.settings
+        address = store.address if isinstance(store, Addressed) else f"{self._place.app} {_name_of(type(store))}"
+        folder: Path | None = None
+        if address is not None and settings.journal_dir != MEMORY and (settings.journal_dir or not here.testing):
+            parent = self._place.root / settings.journal_dir if settings.journal_dir else self._place.default
+            folder = journal_folder(parent, chest=self._place.chest, address=address)
+        return open_journal(
+            folder,
+            chest=self._place.chest,
+            address=address or "",
+            host=settings.instance,
+            max_bytes=settings.journal_bytes,
+            synchronous=settings.journal_sync,
+            report=here.tally.fault,
+        )
 
     def mishap(self, reason: str, error: Exception) -> None:
         """Count a mishap of the recording itself; raise *error* under ``strict``."""
@@ -148,42 +236,73 @@ class Binding:
 
     def stats(self) -> ChestStats:
         """Copy the counts of this process."""
-        queue = self._queue()
-        return self.tally.snapshot(waiting=queue.waiting() if queue is not None else 0)
+        intake = self._here.intake
+        return self.tally.snapshot(waiting=intake.waiting() if intake is not None else 0)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""
-        queue = self._queue()
-        return queue.flush(timeout) if queue is not None else True
+        intake = self._here.intake
+        return intake.flush(timeout) if intake is not None else True
+
+    def start(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
+        """Begin to serve requests in this process: open the journal and schedule *jobs*."""
+        here = self._here
+        here.testing = testing
+        here.started = True
+        if here.intake is None:
+            self._begin(here)
+        self.start_jobs(jobs, testing=testing)
 
     def start_jobs(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
         """Schedule *jobs* in this process unless the settings say otherwise."""
-        self._here.started = True
         mode = self.settings.scheduler
         if jobs and (mode == "on" or (mode == "auto" and not testing)):
             self.delivery.schedule(jobs)
 
     def close(self, timeout: float) -> bool:
-        """Stop the exporters and close the store; False when something was left undone at *timeout*.
+        """Store what waits, stop the exporters and close the store; False when something is left at *timeout*.
 
-        The binding stays usable: the next record opens the store again.
+        What waits in a journal on disk is not lost then. The binding stays usable: the next record opens all
+        that again.
         """
         here = self._here
-        flushed = self.flush(timeout)
-        ended = here.delivery.close(timeout)
-        with here.lock:
+        deadline = time.monotonic() + timeout
+        intake, here.intake = here.intake, None
+        stored = intake.close(timeout) if intake is not None else True
+        ended = here.delivery.close(max(0.0, deadline - time.monotonic()))
+        if not here.lock.acquire(timeout=max(0.1, deadline - time.monotonic())):
+            return False  # the store hangs in its opening
+        try:
             store, here.store, here.opened, here.started = here.store, None, False, False
             here.open_failure = None
+        finally:
+            here.lock.release()
         if store is not None:
             try:
                 store.close()
             except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the others still close
                 here.tally.fault("the store did not close", exc)
-        return flushed and ended
+        return stored and ended
 
-    def _queue(self) -> Flushable | None:
-        """Give the sink of this process if it keeps later than it takes."""
-        sink = self._here.store
-        if sink is None:
-            return None
-        return sink if isinstance(sink, Flushable) else None
+
+def _why_lost(error: Exception) -> str:
+    if isinstance(error, JournalFull):
+        return "the journal is full"
+    if isinstance(error, JournalError):
+        return "the journal did not take a record"
+    return "a record was not taken by the store"
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+_bindings: WeakSet[Binding] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for binding in list(_bindings):
+        binding.leave_parents()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -5,21 +5,50 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeAlias, TypeGuard
+from typing import NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary, WeakSet
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.record import JSONValue
-from flask_chest.values import MASK, MAX_NAME_CHARACTERS, TRUNCATED, Conversion, looks_secret, storable_text
+from flask_chest.values import (
+    MASK,
+    MAX_NAME_CHARACTERS,
+    MAX_RECORD_BYTES,
+    SMALL_BYTES,
+    TRUNCATED,
+    Conversion,
+    is_small,
+    looks_secret,
+    storable_text,
+)
 
 TrackedVars: TypeAlias = Mapping[str, Sequence[str]] | Sequence[str]
 """HTTP method or ``"*"`` → names on ``g``; or names for all methods. A bare string is one name."""
 
 METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
 EVERY_METHOD = "*"
+_NOTHING: Mapping[str, JSONValue] = MappingProxyType({})
+
+
+class Variable(NamedTuple):
+    """A name on ``g`` and what it becomes in a record."""
+
+    name: str
+    key: str
+    size: int
+    """UTF-8 bytes of *key*."""
+    secret: bool
+
+
+@lru_cache(maxsize=4096)
+def variable(name: str) -> Variable:
+    """Work out once what a *name* becomes."""
+    key = storable_text(name[:MAX_NAME_CHARACTERS])
+    return Variable(name, key, len(key.encode()), looks_secret(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +57,18 @@ class Names:
 
     explicit: tuple[str, ...] = ()
     every: bool = False
+    variables: tuple[Variable, ...] = field(init=False, repr=False, compare=False)
+    plain: tuple[tuple[str, str, bool], ...] = field(init=False, repr=False, compare=False)
+    bounded: bool = field(init=False, repr=False, compare=False)
+    """Whether a small value for each name cannot fill a record."""
+
+    def __post_init__(self) -> None:
+        """Work out what every request would."""
+        variables = tuple(map(variable, self.explicit))
+        most = sum(each.size + SMALL_BYTES for each in variables)
+        object.__setattr__(self, "variables", variables)
+        object.__setattr__(self, "plain", tuple((v.name, v.key, v.secret) for v in variables))
+        object.__setattr__(self, "bounded", not self.every and most <= MAX_RECORD_BYTES)
 
     def __or__(self, other: Names) -> Names:
         """Join two selections, without a name twice."""
@@ -122,18 +163,43 @@ def misplaced_views(view_functions: Mapping[str, Callable[..., object]]) -> list
     )
 
 
-def capture(held: Mapping[str, object], names: Names, conversion: Conversion) -> dict[str, JSONValue]:
+def capture_small(held: Mapping[str, object], names: Names) -> dict[str, JSONValue] | None:
+    """Give what `capture` would where all values are small scalars; else ``None``.
+
+    Most requests leave nothing else behind. Such values are their own form and together cannot reach a limit,
+    so that nothing is counted: three variables take 0.6 µs instead of 1.9 µs.
+    """
+    if not names.bounded:
+        return None
+    variables: dict[str, JSONValue] = {}
+    for name, key, secret in names.plain:
+        if name in held:
+            value = MASK if secret else held[name]
+            if type(value) is str:
+                if not value.isascii() or len(value) > SMALL_BYTES or "\0" in value:
+                    return None
+            elif not is_small(value):
+                return None
+            variables[key] = value
+    return variables
+
+
+def capture(
+    held: Mapping[str, object], names: Names, conversion: Conversion, earlier: Mapping[str, JSONValue] = _NOTHING
+) -> dict[str, JSONValue]:
     """Convert the chosen *names* of what ``g`` held; names that are not there are left out.
 
     With ``names.every`` also the public names whose values are JSON scalars or containers: an extension's
-    connection on ``g`` is no variable.
+    connection on ``g`` is no variable. A value that cannot be read is what it was *earlier*.
     """
     variables: dict[str, JSONValue] = {}
-    for name in names.explicit:
+    for name, key, size, secret in names.variables:
         if name in held:
-            key = _key(name)
-            conversion.left_in_record -= len(key.encode())
-            variables[key] = MASK if looks_secret(name) else conversion.convert(held[name], objects=True)
+            conversion.left_in_record -= size
+            failures = conversion.failures
+            variables[key] = MASK if secret else conversion.convert(held[name], objects=True)
+            if conversion.failures > failures and key in earlier:
+                variables[key], conversion.failures = earlier[key], failures
     if names.every:
         _capture_public(held, variables, conversion)
     return variables
@@ -141,15 +207,17 @@ def capture(held: Mapping[str, object], names: Names, conversion: Conversion) ->
 
 def _capture_public(held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion) -> None:
     for name, value in list(held.items()):
-        key = _key(name)
         # Not isinstance: it asks the value for its __class__, which a proxy looks up by running the app's code.
-        if name.startswith("_") or key in variables or not issubclass(type(value), _PLAIN):
+        if name.startswith("_") or not issubclass(type(value), _PLAIN):
             continue
-        conversion.left_in_record -= len(key.encode())
+        _, key, size, secret = variable(name)
+        if key in variables:
+            continue
+        conversion.left_in_record -= size
         if conversion.left_in_record <= 0:
             variables[TRUNCATED] = True
             return
-        variables[key] = MASK if looks_secret(name) else conversion.convert(value, objects=False)
+        variables[key] = MASK if secret else conversion.convert(value, objects=False)
 
 
 class SharedG:
@@ -166,13 +234,16 @@ class SharedG:
         self._before = dict(vars(shared))
         self._set = set[str]()
         with _watching:
-            watchers = _watchers.setdefault(shared, [])
             # A class that refuses to be subclassed leaves the comparison by identity.
             with suppress(Exception):
-                if not watchers:
+                if type(shared) not in _plain_kinds:
                     # Flask's own __setattr__ would make an entry of g named __class__.
                     object.__setattr__(shared, "__class__", _watched(type(shared)))
-            watchers.append(self)
+            _watchers.setdefault(shared, WeakSet()).add(self)
+
+    def of_request(self, g: object) -> Mapping[str, object]:
+        """Give what the request has on *g*, which is the shared one up to Flask 3.1 and its own after that."""
+        return self.own() if g is self.shared else vars(g)
 
     def note(self, name: str) -> None:
         """Count *name* as set by this request."""
@@ -188,10 +259,12 @@ class SharedG:
         }
 
     def end(self) -> None:
-        """Stop watching; the last of overlapping requests gives the object its class back."""
+        """Stop watching; safe again. The last of overlapping requests gives the object its class back."""
         with _watching:
-            watchers = _watchers[self.shared]
-            watchers.remove(self)
+            watchers = _watchers.get(self.shared)
+            if watchers is None:
+                return
+            watchers.discard(self)
             if not watchers:
                 del _watchers[self.shared]
                 kind = type(self.shared)
@@ -200,7 +273,8 @@ class SharedG:
 
 
 _watching = threading.Lock()
-_watchers: WeakKeyDictionary[object, list[SharedG]] = WeakKeyDictionary()
+_watchers: WeakKeyDictionary[object, WeakSet[SharedG]] = WeakKeyDictionary()
+"""Weak on both sides: a streamed response that nobody closes never ends its watch."""
 _watched_kinds: dict[type, type] = {}
 """Class of a ``g`` → the class made of it that notes; an app has one."""
 _plain_kinds: dict[type, type] = {}
@@ -223,10 +297,6 @@ def _watched(kind: type[object]) -> type[object]:
 
 
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
-
-
-def _key(name: str) -> str:
-    return storable_text(name[:MAX_NAME_CHARACTERS])
 
 
 def _names(names: object, setting: str) -> Names:

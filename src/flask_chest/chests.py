@@ -12,7 +12,7 @@ from flask_chest.capture import TrackedVars
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import RequestIdGenerator, Store
-from flask_chest.settings import SchedulerMode, Settings
+from flask_chest.settings import SchedulerMode, Settings, WriterMode
 
 
 class FlaskChestSQLite(FlaskChest):
@@ -35,6 +35,10 @@ class FlaskChestSQLite(FlaskChest):
         strict: bool | None = None,
         instance: str | None = None,
         scheduler: SchedulerMode | None = None,
+        writer: WriterMode | None = None,
+        journal_dir: str | os.PathLike[str] | None = None,
+        journal_bytes: int | None = None,
+        journal_sync: bool | None = None,
         config_prefix: str = "CHEST",
     ) -> None:
         self._path = os.fspath(db_uri)
@@ -47,6 +51,10 @@ class FlaskChestSQLite(FlaskChest):
             strict=strict,
             instance=instance,
             scheduler=scheduler,
+            writer=writer,
+            journal_dir=journal_dir,
+            journal_bytes=journal_bytes,
+            journal_sync=journal_sync,
             config_prefix=config_prefix,
         )
 

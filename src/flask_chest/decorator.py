@@ -17,12 +17,13 @@ from flask_chest.capture import RULES_ATTRIBUTE, Rule, TrackedNames, TrackedVars
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension import EXTENSION_KEY, FlaskChest, check_generator
 from flask_chest.protocols import RequestIdGenerator
-from flask_chest.recorder import behind
+from flask_chest.recorder import finder
 from flask_chest.settings import Settings
 
 View = TypeVar("View", bound=Callable[..., object])
 
 _warned_apps: WeakSet[Flask] = WeakSet()
+_current_app = finder(current_app)
 
 
 @overload
@@ -95,7 +96,8 @@ def _with_rule(view: View, rule: Rule) -> View:
 def _wrapper(view: Callable[..., object]) -> Callable[..., object]:
     @functools.wraps(view)
     def recorded(*args: object, **kwargs: object) -> object:
-        _expect_chest()
+        if EXTENSION_KEY not in (app := _current_app()).extensions:
+            _miss_chest(app)
         return view(*args, **kwargs)
 
     return recorded
@@ -104,15 +106,15 @@ def _wrapper(view: Callable[..., object]) -> Callable[..., object]:
 def _async_wrapper(view: Callable[..., Awaitable[object]]) -> Callable[..., object]:
     @functools.wraps(view)
     async def recorded(*args: object, **kwargs: object) -> object:
-        _expect_chest()
+        if EXTENSION_KEY not in (app := _current_app()).extensions:
+            _miss_chest(app)
         return await view(*args, **kwargs)
 
     return recorded
 
 
-def _expect_chest() -> None:
-    app = behind(current_app)
-    if EXTENSION_KEY in app.extensions or app in _warned_apps:
+def _miss_chest(app: Flask) -> None:
+    if app in _warned_apps:
         return
     message = (
         f"a view of the app {app.name!r} is decorated with @flask_chest, but the app has no chest: "

@@ -7,6 +7,9 @@
     │   └── MissingDriverError    install the extra that the message names
     ├── CapabilityMissing         the store cannot do this; use another store
     ├── ContractError             mend the own store or exporter that broke its Protocol
+    ├── JournalError              count the record as lost: the journal did not take it
+    │   ├── JournalFull           the same, until the store takes what waits
+    │   └── JournalClosed         hand the record to a new one
     ├── StoreError
     │   ├── StoreUnavailable      keep the records and try again later
     │   ├── SchemaError           an operator acts: foreign, older or newer tables
@@ -53,6 +56,18 @@ class CapabilityMissing(ChestError):
 
 class ContractError(ChestError):
     """A store or an exporter did what its Protocol forbids."""
+
+
+class JournalError(ChestError):
+    """The queue between requests and store did not take a record."""
+
+
+class JournalFull(JournalError):
+    """As many bytes wait for the store as the journal may hold."""
+
+
+class JournalClosed(JournalError):
+    """The journal was closed."""
 
 
 class StoreError(ChestError):

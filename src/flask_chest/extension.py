@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
-from flask_chest.binding import Binding, logger
+from flask_chest.binding import Binding, Place, logger
 from flask_chest.capture import TrackedVars, all_rules_of, misplaced_views
 from flask_chest.delivery import ExportJob
 from flask_chest.errors import ConfigurationError
@@ -22,12 +22,14 @@ from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
 from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.recorder import AppRecorder, behind
-from flask_chest.settings import SchedulerMode, Settings
+from flask_chest.settings import SchedulerMode, Settings, WriterMode
 from flask_chest.stats import ChestStats
 from flask_chest.stores import store_from_uri
 
 EXTENSION_KEY = "flask_chest"
 EXIT_TIMEOUT_SECONDS = 5.0
+READ_PATIENCE_SECONDS = 2.0
+"""How long a reader waits for what its own process recorded before."""
 DEFAULT_INTERVAL = timedelta(minutes=5)
 MAX_INTERVAL = timedelta(days=36_500)
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
@@ -35,6 +37,8 @@ _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
 
 class FlaskChest:
     """Keeps chosen variables of ``flask.g`` of each request in a store.
+
+    A request appends its record to a journal on disk, and a thread of the process moves it on to the store.
 
     *store* is a `Store`, or a callable that makes one for each app and process. Without it the setting
     ``CHEST_URI`` says which (``sqlite:///relative/to/root_path.db``, ``memory:``), else it is SQLite in the
@@ -57,6 +61,10 @@ class FlaskChest:
         strict: bool | None = None,
         instance: str | None = None,
         scheduler: SchedulerMode | None = None,
+        writer: WriterMode | None = None,
+        journal_dir: str | os.PathLike[str] | None = None,
+        journal_bytes: int | None = None,
+        journal_sync: bool | None = None,
         config_prefix: str = "CHEST",
     ) -> None:
         check_generator(request_id_generator)
@@ -64,7 +72,16 @@ class FlaskChest:
         self._request_id_generator = request_id_generator
         self._config_prefix = config_prefix
         self._given: Mapping[str, object] = MappingProxyType(
-            {"tracked_vars": tracked_vars, "strict": strict, "instance": instance, "scheduler": scheduler}
+            {
+                "tracked_vars": tracked_vars,
+                "strict": strict,
+                "instance": instance,
+                "scheduler": scheduler,
+                "writer": writer,
+                "journal_dir": journal_dir,
+                "journal_bytes": journal_bytes,
+                "journal_sync": journal_sync,
+            }
         )
         self._jobs: dict[str, ExportJob] = {}
         self._bindings: WeakKeyDictionary[Flask, Binding] = WeakKeyDictionary()
@@ -83,6 +100,12 @@ class FlaskChest:
             settings=settings,
             make_store=self._store_factory(app, settings),
             request_id_generator=self._request_id_generator,
+            place=Place(
+                root=Path(app.root_path),
+                default=Path(app.instance_path) / EXTENSION_KEY,
+                chest=self._config_prefix.lower(),
+                app=app.import_name,
+            ),
         )
         recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
         if recorder is None:
@@ -106,8 +129,8 @@ class FlaskChest:
         """Give the records that match all that is asked, newest first, at most *limit* (``None``: all).
 
         *since* is inclusive, *until* exclusive; both must know their time zone. *where* asks for variables by
-        exact value and type (1, 1.0 and ``True`` differ); it has no index and reads the time range. Raises
-        `StoreError` when the store cannot answer.
+        exact value and type (1, 1.0 and ``True`` differ); it has no index and reads the time range. What this
+        process recorded is waited for, up to two seconds. Raises `StoreError` when the store cannot answer.
         """
         return list(
             self.iter(
@@ -150,7 +173,9 @@ class FlaskChest:
             where=where,
             limit=limit,
         )
-        return iter(self.binding().open_store().query(question))
+        binding = self.binding()
+        binding.flush(READ_PATIENCE_SECONDS)
+        return iter(binding.open_store().query(question))
 
     def stats(self) -> ChestStats:
         """Count what happened to records in this process."""
@@ -188,6 +213,7 @@ class FlaskChest:
     def run_exports(self) -> list[ExportReport]:
         """Run every exporter once, now, in this thread; raise `CapabilityMissing` if the store has no outbox."""
         binding = self.binding()
+        binding.flush(READ_PATIENCE_SECONDS)
         return [binding.delivery.run(job) for job in self._jobs.values()]
 
     @property
@@ -196,10 +222,10 @@ class FlaskChest:
         return tuple(self._jobs)
 
     def close(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
-        """Stop the exporters and close the store on every app, each within *timeout* seconds.
+        """Store what waits, stop the exporters and close the store on every app, each within *timeout* seconds.
 
-        False means that something was left undone. It happens by itself at the end of the process; a request
-        that comes later opens the store and starts the exporters again.
+        False means that something was left undone; what waits in a journal on disk is stored by the next
+        process. It happens by itself at the end of the process; a request that comes later begins all that again.
         """
         undone = 0
         for app, binding in list(self._bindings.items()):
@@ -228,7 +254,7 @@ class FlaskChest:
         """Begin in this process: schedule the exporters. The first request does it by itself."""
         binding = self._bindings[app]
         if not binding.started:
-            binding.start_jobs(list(self._jobs.values()), testing=app.testing)
+            binding.start(list(self._jobs.values()), testing=app.testing)
             atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
@@ -310,7 +336,7 @@ def _starter(app: Flask) -> Callable[[], None]:
 def _close_at_exit(reference: weakref.ref[FlaskChest], pid: int) -> None:
     chest = reference()
     if chest is not None and pid == os.getpid() and not chest.close():
-        logger.warning("the process ends before all work of the chest was done; it is left to the next process")
+        logger.warning("the process ends before all its records are stored; the journal keeps them for the next")
 
 
 def _export_job(

@@ -86,6 +86,19 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Writes in this process that brought a kept id with other content; the first content stays."""
 
 
+@runtime_checkable
+class Addressed(Protocol):
+    """Says where it keeps records, so that a journal is replayed only into the store that it was made for."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str | None:
+        """Kind and place, as in ``sqlite:/var/lib/app/db.sqlite3#flask_chest``; never a password.
+
+        ``None`` where nothing outlives the process: then no journal does either.
+        """
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The right to deliver *records* for one exporter until a deadline."""
 
@@ -189,17 +202,85 @@ class Rejections(Protocol):
         """Yield what was set aside for *exporter*, oldest first."""
 
 
-@runtime_checkable
-class Flushable(Protocol):
-    """A sink that keeps later than it takes: a queue in front of another sink."""
+class Journal(Protocol):
+    """The queue of one process between its requests, which append, and its writer, which reads.
+
+    Any thread may append. All else is called by one thread at a time.
+    """
+
+    @property
+    @abstractmethod
+    def instance(self) -> str:
+        """The name of this process in `Record.instance`."""
+
+    @property
+    @abstractmethod
+    def latest_unix_nano(self) -> int:
+        """The latest time of a record that was appended under `instance`, perhaps by a former process."""
 
     @abstractmethod
-    def flush(self, timeout: float, /) -> bool:
-        """Wait at most *timeout* seconds until all that was taken is kept; False when some is not."""
+    def append(self, record: Record, /) -> int:
+        """Take *record* and give how many records wait; `JournalError`, and it is not taken."""
+
+    @abstractmethod
+    def append_opened(self, record: Record, /) -> None:
+        """Take *record*, whose response streams, for the case that no complete one with its id follows."""
+
+    @abstractmethod
+    def read(self, limit: int, /) -> Sequence[Record]:
+        """Give the oldest records that wait, at most *limit*; they wait until `stored` is called."""
+
+    @abstractmethod
+    def stored(self) -> None:
+        """Remove what `read` gave last: it is stored, or set aside."""
+
+    @abstractmethod
+    def set_aside(self, record: Record, reason: str, /) -> None:
+        """Keep *record*, which the store will never take, for people; `JournalError` if that cannot be done."""
 
     @abstractmethod
     def waiting(self) -> int:
-        """Count the records that were taken and are not kept yet."""
+        """Count the records of this process that were taken and are not stored."""
+
+    @abstractmethod
+    def inherit(self) -> None:
+        """Take over what processes that are gone have left; `read` gives it after this process's own."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave what waits to a later process; may be called again. Appending raises `JournalClosed` then."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
+
+
+class Intake(Protocol):
+    """Where requests leave their records."""
+
+    @abstractmethod
+    def take(self, record: Record, /) -> None:
+        """Take *record*, or raise why it is lost."""
+
+    @abstractmethod
+    def take_opened(self, record: Record, /) -> None:
+        """Take *record*, whose response streams; a complete one with its id follows unless this process ends."""
+
+    @abstractmethod
+    def flush(self, timeout: float, /) -> bool:
+        """Wait at most *timeout* seconds until all that was taken is stored; False when some is not."""
+
+    @abstractmethod
+    def waiting(self) -> int:
+        """Count the records that were taken and are not stored yet."""
+
+    @abstractmethod
+    def close(self, timeout: float, /) -> bool:
+        """End, after a `flush`; what is not stored by then is left to a later process where that is possible."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
 
 
 class Exporter(Protocol):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import msgspec
 
-JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
-"""What a variable's value can be: JSON's types, integers of 64 bits with sign, finite floats."""
+if TYPE_CHECKING:
+    JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
+    """What a variable's value can be: JSON's types, integers of 64 bits with sign, finite floats."""
+else:
+    JSONValue = object  # msgspec reads the annotations where it decodes records, and knows no recursive type
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False, array_like=True):
     """What one request left behind: its captured variables and its circumstances.
 
     A ``msgspec.Struct`` rather than a dataclass: it is made in every request, and is made five times faster.

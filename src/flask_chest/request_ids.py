@@ -11,6 +11,7 @@ import time
 
 import uuid_utils
 from flask import has_request_context, request
+from uuid_utils import uuid4, uuid7
 
 from flask_chest.errors import ContractError
 from flask_chest.protocols import RequestIdGenerator
@@ -23,33 +24,23 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 class _Process:
     """What must differ between a process and its forked child, and what must only ever grow."""
 
+    __slots__ = ("last_time", "lock", "pid")
+
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.last_time = 0
 
-
-_process = _Process()
-
-
-def _own_process() -> None:
-    # uWSGI forks without Python's hooks; the child then would repeat the ids of its parent.
-    if _process.pid != os.getpid():
+    def begin(self) -> None:
         uuid_utils.reseed_rng()
-        _process.lock = threading.Lock()
-        _process.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.pid = os.getpid()
 
 
-def new_record_id() -> str:
-    """Make a UUIDv7: unique in every process, and increasing, which keeps indexes dense."""
-    _own_process()
-    return str(uuid_utils.uuid7())
+process = _Process()
+"""This process, as `unique_time_unix_nano` knows it."""
 
-
-def uuid4_request_id() -> str:
-    """Make a random request id; the default `RequestIdGenerator`."""
-    _own_process()
-    return str(uuid_utils.uuid4())
+os.register_at_fork(after_in_child=process.begin)
 
 
 def unique_time_unix_nano(count: int = 1) -> int:
@@ -57,12 +48,41 @@ def unique_time_unix_nano(count: int = 1) -> int:
 
     No nanosecond is given out twice in a process and they increase, also when the clock is set back:
     InfluxDB takes two points of one series and time for one point.
+
+    A fork is noticed here, that of uWSGI too, which calls no hooks. So ask for the time before you ask for ids:
+    the process's id is dearer than they are, and one look at it for each request has to do.
     """
-    _own_process()
-    with _process.lock:
-        now = max(time.time_ns(), _process.last_time + 1)
-        _process.last_time = now + count - 1
+    if process.pid != os.getpid():
+        process.begin()
+    with process.lock:
+        now = time.time_ns()
+        if now <= process.last_time:
+            now = process.last_time + 1
+        process.last_time = now + count - 1
     return now
+
+
+def continue_time_after(unix_nano: int) -> None:
+    """Give no time out from now on that is not later than *unix_nano*."""
+    with process.lock:
+        process.last_time = max(process.last_time, unix_nano)
+
+
+def new_record_id() -> str:
+    """Make a UUIDv7: unique in every process, and increasing, which keeps indexes dense."""
+    return str(uuid7())
+
+
+def new_request_id() -> str:
+    """Make a random request id."""
+    return str(uuid4())
+
+
+def uuid4_request_id() -> str:
+    """Make a random request id; the default `RequestIdGenerator`."""
+    if process.pid != os.getpid():
+        process.begin()
+    return new_request_id()
 
 
 def normalise_request_id(value: object) -> str:
@@ -71,6 +91,8 @@ def normalise_request_id(value: object) -> str:
     A longer one is replaced by its SHA-256 in hex, never cut: two long ids may begin alike. Raises
     `ContractError` for a coroutine: nobody would await it, and its text is no id.
     """
+    if type(value) is str and len(value) <= MAX_REQUEST_ID:
+        return storable_text(value)
     if inspect.iscoroutine(value):
         value.close()
         raise ContractError("request_id_generator must return a str and not be async")

@@ -8,6 +8,7 @@ as JSON where it is JSON.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,13 @@ from flask_chest.errors import ConfigurationError
 
 SchedulerMode: TypeAlias = Literal["auto", "on", "off"]
 """``"auto"`` is on, but off while ``app.testing``."""
+
+WriterMode: TypeAlias = Literal["thread", "off"]
+"""``"off"`` leaves it to another process to store what is in the journal."""
+
+MEMORY = "memory:"
+"""As the journal's folder: none."""
+MIN_JOURNAL_BYTES = 64 * 1024
 
 T = TypeVar("T")
 
@@ -43,6 +51,13 @@ class Settings:
     strict: bool
     """Raise what otherwise is counted and logged: for tests."""
     scheduler: SchedulerMode
+    journal_dir: str | None
+    """The folder of the journal, relative to ``app.root_path``; ``"memory:"`` for none."""
+    journal_bytes: int
+    """How much may wait there, for all processes together."""
+    journal_sync: bool
+    """Wait in each request until the disk has the record."""
+    writer: WriterMode
     tracked_vars: Unchecked | None
     """What to capture on every route; ``None``: only decorated views are recorded."""
 
@@ -62,6 +77,10 @@ class Settings:
             instance=source.get("instance", _text, None) or socket.gethostname(),
             strict=source.get("strict", _boolean, default=False),
             scheduler=source.get("scheduler", _scheduler_mode, default="auto"),
+            journal_dir=source.get("journal_dir", _path, None),
+            journal_bytes=source.get("journal_bytes", _journal_bytes, 256 * 1024 * 1024),
+            journal_sync=source.get("journal_sync", _boolean, default=False),
+            writer=source.get("writer", _writer_mode, default="thread"),
             tracked_vars=source.get("tracked_vars", Unchecked, None),
         )
 
@@ -108,10 +127,28 @@ def _boolean(value: object, key: str) -> bool:
     raise ConfigurationError(f"{key} must be true or false, got {value!r}")
 
 
+def _path(value: object, key: str) -> str | None:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value, key)
+
+
+def _journal_bytes(value: object, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < MIN_JOURNAL_BYTES:
+        raise ConfigurationError(f"{key} must be a number of bytes, at least {MIN_JOURNAL_BYTES}, got {value!r}")
+    return value
+
+
 def _scheduler_mode(value: object, key: str) -> SchedulerMode:
-    # YAML and JSON read the word on as true
-    word = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-    for mode in get_args(SchedulerMode):
-        if word == mode:
-            return mode  # type: ignore[no-any-return]  # get_args is not typed by the alias
-    raise ConfigurationError(f"{key} must be one of {', '.join(get_args(SchedulerMode))}, got {value!r}")
+    return _one_of(get_args(SchedulerMode), value, key)
+
+
+def _writer_mode(value: object, key: str) -> WriterMode:
+    return _one_of(get_args(WriterMode), value, key)
+
+
+def _one_of(words: tuple[T, ...], value: object, key: str) -> T:
+    # YAML and JSON read the words on and off as booleans
+    word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    for known in words:
+        if word == known:
+            return known
+    raise ConfigurationError(f"{key} must be one of {', '.join(map(str, words))}, got {value!r}")

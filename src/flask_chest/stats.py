@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
 import msgspec
+
+from flask_chest.threads import native_lock
 
 LOG_INTERVAL_SECONDS = 60.0
 
@@ -20,9 +21,11 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     captured: int = 0
     """Records made from requests."""
     stored: int = 0
-    """Records that the store, or the queue in front of it, took."""
+    """Records that the store took, also from processes that are gone."""
     waiting: int = 0
-    """Records that are taken and not in the store yet."""
+    """Records of this process that wait in its journal."""
+    set_aside: int = 0
+    """Records that the store will never take: they are in the journal's file ``rejected``, with the reason."""
     lost: Mapping[str, int] = {}
     """Records that nobody took, by reason."""
     faults: Mapping[str, int] = {}
@@ -34,9 +37,10 @@ class Tally:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._lock = threading.Lock()
+        self._lock = native_lock()  # the writer's thread counts too, and is one also under gevent
         self._captured = 0
         self._stored = 0
+        self._set_aside = 0
         self._lost: dict[str, int] = {}
         self._faults: dict[str, int] = {}
         self._last_logged: dict[str, float] = {}
@@ -46,10 +50,17 @@ class Tally:
         with self._lock:
             self._captured += 1
 
-    def stored(self) -> None:
-        """Count a record that the sink took."""
+    def stored(self, count: int = 1) -> None:
+        """Count *count* records that the store took."""
         with self._lock:
-            self._stored += 1
+            self._stored += count
+
+    def set_aside(self) -> None:
+        """Count a record that the store will never take, and say so."""
+        with self._lock:
+            self._set_aside += 1
+            total = self._set_aside
+        self._say(logging.ERROR, "the store refused a record, which was set aside", f"{total} so far", None)
 
     def lost(self, reason: str, error: BaseException, *, count: int = 1) -> None:
         """Count *count* records as lost and say so."""
@@ -70,6 +81,7 @@ class Tally:
                 captured=self._captured,
                 stored=self._stored,
                 waiting=waiting,
+                set_aside=self._set_aside,
                 lost=MappingProxyType(dict(self._lost)),
                 faults=MappingProxyType(dict(self._faults)),
             )

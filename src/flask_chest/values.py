@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import isfinite, isnan
 from pathlib import PurePath
 from types import MappingProxyType, MemberDescriptorType
-from typing import cast
+from typing import TypeGuard, cast
 from uuid import UUID
 
 import uuid_utils
@@ -40,8 +40,10 @@ TOO_DEEP = "…[too deep]"
 MASK = "[masked]"
 
 _INT64 = 1 << 63
-_SHORT = 1024
+SMALL_BYTES = 1024
+"""What a value that `is_small` takes at most of a record's limit."""
 _INTEGER_BYTES = 8
+_CONSTANT_BYTES = 4
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL takes no NUL, UTF-8 no lone surrogate
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -71,6 +73,18 @@ def storable_text(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
+def is_small(value: object) -> TypeGuard[str | float | None]:
+    """Tell whether *value* is a scalar that is its own form and takes at most `SMALL_BYTES`."""
+    # type(), asked thrice, narrows for mypy; cast() would be a call each time.
+    if type(value) is str:
+        return value.isascii() and len(value) <= SMALL_BYTES and "\0" not in value
+    if type(value) is float:
+        return isfinite(value)
+    if type(value) is int:
+        return -_INT64 <= value < _INT64
+    return value is None or type(value) is bool
+
+
 class Conversion:
     """Converts the variables of one record, within its limits."""
 
@@ -87,19 +101,24 @@ class Conversion:
 
     def convert(self, value: object, *, objects: bool) -> JSONValue:
         """Convert one variable's *value*; with *objects* a dataclass, attrs or pydantic object too."""
-        kind = type(value)
-        if kind is int and -_INT64 <= cast("int", value) < _INT64:
-            self.left_in_record -= _INTEGER_BYTES
-            return cast("int", value)
-        if kind is str and len(text := cast("str", value)) <= _SHORT and text.isascii() and "\0" not in text:
-            self.left_in_record -= len(text)
-            return text if self.left_in_record >= 0 else TRUNCATED
+        if is_small(value):
+            return self._small(value)
         allowance = self._left = max(0, min(MAX_VALUE_BYTES, self.left_in_record))
         self._objects = objects
         self._enclosing.clear()
         form = self._walk(value, 0)
         self.left_in_record -= allowance - max(0, self._left)
         return form
+
+    def _small(self, value: str | float | None) -> JSONValue:
+        if isinstance(value, str):
+            self.left_in_record -= len(value)
+            return value if self.left_in_record >= 0 else TRUNCATED
+        if type(value) is int:
+            self.left_in_record -= _INTEGER_BYTES
+        else:
+            self.left_in_record -= len(repr(value)) if type(value) is float else _CONSTANT_BYTES
+        return value
 
     def _walk(self, value: object, depth: int) -> JSONValue:
         try:
@@ -114,7 +133,7 @@ class Conversion:
             value = cast("LocalProxy[object]", value)._get_current_object()
             kind = type(value)
         if value is None or kind is bool:
-            self._left -= 4
+            self._left -= _CONSTANT_BYTES
             return cast("bool | None", value)
         for base, form in _SCALAR_FORMS:
             if issubclass(kind, base):

@@ -1,0 +1,96 @@
+"""The queue between a request and the store: on disk, so that a killed process loses nothing that was answered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
+from flask_chest.protocols import Journal
+
+logger = logging.getLogger("flask_chest.journal")
+
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "9p"})
+_MOUNTS = Path("/proc/self/mounts")
+
+
+def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
+    """Name the folder for one chest and one store below *parent*."""
+    return parent / f"{chest}-{digest(address)[:12]}"
+
+
+def digest(address: str) -> str:
+    """Give what stands for a store's *address* in names and headers."""
+    return sha256(address.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def open_journal(
+    folder: Path | None,
+    *,
+    chest: str,
+    address: str,
+    host: str,
+    max_bytes: int,
+    synchronous: bool,
+    report: Callable[[str], None],
+) -> Journal:
+    """Open the journal of this process in *folder*, or in memory: where it is ``None`` or cannot be used.
+
+    The latter is said once, for a killed process then loses what waits.
+    """
+    in_memory = MemoryJournal(instance=f"{host}:{os.getpid()}", max_bytes=min(max_bytes, MAX_BYTES))
+    if folder is None:
+        return in_memory
+    why = _unsuitable(folder)
+    if why is None:
+        try:
+            from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
+
+            return FileJournal(
+                folder,
+                chest=chest,
+                store=digest(address),
+                host=host,
+                max_bytes=max_bytes,
+                synchronous=synchronous,
+                report=report,
+            )
+        except OSError as exc:
+            why = exc.strerror or str(exc)
+    logger.warning(
+        "the journal cannot be kept in %s (%s): records wait for the store in memory, and are lost if the process "
+        "is killed; set CHEST_JOURNAL_DIR to a folder on a local disk",
+        folder,
+        why,
+    )
+    return in_memory
+
+
+def _unsuitable(folder: Path) -> str | None:
+    if sys.platform == "win32":
+        return "Windows has no flock"
+    kind = _file_system(folder)
+    # Over a network, appending is not atomic and a lock may outlive its holder.
+    return f"it is on {kind}, a network file system" if kind in _NETWORK else None
+
+
+def _file_system(folder: Path) -> str | None:
+    """Name the kind of file system that *folder* is to be on, where the kernel says so."""
+    try:
+        mounts = [line.split(" ")[1:3] for line in _MOUNTS.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return None
+    place = str(folder.resolve()) + "/"
+    # What is mounted later hides what was there before.
+    fitting = [(len(point), kind) for point, kind in reversed(mounts) if place.startswith(_unescaped(point))]
+    return max(fitting, key=lambda found: found[0])[1] if fitting else None
+
+
+def _unescaped(point: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        point = point.replace(code, character)
+    return point.rstrip("/") + "/"

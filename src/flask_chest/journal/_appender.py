@@ -1,0 +1,148 @@
+"""The writing end of a journal: segments one after the other, within the bound of their folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flask_chest.errors import JournalClosed, JournalError, JournalFull
+from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, Identity, make_frame
+from flask_chest.journal._segments import SegmentWriter
+
+MAX_SEGMENT_BYTES = 4 * 1024 * 1024
+"""A segment is dropped as a whole, so this is what stored records may still occupy."""
+SEGMENTS_AT_LEAST = 8
+"""Of a journal with a small bound: one that is full gets room again long before it is empty."""
+LOOK_BYTES = 256 * 1024
+"""How much is appended between two looks at the folder, hence by how much each process may exceed the bound."""
+LOOK_SECONDS = 0.1
+"""How long a folder that was found full is taken to be full."""
+
+
+class Room:
+    """How much more the folder may hold; several processes fill it, so it is looked at now and then."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._left = 0
+        self._full_until = 0.0
+
+    def used(self) -> int:
+        """Count the bytes in the folder."""
+        with os.scandir(self.folder) as entries:
+            return sum(map(_size, entries))
+
+    def take(self, size: int) -> None:
+        """Take *size* bytes, or raise `JournalFull`."""
+        if size > self._left:
+            self._look(size)
+        self._left -= size
+
+    def look_again(self) -> None:
+        """Take nothing for granted: something was dropped."""
+        self._full_until = 0.0
+
+    def _look(self, size: int) -> None:
+        now = time.monotonic()
+        left = self.max_bytes - self.used() if now >= self._full_until else 0
+        if left < size:
+            self._full_until = self._full_until if now < self._full_until else now + LOOK_SECONDS
+            raise JournalFull(
+                f"the journal {self.folder} holds its {self.max_bytes} bytes, since the store takes too little; "
+                "see why, or raise journal_bytes"
+            )
+        self._left = min(left, max(size, LOOK_BYTES))
+
+
+class Appender:
+    """Appends frames to the newest segment of one owner. Its callers hold a lock."""
+
+    def __init__(
+        self,
+        room: Room,
+        *,
+        slot: int,
+        serial: int,
+        identity: Identity,
+        synchronous: bool,
+        announce: Callable[[SegmentWriter], None],
+    ) -> None:
+        """Begin with segment number *serial*; *announce* each segment before anything is appended to it."""
+        self._room = room
+        self._slot = slot
+        self._serial = serial
+        self._identity = identity
+        self._synchronous = synchronous
+        self._announce = announce
+        self._segment_bytes = min(MAX_SEGMENT_BYTES, room.max_bytes // SEGMENTS_AT_LEAST)
+        self._writer: SegmentWriter | None = None
+        self._closed = False
+
+    def append(self, kind: int, payload: bytes) -> None:
+        """Append *payload*; raise `JournalError`, with nothing half done, when that is not possible."""
+        size = FRAME_HEAD_BYTES + len(payload)
+        self._room.take(size)
+        try:
+            self._append(self._with_space_for(size), kind, payload)
+        except OSError:
+            # A full disk took half of it, which is cut off: that made a little room, or a new segment has it.
+            self.seal()
+            try:
+                self._append(self._with_space_for(size), kind, payload)
+            except OSError as exc:
+                self.seal()
+                raise JournalError(
+                    f"the journal {self._room.folder} takes nothing: {exc.strerror or exc}"
+                ) from exc
+
+    def seal(self) -> None:
+        """End the newest segment; the next record begins another."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.seal()
+
+    def close(self) -> None:
+        """End the newest segment, and take nothing any more."""
+        self._closed = True
+        self.seal()
+
+    def abandon(self) -> None:
+        """Leave the newest segment to the parent of this forked child."""
+        self._closed = True
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abandon()
+
+    def _append(self, writer: SegmentWriter, kind: int, payload: bytes) -> None:
+        writer.append(make_frame(writer.marker, kind, payload))
+        if kind == COMPLETE:
+            writer.records += 1
+        if self._synchronous:
+            writer.synchronise()
+
+    def _with_space_for(self, size: int) -> SegmentWriter:
+        writer = self._writer
+        if writer is not None and (
+            writer.committed + size <= self._segment_bytes or writer.committed == HEADER_BYTES
+        ):
+            return writer
+        if self._closed:
+            raise JournalClosed(f"the journal {self._room.folder} is closed")
+        self.seal()
+        writer = SegmentWriter.create(
+            self._room.folder, slot=self._slot, serial=self._serial, identity=self._identity
+        )
+        self._serial += 1
+        self._announce(writer)
+        self._writer = writer
+        return writer
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,191 @@
+"""The bytes of a journal: a segment's header, and the frames that follow it.
+
+::
+
+    header  512 bytes, in every version: the magic bytes, version, length and CRC-32 of the identity,
+            the stored offset and its CRC-32, the identity as JSON, zeros
+    frame   marker (8 bytes), CRC-32 of all that follows, length of the payload, kind, payload
+
+Integers are little-endian, of 32 bits but for the stored offset, which has 64, and the kind, which has 8. The
+marker is random and made anew for each segment, as the sync marker of Avro's container files is: a client that
+puts the bytes of a frame into a variable cannot make them pass for one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Literal
+from zlib import crc32
+
+import msgspec
+
+from flask_chest.record import Record
+
+MAGIC = b"flchest\n"
+VERSION = 1
+HEADER_BYTES = 512
+MARKER_BYTES = 8
+FRAME_HEAD_BYTES = MARKER_BYTES + 9
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+
+COMPLETE: Literal[0] = 0
+"""A record as it is to be stored."""
+OPENED: Literal[1] = 1
+"""A record whose response streams: it counts only if no complete one with its id follows."""
+
+_HEADER = struct.Struct("<8sIII")
+_STORED = struct.Struct("<QI")
+_STORED_AT = 24
+_IDENTITY_AT = 40
+_OFFSET = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_LENGTH_AND_KIND = struct.Struct("<IB")
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose records a segment holds."""
+
+    chest: str
+    store: str
+    """A digest of the store's address: nobody replays a segment into another store."""
+    instance: str
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What a segment says of itself."""
+
+    version: int
+    identity: Identity | None
+    """``None`` in a version that this release does not know."""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """One frame and where it lies, counted from the beginning of what was scanned."""
+
+    kind: int
+    payload: bytes
+    begin: int
+    end: int
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that are no frame, or a damaged one."""
+
+    count: int
+    end: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+_identity_decoder = msgspec.json.Decoder(Identity)
+
+encode_record = _encoder.encode
+"""Make the payload of a record: its fields in their order, in MessagePack."""
+
+
+decode_record = _decoder.decode
+"""Make the record from its payload; ``ValueError`` when it is not one of this release."""
+
+
+def make_frame(marker: bytes, kind: int, payload: bytes) -> bytes:
+    """Frame *payload* for the segment with *marker*."""
+    body = _LENGTH_AND_KIND.pack(len(payload), kind) + payload
+    return marker + _CRC.pack(crc32(body)) + body
+
+
+def make_header(identity: Identity) -> bytes:
+    """Make a segment's header, with nothing stored yet."""
+    described = msgspec.json.encode(identity)
+    if len(described) > HEADER_BYTES - _IDENTITY_AT:
+        raise ValueError(f"the identity takes {len(described)} bytes, at most {HEADER_BYTES - _IDENTITY_AT} fit")
+    head = _HEADER.pack(MAGIC, VERSION, len(described), _identity_crc(VERSION, described))
+    fixed = head.ljust(_STORED_AT, b"\0") + pack_stored(HEADER_BYTES)
+    return (fixed.ljust(_IDENTITY_AT, b"\0") + described).ljust(HEADER_BYTES, b"\0")
+
+
+def read_header(header: bytes) -> Header | None:
+    """Read what a segment says of itself; ``None`` when it is damaged."""
+    if len(header) < HEADER_BYTES:
+        return None
+    magic, version, length, crc = _HEADER.unpack_from(header)
+    described = header[_IDENTITY_AT : _IDENTITY_AT + length]
+    if magic != MAGIC or len(described) != length or crc != _identity_crc(version, described):
+        return None
+    if version != VERSION:
+        return Header(version=version, identity=None)
+    try:
+        return Header(version=version, identity=_identity_decoder.decode(described))
+    except msgspec.DecodeError:
+        return None
+
+
+STORED_AT = _STORED_AT
+"""Where in the header the stored offset lies."""
+
+
+def pack_stored(offset: int) -> bytes:
+    """Make what is written at `STORED_AT`: up to where the segment's records are stored."""
+    return _STORED.pack(offset, crc32(_OFFSET.pack(offset)))
+
+
+def read_stored(header: bytes, *, size: int) -> int:
+    """Read up to where a segment of *size* bytes is stored; its beginning when that is damaged."""
+    if len(header) >= HEADER_BYTES:
+        offset, crc = _STORED.unpack_from(header, _STORED_AT)
+        if crc == crc32(_OFFSET.pack(offset)) and HEADER_BYTES <= offset <= size:
+            return int(offset)
+    return HEADER_BYTES
+
+
+def scan(data: bytes, marker: bytes, *, complete: bool) -> Iterator[Frame | Skipped]:
+    """Find the frames in *data*, and what lies between them.
+
+    Unless *data* is *complete*, the search ends at what may be the beginning of a frame that goes on behind it.
+    """
+    at = 0
+    while at < len(data):
+        found = _frame_at(data, at, marker)
+        if isinstance(found, Frame):
+            yield found
+            at = found.end
+            continue
+        if found is _CUT and not complete:
+            return
+        begin = at
+        at = _resume(data, at + 1, marker, complete=complete)
+        yield Skipped(count=at - begin, end=at)
+
+
+_CUT = object()
+"""Stands for a frame that may go on behind the data."""
+
+
+def _frame_at(data: bytes, at: int, marker: bytes) -> Frame | object | None:
+    if len(data) - at < FRAME_HEAD_BYTES:
+        return _CUT if marker.startswith(data[at : at + MARKER_BYTES]) else None
+    if not data.startswith(marker, at):
+        return None
+    body_at = at + MARKER_BYTES + _CRC.size
+    length, kind = _LENGTH_AND_KIND.unpack_from(data, body_at)
+    if not 0 < length <= MAX_PAYLOAD_BYTES:
+        return None
+    end = at + FRAME_HEAD_BYTES + length
+    if end > len(data):
+        return _CUT
+    (crc,) = _CRC.unpack_from(data, at + MARKER_BYTES)
+    if crc != crc32(memoryview(data)[body_at:end]):
+        return None
+    return Frame(kind=kind, payload=data[at + FRAME_HEAD_BYTES : end], begin=at, end=end)
+
+
+def _resume(data: bytes, at: int, marker: bytes, *, complete: bool) -> int:
+    """Give the place of the next marker, or of what may become one when more data comes."""
+    found = data.find(marker, at)
+    if found >= 0:
+        return found
+    return len(data) if complete else max(at, len(data) - MARKER_BYTES + 1)
+
+
+def _identity_crc(version: int, described: bytes) -> int:
+    return crc32(described, crc32(_CRC.pack(version)))

@@ -1,0 +1,35 @@
+"""Keeps OpenTelemetry's instrumentations from tracing what the writer does for itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+_PLAIN_KEY = "suppress_instrumentation"
+"""What instrumentations asked for before the API had a key of its own; they still do."""
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Let nothing inside the ``with`` block become a span, if the app uses OpenTelemetry.
+
+    It is not imported for that: an app that has not imported it has no instrumentation either.
+    """
+    context = sys.modules.get("opentelemetry.context")
+    if context is None:
+        yield
+        return
+    get_current = cast("Callable[[], object]", context.get_current)
+    set_value = cast("Callable[[str, object, object], object]", context.set_value)
+    attach = cast("Callable[[object], object]", context.attach)
+    detach = cast("Callable[[object], None]", context.detach)
+    current = get_current()
+    for key in (_PLAIN_KEY, getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)):
+        current = set_value(key, True, current)  # noqa: FBT003 - OpenTelemetry's own signature
+    token = attach(current)
+    try:
+        yield
+    finally:
+        detach(token)

@@ -1,0 +1,40 @@
+"""Threads and locks of the operating system, also where gevent has put its own in their place.
+
+Under gevent's monkey patching a thread is a greenlet: the writer as one would stall all others at each call of a
+database, and gevent's locks are not for sharing with a real thread.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+
+def native_lock() -> Lock:
+    """Make a lock that holds up its thread, and whoever shares that thread: hold it for microseconds."""
+    return cast("Callable[[], Lock]", _original("allocate_lock"))()
+
+
+def start_native_thread(run: Callable[[], None]) -> None:
+    """Run *run* in a daemon thread; ``RuntimeError`` where no more threads can be started."""
+    cast("Callable[[Callable[[], None], tuple[()]], int]", _original("start_new_thread"))(run, ())
+
+
+def _original(name: str) -> object:
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None:
+        return getattr(_thread, name)
+    get_original = cast("Callable[[str, str], object]", monkey.get_original)
+    return get_original("_thread", name)
+
+
+def threads_run() -> bool:
+    """Tell whether threads run here: under uWSGI without ``--enable-threads`` they start, and stand still."""
+    uwsgi = sys.modules.get("uwsgi")
+    options = cast("Mapping[str, object]", getattr(uwsgi, "opt", {}))
+    return uwsgi is None or any(options.get(name) for name in ("enable-threads", "threads"))

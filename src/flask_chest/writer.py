@@ -1,0 +1,334 @@
+"""Intakes: the ways of a record from a request to the store.
+
+`Writer` is the usual one: the request appends to a journal, and one thread of the process moves what it holds to
+the store. `JournalOnly` leaves the moving to another process, and `WriteThrough` does without a journal.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from flask_chest.errors import JournalError, RecordRefused, StoreUnavailable
+from flask_chest.protocols import Intake, Journal, Sink, hand_over
+from flask_chest.record import Record
+from flask_chest.stats import Tally, describe
+from flask_chest.suppression import suppressed
+from flask_chest.threads import native_lock, start_native_thread
+
+BATCH_RECORDS = 1_000
+COLLECT_SECONDS = 0.1
+"""How long the writer waits for company after the first record, so that one transaction takes many."""
+INHERIT_SECONDS = 15.0
+"""How often it looks for what killed processes have left."""
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 30.0
+HURRIED_PAUSE_SECONDS = 0.1
+"""The pause between attempts while somebody waits in `Writer.flush`."""
+PATIENCE = 5
+"""How often a batch fails without a word on a record before its records are tried one by one."""
+MOST_PROBES = 8
+"""So many records that fail alone, and none that does not: the store fails, whatever the record is."""
+_POLL_SECONDS = 0.001
+_LONGEST_POLL_SECONDS = 0.02
+
+
+class _Isolation:
+    """The search by halves for records that a store never takes, where it does not name them."""
+
+    def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
+        self.reasons: dict[str, str] = {}
+        self._write = write
+        self._written = False
+        self._unexplained = 0
+        """Records that failed alone without a word that it is them."""
+
+    def divide(self, records: Sequence[Record]) -> None:
+        """Write each half of *records*, and of a half that fails each half."""
+        middle = len(records) // 2
+        for half in (records[:middle], records[middle:]):
+            try:
+                self._write(half)
+            except StoreUnavailable:
+                raise
+            except Exception as exc:  # noqa: BLE001 - an own store may raise anything at its record
+                if len(half) > 1:
+                    self.divide(half)
+                else:
+                    self._convict(half[0], exc)
+            else:
+                self._written = True
+
+    def _convict(self, record: Record, error: Exception) -> None:
+        self._unexplained += not isinstance(error, RecordRefused)
+        if self._unexplained >= MOST_PROBES and not self._written:
+            raise error
+        self.reasons[record.id] = describe(error).removeprefix(": ")
+
+
+class WriteThrough(Intake):
+    """Writes each record to the store at once, in the request: what fails is raised there."""
+
+    def __init__(self, open_store: Callable[[], Sink], tally: Tally) -> None:
+        self._open_store = open_store
+        self._tally = tally
+
+    def take(self, record: Record, /) -> None:
+        """Write *record*."""
+        hand_over(self._open_store().write, (record,))
+        self._tally.stored()
+
+    def take_opened(self, record: Record, /) -> None:
+        """Do nothing: the complete record will be written."""
+
+    def flush(self, timeout: float, /) -> bool:  # noqa: ARG002
+        """Do nothing: all is stored."""
+        return True
+
+    def waiting(self) -> int:
+        """Give 0."""
+        return 0
+
+    def close(self, timeout: float, /) -> bool:  # noqa: ARG002
+        """Do nothing: the store is closed by its owner."""
+        return True
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
+
+class JournalOnly(Intake):
+    """Appends to *journal*, and leaves it to another process to store what is there."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def take(self, record: Record, /) -> None:
+        """Append *record*."""
+        self._journal.append(record)
+
+    def take_opened(self, record: Record, /) -> None:
+        """Append *record* as one that is to be completed."""
+        self._journal.append_opened(record)
+
+    def flush(self, timeout: float, /) -> bool:  # noqa: ARG002 - nobody here makes the records fewer
+        """Tell whether nothing waits."""
+        return self.waiting() == 0
+
+    def waiting(self) -> int:
+        """Count what was appended."""
+        return self._journal.waiting()
+
+    def close(self, timeout: float, /) -> bool:  # noqa: ARG002
+        """Give the journal's segments free for other processes."""
+        self._journal.close()
+        return True
+
+    def abandon(self) -> None:
+        """Leave the journal to the parent."""
+        self._journal.abandon()
+
+
+class Writer(Intake):
+    """Appends to *journal* in the request, and moves what it holds to the store in a thread of its own.
+
+    The thread begins with the first record. Nothing that a store raises ends it: while the store is away it tries
+    again, ever more seldom, and the records wait in the journal. A record that the store refuses for good is set
+    aside, so that it does not hold up the others.
+    """
+
+    def __init__(self, journal: Journal, open_store: Callable[[], Sink], tally: Tally) -> None:
+        self._journal = journal
+        self._open_store = open_store
+        self._tally = tally
+        self._bell = native_lock()
+        self._bell.acquire()
+        self._starting = native_lock()
+        self._started = False
+        self._stopping = False
+        self._ended = False
+        self._hurried = 0
+        """How many threads wait in `flush`."""
+        self._ring_at = 1
+        """How many waiting records are worth a ring: a syscall is dearer than a comparison."""
+        self._failures = 0
+        self._next_inheritance = 0.0
+
+    def take(self, record: Record, /) -> None:
+        """Append *record*, and ring for the thread if it waits for that."""
+        waiting = self._journal.append(record)
+        if waiting >= self._ring_at:
+            self._ring()
+        if not self._started:
+            self._start()
+
+    def take_opened(self, record: Record, /) -> None:
+        """Append *record* as one that is to be completed."""
+        self._journal.append_opened(record)
+        if not self._started:
+            self._start()
+
+    def flush(self, timeout: float, /) -> bool:
+        """Wait until what waits now is stored; False when *timeout* seconds do not suffice."""
+        deadline = time.monotonic() + timeout
+        self._hurried += 1
+        try:
+            pause = _POLL_SECONDS
+            while self._journal.waiting() > 0:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._started or self._ended:
+                    return False
+                self._ring()
+                # Not an event: under gevent this thread and the writer's have no kind of it in common.
+                time.sleep(min(pause, left))
+                pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        finally:
+            self._hurried -= 1
+        return True
+
+    def waiting(self) -> int:
+        """Count the records that are taken and not stored."""
+        return self._journal.waiting()
+
+    def close(self, timeout: float, /) -> bool:
+        """Store what can be stored in *timeout* seconds, then end the thread; False when something is left."""
+        deadline = time.monotonic() + timeout
+        flushed = self.flush(timeout)
+        self._stopping = True
+        with self._starting:
+            started, self._started = self._started, True
+        if not started:
+            self._journal.close()
+            return flushed
+        while not self._ended and time.monotonic() < deadline:
+            self._ring()
+            time.sleep(_POLL_SECONDS)
+        # A store that hangs keeps the thread, which closes the journal should the store ever answer.
+        return flushed and self._ended
+
+    def abandon(self) -> None:
+        """Leave the journal to the parent, whose thread does not exist in this process."""
+        self._stopping = self._started = self._ended = True
+        self._journal.abandon()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._started:
+                return
+            self._started = True
+        try:
+            start_native_thread(self._run)
+        except RuntimeError as exc:
+            self._started = False
+            self._tally.fault("the writer's thread did not start; records wait in the journal", exc)
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
+
+    def _wait(self, seconds: float) -> None:
+        self._bell.acquire(timeout=seconds)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._await_records()
+                self._inherit_at_times()
+                while self._move():
+                    if self._stopping:
+                        break
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the next record must not wait for ever
+                self._pause_after(exc)
+        try:
+            self._journal.close()
+        except OSError as exc:
+            self._tally.fault("the journal did not close", exc)
+        self._ended = True
+
+    def _await_records(self) -> None:
+        self._ring_at = 1
+        if self._journal.waiting() == 0:
+            self._wait(INHERIT_SECONDS)
+        self._ring_at = BATCH_RECORDS
+        if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
+            self._wait(COLLECT_SECONDS)
+
+    def _inherit_at_times(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_inheritance:
+            self._next_inheritance = now + INHERIT_SECONDS
+            self._journal.inherit()
+
+    def _move(self) -> bool:
+        """Move one batch; False when nothing waits."""
+        records = self._journal.read(BATCH_RECORDS)
+        aside = 0
+        if records:
+            with suppressed():
+                aside = self._write(records)
+        self._journal.stored()
+        self._tally.stored(len(records) - aside)
+        self._failures = 0
+        return bool(records)
+
+    def _write(self, records: Sequence[Record]) -> int:
+        """Write *records* but those that the store will never take; give how many those are."""
+        try:
+            self._hand_over(records)
+        except RecordRefused as refusal:
+            return self._write_others(records, refusal)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # Perhaps one record is at fault, and the store does not say so; more likely the store is.
+            if self._failures < PATIENCE or len(records) == 1:
+                raise
+            return self._isolate(records)
+        return 0
+
+    def _write_others(self, records: Sequence[Record], refusal: RecordRefused) -> int:
+        reasons: Mapping[str, str] = refusal.reasons
+        if not reasons and len(records) == 1:
+            reasons = {records[0].id: str(refusal)}
+        others = [record for record in records if record.id not in reasons]
+        if len(others) == len(records):
+            return self._isolate(records)
+        aside = self._write(others) if others else 0
+        return aside + self._set_aside(records, reasons)
+
+    def _isolate(self, records: Sequence[Record]) -> int:
+        """Find by halves the records that cannot be written, and write the others.
+
+        When none can be written it is not the records' fault, and the last error is raised.
+        """
+        isolation = _Isolation(self._hand_over)
+        isolation.divide(records)
+        return self._set_aside(records, isolation.reasons)
+
+    def _hand_over(self, records: Sequence[Record]) -> None:
+        hand_over(self._open_store().write, records)
+
+    def _set_aside(self, records: Sequence[Record], reasons: Mapping[str, str]) -> int:
+        refused = [record for record in records if record.id in reasons]
+        for record in refused:
+            try:
+                self._journal.set_aside(record, reasons[record.id])
+            except JournalError as exc:
+                self._tally.lost("the store refused a record, which could not be set aside", exc)
+            else:
+                self._tally.set_aside()
+        return len(refused)
+
+    def _pause_after(self, error: Exception) -> None:
+        self._failures += 1
+        self._tally.fault("the store takes nothing; records wait in the journal", error)
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 16))
+        # Jitter, so that the processes of a server do not all come back at once.
+        until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311 - no secret hangs on it
+        self._ring_at = 1 << 62
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._wait(min(left, HURRIED_PAUSE_SECONDS) if self._hurried else left)
+            if self._hurried:
+                return
