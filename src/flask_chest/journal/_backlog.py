@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
@@ -17,44 +18,72 @@ INTERRUPTED = "interrupted"
 
 
 class _Part:
-    """One segment, and the opened records in it that wait for their completion."""
+    """One segment: how far it was read, and the frames of streamed responses in it, by record id."""
 
     def __init__(self, folder: Path, name: SegmentName, writer: SegmentWriter | None) -> None:
-        self.opened: dict[str, int] = {}
-        """Record id → where its frame begins."""
+        self.exhausted = False
+        """Whether all of it was read, and no more will come."""
         self.given = 0
         """Complete records that were read."""
+        self.opened: dict[str, int] = {}
+        """Where the frame begins that opened a record, while the segment is needed for it."""
+        self.settled: dict[str, int] = {}
+        """The same, since a completion was stored or a later segment opens the record again."""
+        self.completed: dict[str, int] = {}
+        """Where the frame begins that completed a record."""
         self._folder = folder
         self._name = name
         self._writer = writer
         self._reader: SegmentReader | None = None
-        self._end = 0
-        """Where it ends, known once all was read and no more will come; 0 before."""
+        self._passed = 0
 
     def read(self) -> Iterator[Frame | Skipped]:
         """Yield what was not read yet; ``FileNotFoundError`` when somebody removed the file."""
         if self._reader is None:
             self._reader = SegmentReader(self._folder, self._name)
-        # In this order: once it is sealed, what is committed is final.
-        final = self._writer is None or self._writer.sealed
-        end = self._reader.size() if self._writer is None else self._writer.committed
-        yield from self._reader.read(end)
-        self._end = end if final else 0
+        writer = self._writer
+        if writer is None:
+            yield from self._reader.read(self._reader.size())
+            self.exhausted = True
+        else:
+            # In this order: once it is sealed, the others are final; a record is counted after its frame is there.
+            final, records, end = writer.sealed, writer.records, writer.committed
+            yield from self._reader.read(end)
+            self.exhausted, self._passed = final, records
 
     @property
-    def exhausted(self) -> bool:
-        """Whether all of it was read, and no more will come."""
-        return self._reader is not None and 0 < self._end <= self._reader.position
+    def live(self) -> bool:
+        """Whether its owner may still append to it."""
+        return self._writer is not None and not self._writer.sealed
 
     @property
-    def missing(self) -> int:
-        """How many of the records that its owner appended were never read, for they are damaged."""
-        return 0 if self._writer is None else self._writer.records - self.given
+    def done(self) -> int:
+        """How many of its owner's records nobody waits for once those that were read are stored."""
+        return max(self.given, self._passed)  # what is damaged was passed, and not given
 
-    def note_stored(self) -> None:
-        """Write down how far it is stored: up to the first opened record that is still to be completed."""
+    @property
+    def records(self) -> int:
+        """How many records its owner appended."""
+        return self.given if self._writer is None else self._writer.records
+
+    def settle(self, record_id: str) -> None:
+        """Need the segment no more for an opened record."""
+        begin = self.opened.pop(record_id, None)
+        if begin is not None:
+            self.settled[record_id] = begin
+
+    def needed_from(self, again: AbstractSet[str]) -> int:
+        """Tell where reading must begin again, as the frames that open the records in *again* will be read."""
+        completions = [self.completed[record_id] for record_id in again if record_id in self.completed]
+        position = 0 if self._reader is None else self._reader.position
+        return min([*self.opened.values(), *completions], default=position)
+
+    def note_stored(self, offset: int) -> AbstractSet[str]:
+        """Write down that it is stored up to *offset*; give the settled records whose opening lies behind that."""
         if self._reader is not None:
-            self._reader.note_stored(min(self.opened.values(), default=self._reader.position))
+            self._reader.note_stored(offset)
+        self.settled = {record_id: begin for record_id, begin in self.settled.items() if begin >= offset}
+        return self.settled.keys()
 
     def drop(self) -> None:
         """Remove the segment."""
@@ -70,71 +99,66 @@ class _Part:
 class Backlog:
     """Reads one owner's segments in the order in which they were written.
 
-    `read` gives what comes next, and `stored` says that it is stored; in between nothing else is read.
+    `read` gives the same again until `stored` says that it is stored.
     """
 
-    def __init__(self, folder: Path, *, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, *, report: Callable[[str], None], seal: Callable[[], None] = lambda: None) -> None:
+        """*seal* is called when a segment that its owner still appends to cannot be read."""
         self.done = 0
-        """Records that nobody waits for any more: stored, set aside, or damaged."""
+        """Records of the owner that nobody waits for any more: stored, set aside, damaged or removed."""
         self.latest_unix_nano = 0
         """The latest time among the records that were read."""
         self._folder = folder
         self._report = report
+        self._seal = seal
         self._parts: list[_Part] = []
+        self._forgotten = 0
+        """What `done` counts in segments that are no part any more."""
         self._held: dict[str, Record] = {}
-        """Opened records that were read, and not their completion."""
-        self._out = 0
-        self._completed: list[str] = []
-        """What was held until its completion came, in the batch that is out."""
+        """Opened records that were read, and whose completion is not stored."""
+        self._out: list[Record] = []
+        self._unreadable = False
 
     def add(self, name: SegmentName, writer: SegmentWriter | None = None) -> None:
         """Add the owner's next segment, with its *writer* if the owner is alive."""
         self._parts.append(_Part(self._folder, name, writer))
 
     def read(self, limit: int) -> list[Record]:
-        """Read at most *limit* complete records."""
-        records: list[Record] = []
-        for part in tuple(self._parts):
-            records += itertools.islice(self._complete(part), limit - len(records))
-            if len(records) == limit:
-                break
-        self._out = len(records)
-        self._completed = [record.id for record in records if record.id in self._held]
-        self.latest_unix_nano = max([self.latest_unix_nano, *(record.time_unix_nano for record in records)])
-        return records
+        """Give what waits to be stored: that of last time, or at most *limit* further complete records."""
+        if not self._out:
+            self._out = list(itertools.islice(self._further(), limit))
+        return self._out
 
     def interrupted(self, limit: int) -> list[Record]:
         """Give what was opened and will not be completed: the owner is gone, and all else was read."""
-        self._out = 0
-        self._completed = list(itertools.islice(self._held, limit))
-        return [
-            msgspec.structs.replace(self._held[record_id], error=INTERRUPTED) for record_id in self._completed
-        ]
+        if not self._out and not self._unreadable:
+            held = itertools.islice(self._held.values(), limit)
+            self._out = [msgspec.structs.replace(record, error=INTERRUPTED) for record in held]
+        return self._out
 
     def stored(self) -> None:
-        """Write down that the last batch is stored, and drop the segments that nobody needs any more."""
-        self.done += self._out
-        self._out = 0
-        for record_id in self._completed:
-            self._held.pop(record_id, None)
-            self.release(record_id)
-        self._completed = []
-        # Oldest first: as long as the frame that opened a record is there, that which completed it must be.
+        """Write down that what was given is stored, and drop the segments that nobody needs any more."""
+        for record in self._out:
+            if self._held.pop(record.id, None) is not None:
+                self.release(record.id)
+        self._out = []
+        # As long as a frame that opens a record can be read again, that which completes it must be.
+        again: set[str] = set()
         for part in tuple(self._parts):
-            if part.exhausted and not part.opened:
-                part.drop()
-                self._forget(part)
-            else:
-                part.note_stored()
+            offset = part.needed_from(again)
+            again |= part.note_stored(offset)
+            if part.exhausted and not part.opened and not again & part.completed.keys():
+                self._drop(part)
+        self.done = self._forgotten + sum(part.done for part in self._parts)
 
     def unfinished(self) -> list[Record]:
         """List the opened records that alone keep a segment from being dropped."""
         return [self._held[record_id] for part in self._parts if part.exhausted for record_id in part.opened]
 
     def release(self, record_id: str) -> None:
-        """Let go of an opened record: a later segment has it again, or has its completion."""
+        """Let go of an opened record: a later segment has it again, or its completion is stored."""
         for part in self._parts:
-            part.opened.pop(record_id, None)
+            part.settle(record_id)
 
     @property
     def empty(self) -> bool:
@@ -146,16 +170,21 @@ class Backlog:
         for part in self._parts:
             part.close()
 
-    def _complete(self, part: _Part) -> Iterator[Record]:
-        try:
-            for found in part.read():
-                record = self._record(found, part)
-                if record is not None:
-                    part.given += 1
-                    yield record
-        except FileNotFoundError:
-            self._report("a segment of the journal was removed before its records were stored")
-            self._forget(part)
+    def _further(self) -> Iterator[Record]:
+        for part in tuple(self._parts):
+            try:
+                for found in part.read():
+                    record = self._record(found, part)
+                    if record is not None:
+                        part.given += 1
+                        yield record
+            except FileNotFoundError:
+                self._report("a segment of the journal was removed before its records were stored")
+                self._leave(part)
+            except OSError:  # of another user, or on a bad disk
+                self._report("a segment of the journal cannot be read, and is left alone")
+                self._unreadable = True
+                self._leave(part)
 
     def _record(self, found: Frame | Skipped, part: _Part) -> Record | None:
         if isinstance(found, Skipped):
@@ -166,12 +195,30 @@ class Backlog:
         except (ValueError, TypeError):
             self._report("a frame of the journal holds no record of this release, and was skipped")
             return None
+        self.latest_unix_nano = max(self.latest_unix_nano, record.time_unix_nano)
+        if found.kind == COMPLETE:
+            if record.id in self._held:
+                part.completed[record.id] = found.begin
+            return record
         if found.kind == OPENED:
             self.release(record.id)
             self._held[record.id] = record
             part.opened[record.id] = found.begin
-        return record if found.kind == COMPLETE else None
+        return None
+
+    def _drop(self, part: _Part) -> None:
+        try:
+            part.drop()
+        except OSError:
+            self._report("a segment of the journal is stored, and cannot be removed")
+        self._forget(part)
+
+    def _leave(self, part: _Part) -> None:
+        if part.live:
+            self._seal()
+        part.close()
+        self._forget(part)
 
     def _forget(self, part: _Part) -> None:
         self._parts.remove(part)
-        self.done += part.missing
+        self._forgotten += part.records
