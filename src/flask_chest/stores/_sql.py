@@ -8,7 +8,7 @@ from typing import LiteralString, TypeAlias
 
 from flask_chest.errors import ConfigurationError, SchemaError
 from flask_chest.record import Record, decode_variables
-from flask_chest.stores._storable import SCALARS, encode_all, scalars
+from flask_chest.stores._storable import SCALARS, storable_rows
 
 SQLValue: TypeAlias = str | int | None
 
@@ -31,9 +31,8 @@ _MAX_NAME = MAX_IDENTIFIER - max(map(len, _SUFFIXES.values()))
 _NAME = re.compile(rf"(?!(?i:sqlite_))[A-Za-z_][A-Za-z0-9_-]{{0,{_MAX_NAME - 1}}}")
 
 
-def record_rows(records: Sequence[Record]) -> list[tuple[SQLValue, ...]]:
-    """Make the rows of *records*; `RecordRefused` names those that would not come back equal."""
-    return [(*scalars(record), text) for record, text in zip(records, encode_all(records), strict=True)]
+record_rows = storable_rows
+"""Make the rows of records in the order of `COLUMNS`; `RecordRefused` names those that cannot come back equal."""
 
 
 def row_record(row: Sequence[object]) -> Record:

@@ -7,6 +7,7 @@ from itertools import product
 from math import isfinite
 from operator import attrgetter
 from types import NoneType
+from typing import TypeAlias
 
 import msgspec
 
@@ -49,33 +50,36 @@ _SIGNATURES = frozenset(product(*_TYPES.values()))
 _NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
 """A text can be, but the encoder tells."""
 
+Row: TypeAlias = tuple[str | int | None, ...]
+"""The `SCALARS` of a record, then its variables as JSON."""
 
-def encode_all(records: Sequence[Record]) -> list[str]:
-    """Encode the variables of each of *records*.
+
+def storable_rows(records: Sequence[Record]) -> list[Row]:
+    """Make the row of each of *records*.
 
     Raises `RecordRefused` with the reasons when some could not be given back equal: databases differ in what
     they silently change, so none of them is asked.
     """
-    texts: list[str] = []
+    rows: list[Row] = []
     reasons: dict[str, str] = {}
     for record in records:
         try:
-            texts.append(_encode(record))
+            rows.append(_row(record))
         except ValueError as exc:
             reasons[record.id] = str(exc)
     if reasons:
         raise RecordRefused(f"{len(reasons)} of {len(records)} records cannot be kept as they are", reasons)
-    return texts
+    return rows
 
 
-def _encode(record: Record) -> str:
+def _row(record: Record) -> Row:
     # In every write: what is plainly in order must be seen to be in few steps.
     values = scalars(record)
     if tuple(map(type, values)) not in _SIGNATURES:
         raise ValueError(_wrong_type(record))
-    for value in values:
-        if type(value) is int and not MIN_INTEGER <= value <= MAX_INTEGER:
-            raise ValueError("one of its numbers is beyond 64 bits")
+    numbers = (record.time_unix_nano, record.duration_ns, record.status_code, record.trace_flags or 0)
+    if min(numbers) < MIN_INTEGER or max(numbers) > MAX_INTEGER:
+        raise ValueError("one of its numbers is beyond 64 bits")
     variables = dict(record.variables)
     for name, variable in variables.items():
         if type(name) is not str:
@@ -84,7 +88,7 @@ def _encode(record: Record) -> str:
             raise ValueError(f"variable {name!r} holds {fault}")
     try:
         msgspec.json.encode(values)
-        return encode_variables(variables)
+        return (*values, encode_variables(variables))
     except UnicodeEncodeError as exc:
         raise ValueError("one of its texts holds a lone surrogate") from exc
 

@@ -30,7 +30,7 @@ from flask_chest.protocols import (
     StoreStatus,
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
-from flask_chest.stores._storable import encode_all
+from flask_chest.stores._storable import storable_rows
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -84,12 +84,12 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
         """Keep *records*; those whose id is kept already are skipped."""
         if not records:
             return
-        texts = encode_all(records)
+        rows = storable_rows(records)
         with self._alone():
-            for record, text in zip(records, texts, strict=True):
+            for record, (*_, variables) in zip(records, rows, strict=True):
                 if (kept := self._kept.get(record.id)) is None:
                     # From the encoded text: the caller may go on to change its own variables.
-                    kept = msgspec.structs.replace(record, variables=decode_variables(text))
+                    kept = msgspec.structs.replace(record, variables=decode_variables(str(variables)))
                     self._kept[record.id] = kept
                     self._order.append(kept)
                 elif kept != record:
