@@ -202,6 +202,36 @@ class Rejections(Protocol):
         """Yield what was set aside for *exporter*, oldest first."""
 
 
+@runtime_checkable
+class Retention(Protocol):
+    """Deletes what is old enough.
+
+    Deletion is final: a later ``write`` of what `prune` deleted, as from a journal that is replayed, keeps
+    nothing and raises nothing.
+    """
+
+    @abstractmethod
+    def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
+        """Delete the oldest records that began before that time, at most *limit*; give how many those were.
+
+        With *keep_unexported*, none that a registered exporter has not had. Fewer than *limit* mean that it is
+        done: from then on nothing that began before that time is taken any more.
+        """
+
+
+@runtime_checkable
+class Erasure(Protocol):
+    """Deletes what belongs to somebody."""
+
+    @abstractmethod
+    def forget(self, query: Query, /) -> int:
+        """Delete every record that matches, whatever its exporters had, and give how many those were.
+
+        ``query.limit`` is not looked at. Deletion is final: of what began before this call, a later ``write``
+        keeps nothing that matches.
+        """
+
+
 class Journal(Protocol):
     """The queue of one process between its requests, which append, and its writer, which reads.
 

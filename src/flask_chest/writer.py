@@ -236,9 +236,7 @@ class Writer(Intake):
             try:
                 self._await_records()
                 self._inherit_at_times()
-                while self._move():
-                    if self._stopping:
-                        break
+                self._move_all()
             except Exception as exc:  # noqa: BLE001 - whatever it is, the next record must not wait for ever
                 self._pause_after(exc)
         try:
@@ -260,6 +258,11 @@ class Writer(Intake):
         if now >= self._next_inheritance:
             self._next_inheritance = now + INHERIT_SECONDS
             self._journal.inherit()
+
+    def _move_all(self) -> None:
+        while self._move():
+            if self._stopping:
+                return
 
     def _move(self) -> bool:
         """Move one batch; False when nothing waits."""

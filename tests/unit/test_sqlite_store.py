@@ -20,7 +20,7 @@ from flask_chest.stores._sql import Tables
 from flask_chest.stores._sqlite_query import chunk
 from flask_chest.stores._sqlite_schema import MIGRATIONS, Schema
 from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.testing.contracts import OutboxContract, StoreContract
+from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
 
 MINUTE = timedelta(minutes=1)
@@ -34,7 +34,7 @@ json_values: st.SearchStrategy[JSONValue] = st.recursive(
 )
 
 
-class TestSQLiteStore(StoreContract, OutboxContract):
+class TestSQLiteStore(StoreContract, OutboxContract, DeletionContract):
     @pytest.fixture
     def store(self, path: Path) -> Iterator[SQLiteStore]:
         with closing(opened(path)) as store:

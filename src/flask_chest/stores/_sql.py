@@ -25,6 +25,7 @@ _SUFFIXES = {
     "variables": "_variables",
     "exporters": "_exporters",
     "rejected": "_rejected",
+    "deletions": "_deletions",
     "schema": "_schema",
 }
 _MAX_NAME = MAX_IDENTIFIER - max(map(len, _SUFFIXES.values()))

@@ -83,6 +83,12 @@ _FIRST: tuple[LiteralString, ...] = (
         UNIQUE (exporter, record_id)
     )
     """,
+    """
+    CREATE TABLE {deletions} (
+        before_unix_nano INTEGER NOT NULL,
+        query TEXT
+    )
+    """,
 )
 
 Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]

@@ -20,16 +20,19 @@ from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import (
     Busy,
     Claim,
+    Erasure,
     ExporterRegistry,
     ExporterStatus,
     Outbox,
     Rejection,
     Rejections,
+    Retention,
     StartAt,
     Store,
     StoreStatus,
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
+from flask_chest.stores._deletions import Deletion, spared
 from flask_chest.stores._storable import storable_rows
 
 logger = logging.getLogger("flask_chest.stores")
@@ -57,7 +60,7 @@ class _Place:
         self.holder = self.lease_until = None
 
 
-class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
+class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure):
     """Keeps records in this process alone: they are lost with it, or with the store object.
 
     `close` forgets nothing, and the store may be used after it. A forked child goes on with its own copy.
@@ -66,15 +69,21 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
     def __init__(self) -> None:
         self._opened = False
         self._kept: dict[str, Record] = {}
-        self._order: list[Record] = []
+        self._order: list[Record | None] = []
+        """In the order of their arrival; what was deleted leaves its place empty."""
+        self._deletions: list[Deletion] = []
         self._places: dict[str, _Place] = {}
         self._tokens = itertools.count(1)
         self._conflicts = 0
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
+    @property
+    def address(self) -> None:
+        """``None``: there is nothing that a journal could be for."""
+
     def __repr__(self) -> str:
-        return f"<MemoryStore records={len(self._order)}>"
+        return f"<MemoryStore records={len(self._kept)}>"
 
     def open(self) -> None:
         """Allow the use of the store."""
@@ -87,6 +96,8 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
         rows = storable_rows(records)
         with self._alone():
             for record, (*_, variables) in zip(records, rows, strict=True):
+                if not spared([record], self._deletions):
+                    continue
                 if (kept := self._kept.get(record.id)) is None:
                     # From the encoded text: the caller may go on to change its own variables.
                     kept = msgspec.structs.replace(record, variables=decode_variables(str(variables)))
@@ -101,7 +112,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
     def query(self, query: Query, /) -> Iterable[Record]:
         """Yield the records that match, newest first, of those that are kept at the first step."""
         with self._alone():
-            found = [record for record in self._order if query.matches(record)]
+            found = [record for record in self._kept.values() if query.matches(record)]
         found.sort(key=lambda record: (record.time_unix_nano, record.id), reverse=True)
         for record in found if query.limit is None else found[: max(0, query.limit)]:
             yield _copy(record)
@@ -109,7 +120,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
     def status(self) -> StoreStatus:
         """Count what is kept."""
         with self._alone():
-            times = [record.time_unix_nano for record in self._order]
+            times = [record.time_unix_nano for record in self._kept.values()]
             return StoreStatus(
                 description="memory",
                 records=len(times),
@@ -128,16 +139,18 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
             place = self._place(exporter, position=0)
             if place.holder is not None and place.lease_until is not None and place.lease_until > now:
                 return Busy(holder=place.holder, until_unix_nano=place.lease_until)
-            boundary = place.boundary or min(place.position + limit, len(self._order))
-            if boundary == place.position:
+            if place.boundary is None or not self._between(place.position, place.boundary):
+                place.boundary = self._boundary(place.boundary or place.position, limit)
+            records = self._between(place.position, place.boundary)
+            if not records:
+                place.position, place.boundary = place.boundary, None
                 return None
-            place.boundary = boundary
             place.token = next(self._tokens)
             place.holder = f"{socket.gethostname()}:{os.getpid()}"
             place.lease_until = now + _nanoseconds(lease)
             return Claim(
                 exporter=exporter,
-                records=[_copy(record) for record in self._order[place.position : boundary]],
+                records=[_copy(record) for record in records],
                 token=place.token,
                 deadline_unix_nano=place.lease_until,
             )
@@ -184,7 +197,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
             return [
                 ExporterStatus(
                     name=name,
-                    backlog=len(self._order) - place.position,
+                    backlog=len(self._between(place.position, len(self._order))),
                     rejected=len(place.rejected),
                     last_seen_unix_nano=place.last_seen,
                     last_success_unix_nano=place.last_success,
@@ -204,6 +217,44 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections):
         with self._alone():
             place = self._places.get(exporter)
             return [] if place is None else list(place.rejected.values())
+
+    def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
+        """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
+        with self._alone():
+            had_by_all = min((place.position for place in self._places.values()), default=len(self._order))
+            candidates = self._between(0, had_by_all if keep_unexported else len(self._order))
+            old = [record for record in candidates if record.time_unix_nano < before_unix_nano]
+            old = sorted(old, key=lambda record: (record.time_unix_nano, record.id))[:limit]
+            cut_off = before_unix_nano if len(old) < limit else old[-1].time_unix_nano + 1
+            # What was forgotten before that is cut off now.
+            self._deletions = [d for d in self._deletions if d.before_unix_nano > cut_off]
+            self._deletions.append(Deletion(before_unix_nano=cut_off))
+            self._delete(old)
+            return len(old)
+
+    def forget(self, query: Query, /) -> int:
+        """Delete every record that matches, and what was set aside of them; give how many those were."""
+        with self._alone():
+            self._deletions.append(Deletion(before_unix_nano=time.time_ns(), query=query))
+            found = [record for record in self._kept.values() if query.matches(record)]
+            self._delete(found)
+            return len(found)
+
+    def _delete(self, records: Sequence[Record]) -> None:
+        gone = {record.id for record in records}
+        for record_id in gone:
+            del self._kept[record_id]
+        self._order = [None if record is None or record.id in gone else record for record in self._order]
+        for place in self._places.values():
+            place.rejected = {key: value for key, value in place.rejected.items() if key not in gone}
+
+    def _between(self, begin: int, end: int) -> list[Record]:
+        return [record for record in self._order[begin:end] if record is not None]
+
+    def _boundary(self, begin: int, limit: int) -> int:
+        """Give the end of the next *limit* records from *begin* on."""
+        numbers = (number for number in range(begin, len(self._order)) if self._order[number] is not None)
+        return max(itertools.islice(numbers, limit), default=len(self._order) - 1) + 1
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._sql import Tables, record_rows, row_record
 from flask_chest.stores._sqlite_connections import Connections
+from flask_chest.stores._sqlite_deletion import SQLiteDeletion
 from flask_chest.stores._sqlite_outbox import SQLiteOutbox
 from flask_chest.stores._sqlite_query import find
 from flask_chest.stores._sqlite_schema import Schema
@@ -23,7 +24,7 @@ logger = logging.getLogger("flask_chest.stores")
 MAX_BUSY_TIMEOUT = 3600
 
 
-class SQLiteStore(SQLiteOutbox, Store):
+class SQLiteStore(SQLiteOutbox, SQLiteDeletion, Store):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
@@ -52,6 +53,11 @@ class SQLiteStore(SQLiteOutbox, Store):
         self._conflicts = 0
         self._counting = threading.Lock()
 
+    @property
+    def address(self) -> str:
+        """The file and the table."""
+        return f"sqlite:{self._path.resolve()}#{self._tables.name}"
+
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self._path)!r} name={self._tables.name!r}>"
 
@@ -73,6 +79,9 @@ class SQLiteStore(SQLiteOutbox, Store):
             return
         rows = record_rows(records)
         with self._connections.transaction() as connection:
+            left = self._spared(connection, records)
+            if len(left) < len(records):
+                records, rows = left, record_rows(left)
             inserted = connection.executemany(self._insert, rows).rowcount
             conflicts = self._conflicting(connection, records) if inserted < len(rows) else []
         for record_id in conflicts:

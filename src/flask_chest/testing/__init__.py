@@ -14,9 +14,16 @@ from flask_chest.testing.doubles import RecordingExporter, recorded
 from flask_chest.testing.records import make_record
 
 if TYPE_CHECKING:
-    from flask_chest.testing.contracts import ExporterContract, OutboxContract, SinkContract, StoreContract
+    from flask_chest.testing.contracts import (
+        DeletionContract,
+        ExporterContract,
+        OutboxContract,
+        SinkContract,
+        StoreContract,
+    )
 
 __all__ = [
+    "DeletionContract",
     "ExporterContract",
     "OutboxContract",
     "RecordingExporter",

@@ -23,6 +23,7 @@ import pytest
 
 from flask_chest.protocols import Exporter, hand_over
 from flask_chest.record import JSONValue
+from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
 from flask_chest.testing.records import make_record
 from flask_chest.testing.store_contract import NAMES, VALUES, SinkContract, StoreContract
@@ -30,6 +31,8 @@ from flask_chest.testing.store_contract import NAMES, VALUES, SinkContract, Stor
 __all__ = [
     "NAMES",
     "VALUES",
+    "DeletingStore",
+    "DeletionContract",
     "DeliveringStore",
     "ExporterContract",
     "OutboxContract",
