@@ -186,6 +186,8 @@ class Binding:
         try:
             intake.take(record)
         except JournalClosed:  # between our look and the call
+            if here.intake is intake:
+                here.intake = None
             (here.intake or self._begin(here)).take(record)
 
     def _begin(self, here: _InProcess) -> Intake:

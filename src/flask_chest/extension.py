@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -174,7 +175,7 @@ class FlaskChest:
             limit=limit,
         )
         binding = self.binding()
-        binding.flush(READ_PATIENCE_SECONDS)
+        self._await_own_records()
         return iter(binding.open_store().query(question))
 
     def stats(self) -> ChestStats:
@@ -213,7 +214,7 @@ class FlaskChest:
     def run_exports(self) -> list[ExportReport]:
         """Run every exporter once, now, in this thread; raise `CapabilityMissing` if the store has no outbox."""
         binding = self.binding()
-        binding.flush(READ_PATIENCE_SECONDS)
+        self._await_own_records()
         return [binding.delivery.run(job) for job in self._jobs.values()]
 
     @property
@@ -256,6 +257,12 @@ class FlaskChest:
         if not binding.started:
             binding.start(list(self._jobs.values()), testing=app.testing)
             atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+
+    def _await_own_records(self) -> None:
+        """Wait a little until what this process recorded is in the store; other apps may share it."""
+        deadline = time.monotonic() + READ_PATIENCE_SECONDS
+        for binding in list(self._bindings.values()):
+            binding.flush(max(0.0, deadline - time.monotonic()))
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Say how the store for *app* is made in each process."""

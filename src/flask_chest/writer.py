@@ -42,30 +42,46 @@ class _Isolation:
         self.reasons: dict[str, str] = {}
         self._write = write
         self._written = False
-        self._unexplained = 0
-        """Records that failed alone without a word that it is them."""
+        self._unexplained: list[Exception] = []
+        """What records that failed alone raised, without a word that it is them."""
 
-    def divide(self, records: Sequence[Record]) -> None:
-        """Write each half of *records*, and of a half that fails each half."""
+    def search(self, records: Sequence[Record]) -> None:
+        """Write *records* but those in `reasons`; raise when none was written, for then the store is at fault."""
+        self._divide(records)
+        self._doubt(at_most=0)
+
+    def _divide(self, records: Sequence[Record]) -> None:
         middle = len(records) // 2
-        for half in (records[:middle], records[middle:]):
-            try:
-                self._write(half)
-            except StoreUnavailable:
-                raise
-            except Exception as exc:  # noqa: BLE001 - an own store may raise anything at its record
-                if len(half) > 1:
-                    self.divide(half)
-                else:
-                    self._convict(half[0], exc)
-            else:
-                self._written = True
+        # Both before a search in either: one that is written acquits the store, and then the search may be long.
+        failed = [half for half in (records[:middle], records[middle:]) if not self._settle(half)]
+        for half in failed:
+            self._divide(half)
+
+    def _settle(self, records: Sequence[Record]) -> bool:
+        """Write *records*, or convict the only one; False when they are to be divided."""
+        try:
+            self._write(records)
+        except StoreUnavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 - an own store may raise anything at its record
+            if len(records) > 1:
+                return False
+            self._convict(records[0], exc)
+        else:
+            self._written = True
+        return True
 
     def _convict(self, record: Record, error: Exception) -> None:
-        self._unexplained += not isinstance(error, RecordRefused)
-        if self._unexplained >= MOST_PROBES and not self._written:
-            raise error
+        if isinstance(error, RecordRefused):
+            self.reasons |= _named((record,), error)
+            return
+        self._unexplained.append(error)
+        self._doubt(at_most=MOST_PROBES - 1)
         self.reasons[record.id] = describe(error).removeprefix(": ")
+
+    def _doubt(self, *, at_most: int) -> None:
+        if len(self._unexplained) > at_most and not self._written:
+            raise self._unexplained[-1]
 
 
 class WriteThrough(Intake):
@@ -178,8 +194,9 @@ class Writer(Intake):
             pause = _POLL_SECONDS
             while self._journal.waiting() > 0:
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._started or self._ended:
+                if left <= 0 or self._ended:
                     return False
+                self._start()
                 self._ring()
                 # Not an event: under gevent this thread and the writer's have no kind of it in common.
                 time.sleep(min(pause, left))
@@ -237,7 +254,7 @@ class Writer(Intake):
                 self._await_records()
                 self._inherit_at_times()
                 self._move_all()
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the next record must not wait for ever
+            except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us
                 self._pause_after(exc)
         try:
             self._journal.close()
@@ -260,78 +277,88 @@ class Writer(Intake):
             self._journal.inherit()
 
     def _move_all(self) -> None:
-        while self._move():
-            if self._stopping:
-                return
+        while not self._stopping and self._move():
+            pass
 
     def _move(self) -> bool:
         """Move one batch; False when nothing waits."""
         records = self._journal.read(BATCH_RECORDS)
-        aside = 0
+        refused: Mapping[str, str] = {}
         if records:
             with suppressed():
-                aside = self._write(records)
+                refused = self._write(records)
+        culprits = [record for record in records if record.id in refused]
+        for record in culprits:
+            self._set_aside(record, refused[record.id])
         self._journal.stored()
-        self._tally.stored(len(records) - aside)
+        self._tally.stored(len(records) - len(culprits))
         self._failures = 0
         return bool(records)
 
-    def _write(self, records: Sequence[Record]) -> int:
-        """Write *records* but those that the store will never take; give how many those are."""
-        try:
-            self._hand_over(records)
-        except RecordRefused as refusal:
-            return self._write_others(records, refusal)
-        except StoreUnavailable:
-            raise
-        except Exception:
-            # Perhaps one record is at fault, and the store does not say so; more likely the store is.
-            if self._failures < PATIENCE or len(records) == 1:
+    def _write(self, records: Sequence[Record]) -> Mapping[str, str]:
+        """Write *records* but those that the store will never take; give these by id, with the reason."""
+        refused: dict[str, str] = {}
+        others = records
+        while others:
+            try:
+                self._hand_over(others)
+            except RecordRefused as refusal:
+                named = _named(others, refusal)
+                if not named:
+                    return refused | self._isolate(others)
+            except StoreUnavailable:
                 raise
-            return self._isolate(records)
-        return 0
+            except Exception:
+                # Perhaps one record is at fault, and the store does not say so; more likely the store is.
+                if self._failures < PATIENCE or len(others) == 1:
+                    raise
+                return refused | self._isolate(others)
+            else:
+                break
+            refused |= named
+            others = [record for record in others if record.id not in named]
+        return refused
 
-    def _write_others(self, records: Sequence[Record], refusal: RecordRefused) -> int:
-        reasons: Mapping[str, str] = refusal.reasons
-        if not reasons and len(records) == 1:
-            reasons = {records[0].id: str(refusal)}
-        others = [record for record in records if record.id not in reasons]
-        if len(others) == len(records):
-            return self._isolate(records)
-        aside = self._write(others) if others else 0
-        return aside + self._set_aside(records, reasons)
-
-    def _isolate(self, records: Sequence[Record]) -> int:
-        """Find by halves the records that cannot be written, and write the others.
-
-        When none can be written it is not the records' fault, and the last error is raised.
-        """
+    def _isolate(self, records: Sequence[Record]) -> dict[str, str]:
         isolation = _Isolation(self._hand_over)
-        isolation.divide(records)
-        return self._set_aside(records, isolation.reasons)
+        isolation.search(records)
+        return isolation.reasons
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         hand_over(self._open_store().write, records)
 
-    def _set_aside(self, records: Sequence[Record], reasons: Mapping[str, str]) -> int:
-        refused = [record for record in records if record.id in reasons]
-        for record in refused:
-            try:
-                self._journal.set_aside(record, reasons[record.id])
-            except JournalError as exc:
-                self._tally.lost("the store refused a record, which could not be set aside", exc)
-            else:
-                self._tally.set_aside()
-        return len(refused)
+    def _set_aside(self, record: Record, reason: str) -> None:
+        try:
+            self._journal.set_aside(record, reason)
+        except JournalError as exc:
+            self._tally.lost("the store refused a record, which could not be set aside", exc)
+        else:
+            self._tally.set_aside()
 
-    def _pause_after(self, error: Exception) -> None:
+    def _pause_after(self, error: BaseException) -> None:
         self._failures += 1
         self._tally.fault("the store takes nothing; records wait in the journal", error)
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 16))
-        # Jitter, so that the processes of a server do not all come back at once.
-        until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311 - no secret hangs on it
+        began, pause = time.monotonic(), pause_seconds(self._failures)
         self._ring_at = 1 << 62
-        while not self._stopping and (left := until - time.monotonic()) > 0:
-            self._wait(min(left, HURRIED_PAUSE_SECONDS) if self._hurried else left)
-            if self._hurried:
+        while not self._stopping:
+            # `flush` rings all the time: that shortens the pause, and does not end it.
+            seconds = min(pause, HURRIED_PAUSE_SECONDS) if self._hurried else pause
+            left = began + seconds - time.monotonic()
+            if left <= 0:
                 return
+            self._wait(left)
+
+
+def pause_seconds(failures: int) -> float:
+    """Draw how long to leave the store alone after so many failures in a row."""
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))
+    # At random, so that the processes of a server do not all come back at once.
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret hangs on it
+
+
+def _named(records: Sequence[Record], refusal: RecordRefused) -> dict[str, str]:
+    """Give the reasons for those of *records* that *refusal* is about; none where it does not say."""
+    reasons = refusal.reasons
+    if len(records) == 1:
+        return {records[0].id: reasons.get(records[0].id, str(refusal))}
+    return {record.id: reasons[record.id] for record in records if record.id in reasons}

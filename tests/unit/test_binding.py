@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from flask_chest.binding import Binding
-from flask_chest.errors import ContractError, RecordRefused, StoreUnavailable
+from flask_chest.binding import Binding, Place
+from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
 from flask_chest.protocols import Store
 from flask_chest.record import Record
 from flask_chest.settings import Settings
@@ -19,11 +21,22 @@ from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing.records import make_record
 
 LOST = "a record was not taken by the store"
+WAITS = "the store takes nothing; records wait in the journal"
+PATIENCE = 20.0
 
 
-def make_binding(make_store: Callable[[], Store], *, strict: bool = False) -> Binding:
-    settings = Settings(uri=None, instance="web", strict=strict, scheduler="off", tracked_vars=None)
-    return Binding(chest=object(), settings=settings, make_store=make_store, request_id_generator=None)
+def make_binding(make_store: Callable[[], Store], **given: object) -> Binding:
+    """Make one as in production but for its journal, which is in memory unless *given* says where."""
+    settings = Settings.load(
+        prefix="CHEST",
+        given={"instance": "web", "scheduler": "off", "journal_dir": "memory:"} | given,
+        config={},
+        environ={},
+    )
+    place = Place(root=Path("/nowhere"), default=Path("/nowhere"), chest="chest", app="shop")
+    return Binding(
+        chest=object(), settings=settings, make_store=make_store, request_id_generator=None, place=place
+    )
 
 
 class CountedStore(MemoryStore):
@@ -87,6 +100,7 @@ def test_store_is_made_and_opened_with_the_first_record_and_once() -> None:
     records = [make_record(), make_record()]
     for record in records:
         binding.keep(record)
+    assert binding.flush(PATIENCE)
     (store,) = factory.made
     assert store.opened == 1
     assert binding.stats() == ChestStats(captured=2, stored=2)
@@ -114,6 +128,7 @@ def test_many_threads_make_one_store() -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
+    assert binding.flush(PATIENCE)
     assert [store.opened for store in factory.made] == [1]
     assert binding.stats() == ChestStats(captured=8, stored=8)
 
@@ -125,12 +140,14 @@ def test_many_threads_make_one_store() -> None:
         (AnsweringStore, "AnsweringStore.write returned int, must be None (and not async)"),
     ],
 )
-def test_write_that_returns_something_counts_as_lost(
+def test_write_that_returns_something_counts_as_not_stored(
     kind: Callable[[], CountedStore], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     binding = make_binding(Factory(kind))
     binding.keep(make_record())
-    assert binding.stats() == ChestStats(captured=1, lost={LOST: 1})
+    assert not binding.flush(0.2)
+    stats = binding.stats()
+    assert (stats.captured, stats.stored, stats.waiting, stats.lost) == (1, 0, 1, {})
     assert said in caplog.text
     with pytest.raises(ContractError, match="must be None"):
         make_binding(Factory(kind), strict=True).keep(make_record())
@@ -140,22 +157,37 @@ def test_write_that_returns_something_counts_as_lost(
     ("error", "said"),
     [
         (StoreUnavailable("the disk is full"), "the disk is full"),
-        (RecordRefused("too wide"), "too wide"),
         (RuntimeError("hunter2"), "builtins.RuntimeError"),
     ],
-    ids=["away", "refused", "bug"],
+    ids=["away", "bug"],
 )
-def test_record_that_is_not_taken_is_counted_and_logged_and_nothing_is_raised(
+def test_records_wait_while_the_store_takes_none_and_it_is_said_once(
     error: Exception, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FailingStore, "error", error)
     binding = make_binding(Factory(FailingStore))
     for _ in range(3):
         binding.keep(make_record())
-    assert binding.stats() == ChestStats(captured=3, lost={LOST: 3})
+    assert not binding.flush(0.3)
+    stats = binding.stats()
+    assert (stats.captured, stats.stored, stats.waiting, stats.lost) == (3, 0, 3, {})
+    assert stats.faults[WAITS] >= 1
     assert [(entry.levelno, entry.getMessage()) for entry in caplog.records] == [
-        (logging.ERROR, f"{LOST} (1 records lost so far): {said}")
+        (logging.WARNING, f"{WAITS} (1 times so far): {said}")
     ]
+
+
+def test_journal_that_is_full_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    binding = make_binding(Factory(FailingStore), journal_bytes=64 * 1024, writer="off")
+    for _ in range(20):
+        binding.keep(make_record(variables={"text": "x" * 8000}))
+    stats = binding.stats()
+    assert stats.captured == 20
+    assert stats.lost == {"the journal is full": 20 - stats.waiting}
+    assert 0 < stats.waiting < 10
+    (entry,) = caplog.records
+    assert entry.levelno == logging.ERROR
+    assert "journal_dir" in entry.getMessage()
 
 
 def test_strict_raises_what_the_store_raised_and_counts_it() -> None:
@@ -165,19 +197,69 @@ def test_strict_raises_what_the_store_raised_and_counts_it() -> None:
     assert binding.stats() == ChestStats(captured=1, lost={LOST: 1})
 
 
-def test_store_that_cannot_be_made_is_tried_again() -> None:
-    stores: list[Store] = []
+def test_strict_writes_in_the_request() -> None:
+    writing: list[int] = []
 
-    def make() -> Store:
-        if not stores:
-            stores.append(MemoryStore())
-            raise StoreUnavailable("not yet")
-        return stores[0]
+    class ObservedStore(CountedStore):
+        def write(self, records: Sequence[Record], /) -> None:
+            writing.append(threading.get_ident())
+            super().write(records)
 
-    binding = make_binding(make)
+    binding = make_binding(Factory(ObservedStore), strict=True)
     binding.keep(make_record())
+    assert writing == [threading.get_ident()]
+    assert binding.stats() == ChestStats(captured=1, stored=1)
+    queued = make_binding(Factory(ObservedStore))
+    queued.keep(make_record())
+    assert queued.flush(PATIENCE)
+    assert len(writing) == 2
+    assert writing[1] != threading.get_ident()
+
+
+def test_store_that_cannot_be_opened_is_tried_again() -> None:
+    attempts: list[int] = []
+
+    class LateStore(CountedStore):
+        def open(self) -> None:
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise StoreUnavailable("not yet")
+            super().open()
+
+    binding = make_binding(Factory(LateStore))
     binding.keep(make_record())
-    assert binding.stats() == ChestStats(captured=2, stored=1, lost={LOST: 1})
+    assert binding.flush(PATIENCE)
+    assert len(attempts) == 2
+    stats = binding.stats()
+    assert (stats.captured, stats.stored, stats.lost) == (1, 1, {})
+
+
+def test_record_that_comes_while_the_intake_is_closed_is_kept() -> None:
+    binding = make_binding(Factory())
+    binding.keep(make_record())
+    intake = binding._here.intake
+    assert intake is not None
+    assert intake.close(PATIENCE)
+    with pytest.raises(JournalClosed):
+        intake.take(make_record())
+    binding.keep(make_record())
+    assert binding.flush(PATIENCE)
+    assert binding.stats() == ChestStats(captured=2, stored=2)
+
+
+def test_refused_record_is_set_aside_in_the_journals_folder(tmp_path: Path) -> None:
+    class WorldlyStore(CountedStore):
+        @property
+        def address(self) -> str:  # type: ignore[override]  # one that outlives the process
+            return "worldly:"
+
+    binding = make_binding(Factory(WorldlyStore), journal_dir=str(tmp_path))
+    binding.keep(make_record())
+    binding.keep(make_record(duration_ns=1 << 63))
+    assert binding.flush(PATIENCE)
+    assert binding.stats().set_aside == 1
+    (line,) = next(tmp_path.glob("chest-*/rejected")).read_text().splitlines()
+    assert json.loads(line)["reason"] == "one of its numbers is beyond 64 bits"
 
 
 def test_mishap_is_counted_and_raised_only_under_strict() -> None:
@@ -195,6 +277,7 @@ def test_binding_is_usable_again_after_close() -> None:
     assert binding.close(timeout=5)
     assert binding.close(timeout=5)
     binding.keep(make_record())
+    assert binding.flush(PATIENCE)
     assert [(store.opened, store.closed) for store in factory.made] == [(1, 1), (1, 0)]
     assert binding.stats() == ChestStats(captured=2, stored=2)
 
@@ -225,42 +308,25 @@ def test_store_that_does_not_close_is_counted(
     assert "hunter2" not in caplog.text
 
 
-def test_sink_without_a_queue_has_nothing_to_flush() -> None:
-    binding = make_binding(MemoryStore)
+class HangingStore(CountedStore):
+    """Takes records when it is let to."""
+
+    let = threading.Event()
+
+    def write(self, records: Sequence[Record], /) -> None:
+        self.let.wait(PATIENCE)
+        super().write(records)
+
+
+def test_flush_and_close_return_in_time_while_the_store_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HangingStore, "let", threading.Event())
+    binding = make_binding(Factory(HangingStore))
     assert binding.flush(0)
     binding.keep(make_record())
-    assert binding.flush(0)
-    assert binding.stats().waiting == 0
-
-
-class QueueStore(CountedStore):
-    """Keeps later than it takes."""
-
-    timeouts: list[float]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timeouts = []
-
-    def flush(self, timeout: float, /) -> bool:
-        self.timeouts.append(timeout)
-        return False
-
-    def waiting(self) -> int:
-        return 7
-
-
-def test_queue_is_asked_what_waits_and_flushed_at_close() -> None:
-    factory = Factory(QueueStore)
-    binding = make_binding(factory)
-    binding.keep(make_record())
-    assert binding.stats().waiting == 7
-    assert not binding.flush(2.5)
-    assert not binding.close(timeout=1.5)
-    (store,) = factory.made
-    assert isinstance(store, QueueStore)
-    assert store.timeouts == [2.5, 1.5]
-    assert store.closed == 1
+    assert not binding.flush(0.05)
+    assert binding.stats().waiting == 1
+    assert not binding.close(timeout=0.05)
+    HangingStore.let.set()
 
 
 def in_child(check: Callable[[], bool]) -> int:
@@ -279,10 +345,12 @@ def test_forked_child_counts_from_zero_and_makes_its_own_store() -> None:
     factory = Factory()
     binding = make_binding(factory)
     binding.keep(make_record())
+    assert binding.flush(PATIENCE)
     instance = binding.instance
 
     def starts_afresh() -> bool:
         binding.keep(make_record())
+        binding.flush(PATIENCE)
         parents, own = factory.made
         return (
             binding.stats() == ChestStats(captured=1, stored=1)
@@ -315,7 +383,7 @@ def test_forked_child_is_not_held_up_by_a_lock_of_its_parent() -> None:
 
         def keeps() -> bool:
             binding.keep(make_record())
-            return binding.stats().stored == 1
+            return binding.flush(PATIENCE) and binding.stats().stored == 1
 
         assert in_child(keeps) == 0
     finally:
@@ -327,5 +395,6 @@ def test_forked_child_does_not_close_the_store_of_its_parent() -> None:
     factory = Factory()
     binding = make_binding(factory)
     binding.keep(make_record())
+    assert binding.flush(PATIENCE)
     assert in_child(lambda: binding.close(timeout=5) and factory.made[0].closed == 0) == 0
     assert factory.made[0].closed == 0

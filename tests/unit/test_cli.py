@@ -45,6 +45,7 @@ def test_status_shows_the_store_and_its_exporters(app: Flask, runner: FlaskCliRu
     app.test_client().get("/")
     chest.run_exports()
     app.test_client().get("/")
+    assert chest.flush()
     result = runner.invoke(args=["chest", "status"])
     assert result.exit_code == 0
     assert f"SQLite {app.root_path}/db.sqlite3: 2 records" in result.output

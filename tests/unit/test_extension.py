@@ -72,10 +72,11 @@ def test_broken_store_changes_no_response_and_is_counted(
     for _ in range(3):
         response = app.test_client().get("/")
         assert (response.status_code, response.data) == (200, b"hi")
+    assert not chest.flush(0.2)
     stats = chest.stats()
-    assert (stats.captured, stats.stored, sum(stats.lost.values())) == (3, 0, 3)
-    assert [r.levelname for r in caplog.records if "not taken by the store" in r.message] == ["ERROR"]
-    chest.close()
+    assert (stats.captured, stats.stored, stats.waiting, stats.lost) == (3, 0, 3, {})
+    assert [r.levelname for r in caplog.records if "the store takes nothing" in r.message] == ["WARNING"]
+    chest.close(0.1)
 
 
 def test_strict_raises_what_the_store_raises(app: Flask) -> None:
@@ -224,6 +225,7 @@ def test_nothing_is_opened_before_the_first_request(app: Flask, tmp_path: Path) 
     add_view(app)
     assert list(tmp_path.iterdir()) == []
     app.test_client().get("/")
+    assert chest.flush()
     assert (tmp_path / "chest.db").exists()
     chest.close()
 
@@ -478,9 +480,10 @@ def test_forked_child_records_into_its_own_connection(app: Flask, tmp_path: Path
 
 def test_no_value_and_no_foreign_message_is_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "flask_chest")
-    FlaskChest(app, store=BrokenStore(RuntimeError("postgresql://u:hunter2@db")))
+    chest = FlaskChest(app, store=BrokenStore(RuntimeError("postgresql://u:hunter2@db")))
     add_view(app)
     app.test_client().get("/")
+    assert not chest.flush(0.2)
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
 

@@ -228,7 +228,9 @@ def test_streamed_answer_is_recorded_once_and_passed_on_whole(app: Flask, chest:
 
         return Response(chunks())
 
-    assert app.test_client().get("/").data == b"ab"
+    with app.test_client().get("/") as response:
+        assert response.data == b"ab"
+        assert chest.query() == []
     assert only(chest).variables == {"user_id": 1}
 
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -176,14 +177,17 @@ def test_filter_of_the_apps_logging_may_raise(app: Flask) -> None:
         def filter(self, record: logging.LogRecord) -> bool:
             return bool(request.url)
 
+    def broken() -> str:
+        raise RuntimeError("a generator with a fault")
+
     handler = logging.StreamHandler()
     handler.addFilter(NeedsRequest())
     logging.getLogger("flask_chest").addHandler(handler)
     try:
-        chest = FlaskChest(app, store=Unavailable)
+        chest = FlaskChest(app, store=MemoryStore, request_id_generator=broken)
         add_view(app)
         assert app.test_client().get("/").data == b"hi"
-        assert sum(chest.stats().lost.values()) == 1
+        assert sum(chest.stats().faults.values()) == 1
     finally:
         logging.getLogger("flask_chest").removeHandler(handler)
 
@@ -300,20 +304,21 @@ def test_exporter_that_cannot_be_made_stops_no_other(
     assert "hunter2" not in caplog.text
 
 
-def test_store_that_opens_slowly_and_fails_is_left_alone_for_a_moment(app: Flask) -> None:
-    opened: list[float] = []
+def test_store_that_does_not_open_costs_no_request_its_record(app: Flask) -> None:
+    opened_in: list[int] = []
 
-    class Slow(MemoryStore):
+    class Away(MemoryStore):
         def open(self) -> None:
-            opened.append(time.monotonic())
+            opened_in.append(threading.get_ident())
             raise StoreUnavailable("away")
 
-    chest = FlaskChest(app, store=Slow)
+    chest = FlaskChest(app, store=Away, journal_dir="memory:")
     add_view(app)
     for _ in range(20):
         app.test_client().get("/")
-    assert sum(chest.stats().lost.values()) == 20
-    assert len(opened) <= 1 + (time.monotonic() - opened[0])
+    stats = chest.stats()
+    assert (stats.waiting, dict(stats.lost)) == (20, {})
+    assert threading.get_ident() not in opened_in
 
 
 def test_first_request_after_close_starts_everything_again(app: Flask) -> None:

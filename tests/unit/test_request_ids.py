@@ -129,9 +129,9 @@ def test_record_ids_are_of_version_7_unique_and_increasing() -> None:
 
 FORKING = """
 import ctypes, os, sys
-from flask_chest.request_ids import new_record_id, unique_time_unix_nano, uuid4_request_id, _process
+from flask_chest.request_ids import new_record_id, process, unique_time_unix_nano, uuid4_request_id
 new_record_id(), uuid4_request_id(), unique_time_unix_nano()
-_process.lock.acquire()  # as another thread would hold it at the fork
+process.lock.acquire()  # as another thread would hold it at the fork
 children = []
 for _ in range(3):
     pid = FORK()
@@ -140,7 +140,7 @@ for _ in range(3):
         os.write(1, b"".join(f"{new_record_id()}\\n{uuid4_request_id()}\\n".encode() for _ in range(20)))
         os._exit(0)
     children.append(pid)
-_process.lock.release()
+process.lock.release()
 assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
 os.write(1, b"".join(f"{new_record_id()}\\n{uuid4_request_id()}\\n".encode() for _ in range(20)))
 """

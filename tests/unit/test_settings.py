@@ -13,7 +13,10 @@ from flask import Flask
 from flask_chest.errors import ConfigurationError
 from flask_chest.settings import Settings, Unchecked
 
-FIELDS = {"uri", "instance", "strict", "scheduler", "tracked_vars"}
+FIELDS = {
+    *("uri", "instance", "strict", "scheduler", "tracked_vars"),
+    *("journal_dir", "journal_bytes", "journal_sync", "writer"),
+}
 
 
 def load(
@@ -34,7 +37,15 @@ def value_of(settings: Settings, name: str) -> object:
 def test_defaults_stand_where_nothing_is_set() -> None:
     settings = load()
     assert settings == Settings(
-        uri=None, instance=socket.gethostname(), strict=False, scheduler="auto", tracked_vars=None
+        uri=None,
+        instance=socket.gethostname(),
+        strict=False,
+        scheduler="auto",
+        journal_dir=None,
+        journal_bytes=256 * 1024 * 1024,
+        journal_sync=False,
+        writer="thread",
+        tracked_vars=None,
     )
     assert {field.name for field in dataclasses.fields(settings)} == FIELDS
 
@@ -51,6 +62,10 @@ def test_settings_cannot_be_changed() -> None:
         ("instance", "one", "two", "three", "three"),
         ("strict", False, True, "true", True),
         ("scheduler", "on", "off", "auto", "auto"),
+        ("journal_dir", "a", "b", "c", "c"),
+        ("journal_bytes", 100_000, 200_000, "300000", 300_000),
+        ("journal_sync", True, False, "true", True),
+        ("writer", "thread", "off", "off", "off"),
         ("tracked_vars", ["a"], {"GET": ["b"]}, '{"POST": ["c"]}', {"POST": ["c"]}),
     ],
 )
@@ -84,6 +99,8 @@ def test_environment_is_read_as_flask_reads_it(monkeypatch: pytest.MonkeyPatch) 
         "FLASK_CHEST_STRICT": "true",
         "FLASK_CHEST_SCHEDULER": "off",
         "FLASK_CHEST_INSTANCE": '"7"',
+        "FLASK_CHEST_JOURNAL_DIR": "journals",
+        "FLASK_CHEST_JOURNAL_BYTES": "1000000",
         "FLASK_CHEST_URI": "sqlite:///{not json",
     }
     for key, text in environ.items():
@@ -120,6 +137,12 @@ TEXT = "must be a text that is not empty, got {}; where JSON is read, quote it: 
         ("strict", 2, "must be true or false, got 2"),
         ("scheduler", "always", "must be one of auto, on, off, got 'always'"),
         ("scheduler", 1, "must be one of auto, on, off, got 1"),
+        ("writer", "process", "must be one of thread, off, got 'process'"),
+        ("journal_sync", "perhaps", "must be true or false, got 'perhaps'"),
+        ("journal_bytes", 1000, "must be a number of bytes, at least 65536, got 1000"),
+        ("journal_bytes", "many", "must be a number of bytes, at least 65536, got 'many'"),
+        ("journal_dir", "", TEXT.format("an empty one")),
+        ("journal_dir", 7, TEXT.format("a value of type int")),
         ("uri", "", TEXT.format("an empty one")),
         ("uri", 7, TEXT.format("a value of type int")),
         ("instance", "", TEXT.format("an empty one")),
