@@ -10,11 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import import_cost, sqlite_write
+from benchmarks import (
+    crash,
+    gunicorn_rate,
+    import_cost,
+    journal_to_store,
+    request_cost,
+    sqlite_write,
+    waiting_memory,
+)
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
+    "request_cost": request_cost.main,
+    "journal_to_store": journal_to_store.main,
+    "waiting_memory": waiting_memory.main,
     "import_cost": import_cost.main,
+    "gunicorn_rate": gunicorn_rate.main,
     "sqlite_write": sqlite_write.main,
+    "crash": crash.main,
 }
 RESULTS = Path(__file__).with_name("results")
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
@@ -49,7 +50,10 @@ class _InProcess:
     delivery: Delivery
     instance: str
     tally: Tally = field(default_factory=lambda: Tally(logger))
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    making: threading.RLock = field(default_factory=threading.RLock)
+    """Held while the store and the intake are made, by requests too: never while the store is called."""
+    opening: threading.RLock = field(default_factory=threading.RLock)
+    """Held while the store is opened, which may take long."""
     store: Store | None = None
     opened: bool = False
     open_failure: Exception | None = None
@@ -129,14 +133,12 @@ class Binding:
     @property
     def store(self) -> Store:
         """The store of this process, made but perhaps never opened: looking at it creates nothing."""
-        here = self._here
-        with here.lock:
-            return self._made(here)
+        return self._made(self._here)
 
     def open_store(self) -> Store:
         """Give the store of this process, opened; raise `StoreError` when it cannot be."""
         here = self._here
-        with here.lock:
+        with here.opening:
             store = self._made(here)
             if not here.opened:
                 self._open(store, here)
@@ -156,9 +158,10 @@ class Binding:
         here.opened, here.open_failure = True, None
 
     def _made(self, here: _InProcess) -> Store:
-        if here.store is None:
-            here.store = self._make_store()
-        return here.store
+        with here.making:
+            if here.store is None:
+                here.store = self._make_store()
+            return here.store
 
     def keep(self, record: Record) -> None:
         """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
@@ -191,7 +194,7 @@ class Binding:
             (here.intake or self._begin(here)).take(record)
 
     def _begin(self, here: _InProcess) -> Intake:
-        with here.lock:
+        with here.making:
             if here.intake is None:
                 here.intake = self._make_intake(here)
             return here.intake
@@ -251,7 +254,7 @@ class Binding:
         here = self._here
         here.testing = testing
         here.started = True
-        if here.intake is None:
+        with suppress(Exception):  # the first record tries it again, and is counted if it fails again
             self._begin(here)
         self.start_jobs(jobs, testing=testing)
 
@@ -272,13 +275,13 @@ class Binding:
         intake, here.intake = here.intake, None
         stored = intake.close(timeout) if intake is not None else True
         ended = here.delivery.close(max(0.0, deadline - time.monotonic()))
-        if not here.lock.acquire(timeout=max(0.1, deadline - time.monotonic())):
+        if not here.opening.acquire(timeout=max(0.1, deadline - time.monotonic())):
             return False  # the store hangs in its opening
         try:
             store, here.store, here.opened, here.started = here.store, None, False, False
             here.open_failure = None
         finally:
-            here.lock.release()
+            here.opening.release()
         if store is not None:
             try:
                 store.close()

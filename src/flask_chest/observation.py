@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from flask import Request
 from msgspec.structs import replace
@@ -22,6 +23,8 @@ from flask_chest.values import Conversion, storable_text
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse
+
+Variables: TypeAlias = dict[str, JSONValue]
 
 _MAX_METHOD = 32
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
@@ -55,6 +58,16 @@ class Plan:
         asking = [binding for binding, _ in names]
         return cls(view, tuple(names), new_request_id if chosen is None else partial(_request_id, chosen, asking))
 
+    def capture(self, held: Mapping[str, object]) -> list[tuple[Binding, Variables]]:
+        """Take from what ``g`` held what each chest asked for."""
+        captured: list[tuple[Binding, Variables]] = []
+        for binding, names in self.names:
+            variables = capture_small(held, names)
+            if variables is None:
+                variables = _converted(binding, names, held)
+            captured.append((binding, variables))
+        return captured
+
 
 def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
     try:
@@ -65,103 +78,119 @@ def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
         return new_request_id()
 
 
-class Observation:
-    """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request.
+def _converted(
+    binding: Binding, names: Names, held: Mapping[str, object], earlier: Mapping[str, JSONValue] = _NO_VARIABLES
+) -> Variables:
+    conversion = Conversion()
+    variables = capture(held, names, conversion, earlier)
+    if conversion.failures:
+        binding.tally.fault("a value raised while it was read")
+    return variables
 
-    It holds no request, whose ``environ`` would hold it: a body would be kept until cycles are collected.
-    """
+
+class Observation:
+    """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request."""
 
     __slots__ = (
         "captured",
         "ended",
-        "endpoint",
         "error",
-        "g",
-        "method",
-        "opened",
-        "plan",
+        "request",
         "request_id",
-        "route",
         "shared_g",
         "started_ns",
         "status",
         "stream",
         "time_unix_nano",
-        "told",
     )
 
     def __init__(self, time_unix_nano: int, shared_g: SharedG | None) -> None:
         self.time_unix_nano = time_unix_nano
         self.started_ns = time.perf_counter_ns()
         self.shared_g = shared_g
+        self.request: Request | None = None
+        """Flask's request, from the capture until the chests are told: `environ` forgets it earlier."""
         self.request_id: str | None = None
-        self.plan: Plan | None = None
-        """Set when variables were captured, as are *route*, *method*, *g* and *captured*."""
-        self.route: str | None = None
-        self.endpoint: str | None = None
-        self.method = ""
-        self.g: object = None
-        """The object behind Flask's proxy: a streamed response fills it when the context has ended."""
-        self.captured: Sequence[tuple[Binding, dict[str, JSONValue]]] = ()
+        self.captured: Sequence[tuple[Binding, Variables]] = ()
         self.status: str | None = None
         self.error: str | None = None
-        self.stream: object = None
-        """Stands for the streamed response that is on its way, until it closes or another takes its place."""
-        self.opened: Sequence[Record] = ()
-        """What the chests were told when the streamed response began."""
+        self.stream: Stream | None = None
+        """The response that streams, until it closes or another takes its place."""
         self.ended = False
         """Whether the inner app has returned or raised."""
-        self.told = False
-        """Whether the chests were told of the request, be it that a response is on its way."""
 
-    def capture(self, plan: Plan, current: Request, g: object) -> None:
-        """Take the *current* request and the variables of *plan* from *g*, in place of what was taken before."""
-        self.plan, self.g = plan, g
-        rule, self.method = current.url_rule, current.method
-        if rule is not None:
-            self.route, self.endpoint = rule.rule, rule.endpoint
-        if self.request_id is None:
-            self.request_id = plan.make_request_id()
-        held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
-        captured: list[tuple[Binding, dict[str, JSONValue]]] = []
-        for binding, names in plan.names:
-            variables = capture_small(held, names)
-            if variables is None:
-                variables = _converted(binding, names, held)
-            captured.append((binding, variables))
-        self.captured = captured
+    def held_by(self, g: object) -> Mapping[str, object]:
+        """Give what this request has set on *g*."""
+        return vars(g) if self.shared_g is None else self.shared_g.of_request(g)
 
-    def capture_again(self) -> None:
-        """Add what was set while the response streamed; what is gone or can be read no more stays as it was."""
-        if self.plan is None:
-            return
-        g = self.g
-        held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
-        names_of = dict(self.plan.names)
-        self.captured = [
-            (binding, earlier | _converted(binding, names_of[binding], held, earlier))
-            for binding, earlier in self.captured
+    def records(self) -> list[tuple[Binding, Record]]:
+        """Make the record for each chest; none if the request was not captured."""
+        request = self.request
+        if request is None or self.request_id is None:
+            return []
+        duration_ns = time.perf_counter_ns() - self.started_ns
+        time_unix_nano = self.time_unix_nano
+        rule, method, status = request.url_rule, request.method, self.status
+        records: list[tuple[Binding, Record]] = []
+        for binding, variables in self.captured:
+            record = Record(
+                id=new_record_id(),
+                request_id=self.request_id,
+                time_unix_nano=time_unix_nano,
+                duration_ns=duration_ns,
+                method=method if method in METHODS else storable_text(method[:_MAX_METHOD]),
+                route=rule.rule if rule is not None else None,
+                endpoint=rule.endpoint if rule is not None else None,
+                status_code=500 if status is None else status_code(status),
+                instance=binding.instance,
+                error=self.error,
+                variables=variables,
+            )
+            records.append((binding, record))
+            time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
+        return records
+
+
+class Stream:
+    """A response that is on its way when the app has returned, and what is needed when it closes."""
+
+    __slots__ = ("_around", "_g", "_observation", "_plan", "opened")
+
+    def __init__(self, observation: Observation, plan: Plan, g: object) -> None:
+        """Wait for the response to the request of *observation*, which may go on to fill *g*."""
+        self._observation = observation
+        self._plan = plan
+        self._g = g
+        # By its id: an exception that is being handled would hold its frames, and they the response.
+        self._around = id(sys.exc_info()[1])
+        self.opened: Sequence[tuple[Binding, Record]] = ()
+        """What the chests were told when it began."""
+
+    def capture(self) -> None:
+        """Add what ``g`` holds by now; what is gone from it or can be read no more stays as it was."""
+        observation = self._observation
+        held = observation.held_by(self._g)
+        observation.captured = [
+            (binding, earlier | _converted(binding, names, held, earlier))
+            for (binding, names), (_, earlier) in zip(self._plan.names, observation.captured, strict=True)
         ]
 
-    def record(self, binding: Binding, variables: dict[str, JSONValue], offset: int, duration_ns: int) -> Record:
-        """Make the record for *binding*'s chest, or complete the one that it has of a streamed response."""
-        if self.opened:
-            return replace(self.opened[offset], duration_ns=duration_ns, error=self.error, variables=variables)
-        method = self.method
-        return Record(
-            id=new_record_id(),
-            request_id=self.request_id or new_request_id(),
-            # Each record has a time of its own: two chests may deliver into one InfluxDB series.
-            time_unix_nano=self.time_unix_nano + offset,
-            duration_ns=duration_ns,
-            method=method if method in METHODS else storable_text(method[:_MAX_METHOD]),
-            route=self.route,
-            endpoint=self.endpoint,
-            status_code=500 if self.status is None else _status_code(self.status),
-            instance=binding.instance,
-            error=self.error,
-            variables=variables,
-        )
+    def records(self) -> list[tuple[Binding, Record]]:
+        """Complete the records that were opened."""
+        observation = self._observation
+        duration_ns = time.perf_counter_ns() - observation.started_ns
+        pairs = zip(self.opened, observation.captured, strict=True)
+        return [
+            (binding, replace(opened, duration_ns=duration_ns, error=observation.error, variables=variables))
+            for (binding, opened), (_, variables) in pairs
+        ]
+
+    def error(self) -> str | None:
+        """Name the exception for which the server closes the response, if it is one."""
+        error = sys.exc_info()[1]
+        if error is None or id(error) == self._around or isinstance(error, GeneratorExit):
+            return None
+        return type(error).__name__
 
 
 def start_observed(
@@ -178,17 +207,8 @@ def start_observed(
     return start_response(status, headers, exc_info)
 
 
-def _converted(
-    binding: Binding, names: Names, held: Mapping[str, object], earlier: Mapping[str, JSONValue] = _NO_VARIABLES
-) -> dict[str, JSONValue]:
-    conversion = Conversion()
-    variables = capture(held, names, conversion, earlier)
-    if conversion.failures:
-        binding.tally.fault("a value raised while it was read")
-    return variables
-
-
 @lru_cache(maxsize=256)
-def _status_code(status: str) -> int:
+def status_code(status: str) -> int:
+    """Read the code of a *status* line, as in ``200 OK``; 0 where there is none."""
     code = status[:3]
     return int(code) if code.isdecimal() else 0

@@ -9,8 +9,6 @@ now complete, when the response closes.
 from __future__ import annotations
 
 import itertools
-import sys
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -20,7 +18,8 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_chest.binding import Binding
 from flask_chest.capture import METHODS, SharedG
-from flask_chest.observation import Observation, Plan, start_observed
+from flask_chest.observation import Observation, Plan, Stream, start_observed
+from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
 
 if TYPE_CHECKING:
@@ -85,24 +84,33 @@ class AppRecorder:
         self._plans.clear()
         self.begin_anew()
 
+    def begin_anew(self) -> None:
+        """Take the next request for the first of this process."""
+        self._pid = None
+
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> WSGIBody:
         """Serve the request with the app that was there before, and record it."""
-        observation = self._begin()
-        if observation is None:
+        try:
+            now = unique_time_unix_nano(len(self.bindings))
+            if process.pid != self._pid:
+                now = self._begin_process()
+            observation = Observation(now, SharedG(_current_g()) if has_app_context() else None)
+        except Exception as error:
+            self._lost("recording a request did not begin", error)
             return self._inner(environ, start_response)
         outer = environ.get(self._environ_key)
         environ[self._environ_key] = observation
         try:
-            body = self._inner(environ, partial(start_observed, observation, start_response))
+            return self._inner(environ, partial(start_observed, observation, start_response))
         except BaseException as raised:
             observation.error = observation.error or type(raised).__name__
             observation.stream = None  # nobody has got it
             raise
         finally:
-            self._end(observation)
+            observation.ended = True
+            self._tell(observation)
             if outer is not None:
                 environ[self._environ_key] = outer
-        return body
 
     def request_id(self, current: Request) -> str | None:
         """Give the id of the *current* request, made now if it was not yet; ``None`` if it is not recorded."""
@@ -114,26 +122,16 @@ class AppRecorder:
             observation.request_id = plan.make_request_id()
         return observation.request_id
 
-    def begin_anew(self) -> None:
-        """Take the next request for the first of this process."""
-        self._pid = None
-
-    def _begin(self) -> Observation | None:
-        try:
-            now = unique_time_unix_nano(len(self.bindings))
-            if process.pid != self._pid:
-                self._pid = process.pid
-                self._at_start()
-                now = unique_time_unix_nano(len(self.bindings))  # a journal may know of later ones
-            return Observation(now, SharedG(_current_g()) if has_app_context() else None)
-        except Exception as error:
-            self._lost("recording a request did not begin", error)
-            return None
+    def _begin_process(self) -> int:
+        self._pid = process.pid
+        self._at_start()
+        return unique_time_unix_nano(len(self.bindings))  # anew: a journal may know of later ones
 
     def _after_request(self, response: Response) -> Response:
         observation = self._capture()
         if observation is not None and response.is_streamed and _tells_its_close(response):
-            self._expect_close(observation, response)
+            stream = observation.stream = Stream(observation, self._plan(_current_request()), _current_g())
+            response.call_on_close(partial(self._on_close, observation, stream))
         return response
 
     def _on_exception(self, _sender: object, *, exception: BaseException, **_: object) -> None:
@@ -148,7 +146,7 @@ class AppRecorder:
 
     def _teardown_request(self, _error: BaseException | None) -> None:
         observation: Observation | None = _current_request().environ.get(self._environ_key)
-        if observation is not None and observation.ended and not observation.told:
+        if observation is not None and observation.ended:
             self._tell(observation)
 
     def _capture(self, *, error: str | None = None) -> Observation | None:
@@ -163,7 +161,10 @@ class AppRecorder:
             plan = self._plan(current)
             if not plan.names:
                 return None
-            observation.capture(plan, current, _current_g())
+            if observation.request_id is None:
+                observation.request_id = plan.make_request_id()
+            observation.captured = plan.capture(observation.held_by(_current_g()))
+            observation.request = current
         except Exception as mishap:
             self._lost("the variables of a request were not captured", mishap)
             return None
@@ -179,61 +180,48 @@ class AppRecorder:
             plan = self._plans[endpoint, method] = Plan.make(self.bindings, view, method)
         return plan
 
-    def _expect_close(self, observation: Observation, response: Response) -> None:
-        stream = observation.stream = object()
-        # By its id: the exception itself would hold its frames, and they the response.
-        handled = id(sys.exc_info()[1])
-        response.call_on_close(partial(self._on_close, observation, stream, handled))
+    def _tell(self, observation: Observation) -> None:
+        """Tell the chests of the request, unless they were told or did not ask."""
+        records = observation.records()
+        # environ holds the observation and the request its environ: a cycle would keep a body until collected.
+        observation.request = None
+        stream = observation.stream
+        if stream is None:
+            if observation.shared_g is not None:
+                observation.shared_g.end()
+            _keep(records)
+        elif records:
+            stream.opened = records
+            for binding, record in records:
+                binding.keep_opened(record)
 
-    def _on_close(self, observation: Observation, stream: object, handled: int) -> None:
+    def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:
             return  # closed already, or another response went out
         observation.stream = None
-        error = sys.exc_info()[1]
-        if error is not None and id(error) != handled and not isinstance(error, GeneratorExit):
-            observation.error = type(error).__name__
+        observation.error = observation.error or stream.error()
         try:
-            observation.capture_again()
+            stream.capture()
         except Exception as mishap:
             self._lost("the variables of a streamed response were not captured", mishap)
-        if observation.ended:
-            self._tell(observation)
-
-    def _end(self, observation: Observation) -> None:
-        observation.ended = True
-        if observation.captured:
-            self._tell(observation)
-        elif observation.shared_g is not None:
-            observation.shared_g.end()
-
-    def _tell(self, observation: Observation) -> None:
-        observation.told = True
-        if observation.stream is not None:
-            self._tell_opened(observation)
-            return
-        if observation.shared_g is not None:
-            observation.shared_g.end()
-        duration_ns = time.perf_counter_ns() - observation.started_ns
-        failure: Exception | None = None
-        for offset, (binding, variables) in enumerate(observation.captured):
-            try:
-                binding.keep(observation.record(binding, variables, offset, duration_ns))
-            except Exception as error:
-                failure = failure or error
-        if failure is not None:  # only under strict
-            raise failure
-
-    def _tell_opened(self, observation: Observation) -> None:
-        duration_ns = time.perf_counter_ns() - observation.started_ns
-        observation.opened = [
-            observation.record(binding, variables, offset, duration_ns)
-            for offset, (binding, variables) in enumerate(observation.captured)
-        ]
-        for (binding, _), record in zip(observation.captured, observation.opened, strict=True):
-            binding.keep_opened(record)
+        if stream.opened:  # else it closed before the app returned, which then tells of it
+            if observation.shared_g is not None:
+                observation.shared_g.end()
+            _keep(stream.records())
 
     def _lost(self, reason: str, error: Exception) -> None:
         for binding in self.bindings:
             binding.tally.lost(reason, error)
         if any(binding.settings.strict for binding in self.bindings):
             raise error
+
+
+def _keep(records: Iterable[tuple[Binding, Record]]) -> None:
+    failure: Exception | None = None
+    for binding, record in records:
+        try:
+            binding.keep(record)
+        except Exception as error:
+            failure = failure or error  # the other chests get their records first
+    if failure is not None:  # only under strict
+        raise failure

@@ -161,7 +161,7 @@ class Writer(Intake):
         self._tally = tally
         self._bell = native_lock()
         self._bell.acquire()
-        self._starting = native_lock()
+        self._lock = native_lock()
         self._started = False
         self._stopping = False
         self._ended = False
@@ -189,7 +189,8 @@ class Writer(Intake):
     def flush(self, timeout: float, /) -> bool:
         """Wait until what waits now is stored; False when *timeout* seconds do not suffice."""
         deadline = time.monotonic() + timeout
-        self._hurried += 1
+        with self._lock:
+            self._hurried += 1
         try:
             pause = _POLL_SECONDS
             while self._journal.waiting() > 0:
@@ -202,7 +203,8 @@ class Writer(Intake):
                 time.sleep(min(pause, left))
                 pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
         finally:
-            self._hurried -= 1
+            with self._lock:
+                self._hurried -= 1
         return True
 
     def waiting(self) -> int:
@@ -214,11 +216,10 @@ class Writer(Intake):
         deadline = time.monotonic() + timeout
         flushed = self.flush(timeout)
         self._stopping = True
-        with self._starting:
+        with self._lock:
             started, self._started = self._started, True
         if not started:
-            self._journal.close()
-            return flushed
+            self._close_journal()
         while not self._ended and time.monotonic() < deadline:
             self._ring()
             time.sleep(_POLL_SECONDS)
@@ -231,7 +232,7 @@ class Writer(Intake):
         self._journal.abandon()
 
     def _start(self) -> None:
-        with self._starting:
+        with self._lock:
             if self._started:
                 return
             self._started = True
@@ -256,6 +257,9 @@ class Writer(Intake):
                 self._move_all()
             except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us
                 self._pause_after(exc)
+        self._close_journal()
+
+    def _close_journal(self) -> None:
         try:
             self._journal.close()
         except OSError as exc:
@@ -278,7 +282,8 @@ class Writer(Intake):
 
     def _move_all(self) -> None:
         while not self._stopping and self._move():
-            pass
+            if 0 < self._journal.waiting() < BATCH_RECORDS and not self._hurried:
+                return  # these are written with those that come, for the price of one transaction
 
     def _move(self) -> bool:
         """Move one batch; False when nothing waits."""

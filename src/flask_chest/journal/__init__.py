@@ -1,4 +1,4 @@
-"""The queue between a request and the store: on disk, so that a killed process loses nothing that was answered."""
+"""The queue between a request and the store: on disk, so that a killed process loses nothing it answered."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def open_journal(
         except OSError as exc:
             why = exc.strerror or str(exc)
     logger.warning(
-        "the journal cannot be kept in %s (%s): records wait for the store in memory, and are lost if the process "
-        "is killed; set CHEST_JOURNAL_DIR to a folder on a local disk",
+        "the journal cannot be kept in %s (%s): records wait for the store in memory, and are lost if the "
+        "process is killed; set CHEST_JOURNAL_DIR to a folder on a local disk",
         folder,
         why,
     )
@@ -81,9 +81,10 @@ def _unsuitable(folder: Path) -> str | None:
 def _file_system(folder: Path) -> str | None:
     """Name the kind of file system that *folder* is to be on, where the kernel says so."""
     try:
-        mounts = [line.split(" ")[1:3] for line in _MOUNTS.read_text(encoding="utf-8").splitlines()]
+        text = os.fsdecode(_MOUNTS.read_bytes())
     except OSError:
         return None
+    mounts = [line.split(" ")[1:3] for line in text.split("\n") if line]
     place = str(folder.resolve()) + "/"
     # What is mounted later hides what was there before.
     fitting = [(len(point), kind) for point, kind in reversed(mounts) if place.startswith(_unescaped(point))]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
-from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, Identity, make_frame
+from flask_chest.journal._frames import FRAME_HEAD_BYTES, HEADER_BYTES, MAX_PAYLOAD_BYTES, OPENED, Identity
 from flask_chest.journal._segments import SegmentWriter
 
 MAX_SEGMENT_BYTES = 4 * 1024 * 1024
@@ -32,8 +32,11 @@ class Room:
 
     def used(self) -> int:
         """Count the bytes in the folder."""
-        with os.scandir(self.folder) as entries:
-            return sum(map(_size, entries))
+        try:
+            with os.scandir(self.folder) as entries:
+                return sum(map(_size, entries))
+        except OSError as exc:
+            raise JournalError(f"the journal {self.folder} cannot be read: {exc.strerror}") from exc
 
     def take(self, size: int) -> None:
         """Take *size* bytes, or raise `JournalFull`."""
@@ -79,30 +82,37 @@ class Appender:
         self._announce = announce
         self._segment_bytes = min(MAX_SEGMENT_BYTES, room.max_bytes // SEGMENTS_AT_LEAST)
         self._writer: SegmentWriter | None = None
+        self._sealed_records = 0
         self._closed = False
+
+    @property
+    def records(self) -> int:
+        """How many complete records were appended."""
+        writer = self._writer
+        return self._sealed_records + (0 if writer is None else writer.records)
 
     def append(self, kind: int, payload: bytes) -> None:
         """Append *payload*; raise `JournalError`, with nothing half done, when that is not possible."""
+        if self._closed:
+            raise JournalClosed(f"the journal {self._room.folder} is closed")
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise JournalError(f"a record of {len(payload)} bytes is too long, at most {MAX_PAYLOAD_BYTES} fit")
         size = FRAME_HEAD_BYTES + len(payload)
         self._room.take(size)
-        try:
-            self._append(self._with_space_for(size), kind, payload)
-        except OSError:
-            # A full disk took half of it, which is cut off: that made a little room, or a new segment has it.
-            self.seal()
-            try:
-                self._append(self._with_space_for(size), kind, payload)
-            except OSError as exc:
-                self.seal()
-                raise JournalError(
-                    f"the journal {self._room.folder} takes nothing: {exc.strerror or exc}"
-                ) from exc
+        self._append(kind, payload, size)
+
+    def carry(self, payload: bytes) -> None:
+        """Append *payload* as what an older segment opened, also beyond the bound: that segment then goes."""
+        if self._closed:
+            raise JournalClosed(f"the journal {self._room.folder} is closed")
+        self._append(OPENED, payload, FRAME_HEAD_BYTES + len(payload))
 
     def seal(self) -> None:
         """End the newest segment; the next record begins another."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.seal()
+            self._sealed_records += writer.records
 
     def close(self) -> None:
         """End the newest segment, and take nothing any more."""
@@ -116,12 +126,29 @@ class Appender:
         if writer is not None:
             writer.abandon()
 
-    def _append(self, writer: SegmentWriter, kind: int, payload: bytes) -> None:
-        writer.append(make_frame(writer.marker, kind, payload))
-        if kind == COMPLETE:
-            writer.records += 1
-        if self._synchronous:
-            writer.synchronise()
+    def _append(self, kind: int, payload: bytes, size: int) -> None:
+        try:
+            self._try(kind, payload, size)
+        except OSError:
+            # A full disk took half of it, which is cut off: that made a little room, or a new segment has it.
+            try:
+                self._try(kind, payload, size)
+            except OSError as exc:
+                raise JournalError(
+                    f"the journal {self._room.folder} takes nothing: {exc.strerror or exc}"
+                ) from exc
+
+    def _try(self, kind: int, payload: bytes, size: int) -> None:
+        writer = self._writer
+        if writer is None or writer.committed + size > self._segment_bytes:
+            writer = self._with_space_for(size)
+        try:
+            writer.append(kind, payload)
+        except BaseException:  # a signal handler's too: how much was written is not known then
+            # An empty one is used again: a disk that stays full would fill the folder with empty segments.
+            if writer.committed > HEADER_BYTES or not writer.cut():
+                self.seal()
+            raise
 
     def _with_space_for(self, size: int) -> SegmentWriter:
         writer = self._writer
@@ -129,11 +156,13 @@ class Appender:
             writer.committed + size <= self._segment_bytes or writer.committed == HEADER_BYTES
         ):
             return writer
-        if self._closed:
-            raise JournalClosed(f"the journal {self._room.folder} is closed")
         self.seal()
         writer = SegmentWriter.create(
-            self._room.folder, slot=self._slot, serial=self._serial, identity=self._identity
+            self._room.folder,
+            slot=self._slot,
+            serial=self._serial,
+            identity=self._identity,
+            synchronous=self._synchronous,
         )
         self._serial += 1
         self._announce(writer)

@@ -46,7 +46,7 @@ class _Part:
             yield from self._reader.read(self._reader.size())
             self.exhausted = True
         else:
-            # In this order: once it is sealed, the others are final; a record is counted after its frame is there.
+            # In this order: once it is sealed, the others are final; and no record is counted before its frame.
             final, records, end = writer.sealed, writer.records, writer.committed
             yield from self._reader.read(end)
             self.exhausted, self._passed = final, records
@@ -79,7 +79,7 @@ class _Part:
         return min([*self.opened.values(), *completions], default=position)
 
     def note_stored(self, offset: int) -> AbstractSet[str]:
-        """Write down that it is stored up to *offset*; give the settled records whose opening lies behind that."""
+        """Write down that it is stored up to *offset*; give the settled records that were opened behind it."""
         if self._reader is not None:
             self._reader.note_stored(offset)
         self.settled = {record_id: begin for record_id, begin in self.settled.items() if begin >= offset}
@@ -99,11 +99,13 @@ class _Part:
 class Backlog:
     """Reads one owner's segments in the order in which they were written.
 
-    `read` gives the same again until `stored` says that it is stored.
+    `read` gives what comes next, and `stored` says that it is stored; in between nothing else is read.
     """
 
-    def __init__(self, folder: Path, *, report: Callable[[str], None], seal: Callable[[], None] = lambda: None) -> None:
-        """*seal* is called when a segment that its owner still appends to cannot be read."""
+    def __init__(
+        self, folder: Path, *, report: Callable[[str], None], seal: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin with no segment; call *seal* when one that its owner still appends to is damaged."""
         self.done = 0
         """Records of the owner that nobody waits for any more: stored, set aside, damaged or removed."""
         self.latest_unix_nano = 0
@@ -124,16 +126,14 @@ class Backlog:
         self._parts.append(_Part(self._folder, name, writer))
 
     def read(self, limit: int) -> list[Record]:
-        """Give what waits to be stored: that of last time, or at most *limit* further complete records."""
-        if not self._out:
-            self._out = list(itertools.islice(self._further(), limit))
+        """Read at most *limit* complete records."""
+        self._out = list(itertools.islice(self._complete(), limit))
         return self._out
 
     def interrupted(self, limit: int) -> list[Record]:
         """Give what was opened and will not be completed: the owner is gone, and all else was read."""
-        if not self._out and not self._unreadable:
-            held = itertools.islice(self._held.values(), limit)
-            self._out = [msgspec.structs.replace(record, error=INTERRUPTED) for record in held]
+        held = () if self._unreadable else itertools.islice(self._held.values(), limit)
+        self._out = [msgspec.structs.replace(record, error=INTERRUPTED) for record in held]
         return self._out
 
     def stored(self) -> None:
@@ -170,7 +170,7 @@ class Backlog:
         for part in self._parts:
             part.close()
 
-    def _further(self) -> Iterator[Record]:
+    def _complete(self) -> Iterator[Record]:
         for part in tuple(self._parts):
             try:
                 for found in part.read():
@@ -189,15 +189,18 @@ class Backlog:
     def _record(self, found: Frame | Skipped, part: _Part) -> Record | None:
         if isinstance(found, Skipped):
             self._report("bytes of the journal were damaged, and skipped")
+            if part.live:
+                self._seal()  # whatever befell the file, nothing more goes there
             return None
         try:
             record = decode_record(found.payload)
         except (ValueError, TypeError):
             self._report("a frame of the journal holds no record of this release, and was skipped")
             return None
-        self.latest_unix_nano = max(self.latest_unix_nano, record.time_unix_nano)
+        if record.time_unix_nano > self.latest_unix_nano:  # noqa: PLR1730 - a call of max for each record is dearer
+            self.latest_unix_nano = record.time_unix_nano
         if found.kind == COMPLETE:
-            if record.id in self._held:
+            if self._held and record.id in self._held:
                 part.completed[record.id] = found.begin
             return record
         if found.kind == OPENED:

@@ -41,6 +41,8 @@ _IDENTITY_AT = 40
 _OFFSET = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _LENGTH_AND_KIND = struct.Struct("<IB")
+_FRAME_HEAD = struct.Struct("<8sIIB")
+_BODY_AT = MARKER_BYTES + _CRC.size
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +62,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """``None`` in a version that this release does not know."""
 
 
-class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """One frame and where it lies, counted from the beginning of what was scanned."""
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One frame and where it lies in its segment."""
 
     kind: int
     payload: bytes
@@ -69,7 +71,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
-class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+class Skipped(msgspec.Struct, frozen=True):
     """Bytes that are no frame, or a damaged one."""
 
     count: int
@@ -138,45 +140,42 @@ def read_stored(header: bytes, *, size: int) -> int:
     return HEADER_BYTES
 
 
-def scan(data: bytes, marker: bytes, *, complete: bool) -> Iterator[Frame | Skipped]:
-    """Find the frames in *data*, and what lies between them.
+def scan(data: bytes, marker: bytes, *, complete: bool, base: int = 0) -> Iterator[Frame | Skipped]:
+    """Find the frames in *data*, which begins at *base* in its segment, and what lies between them.
 
     Unless *data* is *complete*, the search ends at what may be the beginning of a frame that goes on behind it.
     """
     at = 0
+    view = memoryview(data)
     while at < len(data):
-        found = _frame_at(data, at, marker)
-        if isinstance(found, Frame):
+        found = _frame_at(data, view, at, marker, base)
+        if type(found) is Frame:
             yield found
-            at = found.end
+            at = found.end - base
             continue
         if found is _CUT and not complete:
             return
         begin = at
         at = _resume(data, at + 1, marker, complete=complete)
-        yield Skipped(count=at - begin, end=at)
+        yield Skipped(at - begin, base + at)
 
 
 _CUT = object()
 """Stands for a frame that may go on behind the data."""
 
 
-def _frame_at(data: bytes, at: int, marker: bytes) -> Frame | object | None:
+def _frame_at(data: bytes, view: memoryview, at: int, marker: bytes, base: int) -> Frame | object | None:
     if len(data) - at < FRAME_HEAD_BYTES:
         return _CUT if marker.startswith(data[at : at + MARKER_BYTES]) else None
-    if not data.startswith(marker, at):
-        return None
-    body_at = at + MARKER_BYTES + _CRC.size
-    length, kind = _LENGTH_AND_KIND.unpack_from(data, body_at)
-    if not 0 < length <= MAX_PAYLOAD_BYTES:
+    found, crc, length, kind = _FRAME_HEAD.unpack_from(data, at)
+    if found != marker or not 0 < length <= MAX_PAYLOAD_BYTES:
         return None
     end = at + FRAME_HEAD_BYTES + length
     if end > len(data):
         return _CUT
-    (crc,) = _CRC.unpack_from(data, at + MARKER_BYTES)
-    if crc != crc32(memoryview(data)[body_at:end]):
+    if crc != crc32(view[at + _BODY_AT : end]):
         return None
-    return Frame(kind=kind, payload=data[at + FRAME_HEAD_BYTES : end], begin=at, end=end)
+    return Frame(kind, data[at + FRAME_HEAD_BYTES : end], base + at, base + end)
 
 
 def _resume(data: bytes, at: int, marker: bytes, *, complete: bool) -> int:

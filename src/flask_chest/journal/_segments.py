@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from flask_chest.journal._frames import (
+    COMPLETE,
     HEADER_BYTES,
     MARKER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -20,6 +21,7 @@ from flask_chest.journal._frames import (
     Header,
     Identity,
     Skipped,
+    make_frame,
     make_header,
     pack_stored,
     read_header,
@@ -28,7 +30,7 @@ from flask_chest.journal._frames import (
 )
 
 CHUNK_BYTES = 256 * 1024
-_NAME = re.compile(r"(?P<slot>\d+)-(?P<serial>\d+)-(?P<marker>[0-9a-f]{16})\.journal")
+_NAME = re.compile(r"(?P<slot>[0-9]+)-(?P<serial>[0-9]+)-(?P<marker>[0-9a-f]{16})\.journal")
 _TEMPORARY_SUFFIX = ".new"
 
 
@@ -46,7 +48,8 @@ class SegmentName:
         found = _NAME.fullmatch(name)
         if found is None:
             return None
-        return cls(int(found["slot"]), int(found["serial"]), bytes.fromhex(found["marker"]))
+        parsed = cls(int(found["slot"]), int(found["serial"]), bytes.fromhex(found["marker"]))
+        return parsed if str(parsed) == name else None
 
     def __str__(self) -> str:
         return f"{self.slot}-{self.serial:08d}-{self.marker.hex()}.journal"
@@ -73,7 +76,7 @@ def remove_unfinished(folder: Path, *, slot: int) -> None:
 class SegmentWriter:
     """The end of a segment, where its owner appends."""
 
-    def __init__(self, name: SegmentName, descriptor: int) -> None:
+    def __init__(self, name: SegmentName, descriptor: int, *, synchronous: bool) -> None:
         self.name = name
         self.marker = name.marker
         self.committed = HEADER_BYTES
@@ -83,10 +86,14 @@ class SegmentWriter:
         self.sealed = False
         """Whether `committed` is final."""
         self._descriptor = descriptor
+        self._synchronous = synchronous
 
     @classmethod
-    def create(cls, folder: Path, *, slot: int, serial: int, identity: Identity) -> Self:
-        """Make a new segment; ``OSError`` leaves nothing behind. Nobody sees one without its header."""
+    def create(cls, folder: Path, *, slot: int, serial: int, identity: Identity, synchronous: bool) -> Self:
+        """Make a new segment; ``OSError`` leaves nothing behind. Nobody sees one without its header.
+
+        A *synchronous* one survives a power cut, and so does each of its frames.
+        """
         name = SegmentName(slot, serial, secrets.token_bytes(MARKER_BYTES))
         path = folder / str(name)
         unfinished = path.with_name(path.name + _TEMPORARY_SUFFIX)
@@ -94,28 +101,40 @@ class SegmentWriter:
         descriptor = os.open(unfinished, flags, 0o600)
         try:
             _write_whole(descriptor, make_header(identity))
+            if synchronous:
+                _synchronise(descriptor)
             unfinished.rename(path)
+            if synchronous:
+                _synchronise_folder(folder)
         except BaseException:
             os.close(descriptor)
             unfinished.unlink(missing_ok=True)
             raise
-        return cls(name, descriptor)
+        return cls(name, descriptor, synchronous=synchronous)
 
-    def append(self, frame: bytes) -> None:
-        """Append a whole *frame*; after ``OSError`` the segment must be sealed."""
+    def append(self, kind: int, payload: bytes) -> None:
+        """Append a whole frame; after an exception `cut` or `seal` must follow."""
+        frame = make_frame(self.marker, kind, payload)
+        size, records = len(frame), int(kind == COMPLETE)
         _write_whole(self._descriptor, frame)
-        self.committed += len(frame)
+        if self._synchronous:
+            _synchronise(self._descriptor)
+        # Between these two no signal handler can raise, and a reader never counts what it cannot read yet.
+        self.committed += size
+        self.records += records
 
-    def synchronise(self) -> None:
-        """Wait until the disk has what was appended."""
-        _synchronise(self._descriptor)
+    def cut(self) -> bool:
+        """Cut off what a failed append left behind; False when the disk refuses even that."""
+        try:
+            os.ftruncate(self._descriptor, self.committed)
+        except OSError:
+            return False
+        return True
 
     def seal(self) -> None:
         """End the segment at its last whole frame, and close it."""
         self.sealed = True
-        # Should the disk refuse even that, the reader skips what a failed append left behind.
-        with suppress(OSError):
-            os.ftruncate(self._descriptor, self.committed)
+        self.cut()  # a reader skips what else is there
         self.abandon()
 
     def abandon(self) -> None:
@@ -143,32 +162,35 @@ class SegmentReader:
     def read(self, end: int) -> Iterator[Frame | Skipped]:
         """Yield what lies between the position and *end*, which is the end of a frame; move the position.
 
-        Frames are numbered within the file. What is not taken from the iterator comes again.
+        What is not taken from the iterator comes again.
         """
         wanted = CHUNK_BYTES
         while self.position < end:
             base = self.position
-            data = os.pread(self._descriptor, min(wanted, end - base), base)
+            asked = min(wanted, end - base)
+            data = os.pread(self._descriptor, asked, base)
             if not data:  # somebody has cut the file
                 self.position = end
-                yield Skipped(count=end - base, end=end)
+                yield Skipped(end - base, end)
                 return
-            for found in scan(data, self.name.marker, complete=base + len(data) >= end):
-                self.position = base + found.end
-                yield _moved(found, base)
+            last = base + asked == end or len(data) < asked
+            for found in scan(data, self.name.marker, complete=last, base=base):
+                self.position = found.end
+                yield found
             if self.position == base:  # a frame longer than what was read, or whose damaged length says so
                 wanted = min(wanted * 4, MAX_PAYLOAD_BYTES + CHUNK_BYTES)
 
     def note_stored(self, offset: int) -> None:
-        """Write down that all before *offset* is stored; not synchronised, for stored twice is kept once."""
+        """Write down that all before *offset* is stored, if the disk lets us: stored twice is kept once."""
         if offset != self._stored:
-            os.pwrite(self._descriptor, pack_stored(offset), STORED_AT)
+            with suppress(OSError):
+                os.pwrite(self._descriptor, pack_stored(offset), STORED_AT)
             self._stored = offset
 
     def drop(self) -> None:
         """Remove the file."""
-        self._path.unlink(missing_ok=True)
         self.close()
+        self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file and leave it."""
@@ -177,16 +199,30 @@ class SegmentReader:
             os.close(descriptor)
 
 
-def _moved(found: Frame | Skipped, base: int) -> Frame | Skipped:
-    if isinstance(found, Skipped):
-        return Skipped(count=found.count, end=found.end + base)
-    return Frame(kind=found.kind, payload=found.payload, begin=found.begin + base, end=found.end + base)
-
-
 def _write_whole(descriptor: int, data: bytes) -> None:
     written = os.write(descriptor, data)
     if written != len(data):
         raise OSError(f"only {written} of {len(data)} bytes were written")
+
+
+def append_line(descriptor: int, line: bytes) -> None:
+    """Append *line* durably to a file of which the caller holds the lock; ``OSError`` leaves no half of it."""
+    size = os.fstat(descriptor).st_size
+    try:
+        _write_whole(descriptor, line)
+        _synchronise(descriptor)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
+
+
+def _synchronise_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 _synchronise = os.fdatasync if hasattr(os, "fdatasync") else os.fsync  # macOS has only the latter

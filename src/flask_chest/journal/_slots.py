@@ -1,8 +1,9 @@
 """Slots: which process owns which segments of a journal's folder.
 
 A process holds the lowest slot that is free, by ``flock`` on the slot's file, for as long as it lives; the
-kernel takes the lock back however the process ends. So whoever gets the lock of a slot knows that its former owner
-is gone, and inherits the segments. Neither a pid nor a host name is asked: both come again, in containers at once.
+kernel takes the lock back however the process ends. So whoever gets the lock of a slot knows that its former
+owner is gone, and inherits the segments. Neither a pid nor a host name is asked: both come again, in containers
+at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _NAME = "slot-{number}.lock"
@@ -34,8 +36,9 @@ class Slot:
         return int(digits) if digits.isdigit() else 0
 
     def note_time(self, unix_nano: int) -> None:
-        """Write down that *unix_nano* was issued under this slot."""
-        os.pwrite(self._descriptor, str(unix_nano).zfill(_TIME_DIGITS).encode(), 0)
+        """Write down that *unix_nano* was issued under this slot, if the disk lets us."""
+        with suppress(OSError):
+            os.pwrite(self._descriptor, str(unix_nano).zfill(_TIME_DIGITS).encode(), 0)
 
     def release(self) -> None:
         """Give the slot back, also where a forked child still has the descriptor."""
@@ -54,7 +57,12 @@ class Slot:
 def take_lowest(folder: Path) -> Slot:
     """Take the lowest slot in *folder* that nobody holds; ``OSError`` where files cannot be locked."""
     for number in itertools.count():
-        slot = take(folder, number)
+        try:
+            slot = take(folder, number)
+        except PermissionError:
+            if not (folder / _NAME.format(number=number)).exists():
+                raise
+            continue  # another user's, such as root's who once ran a command
         if slot is not None:
             return slot
     raise AssertionError("there are more numbers than processes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from flask_chest.errors import JournalError, JournalFull
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._backlog import Backlog
 from flask_chest.journal._frames import COMPLETE, OPENED, Identity, encode_record
-from flask_chest.journal._segments import SegmentName, read_identity, remove_unfinished, segments_in
+from flask_chest.journal._segments import SegmentName, append_line, read_identity, remove_unfinished, segments_in
 from flask_chest.journal._slots import Slot, take, take_lowest
 from flask_chest.protocols import Journal
 from flask_chest.record import Record
@@ -70,26 +71,31 @@ class FileJournal(Journal):
         self._instance = f"{host}:{self._slot.number}"
         self._lock = native_lock()
         self._room = Room(folder, max_bytes)
-        self._backlog = Backlog(folder, report=report)
+        self._backlog = Backlog(folder, report=report, seal=self._seal)
         self._current = self._backlog
         self._out: list[Record] = []
         """What was read last and is not stored: it is given again until it is."""
         self._inherited: deque[_Inherited] = deque()
+        self._inherited_first = False
         self._left_alone: set[SegmentName] = set()
-        self._appended = 0
         self._open: set[str] = set()
-        former = segments_in(folder, slot=self._slot.number)
-        self._latest_unix_nano = self._continued_time(former)
-        remove_unfinished(folder, slot=self._slot.number)
+        try:
+            former = segments_in(folder, slot=self._slot.number)
+            self._latest_unix_nano = self._continued_time(former)
+            remove_unfinished(folder, slot=self._slot.number)
+            self._add_inherited(former, slot=None)
+        except BaseException:
+            self._slot.release()
+            raise
         self._appender = Appender(
             self._room,
             slot=self._slot.number,
             serial=1 + max((name.serial for name in former), default=0),
-            identity=Identity(chest=chest, store=store, instance=self._instance),
+            # What people read in it is cut to what fits into a header.
+            identity=Identity(chest=chest[:32], store=store, instance=self._instance[-32:]),
             synchronous=synchronous,
             announce=lambda writer: self._backlog.add(writer.name, writer),
         )
-        self._add_inherited(former, slot=None)
 
     @property
     def instance(self) -> str:
@@ -106,35 +112,33 @@ class FileJournal(Journal):
         payload = encode_record(record)
         with self._lock:
             self._appender.append(COMPLETE, payload)
-            self._appended += 1
             self._latest_unix_nano = max(self._latest_unix_nano, record.time_unix_nano)
             if self._open:
                 self._open.discard(record.id)
-            return self._appended - self._backlog.done
+            return self.waiting()
 
     def append_opened(self, record: Record, /) -> None:
         """Keep *record* for the case that no complete one with its id follows."""
         payload = encode_record(record)
         with self._lock:
             self._appender.append(OPENED, payload)
+            self._latest_unix_nano = max(self._latest_unix_nano, record.time_unix_nano)
             self._open.add(record.id)
 
     def read(self, limit: int, /) -> list[Record]:
-        """Give the oldest records that wait, at most *limit*, this process's own first."""
-        if not self._out:
-            self._current = self._backlog
-            self._out = self._backlog.read(limit)
-        while not self._out and self._inherited:
-            self._current = self._inherited[0].backlog
+        """Give the oldest records that wait, at most *limit*: by turns this process's own and inherited ones."""
+        if not self._out and self._inherited_first:
             self._out = self._read_inherited(limit)
+        if not self._out:
+            self._out = self._read_own(limit) or self._read_inherited(limit)
         return self._out
 
     def stored(self) -> None:
         """Remove what `read` gave last: it is stored, or set aside."""
-        if self._current is self._backlog and self._slot.held:
-            self._slot.note_time(self._latest_unix_nano)
+        self._inherited_first = self._current is self._backlog
         self._current.stored()
         self._out = []
+        self._slot.note_time(self._latest_unix_nano)
         self._carry_on()
         self._room.look_again()
 
@@ -148,16 +152,16 @@ class FileJournal(Journal):
         try:
             descriptor = os.open(self._folder / REJECTED, flags, 0o600)
             try:
-                os.write(descriptor, line)
-                os.fsync(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # or who cuts off half a line might cut off another's
+                append_line(descriptor, line)
             finally:
                 os.close(descriptor)
         except OSError as exc:
-            raise JournalError(f"{self._folder / REJECTED} takes nothing: {exc.strerror}") from exc
+            raise JournalError(f"{self._folder / REJECTED} takes nothing: {exc.strerror or exc}") from exc
 
     def waiting(self) -> int:
         """Count the records of this process that are not stored."""
-        return self._appended - self._backlog.done
+        return self._appender.records - self._backlog.done
 
     def inherit(self) -> None:
         """Look for segments whose owner is gone; they come after what waits."""
@@ -174,6 +178,8 @@ class FileJournal(Journal):
 
     def close(self) -> None:
         """Leave what waits to the next owner; may be called again."""
+        if not self._slot.held:
+            return
         with self._lock:
             self._appender.close()
         if not self._out and not self._backlog.read(1):
@@ -181,9 +187,8 @@ class FileJournal(Journal):
         self._backlog.close()
         while self._inherited:
             self._inherited.popleft().end()
-        if self._slot.held:
-            self._slot.note_time(self._latest_unix_nano)
-            self._slot.release()
+        self._slot.note_time(self._latest_unix_nano)
+        self._slot.release()
 
     def abandon(self) -> None:
         """Close what this forked child inherited, and leave everything to the parent."""
@@ -195,18 +200,20 @@ class FileJournal(Journal):
                 inherited.slot.abandon()
         self._slot.abandon()
 
+    def _read_own(self, limit: int) -> list[Record]:
+        self._current = self._backlog
+        return self._backlog.read(limit)
+
     def _read_inherited(self, limit: int) -> list[Record]:
-        backlog = self._inherited[0].backlog
-        try:
+        while self._inherited:
+            self._current = backlog = self._inherited[0].backlog
             records = backlog.read(limit) or backlog.interrupted(limit)
-            if not records:
-                backlog.stored()
-                self._inherited.popleft().end()
-        except OSError:  # not ours to read: of another user, or on a bad disk
-            self._report("a segment of the journal cannot be read, and is left alone")
+            if records:
+                return records
+            backlog.stored()
             self._inherited.popleft().end()
-            return []
-        return records
+        self._current = self._backlog
+        return []
 
     def _carry_on(self) -> None:
         """Write what still streams into the newest segment, so that an older one can be dropped."""
@@ -214,16 +221,22 @@ class FileJournal(Journal):
             payload = encode_record(opened)
             try:
                 with self._lock:
-                    if opened.id in self._open:
-                        self._appender.append(OPENED, payload)
+                    if opened.id not in self._open:
+                        continue  # its completion will be read
+                    self._appender.carry(payload)
             except JournalError:
                 return  # its segment stays, and it is tried again
             self._backlog.release(opened.id)
 
+    def _seal(self) -> None:
+        with self._lock:
+            self._appender.seal()
+
     def _continued_time(self, former: list[SegmentName]) -> int:
         changes = [(self._folder / str(name)).stat().st_mtime_ns + MTIME_LAG_NS for name in former]
-        latest = max([self._slot.last_time_unix_nano(), *changes])
-        return latest if latest < time.time_ns() + MAX_CLOCK_STEP_NS else 0
+        times = [self._slot.last_time_unix_nano(), *changes]
+        possible = time.time_ns() + MAX_CLOCK_STEP_NS
+        return max((unix_nano for unix_nano in times if unix_nano < possible), default=0)
 
     def _add_inherited(self, names: list[SegmentName], *, slot: Slot | None) -> None:
         inherited = _Inherited(backlog=Backlog(self._folder, report=self._report), slot=slot)
@@ -236,7 +249,11 @@ class FileJournal(Journal):
 
     def _ours(self, names: list[SegmentName]) -> Iterator[SegmentName]:
         for name in names:
-            header = read_identity(self._folder, name)
+            try:
+                header = read_identity(self._folder, name)
+            except OSError:
+                self._report("a segment of the journal cannot be read, and is left alone")
+                continue
             # A damaged header says nothing; the folder and the name say enough.
             if header is None or (header.identity is not None and header.identity.store == self._store):
                 yield name
