@@ -18,7 +18,7 @@ from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUn
 from flask_chest.journal import journal_folder, open_journal
 from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store
 from flask_chest.record import Record
-from flask_chest.request_ids import continue_time_after
+from flask_chest.request_ids import continue_time_after, process
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.stats import ChestStats, Tally, describe
 from flask_chest.threads import threads_run
@@ -105,9 +105,9 @@ class Binding:
     def leave_parents(self) -> None:
         """Close, in a forked child, the files of the parent's journal: their locks go with the last of them."""
         here = os.getpid()
-        for pid, process in list(self._processes.items()):
-            if pid != here and process.intake is not None:
-                intake, process.intake = process.intake, None
+        for pid, theirs in list(self._processes.items()):
+            if pid != here and theirs.intake is not None:
+                intake, theirs.intake = theirs.intake, None
                 intake.abandon()
 
     @property
@@ -123,7 +123,8 @@ class Binding:
     @property
     def instance(self) -> str:
         """The name of this process in `Record.instance`."""
-        return self._here.instance
+        here = self._latest
+        return here.instance if here.pid == process.pid else self._enter().instance
 
     @property
     def started(self) -> bool:
@@ -165,10 +166,15 @@ class Binding:
 
     def keep(self, record: Record) -> None:
         """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
-        here = self._here
+        here = self._latest
+        if here.pid != process.pid:  # which the recorder has looked at
+            here = self._enter()
         here.tally.captured()
         try:
-            self._take(here, record)
+            intake = here.intake or self._begin(here)
+            intake.take(record)
+        except JournalClosed:  # between our look and the call
+            self._keep_anew(here, record)
         except Exception as exc:
             here.tally.lost(_why_lost(exc), exc)
             if self.settings.strict:
@@ -184,14 +190,13 @@ class Binding:
                 "a streamed response was not noted; it would be lost if the process were killed", exc
             )
 
-    def _take(self, here: _InProcess, record: Record) -> None:
-        intake = here.intake or self._begin(here)
+    def _keep_anew(self, here: _InProcess, record: Record) -> None:
+        with here.making:
+            here.intake = self._make_intake(here)
         try:
-            intake.take(record)
-        except JournalClosed:  # between our look and the call
-            if here.intake is intake:
-                here.intake = None
-            (here.intake or self._begin(here)).take(record)
+            here.intake.take(record)
+        except Exception as exc:  # noqa: BLE001 - an own store may make no journal
+            here.tally.lost(_why_lost(exc), exc)
 
     def _begin(self, here: _InProcess) -> Intake:
         with here.making:

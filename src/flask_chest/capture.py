@@ -58,17 +58,19 @@ class Names:
     explicit: tuple[str, ...] = ()
     every: bool = False
     variables: tuple[Variable, ...] = field(init=False, repr=False, compare=False)
-    plain: tuple[tuple[str, str, bool], ...] = field(init=False, repr=False, compare=False)
-    bounded: bool = field(init=False, repr=False, compare=False)
-    """Whether a small value for each name cannot fill a record."""
+    plain: tuple[str, ...] | None = field(init=False, repr=False, compare=False)
+    """The explicit ones, if `capture_plain` does for them."""
 
     def __post_init__(self) -> None:
         """Work out what every request would."""
         variables = tuple(map(variable, self.explicit))
-        most = sum(each.size + SMALL_BYTES for each in variables)
+        plain = (
+            not self.every
+            and all(each.key == each.name and not each.secret for each in variables)
+            and sum(each.size + SMALL_BYTES for each in variables) <= MAX_RECORD_BYTES
+        )
         object.__setattr__(self, "variables", variables)
-        object.__setattr__(self, "plain", tuple((v.name, v.key, v.secret) for v in variables))
-        object.__setattr__(self, "bounded", not self.every and most <= MAX_RECORD_BYTES)
+        object.__setattr__(self, "plain", self.explicit if plain else None)
 
     def __or__(self, other: Names) -> Names:
         """Join two selections, without a name twice."""
@@ -163,24 +165,21 @@ def misplaced_views(view_functions: Mapping[str, Callable[..., object]]) -> list
     )
 
 
-def capture_small(held: Mapping[str, object], names: Names) -> dict[str, JSONValue] | None:
-    """Give what `capture` would where all values are small scalars; else ``None``.
+def capture_plain(held: Mapping[str, object], names: Names) -> dict[str, JSONValue] | None:
+    """Give what `capture` would where nothing is to be converted; else ``None``.
 
-    Most requests leave nothing else behind. Such values are their own form and together cannot reach a limit,
-    so that nothing is counted: three variables take 0.6 µs instead of 1.9 µs.
+    Most requests leave a few short texts and numbers behind. Such values are their own form and together cannot
+    reach a record's limit, so that nothing is counted: three of them take 0.4 µs instead of 1.4 µs.
     """
-    if not names.bounded:
+    if names.plain is None:
         return None
     variables: dict[str, JSONValue] = {}
-    for name, key, secret in names.plain:
+    for name in names.plain:
         if name in held:
-            value = MASK if secret else held[name]
-            if type(value) is str:
-                if not value.isascii() or len(value) > SMALL_BYTES or "\0" in value:
-                    return None
-            elif not is_small(value):
+            value = held[name]
+            if not is_small(value):
                 return None
-            variables[key] = value
+            variables[name] = value
     return variables
 
 

@@ -6,15 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from flask import Request
 from msgspec.structs import replace
+from werkzeug.routing import Rule
 
 from flask_chest.binding import Binding
-from flask_chest.capture import METHODS, Names, SharedG, capture, capture_small, rules_of
+from flask_chest.capture import Names, SharedG, capture, capture_plain, rules_of
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.record import JSONValue, Record
 from flask_chest.request_ids import new_record_id, new_request_id, normalise_request_id
@@ -35,6 +36,8 @@ class Plan:
     """What to do for one route and method: found once, used for every request to it."""
 
     view: object
+    method: str
+    """Empty for one that a client invented."""
     names: tuple[tuple[Binding, Names], ...]
     """What each chest asked for; empty: the request is not recorded."""
     make_request_id: Callable[[], str]
@@ -56,17 +59,8 @@ class Plan:
         generators += [binding.request_id_generator for binding, _ in names]
         chosen = next((generator for generator in generators if generator is not None), None)
         asking = [binding for binding, _ in names]
-        return cls(view, tuple(names), new_request_id if chosen is None else partial(_request_id, chosen, asking))
-
-    def capture(self, held: Mapping[str, object]) -> list[tuple[Binding, Variables]]:
-        """Take from what ``g`` held what each chest asked for."""
-        captured: list[tuple[Binding, Variables]] = []
-        for binding, names in self.names:
-            variables = capture_small(held, names)
-            if variables is None:
-                variables = _converted(binding, names, held)
-            captured.append((binding, variables))
-        return captured
+        make_request_id = new_request_id if chosen is None else partial(_request_id, chosen, asking)
+        return cls(view, method, tuple(names), make_request_id)
 
 
 def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
@@ -78,70 +72,90 @@ def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
         return new_request_id()
 
 
-def _converted(
-    binding: Binding, names: Names, held: Mapping[str, object], earlier: Mapping[str, JSONValue] = _NO_VARIABLES
-) -> Variables:
-    conversion = Conversion()
-    variables = capture(held, names, conversion, earlier)
-    if conversion.failures:
-        binding.tally.fault("a value raised while it was read")
-    return variables
-
-
 class Observation:
-    """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request."""
+    """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request.
+
+    It holds no request, which would hold its ``environ``: a body would be kept until cycles are collected.
+    """
 
     __slots__ = (
         "captured",
         "ended",
         "error",
-        "request",
+        "method",
+        "plan",
         "request_id",
+        "rule",
         "shared_g",
         "started_ns",
-        "status",
+        "status_code",
         "stream",
         "time_unix_nano",
     )
+
+    plan: Plan
+    """Set by the capture, like *rule* and *method*: before it there is nothing to tell."""
+    rule: Rule | None
+    method: str
 
     def __init__(self, time_unix_nano: int, shared_g: SharedG | None) -> None:
         self.time_unix_nano = time_unix_nano
         self.started_ns = time.perf_counter_ns()
         self.shared_g = shared_g
-        self.request: Request | None = None
-        """Flask's request, from the capture until the chests are told: `environ` forgets it earlier."""
         self.request_id: str | None = None
         self.captured: Sequence[tuple[Binding, Variables]] = ()
-        self.status: str | None = None
+        """What the chests are to be told, until they were."""
+        self.status_code = 500
         self.error: str | None = None
         self.stream: Stream | None = None
         """The response that streams, until it closes or another takes its place."""
         self.ended = False
         """Whether the inner app has returned or raised."""
 
+    def capture(self, plan: Plan, current: Request, g: object) -> None:
+        """Take the *current* request and what it left on *g*, in place of what was taken before."""
+        if self.request_id is None:
+            self.request_id = plan.make_request_id()
+        held = self.held_by(g)
+        captured: list[tuple[Binding, Variables]] = []
+        for binding, names in plan.names:
+            variables = capture_plain(held, names)
+            if variables is None:
+                variables = converted(binding, names, held)
+            captured.append((binding, variables))
+        self.plan, self.rule, self.method = plan, current.url_rule, current.method
+        self.captured = captured
+
+    def failed(self, raised: BaseException) -> None:
+        """Note that *raised* left the app: there is no response."""
+        self.error = self.error or type(raised).__name__
+        self.status_code, self.stream = 500, None
+
     def held_by(self, g: object) -> Mapping[str, object]:
         """Give what this request has set on *g*."""
         return vars(g) if self.shared_g is None else self.shared_g.of_request(g)
 
+    def unwatch(self) -> None:
+        """Let go of a ``g`` that is shared."""
+        if self.shared_g is not None:
+            self.shared_g.end()
+
     def records(self) -> list[tuple[Binding, Record]]:
-        """Make the record for each chest; none if the request was not captured."""
-        request = self.request
-        if request is None or self.request_id is None:
-            return []
+        """Make the record for each chest from what was captured."""
         duration_ns = time.perf_counter_ns() - self.started_ns
         time_unix_nano = self.time_unix_nano
-        rule, method, status = request.url_rule, request.method, self.status
         records: list[tuple[Binding, Record]] = []
         for binding, variables in self.captured:
+            rule = self.rule
             record = Record(
                 id=new_record_id(),
-                request_id=self.request_id,
+                request_id=self.request_id or new_request_id(),
                 time_unix_nano=time_unix_nano,
                 duration_ns=duration_ns,
-                method=method if method in METHODS else storable_text(method[:_MAX_METHOD]),
+                method=self.plan.method or storable_text(self.method[:_MAX_METHOD]),
                 route=rule.rule if rule is not None else None,
                 endpoint=rule.endpoint if rule is not None else None,
-                status_code=500 if status is None else status_code(status),
+                status_code=self.status_code,
                 instance=binding.instance,
                 error=self.error,
                 variables=variables,
@@ -154,12 +168,12 @@ class Observation:
 class Stream:
     """A response that is on its way when the app has returned, and what is needed when it closes."""
 
-    __slots__ = ("_around", "_g", "_observation", "_plan", "opened")
+    __slots__ = ("_around", "_captured", "_g", "_observation", "opened")
 
-    def __init__(self, observation: Observation, plan: Plan, g: object) -> None:
+    def __init__(self, observation: Observation, g: object) -> None:
         """Wait for the response to the request of *observation*, which may go on to fill *g*."""
         self._observation = observation
-        self._plan = plan
+        self._captured = observation.captured
         self._g = g
         # By its id: an exception that is being handled would hold its frames, and they the response.
         self._around = id(sys.exc_info()[1])
@@ -170,16 +184,18 @@ class Stream:
         """Add what ``g`` holds by now; what is gone from it or can be read no more stays as it was."""
         observation = self._observation
         held = observation.held_by(self._g)
-        observation.captured = [
-            (binding, earlier | _converted(binding, names, held, earlier))
-            for (binding, names), (_, earlier) in zip(self._plan.names, observation.captured, strict=True)
+        self._captured = [
+            (binding, earlier | converted(binding, names, held, earlier))
+            for (binding, names), (_, earlier) in zip(observation.plan.names, self._captured, strict=True)
         ]
+        if observation.captured:  # it closed before the app returned, which then tells of it
+            observation.captured = self._captured
 
     def records(self) -> list[tuple[Binding, Record]]:
         """Complete the records that were opened."""
         observation = self._observation
         duration_ns = time.perf_counter_ns() - observation.started_ns
-        pairs = zip(self.opened, observation.captured, strict=True)
+        pairs = zip(self.opened, self._captured, strict=True)
         return [
             (binding, replace(opened, duration_ns=duration_ns, error=observation.error, variables=variables))
             for (binding, opened), (_, variables) in pairs
@@ -193,6 +209,17 @@ class Stream:
         return type(error).__name__
 
 
+def converted(
+    binding: Binding, names: Names, held: Mapping[str, object], earlier: Mapping[str, JSONValue] = _NO_VARIABLES
+) -> Variables:
+    """Capture whatever there is, and count for *binding* what could not be read."""
+    conversion = Conversion()
+    variables = capture(held, names, conversion, earlier)
+    if conversion.failures:
+        binding.tally.fault("a value raised while it was read")
+    return variables
+
+
 def start_observed(
     observation: Observation,
     start_response: StartResponse,
@@ -201,14 +228,8 @@ def start_observed(
     exc_info: OptExcInfo | None = None,
 ) -> Callable[[bytes], object]:
     """Note the *status* that really goes out and pass everything on to *start_response*."""
-    observation.status = status
+    code = status[:3]
+    observation.status_code = int(code) if code.isdecimal() else 0
     if exc_info is None:
         return start_response(status, headers)
     return start_response(status, headers, exc_info)
-
-
-@lru_cache(maxsize=256)
-def status_code(status: str) -> int:
-    """Read the code of a *status* line, as in ``200 OK``; 0 where there is none."""
-    code = status[:3]
-    return int(code) if code.isdecimal() else 0

@@ -188,6 +188,24 @@ def test_one_chest_failing_leaves_the_other_its_record(app: Flask) -> None:
     assert len(second.query()) == 1
 
 
+def test_one_chest_whose_store_cannot_be_made_leaves_the_other_its_record(app: Flask) -> None:
+    def none_today() -> MemoryStore:
+        raise RuntimeError("hunter2")
+
+    first = FlaskChest(app, store=none_today)
+    second = FlaskChest(app, store=MemoryStore)
+    exporters = [RecordingExporter(), RecordingExporter()]
+    for chest, exporter in zip((first, second), exporters, strict=True):
+        chest.add_exporter(exporter)
+    add_view(app)
+    assert app.test_client().get("/").status_code == 200
+    assert len(second.query()) == 1
+    assert first.stats().lost == {"a record was not taken by the store": 1}
+    assert all(chest.binding().delivery._scheduler is not None for chest in (first, second))
+    first.close()
+    second.close()
+
+
 def test_view_without_a_chest_works_and_warns_once(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     add_view(app)
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -57,6 +58,42 @@ def test_sqlite_chest_passes_all_options_on(app: Flask, path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM visits").fetchone() == (1,)
     chest.close()
+
+
+@pytest.mark.parametrize("kind", [FlaskChest, FlaskChestSQLite])
+@pytest.mark.parametrize("way", ["constructor", "config", "environment"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("writer", "off"),
+        ("journal_dir", "queue"),
+        ("journal_bytes", 70_000),
+        ("journal_sync", True),
+        ("scheduler", "off"),
+        ("strict", True),
+        ("instance", "shop-1"),
+    ],
+)
+def test_setting_of_each_chest_is_taken_from_wherever_it_is_made(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, kind: type[FlaskChest], way: str, name: str, value: object
+) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.delenv("FLASK_CHEST_JOURNAL_DIR")
+    if way == "constructor":
+        given[name] = value
+    elif way == "config":
+        app.config[f"CHEST_{name.upper()}"] = value
+    else:
+        monkeypatch.setenv(f"FLASK_CHEST_{name.upper()}", json.dumps(value))
+    chest = kind(app, **given)  # type: ignore[arg-type]  # one of each at a time
+    assert getattr(chest.binding().settings, name) == value
+
+
+@pytest.mark.parametrize("kind", [FlaskChest, FlaskChestSQLite])
+@pytest.mark.parametrize("name", ["writer", "journal_dir", "journal_bytes", "journal_sync"])
+def test_wrong_setting_is_said_when_the_chest_is_made(app: Flask, kind: type[FlaskChest], name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be .*, got "):
+        kind(app, **{name: -1})  # type: ignore[arg-type]  # the error is the point
 
 
 def test_scheduler_of_a_sqlite_chest_can_be_switched(app: Flask, path: Path) -> None:

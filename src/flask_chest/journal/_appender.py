@@ -27,7 +27,8 @@ class Room:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._left = 0
+        self.left = 0
+        """Bytes that may be taken without a look."""
         self._full_until = 0.0
 
     def used(self) -> int:
@@ -40,9 +41,9 @@ class Room:
 
     def take(self, size: int) -> None:
         """Take *size* bytes, or raise `JournalFull`."""
-        if size > self._left:
+        if size > self.left:
             self._look(size)
-        self._left -= size
+        self.left -= size
 
     def look_again(self) -> None:
         """Take nothing for granted: something was dropped."""
@@ -57,7 +58,7 @@ class Room:
                 f"the journal {self.folder} holds its {self.max_bytes} bytes, since the store takes too little; "
                 "see why, or raise journal_bytes"
             )
-        self._left = min(left, max(size, LOOK_BYTES))
+        self.left = min(left, max(size, LOOK_BYTES))
 
 
 class Appender:
@@ -93,19 +94,28 @@ class Appender:
 
     def append(self, kind: int, payload: bytes) -> None:
         """Append *payload*; raise `JournalError`, with nothing half done, when that is not possible."""
-        if self._closed:
-            raise JournalClosed(f"the journal {self._room.folder} is closed")
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise JournalError(f"a record of {len(payload)} bytes is too long, at most {MAX_PAYLOAD_BYTES} fit")
         size = FRAME_HEAD_BYTES + len(payload)
-        self._room.take(size)
-        self._append(kind, payload, size)
+        writer = self._writer
+        # Nearly always there is space, and each call that is saved is 0.3 µs of a request.
+        if writer is None or writer.committed + size > self._segment_bytes or size > self._room.left:
+            writer = self._make_space(size)
+        else:
+            self._room.left -= size
+        try:
+            writer.append(kind, payload)
+        except OSError:
+            # A full disk took half of it, which is cut off: that made a little room, or a new segment has it.
+            self._mend(writer)
+            self._append_again(kind, payload, size)
+        except BaseException:  # a signal handler's: how much was written is not known then
+            self._mend(writer)
+            raise
 
     def carry(self, payload: bytes) -> None:
         """Append *payload* as what an older segment opened, also beyond the bound: that segment then goes."""
         if self._closed:
             raise JournalClosed(f"the journal {self._room.folder} is closed")
-        self._append(OPENED, payload, FRAME_HEAD_BYTES + len(payload))
+        self._append_again(OPENED, payload, FRAME_HEAD_BYTES + len(payload))
 
     def seal(self) -> None:
         """End the newest segment; the next record begins another."""
@@ -126,29 +136,35 @@ class Appender:
         if writer is not None:
             writer.abandon()
 
-    def _append(self, kind: int, payload: bytes, size: int) -> None:
+    def _make_space(self, size: int) -> SegmentWriter:
+        if self._closed:
+            raise JournalClosed(f"the journal {self._room.folder} is closed")
+        if size > FRAME_HEAD_BYTES + MAX_PAYLOAD_BYTES:
+            raise JournalError(f"a record of {size} bytes is too long, at most {MAX_PAYLOAD_BYTES} fit")
+        self._room.take(size)
         try:
-            self._try(kind, payload, size)
-        except OSError:
-            # A full disk took half of it, which is cut off: that made a little room, or a new segment has it.
-            try:
-                self._try(kind, payload, size)
-            except OSError as exc:
-                raise JournalError(
-                    f"the journal {self._room.folder} takes nothing: {exc.strerror or exc}"
-                ) from exc
+            return self._with_space_for(size)
+        except OSError as exc:
+            raise self._error(exc) from exc
 
-    def _try(self, kind: int, payload: bytes, size: int) -> None:
-        writer = self._writer
-        if writer is None or writer.committed + size > self._segment_bytes:
-            writer = self._with_space_for(size)
+    def _append_again(self, kind: int, payload: bytes, size: int) -> None:
         try:
-            writer.append(kind, payload)
-        except BaseException:  # a signal handler's too: how much was written is not known then
-            # An empty one is used again: a disk that stays full would fill the folder with empty segments.
-            if writer.committed > HEADER_BYTES or not writer.cut():
-                self.seal()
-            raise
+            writer = self._with_space_for(size)
+            try:
+                writer.append(kind, payload)
+            except BaseException:
+                self._mend(writer)
+                raise
+        except OSError as exc:
+            raise self._error(exc) from exc
+
+    def _mend(self, writer: SegmentWriter) -> None:
+        # An empty one is used again: a disk that stays full would fill the folder with empty segments.
+        if writer.committed > HEADER_BYTES or not writer.cut():
+            self.seal()
+
+    def _error(self, error: OSError) -> JournalError:
+        return JournalError(f"the journal {self._room.folder} takes nothing: {error.strerror or error}")
 
     def _with_space_for(self, size: int) -> SegmentWriter:
         writer = self._writer

@@ -4,7 +4,7 @@
 
     header  512 bytes, in every version: the magic bytes, version, length and CRC-32 of the identity,
             the stored offset and its CRC-32, the identity as JSON, zeros
-    frame   marker (8 bytes), CRC-32 of all that follows, length of the payload, kind, payload
+    frame   marker (8 bytes), CRC-32 of the marker and all that follows, length of the payload, kind, payload
 
 Integers are little-endian, of 32 bits but for the stored offset, which has 64, and the kind, which has 8. The
 marker is random and made anew for each segment, as the sync marker of Avro's container files is: a client that
@@ -93,7 +93,7 @@ decode_record = _decoder.decode
 def make_frame(marker: bytes, kind: int, payload: bytes) -> bytes:
     """Frame *payload* for the segment with *marker*."""
     body = _LENGTH_AND_KIND.pack(len(payload), kind) + payload
-    return marker + _CRC.pack(crc32(body)) + body
+    return marker + _CRC.pack(crc32(body, crc32(marker))) + body
 
 
 def make_header(identity: Identity) -> bytes:
@@ -147,8 +147,9 @@ def scan(data: bytes, marker: bytes, *, complete: bool, base: int = 0) -> Iterat
     """
     at = 0
     view = memoryview(data)
+    seed = crc32(marker)
     while at < len(data):
-        found = _frame_at(data, view, at, marker, base)
+        found = _frame_at(data, view, at, marker, seed, base)
         if type(found) is Frame:
             yield found
             at = found.end - base
@@ -164,7 +165,9 @@ _CUT = object()
 """Stands for a frame that may go on behind the data."""
 
 
-def _frame_at(data: bytes, view: memoryview, at: int, marker: bytes, base: int) -> Frame | object | None:
+def _frame_at(
+    data: bytes, view: memoryview, at: int, marker: bytes, seed: int, base: int
+) -> Frame | object | None:
     if len(data) - at < FRAME_HEAD_BYTES:
         return _CUT if marker.startswith(data[at : at + MARKER_BYTES]) else None
     found, crc, length, kind = _FRAME_HEAD.unpack_from(data, at)
@@ -173,7 +176,7 @@ def _frame_at(data: bytes, view: memoryview, at: int, marker: bytes, base: int) 
     end = at + FRAME_HEAD_BYTES + length
     if end > len(data):
         return _CUT
-    if crc != crc32(view[at + _BODY_AT : end]):
+    if crc != crc32(view[at + _BODY_AT : end], seed):
         return None
     return Frame(kind, data[at + FRAME_HEAD_BYTES : end], base + at, base + end)
 

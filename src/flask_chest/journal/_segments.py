@@ -116,7 +116,9 @@ class SegmentWriter:
         """Append a whole frame; after an exception `cut` or `seal` must follow."""
         frame = make_frame(self.marker, kind, payload)
         size, records = len(frame), int(kind == COMPLETE)
-        _write_whole(self._descriptor, frame)
+        written = os.write(self._descriptor, frame)
+        if written != size:
+            raise OSError(f"only {written} of {size} bytes were written")
         if self._synchronous:
             _synchronise(self._descriptor)
         # Between these two no signal handler can raise, and a reader never counts what it cannot read yet.

@@ -1,0 +1,396 @@
+"""What former owners left in a journal's folder: replayed once, whatever happened to it since."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from flask_chest.journal import _appender, _backlog
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
+from flask_chest.journal._segments import SegmentName, SegmentReader
+from flask_chest.journal.file import MAX_CLOCK_STEP_NS
+from flask_chest.record import Record
+from flask_chest.testing.records import make_record
+from journals import (
+    Reports,
+    drain,
+    inherited,
+    journal_in,
+    kill,
+    make_records,
+    name_of,
+    only_segment,
+    segment_paths,
+    version_2_header,
+)
+
+SKIPPED = "bytes of the journal were damaged, and skipped"
+REMOVED = "a segment of the journal was removed before its records were stored"
+UNREADABLE = "a segment of the journal cannot be read, and is left alone"
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_appender, "MAX_SEGMENT_BYTES", 1_500)
+
+
+def left_by_killed(folder: Path, count: int = 3) -> list[Record]:
+    journal = journal_in(folder)
+    records = make_records(count)
+    for record in records:
+        journal.append(record)
+    kill(journal)
+    return records
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+
+
+# Owners
+
+
+def test_next_owner_of_the_slot_replays_what_the_killed_one_left(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    journal = journal_in(tmp_path)
+    assert journal.instance == "web:0"
+    assert drain(journal) == records
+    journal.close()
+    assert segment_paths(tmp_path) == []
+
+
+def test_another_journal_inherits_from_a_killed_one(tmp_path: Path, small_segments: None) -> None:
+    doomed, other = journal_in(tmp_path), journal_in(tmp_path)
+    records = make_records(20)
+    for record in records:
+        doomed.append(record)
+    own = make_record()
+    other.append(own)
+    kill(doomed)
+    assert drain(other) == [own]
+    other.inherit()
+    assert other.waiting() == 0  # they are not this process's
+    assert drain(other, limit=3) == records
+    other.inherit()
+    assert drain(other) == []
+
+
+def test_nobody_inherits_while_the_owner_lives(tmp_path: Path) -> None:
+    owner, other = journal_in(tmp_path), journal_in(tmp_path)
+    owner.append(make_record())
+    other.inherit()
+    assert drain(other) == []
+    assert owner.waiting() == 1
+
+
+def test_two_journals_that_inherit_share_the_slots_and_not_a_record(tmp_path: Path) -> None:
+    doomed = [journal_in(tmp_path) for _ in range(3)]
+    records = make_records(30)
+    for number, record in enumerate(records):
+        doomed[number % 3].append(record)
+    one, two = journal_in(tmp_path), journal_in(tmp_path)
+    for journal in doomed:
+        kill(journal)
+    one.inherit()
+    two.inherit()
+    given = [*drain(one, limit=7), *drain(two, limit=7)]
+    assert sorted(record.id for record in given) == sorted(record.id for record in records)
+
+
+def test_heir_that_is_killed_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path, 9)
+    heir = journal_in(tmp_path)
+    assert list(heir.read(4)) == records[:4]
+    heir.stored()
+    assert list(heir.read(3)) == records[4:7]
+    kill(heir)
+    assert inherited(tmp_path) == records[4:]
+
+
+def test_own_records_do_not_keep_inherited_ones_waiting(tmp_path: Path) -> None:
+    left = left_by_killed(tmp_path, 4)
+    journal = journal_in(tmp_path)
+    given: list[Record] = []
+    own: list[Record] = []
+    for _ in range(8):  # a process that is never idle
+        own.append(make_record())
+        journal.append(own[-1])
+        given += journal.read(1)
+        journal.stored()
+    assert [record for record in given if record in left] == left
+    assert [record for record in given if record in own] == own[:4]
+
+
+def test_two_journals_of_one_process_have_slots_of_their_own(tmp_path: Path) -> None:
+    journals = [journal_in(tmp_path), journal_in(tmp_path)]
+    assert [journal.instance for journal in journals] == ["web:0", "web:1"]
+    records = make_records(2)
+    for journal, record in zip(journals, records, strict=True):
+        journal.append(record)
+    assert [drain(journal) for journal in journals] == [records[:1], records[1:]]
+
+
+# Segments that are not ours, not whole, not there
+
+
+def test_segment_of_another_store_is_left_alone_and_reported_once(tmp_path: Path) -> None:
+    theirs = journal_in(tmp_path, store="theirs")
+    record = make_record()
+    theirs.append(record)
+    kill(theirs)
+    reports = Reports()
+    ours = journal_in(tmp_path, reports=reports)
+    ours.append(make_record(id="ours"))
+    ours.inherit()
+    assert [record.id for record in drain(ours)] == ["ours"]
+    ours.inherit()
+    ours.close()
+    assert reports == {"a segment of the journal is of another store, and left alone": 1}
+    assert drain(journal_in(tmp_path, store="theirs")) == [record]
+
+
+def test_segment_of_an_unknown_version_is_left_alone_and_reported_once(tmp_path: Path) -> None:
+    left_by_killed(tmp_path)
+    path = only_segment(tmp_path)
+    written = version_2_header() + path.read_bytes()[HEADER_BYTES:]
+    path.write_bytes(written)
+    blocker = journal_in(tmp_path)  # takes slot 0, so that the reporting one finds it later
+    reports = Reports()
+    journal = journal_in(tmp_path, reports=reports)
+    kill(blocker)
+    for _ in range(3):
+        journal.inherit()
+        assert drain(journal) == []
+    assert reports == {"a segment of the journal is of the unknown version 2, and left alone": 1}
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 40])
+def test_segment_with_a_damaged_header_is_replayed_all_the_same(tmp_path: Path, at: int) -> None:
+    records = left_by_killed(tmp_path)
+    flip(only_segment(tmp_path), at)
+    assert inherited(tmp_path) == records
+    assert segment_paths(tmp_path) == []
+
+
+def test_segment_with_a_damaged_stored_offset_is_replayed_from_its_beginning(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    records = make_records(3)
+    for record in records:
+        journal.append(record)
+    journal.read(2)
+    journal.stored()
+    kill(journal)
+    flip(only_segment(tmp_path), 24)
+    assert inherited(tmp_path) == records
+
+
+@pytest.mark.parametrize("length", [0, 100, HEADER_BYTES])
+def test_segment_that_lost_all_its_frames_is_removed(tmp_path: Path, length: int) -> None:
+    left_by_killed(tmp_path)
+    os.truncate(only_segment(tmp_path), length)
+    assert inherited(tmp_path) == []
+    assert segment_paths(tmp_path) == []
+
+
+def test_damaged_frame_is_skipped_and_reported(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    flip(only_segment(tmp_path), HEADER_BYTES + 30)
+    reports = Reports()
+    assert inherited(tmp_path, reports=reports) == records[1:]
+    assert reports == {SKIPPED: 1}
+
+
+def test_frame_that_holds_no_record_is_skipped_and_reported(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    path = only_segment(tmp_path)
+    with path.open("ab") as file:
+        file.write(make_frame(name_of(path).marker, COMPLETE, b"\x91\xa1a"))
+    reports = Reports()
+    assert inherited(tmp_path, reports=reports) == records
+    assert reports == {"a frame of the journal holds no record of this release, and was skipped": 1}
+
+
+def test_own_damaged_records_are_waited_for_no_more(tmp_path: Path) -> None:
+    reports = Reports()
+    journal = journal_in(tmp_path, reports=reports)
+    records = make_records(4)
+    for record in records[:3]:
+        journal.append(record)
+    flip(only_segment(tmp_path), HEADER_BYTES + 30)
+    assert drain(journal) == records[1:3]
+    assert journal.waiting() == 0
+    assert reports == {SKIPPED: 1}
+    assert journal.append(records[3]) == 1
+    assert drain(journal) == records[3:]
+    assert journal.waiting() == 0
+
+
+def test_segment_that_was_cut_under_its_owner_ends_and_the_next_loses_nothing(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    records = make_records(6)
+    for record in records[:3]:
+        journal.append(record)
+    path = only_segment(tmp_path)
+    os.truncate(path, path.stat().st_size - 5)
+    assert drain(journal) == records[:2]
+    assert journal.waiting() == 0
+    for record in records[3:]:
+        journal.append(record)
+    assert drain(journal) == records[3:]
+    assert journal.waiting() == 0
+    journal.close()
+    assert segment_paths(tmp_path) == []
+
+
+def test_segment_that_was_removed_by_hand_is_reported_and_waited_for_no_more(
+    tmp_path: Path, small_segments: None
+) -> None:
+    reports = Reports()
+    journal = journal_in(tmp_path, reports=reports)
+    records = make_records(20)
+    for record in records:
+        journal.append(record)
+    first, *_ = segment_paths(tmp_path)
+    first.unlink()
+    drained = drain(journal)
+    assert drained == records[-len(drained) :]
+    assert 10 <= len(drained) < 20
+    assert journal.waiting() == 0
+    assert reports == {REMOVED: 1}
+
+
+def test_newest_segment_removed_by_hand_takes_no_later_record_with_it(tmp_path: Path) -> None:
+    reports = Reports()
+    journal = journal_in(tmp_path, reports=reports)
+    journal.append(make_record())
+    only_segment(tmp_path).unlink()
+    assert drain(journal) == []
+    assert journal.waiting() == 0
+    later = make_records(2)
+    for record in later:
+        journal.append(record)
+    assert drain(journal) == later
+    assert journal.waiting() == 0
+    assert reports == {REMOVED: 1}
+
+
+def test_segment_that_cannot_be_read_is_left_alone_and_hides_no_other(
+    tmp_path: Path, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = left_by_killed(tmp_path, 20)
+    second = segment_paths(tmp_path)[1]
+
+    class Reader(SegmentReader):
+        def __init__(self, folder: Path, name: SegmentName) -> None:
+            if str(name) == second.name:
+                raise PermissionError("another user's")
+            super().__init__(folder, name)
+
+    reports = Reports()
+    with monkeypatch.context() as patched:
+        patched.setattr(_backlog, "SegmentReader", Reader)
+        readable = inherited(tmp_path, reports=reports)
+    assert reports == {UNREADABLE: 1}
+    assert segment_paths(tmp_path) == [second]
+    assert sorted([*readable, *inherited(tmp_path)], key=lambda r: r.time_unix_nano) == records
+
+
+def test_stored_segment_that_cannot_be_removed_stops_nothing(
+    tmp_path: Path, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *, missing_ok: bool = False) -> None:
+        raise PermissionError("the folder is read-only")
+
+    reports = Reports()
+    journal = journal_in(tmp_path, reports=reports)
+    records = make_records(20)
+    for record in records:
+        journal.append(record)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert drain(journal, limit=6) == records
+        assert journal.waiting() == 0
+    assert set(reports) == {"a segment of the journal is stored, and cannot be removed"}
+    kill(journal)
+    assert inherited(tmp_path) == []  # their headers say that they are stored
+
+
+def test_unfinished_segment_of_a_dead_owner_is_removed(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    path = only_segment(tmp_path)
+    unfinished = [
+        tmp_path / f"0-00000002-{'ab' * 8}.journal.new",
+        tmp_path / f"1-00000001-{'cd' * 8}.journal.new",
+    ]
+    for new in unfinished:
+        new.write_bytes(path.read_bytes()[:100])
+    assert drain(journal_in(tmp_path)) == records
+    assert [new.exists() for new in unfinished] == [False, True]  # slot 1 may be somebody's
+
+
+def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    foreign = [tmp_path / "notes.txt", tmp_path / "0-1-xyz.journal", tmp_path / "0-1-0011223344556677.journal"]
+    for path in foreign:
+        path.write_text("mine")
+    assert inherited(tmp_path) == records
+    assert all(path.read_text() == "mine" for path in foreign)
+
+
+# Times
+
+
+def test_times_continue_after_a_clean_close(tmp_path: Path) -> None:
+    ahead = time.time_ns() + 3600 * 10**9
+    journal = journal_in(tmp_path)
+    assert journal.latest_unix_nano == 0
+    journal.append(make_record(time_unix_nano=ahead))
+    assert journal.latest_unix_nano == ahead
+    drain(journal)
+    journal.close()
+    assert journal_in(tmp_path).latest_unix_nano == ahead
+
+
+def test_times_continue_after_a_kill(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    assert journal_in(tmp_path).latest_unix_nano >= records[-1].time_unix_nano
+
+
+def test_times_continue_after_a_kill_when_the_clock_was_set_back_since_something_was_stored(
+    tmp_path: Path,
+) -> None:
+    ahead = time.time_ns() + 3600 * 10**9
+    journal = journal_in(tmp_path)
+    journal.append_opened(make_record(time_unix_nano=ahead))
+    journal.append(make_record())
+    drain(journal)
+    kill(journal)
+    assert journal_in(tmp_path).latest_unix_nano == ahead
+
+
+def test_times_continue_where_somebody_else_has_replayed_the_segments(tmp_path: Path) -> None:
+    ahead = time.time_ns() + 3600 * 10**9
+    doomed, heir = journal_in(tmp_path), journal_in(tmp_path)
+    doomed.append_opened(make_record(time_unix_nano=ahead))
+    doomed.append(make_record())
+    kill(doomed)
+    heir.inherit()
+    assert len(drain(heir)) == 2
+    successor = journal_in(tmp_path)
+    assert successor.instance == "web:0"
+    assert successor.latest_unix_nano == ahead
+
+
+def test_former_time_more_than_a_day_ahead_is_not_continued(tmp_path: Path) -> None:
+    before = time.time_ns()
+    journal = journal_in(tmp_path)
+    journal.append(make_record(time_unix_nano=before + 2 * MAX_CLOCK_STEP_NS))
+    drain(journal)
+    kill(journal)
+    assert before <= journal_in(tmp_path).latest_unix_nano < before + MAX_CLOCK_STEP_NS

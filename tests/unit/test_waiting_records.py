@@ -1,0 +1,116 @@
+"""What requests and readers notice of records that still wait for the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from flask import Flask, g
+
+from flask_chest import FlaskChest, FlaskChestSQLite, Record
+from flask_chest.decorator import flask_chest
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import RecordingExporter
+
+PATIENCE = 20.0
+
+
+def add_view(app: Flask) -> None:
+    @app.route("/")
+    @flask_chest(tracked_vars=["user_id"])
+    def index() -> str:
+        g.user_id = "123"
+        return "hi"
+
+
+def test_what_this_process_recorded_is_seen_by_whoever_reads(app: Flask, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db")
+    exporter = RecordingExporter()
+    chest.add_exporter(exporter)
+    add_view(app)
+    app.test_client().get("/")
+    assert len(chest.query()) == 1
+    app.test_client().get("/")
+    assert len(list(chest.iter())) == 2
+    app.test_client().get("/")
+    assert chest.run_exports()[0].delivered == 3
+    chest.close()
+
+
+def test_two_chests_of_one_app_that_share_a_store_share_its_journal_and_lose_nothing(
+    app: Flask, tmp_path: Path
+) -> None:
+    chests = [FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", journal_dir=tmp_path / "queue") for _ in "ab"]
+    add_view(app)
+    for _ in range(10):
+        app.test_client().get("/")
+    for chest in chests:
+        assert chest.flush()
+        assert (chest.stats().captured, chest.stats().stored) == (10, 10)
+    assert len(chests[0].query()) == 20
+    assert len(list((tmp_path / "queue").iterdir())) == 1
+    for chest in chests:
+        assert chest.close()
+
+
+class Gate:
+    """Where a store hangs."""
+
+    def __init__(self) -> None:
+        self.entered, self.let = threading.Event(), threading.Event()
+
+    def pass_through(self) -> None:
+        self.entered.set()
+        assert self.let.wait(PATIENCE)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.let.set()
+
+
+def test_reader_does_not_wait_for_ever_for_a_writer_whose_store_hangs(app: Flask, gate: Gate) -> None:
+    class HangingStore(MemoryStore):
+        def write(self, records: Sequence[Record], /) -> None:
+            gate.pass_through()
+            super().write(records)
+
+    chest = FlaskChest(app, store=HangingStore)
+    add_view(app)
+    app.test_client().get("/")
+    assert gate.entered.wait(PATIENCE)
+    began = time.monotonic()
+    assert chest.query() == []
+    assert not chest.close(0.1)
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_request_is_not_held_up_by_a_store_that_hangs_in_its_opening(
+    app: Flask, gate: Gate, tmp_path: Path
+) -> None:
+    class SlowStore(MemoryStore):
+        address = "somewhere"
+
+        def open(self) -> None:
+            gate.pass_through()
+            super().open()
+
+    chest = FlaskChest(app, store=SlowStore)
+    add_view(app)
+    app.test_client().get("/")
+    assert gate.entered.wait(PATIENCE)
+    assert not chest.close(0.05)
+    request = threading.Thread(target=app.test_client().get, args=("/",))
+    request.start()
+    request.join(PATIENCE / 2)
+    assert not request.is_alive()
+    assert chest.stats().waiting == 1
+    gate.let.set()
+    assert chest.flush(PATIENCE)
+    assert (chest.stats().captured, chest.stats().lost) == (2, {})
+    chest.close()
