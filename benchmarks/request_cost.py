@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from flask import Flask, g
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from flask_chest import FlaskChestSQLite
@@ -116,7 +117,7 @@ def custom_request_id() -> str:
 
 def serve(app: Flask, requests: int) -> list[int]:
     """Send *requests* as a server does; return the nanoseconds that each took."""
-    environ: WSGIEnvironment = EnvironBuilder("/", headers={"User-Agent": "benchmark"}).get_environ()
+    environ: WSGIEnvironment = EnvironBuilder("/", headers=Headers({"User-Agent": "benchmark"})).get_environ()
     times: list[int] = []
     for _ in range(requests):
         fresh = environ.copy()

@@ -177,7 +177,11 @@ def capture_plain(held: Mapping[str, object], names: Names) -> dict[str, JSONVal
     for name in names.plain:
         if name in held:
             value = held[name]
-            if not is_small(value):
+            # What most are; to ask `is_small` about each would take as long as all the rest.
+            if type(value) is str:
+                if not value.isascii() or len(value) > SMALL_BYTES or "\0" in value:
+                    return None
+            elif not is_small(value):
                 return None
             variables[name] = value
     return variables

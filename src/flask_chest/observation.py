@@ -116,7 +116,7 @@ class Observation:
         """Take the *current* request and what it left on *g*, in place of what was taken before."""
         if self.request_id is None:
             self.request_id = plan.make_request_id()
-        held = self.held_by(g)
+        held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
         captured: list[tuple[Binding, Variables]] = []
         for binding, names in plan.names:
             variables = capture_plain(held, names)
@@ -130,15 +130,6 @@ class Observation:
         """Note that *raised* left the app: there is no response."""
         self.error = self.error or type(raised).__name__
         self.status_code, self.stream = 500, None
-
-    def held_by(self, g: object) -> Mapping[str, object]:
-        """Give what this request has set on *g*."""
-        return vars(g) if self.shared_g is None else self.shared_g.of_request(g)
-
-    def unwatch(self) -> None:
-        """Let go of a ``g`` that is shared."""
-        if self.shared_g is not None:
-            self.shared_g.end()
 
     def records(self) -> list[tuple[Binding, Record]]:
         """Make the record for each chest from what was captured."""
@@ -183,7 +174,8 @@ class Stream:
     def capture(self) -> None:
         """Add what ``g`` holds by now; what is gone from it or can be read no more stays as it was."""
         observation = self._observation
-        held = observation.held_by(self._g)
+        shared = observation.shared_g
+        held = vars(self._g) if shared is None else shared.of_request(self._g)
         self._captured = [
             (binding, earlier | converted(binding, names, held, earlier))
             for (binding, names), (_, earlier) in zip(observation.plan.names, self._captured, strict=True)

@@ -51,8 +51,9 @@ def _tells_its_close(response: Response) -> bool:
     """Tell whether a *response* that streams says when it is closed, and is worth waiting for."""
     if response.direct_passthrough:
         return False
+    length: int | None = response.content_length  # typed as always known
     # Of known length and the iterator of a WSGI app: an HTTP exception's page, which is there already.
-    return response.content_length is None or not isinstance(response.response, ClosingIterator)
+    return length is None or not isinstance(response.response, ClosingIterator)
 
 
 class AppRecorder:
@@ -71,7 +72,7 @@ class AppRecorder:
         # Methods that are there to be overridden: functions that Flask calls after each request and at its
         # teardown would do, for 0.7 µs apiece, since it looks each time whether they are coroutines.
         self._inner_process_response = app.process_response
-        app.process_response = self._process_response  # type: ignore[method-assign]  # as above
+        app.process_response = self._process_response  # type: ignore[method-assign, assignment]  # as above
         self._inner_should_ignore_error = app.should_ignore_error
         app.should_ignore_error = self._should_ignore_error  # type: ignore[method-assign]  # as above
         got_request_exception.connect(self._on_exception, app)
@@ -185,19 +186,18 @@ class AppRecorder:
 
     def _tell(self, observation: Observation) -> None:
         """Tell the chests what was captured, once."""
-        stream = observation.stream
-        if stream is None:
-            observation.unwatch()
+        if observation.stream is None and observation.shared_g is not None:
+            observation.shared_g.end()
         if not observation.captured:
             return
         records = observation.records()
         observation.captured = ()
-        if stream is None:
+        if observation.stream is None:
             _keep(records)
-        else:
-            stream.opened = records
-            for binding, record in records:
-                binding.keep_opened(record)
+            return
+        observation.stream.opened = records
+        for binding, record in records:
+            binding.keep_opened(record)
 
     def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:
@@ -209,7 +209,8 @@ class AppRecorder:
         except Exception as mishap:
             self._lost("the variables of a streamed response were not captured", mishap)
         if stream.opened:
-            observation.unwatch()
+            if observation.shared_g is not None:
+                observation.shared_g.end()
             _keep(stream.records())
 
     def _lost(self, reason: str, error: Exception) -> None:

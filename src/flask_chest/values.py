@@ -114,10 +114,10 @@ class Conversion:
         if isinstance(value, str):
             self.left_in_record -= len(value)
             return value if self.left_in_record >= 0 else TRUNCATED
-        if type(value) is int:
-            self.left_in_record -= _INTEGER_BYTES
+        if value is None or isinstance(value, bool):
+            self.left_in_record -= _CONSTANT_BYTES
         else:
-            self.left_in_record -= len(repr(value)) if type(value) is float else _CONSTANT_BYTES
+            self.left_in_record -= _INTEGER_BYTES if isinstance(value, int) else len(repr(value))
         return value
 
     def _walk(self, value: object, depth: int) -> JSONValue:

@@ -295,8 +295,8 @@ class Writer(Intake):
         culprits = [record for record in records if record.id in refused]
         for record in culprits:
             self._set_aside(record, refused[record.id])
+        self._tally.stored(len(records) - len(culprits))  # before `flush` may see that nothing waits
         self._journal.stored()
-        self._tally.stored(len(records) - len(culprits))
         self._failures = 0
         return bool(records)
 

@@ -26,7 +26,7 @@ from journals import Reports, drain, inherited, journal_in, kill, make_records, 
 
 
 class Disk:
-    """Stands between the segments and ``os.write``: the next writes go as *plan* says, the frames' as *frames*."""
+    """Stands between segments and ``os.write``: the next writes go as *plan* says, the frames' as *frames*."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plan: list[Callable[[int, bytes], int]] = []

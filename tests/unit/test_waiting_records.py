@@ -90,12 +90,8 @@ def test_reader_does_not_wait_for_ever_for_a_writer_whose_store_hangs(app: Flask
     assert time.monotonic() - began < PATIENCE / 2
 
 
-def test_request_is_not_held_up_by_a_store_that_hangs_in_its_opening(
-    app: Flask, gate: Gate, tmp_path: Path
-) -> None:
+def test_request_is_not_held_up_by_a_store_that_hangs_in_its_opening(app: Flask, gate: Gate) -> None:
     class SlowStore(MemoryStore):
-        address = "somewhere"
-
         def open(self) -> None:
             gate.pass_through()
             super().open()
