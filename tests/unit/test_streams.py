@@ -150,10 +150,11 @@ def test_stream_of_a_process_that_ended_before_it_is_stored_as_interrupted(tmp_p
 def test_real_server_closes_what_it_streamed_and_what_failed(app: Flask, chest: FlaskChest) -> None:
     add_stream(app, fails=True)
     with closing(create_server(app, host="127.0.0.1", port=0)) as server:
+        port: int = server.effective_port  # type: ignore[union-attr]  # the stubs do not know it
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         with pytest.raises(requests.RequestException):
-            requests.get(f"http://127.0.0.1:{server.effective_port}/stream", timeout=10)
+            requests.get(f"http://127.0.0.1:{port}/stream", timeout=10)
         deadline = time.monotonic() + 20
         while not (records := chest.query()):
             assert time.monotonic() < deadline
