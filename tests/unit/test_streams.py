@@ -40,7 +40,6 @@ def add_stream(app: Flask, *, fails: bool = False) -> None:
     def stream() -> Response:
         g.before, g.sent = "set", 0
 
-        @stream_with_context
         def chunks() -> Iterator[str]:
             for letter in "abc":
                 g.sent += 1
@@ -49,7 +48,7 @@ def add_stream(app: Flask, *, fails: bool = False) -> None:
                     raise LookupError
             g.total = 3
 
-        return Response(chunks())
+        return Response(stream_with_context(chunks()))
 
 
 def test_record_has_what_was_set_while_streaming(app: Flask, chest: FlaskChest) -> None:
