@@ -19,7 +19,7 @@ from flask_chest.suppression import suppressed
 from flask_chest.threads import native_lock, start_native_thread
 
 BATCH_RECORDS = 1_000
-COLLECT_SECONDS = 0.1
+COLLECT_SECONDS = 0.25
 """How long the writer waits for company after the first record, so that one transaction takes many."""
 INHERIT_SECONDS = 15.0
 """How often it looks for what killed processes have left."""

@@ -56,6 +56,25 @@ def test_two_chests_of_one_app_that_share_a_store_share_its_journal_and_lose_not
         assert chest.close()
 
 
+def test_first_requests_that_come_at_once_open_one_journal(app: Flask, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", journal_dir=tmp_path / "queue")
+    add_view(app)
+    ready = threading.Barrier(8)
+
+    def serve() -> None:
+        ready.wait(PATIENCE)
+        app.test_client().get("/")
+
+    threads = [threading.Thread(target=serve) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert chest.close(PATIENCE)
+    assert chest.stats().stored == 8
+    assert [path.name for path in (tmp_path / "queue").glob("*/slot-*")] == ["slot-0.lock"]
+
+
 class Gate:
     """Where a store hangs."""
 

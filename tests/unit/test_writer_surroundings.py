@@ -6,6 +6,7 @@ import _thread
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -352,3 +353,32 @@ def test_nothing_is_started_before_the_first_request(tmp_path: Path) -> None:
         "print(before[1:], _thread._count() > 0, os.path.exists(sys.argv[1] + '/queue'))\n"
     )
     assert run(code, tmp_path) == "(True, 0, []) True True\n"
+
+
+TIMES = """
+import sys, time
+from pathlib import Path
+from flask import Flask
+from flask_chest import FlaskChestSQLite
+from flask_chest.testing import make_record
+
+ahead = time.time_ns() + 3_600_000_000_000 if sys.argv[2] == "ahead" else None
+app = Flask("shop", root_path=sys.argv[1])
+chest = FlaskChestSQLite(app, journal_dir="queue", tracked_vars=[])
+app.add_url_rule("/", view_func=lambda: "hi")
+if ahead:
+    chest.binding().keep(make_record(time_unix_nano=ahead))
+else:
+    app.test_client().get("/")
+assert chest.flush(20)
+print(chest.query()[0].time_unix_nano - (ahead or 0))
+chest.close()
+"""
+
+
+def test_time_goes_on_from_a_former_process_also_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    assert run(TIMES, tmp_path, "ahead") == "0\n"
+    database = tmp_path / "db.sqlite3"
+    former = int(run(TIMES, tmp_path, "now"))
+    database.unlink()
+    assert int(run(TIMES, tmp_path, "now")) > former > time.time_ns() + 1_800_000_000_000
