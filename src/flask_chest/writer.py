@@ -31,6 +31,8 @@ PATIENCE = 5
 """How often a batch fails without a word on a record before its records are tried one by one."""
 MOST_PROBES = 8
 """So many records that fail alone, and none that does not: the store fails, whatever the record is."""
+_chance = random.SystemRandom()
+"""Not the app's own generator, which it may have seeded, nor one that forked processes would share."""
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.02
 
@@ -358,7 +360,7 @@ def pause_seconds(failures: int) -> float:
     """Draw how long to leave the store alone after so many failures in a row."""
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))
     # At random, so that the processes of a server do not all come back at once.
-    return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret hangs on it
+    return longest * _chance.uniform(0.5, 1)
 
 
 def _named(records: Sequence[Record], refusal: RecordRefused) -> dict[str, str]:
