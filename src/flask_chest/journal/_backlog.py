@@ -126,9 +126,9 @@ class Backlog:
         self._parts.append(_Part(self._folder, name, writer))
 
     def read(self, limit: int) -> list[Record]:
-        """Read at most *limit* complete records."""
-        self._out = list(itertools.islice(self._complete(), limit))
-        return self._out
+        """Read on until at most *limit* records are out; give all that are."""
+        self._out += itertools.islice(self._complete(), max(0, limit - len(self._out)))
+        return list(self._out)
 
     def interrupted(self, limit: int) -> list[Record]:
         """Give what was opened and will not be completed: the owner is gone, and all else was read."""

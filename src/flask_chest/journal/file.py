@@ -127,6 +127,9 @@ class FileJournal(Journal):
 
     def read(self, limit: int, /) -> list[Record]:
         """Give the oldest records that wait, at most *limit*: by turns this process's own and inherited ones."""
+        if self._out:
+            # And what came since: a record that fails alone says nothing about itself or the store.
+            self._out = self._current.read(limit)
         if not self._out and self._inherited_first:
             self._out = self._read_inherited(limit)
         if not self._out:
