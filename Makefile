@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-INSTALL := install --quiet --editable '.[influxdb]' --group dev
+INSTALL := install --quiet --editable '.[all]' --group dev
 
 # Another Python is taken from the command line or the environment; uv finds a fitting one by itself.
 ifneq ($(origin PYTHON),file)

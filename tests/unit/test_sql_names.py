@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError
 from flask_chest.record import FIELDS, JSONValue
 from flask_chest.stores._sql import COLUMNS, MAX_IDENTIFIER, Tables, record_rows, row_record, storable_reason
+from flask_chest.stores._sqlite_dialect import SQLITE
 from flask_chest.testing.records import make_record
 
 
@@ -71,8 +74,8 @@ def _nested(depth: int) -> JSONValue:
 
 @pytest.mark.parametrize("name", ["flask_chest", "my-table", "_", "A1", "x" * 53])
 def test_plain_name_is_taken_and_quoted(name: str) -> None:
-    assert Tables(name).sql("{records} {schema}") == f'"{name}" "{name}_schema"'
-    assert Tables(name, quote="`").sql("{variables}") == f"`{name}_variables`"
+    assert Tables(name, SQLITE).sql("{records} {schema}") == f'"{name}" "{name}_schema"'
+    assert Tables(name, replace(SQLITE, quote="`")).sql("{variables}") == f"`{name}_variables`"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_plain_name_is_taken_and_quoted(name: str) -> None:
 )
 def test_odd_name_is_refused_with_the_way_out(name: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        Tables(name)
+        Tables(name, SQLITE)
     assert str(refused.value) == (
         "name must be at most 53 ASCII letters, digits, _ or -, begin with a letter or _, "
         f"and not begin with sqlite_, got {name!r}"
@@ -105,7 +108,7 @@ def test_odd_name_is_refused_with_the_way_out(name: str) -> None:
 
 
 def test_longest_name_leaves_room_for_every_derived_one() -> None:
-    assert max(map(len, Tables("x" * 53).names.values())) == MAX_IDENTIFIER
+    assert max(map(len, Tables("x" * 53, SQLITE).names.values())) == MAX_IDENTIFIER
 
 
 def test_reason_of_a_target_is_made_storable() -> None:

@@ -222,9 +222,9 @@ def test_process_killed_in_a_transaction_leaves_nothing_half(store: SQLiteStore,
     store.write([kept_before])
 
     def work(pipe: Connection) -> None:
-        with store._connections.transaction() as connection:
-            connection.execute("INSERT INTO flask_chest_exporters VALUES ('a', 0, 0, 0, '', 0, 0, 0)")
-            connection.execute("DELETE FROM flask_chest")
+        with store._connections.writing() as session:
+            session.change("INSERT INTO flask_chest_exporters VALUES ('a', 0, 0, 0, '', 0, 0, 0)")
+            session.change("DELETE FROM flask_chest")
             pipe.send("in the transaction")
             signal.pause()
 

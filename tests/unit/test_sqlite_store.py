@@ -17,8 +17,10 @@ from flask_chest.errors import ConfigurationError, SchemaError, StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores._sql import Tables
-from flask_chest.stores._sqlite_query import chunk
-from flask_chest.stores._sqlite_schema import MIGRATIONS, Schema
+from flask_chest.stores._sql_query import chunk
+from flask_chest.stores._sqlite_connections import SQLiteSession
+from flask_chest.stores._sqlite_dialect import SQLITE
+from flask_chest.stores._sqlite_schema import MIGRATIONS, SQLiteSchema
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
@@ -192,15 +194,15 @@ class TestForeignFiles:
 
     def test_tables_of_an_older_version_are_migrated_by_open_alone(self, path: Path) -> None:
         opened(path).close()
-        second = Schema(
-            Tables("flask_chest"), path, migrations=(*MIGRATIONS, ("ALTER TABLE {records} ADD more",))
+        second = SQLiteSchema(
+            Tables("flask_chest", SQLITE), path, migrations=(*MIGRATIONS, ("ALTER TABLE {records} ADD more",))
         )
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             with pytest.raises(SchemaError, match="of the older version 1; they are migrated when"):
-                second.check(connection)
-            second.migrate(connection, patience=1)
-            second.migrate(connection, patience=1)
-            second.check(connection)
+                second.check(SQLiteSession(connection))
+            second.make(connection, patience=1)
+            second.make(connection, patience=1)
+            second.check(SQLiteSession(connection))
             assert connection.execute("SELECT more FROM flask_chest").fetchall() == []
 
     def test_file_that_is_no_database_is_left_alone(self, path: Path) -> None:
@@ -319,8 +321,8 @@ class TestConnections:
 
     def test_transaction_that_fails_leaves_nothing_behind(self, store: SQLiteStore) -> None:
         def fail() -> None:
-            with store._connections.transaction() as connection:
-                connection.execute("DELETE FROM flask_chest_schema")
+            with store._connections.writing() as session:
+                session.change("DELETE FROM flask_chest_schema")
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -334,7 +336,7 @@ class TestConnections:
         with closing(SQLiteStore(path, busy_timeout=0.05)) as store:
             store.open()
             with (
-                store._connections.transaction(),
+                store._connections.writing(),
                 pytest.raises(StoreUnavailable, match="other threads write; try again, or raise busy_timeout"),
             ):
                 store.write([make_record()])

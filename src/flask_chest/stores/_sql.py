@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import LiteralString, TypeAlias
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.errors import ConfigurationError, SchemaError
-from flask_chest.record import Record, decode_variables
-from flask_chest.stores._storable import SCALARS, storable_rows
+from flask_chest.record import JSONValue, Record, decode_variables
+from flask_chest.stores._storable import MAX_INTEGER, MIN_INTEGER, SCALARS, storable_rows
 
 SQLValue: TypeAlias = str | int | None
+
+Condition: TypeAlias = tuple[LiteralString, tuple[SQLValue, ...]]
+"""SQL that is true or false, and the values of its question marks."""
 
 COLUMNS: tuple[str, ...] = (*SCALARS, "variables")
 """The columns of a record's row, in order."""
@@ -55,10 +61,75 @@ def storable_reason(reason: str) -> str:
     return reason.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """Where the statements that the SQL stores share differ from one database to the other."""
+
+    quote: str
+    """Around names."""
+    mark: str
+    """For a value; the statements are written with question marks."""
+    lock: str
+    """At the end of a SELECT whose rows no other transaction may change before this one ends."""
+    on_conflict: LiteralString
+    """Between an INSERT and the assignments that take its place where there is such a row; has a ``{key}``."""
+    keep: LiteralString
+    """At the end of an INSERT that leaves such a row as it is; has a ``{key}``."""
+    conditions: Callable[[Mapping[str, JSONValue]], Iterable[Condition]]
+    """What narrows a search to the records that have such variables; `Query.matches` decides."""
+
+
+def bindable(value: object) -> bool:
+    """Tell whether every database takes *value*; what it does not take narrows no search."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return "\0" not in value  # at which SQLite's JSON functions end a text, and which PostgreSQL refuses
+    return isinstance(value, int) and MIN_INTEGER <= value <= MAX_INTEGER
+
+
+class Session(Protocol):
+    """One connection while it is lent, in its transaction if it has one."""
+
+    @abstractmethod
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds; what a column holds is known where it is asked for."""
+
+    @abstractmethod
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+
+    @abstractmethod
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*."""
+
+    @abstractmethod
+    def now_unix_nano(self) -> int:
+        """Read the database's clock, by which leases end."""
+
+
+class Database(Protocol):
+    """Lends connections; what their driver raises comes out as one of our errors."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Session]:
+        """Lend a session for single statements."""
+
+    @abstractmethod
+    def writing(self) -> AbstractContextManager[Session]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
+
+    @abstractmethod
+    def recording(self) -> AbstractContextManager[Session]:
+        """Lend a session in a transaction, of which there is one at a time: records are written in no other."""
+
+
 class Tables:
     """The names of one chest's tables, made from the prefix *name*."""
 
-    def __init__(self, name: str, *, quote: str = '"') -> None:
+    def __init__(self, name: str, dialect: Dialect) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
                 f"name must be at most {_MAX_NAME} ASCII letters, digits, _ or -, begin with a letter or _, "
@@ -66,12 +137,23 @@ class Tables:
             )
         self.name = name
         self.names = {role: name + suffix for role, suffix in _SUFFIXES.items()}
-        self._fields = {role: f"{quote}{table}{quote}" for role, table in self.names.items()}
-        self._fields |= {"name": name, "columns": COLUMN_LIST}
+        self.dialect = dialect
+        self._fields = {role: f"{dialect.quote}{table}{dialect.quote}" for role, table in self.names.items()}
+        self._fields |= {"name": name, "columns": COLUMN_LIST, "lock": dialect.lock}
 
-    def sql(self, template: LiteralString) -> str:
+    def sql(self, template: LiteralString, *, many: int = 0) -> str:
         """Fill in the quoted names, as ``{records}``, the ``{columns}`` of a record and the bare ``{name}``.
 
-        The template is a literal, so that no value gets into a statement but as a parameter.
+        The template is a literal, so that no value gets into a statement but as a parameter, which is written
+        as a question mark; ``{many}`` stands for as many as *many* says.
         """
-        return template.format_map(self._fields)
+        fields = self._fields | {"many": ", ".join("?" * many)}
+        return template.format_map(fields).replace("?", self.dialect.mark)
+
+    def upsert(self, insert: LiteralString, *, key: LiteralString, assignments: LiteralString) -> str:
+        """Make an INSERT that makes *assignments* to the row with the same *key* where there is one."""
+        return self.sql(f"{insert} {self.dialect.on_conflict.format(key=key)} {assignments}")
+
+    def insert_new(self, insert: LiteralString, *, key: LiteralString) -> str:
+        """Make an INSERT that leaves the row with the same *key* as it is where there is one."""
+        return self.sql(f"{insert} {self.dialect.keep.format(key=key)}")

@@ -5,25 +5,51 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 from weakref import WeakSet
 
 from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.stores._sql import Database, Session, SQLValue
 
 FORK_PATIENCE = 5.0
 """Seconds that a fork waits for the connections in use in other threads."""
 
 
-class Connections:
+class SQLiteSession(Session):
+    """A lent connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        return self.connection.execute(sql, values).fetchall()
+
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+        return self.connection.execute(sql, values).rowcount
+
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*."""
+        self.connection.executemany(sql, rows)
+
+    def now_unix_nano(self) -> int:
+        """Read the host's clock: who shares the file shares the host."""
+        return time.time_ns()
+
+
+class Connections(Database):
     """A pool: idle connections are taken again last in first out; there is one for each concurrent user.
 
     A fork finds no open connection: SQLite's bookkeeping of file locks is per process and would be inherited,
     but the locks are not. The child would write into a log that its parent deletes when it closes.
     """
 
-    def __init__(self, path: Path, *, busy_timeout: float, check: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, path: Path, *, busy_timeout: float, check: Callable[[Session], None]) -> None:
         self.path = path
         self.busy_timeout = busy_timeout
         self._check = check
@@ -48,10 +74,20 @@ class Connections:
             raise self._store_error(exc) from exc
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection that may write; commit at the end, roll back after any exception."""
+    def reading(self) -> Iterator[SQLiteSession]:
+        """Lend a session for single statements."""
+        with self.connection() as connection:
+            yield SQLiteSession(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[SQLiteSession]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
         with self._write_turn(), self.connection() as connection, immediate(connection):
-            yield connection
+            yield SQLiteSession(connection)
+
+    def recording(self) -> AbstractContextManager[SQLiteSession]:
+        """Lend the same: SQLite has one writer at a time."""
+        return self.writing()
 
     def close(self) -> None:
         """Close the idle connections now and the others when they come back; later users get new ones."""
@@ -116,7 +152,7 @@ class Connections:
         try:
             connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
             if not create:
-                self._check(connection)
+                self._check(SQLiteSession(connection))
         except BaseException:
             connection.close()
             raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import LiteralString, TypeAlias
+from typing import LiteralString
 
-from flask_chest.errors import SchemaError, StoreAbsent, StoreUnavailable
-from flask_chest.stores._sql import Tables
-from flask_chest.stores._sqlite_connections import immediate
+from flask_chest.errors import StoreUnavailable
+from flask_chest.stores._sql import Session, Tables
+from flask_chest.stores._sql_schema import Migrations, SQLSchema
+from flask_chest.stores._sqlite_connections import SQLiteSession, immediate
 
 _FIRST: tuple[LiteralString, ...] = (
     "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL)",
@@ -91,45 +93,22 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
 )
 
-Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
-
 MIGRATIONS: Migrations = (_FIRST,)
-"""What brings the tables from version 0 to 1, 1 to 2, …; what was released is not changed any more."""
-
-_INDEXES = ("_time", "_request", "_trace", "_route", "_status")
 
 
-class Schema:
+class SQLiteSchema(SQLSchema):
     """What one chest's part of the file at *path* must look like."""
 
     def __init__(self, tables: Tables, path: Path, *, migrations: Migrations = MIGRATIONS) -> None:
-        self._tables = tables
+        super().__init__(tables, migrations, place=f"SQLite {path}", elsewhere="another file")
         self._path = path
-        self._migrations = migrations
-        self._newest = len(migrations)
 
-    def check(self, connection: sqlite3.Connection) -> None:
-        """Raise `SchemaError` unless our tables are there, in the version of this release."""
-        version = self._version(connection)
-        if version is None:
-            raise StoreAbsent(
-                f"the tables of {self._tables.name!r} in SQLite {self._path} do not exist yet; "
-                "they are made when the first record is written"
-            )
-        if version < self._newest:
-            raise SchemaError(
-                f"the tables of {self._tables.name!r} in SQLite {self._path} are of the older "
-                f"version {version}; they are migrated when the first record is written"
-            )
-
-    def migrate(self, connection: sqlite3.Connection, *, patience: float) -> None:
+    def make(self, connection: sqlite3.Connection, *, patience: float) -> None:
         """Make or migrate our tables; of several processes one does it, and the others wait for it."""
-        if self._version(connection) != self._newest:
+        session = SQLiteSession(connection)
+        if not self.is_newest(session):
             with immediate(connection):
-                for migration in self._migrations[self._version(connection) or 0 :]:
-                    for statement in migration:
-                        connection.execute(self._tables.sql(statement))
-                connection.execute(self._tables.sql("UPDATE {schema} SET version = ?"), (self._newest,))
+                self.migrate(session)
         self._write_ahead(connection, patience)
 
     def _write_ahead(self, connection: sqlite3.Connection, patience: float) -> None:
@@ -146,45 +125,14 @@ class Schema:
                 "choose a file on a local disk"
             )
 
-    def _version(self, connection: sqlite3.Connection) -> int | None:
-        """Read the version; ``None`` where none of our names is taken."""
-        taken = self._taken(connection)
-        if not taken:
-            return None
-        if self._tables.names["schema"].lower() not in taken:
-            raise self._foreign(min(taken))
-        try:
-            row = connection.execute(
-                self._tables.sql("SELECT version FROM {schema} WHERE program = 'flask_chest'")
-            ).fetchone()
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-                raise
-            raise self._foreign(self._tables.names["schema"]) from exc
-        if row is None:
-            raise self._foreign(self._tables.names["schema"])
-        version = int(row[0])
-        if version > self._newest:
-            raise SchemaError(
-                f"the tables of {self._tables.name!r} in SQLite {self._path} are of version {version}, which "
-                f"this release does not know (its own is {self._newest}); upgrade flask_chest"
-            )
-        return version
-
-    def _taken(self, connection: sqlite3.Connection) -> set[str]:
-        names = [*self._tables.names.values(), *(self._tables.name + suffix for suffix in _INDEXES)]
-        marks = ", ".join("?" * len(names))
-        rows = connection.execute(
-            f"SELECT lower(name) FROM sqlite_master WHERE lower(name) IN ({marks})",  # noqa: S608 - marks are ?, ?
+    def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
+        rows = session.rows(
+            self._tables.sql(
+                "SELECT lower(name) FROM sqlite_master WHERE lower(name) IN ({many})", many=len(names)
+            ),
             [name.lower() for name in names],
         )
         return {name for (name,) in rows}
-
-    def _foreign(self, table: str) -> SchemaError:
-        return SchemaError(
-            f"SQLite {self._path} has a table {table!r} that flask_chest did not make; "
-            "choose another name= for the chest, or another file"
-        )
 
 
 def _switched_mode(connection: sqlite3.Connection) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,19 +11,20 @@ from pathlib import Path
 from flask_chest.errors import ConfigurationError, StoreUnavailable
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.stores._sql import Tables, record_rows, row_record
-from flask_chest.stores._sqlite_connections import Connections
-from flask_chest.stores._sqlite_deletion import SQLiteDeletion
-from flask_chest.stores._sqlite_outbox import SQLiteOutbox
-from flask_chest.stores._sqlite_query import find
-from flask_chest.stores._sqlite_schema import Schema
+from flask_chest.stores._sql import COLUMNS, Tables, record_rows, row_record
+from flask_chest.stores._sql_deletion import SQLDeletion
+from flask_chest.stores._sql_outbox import SQLOutbox
+from flask_chest.stores._sql_query import find
+from flask_chest.stores._sqlite_connections import Connections, SQLiteSession
+from flask_chest.stores._sqlite_dialect import SQLITE
+from flask_chest.stores._sqlite_schema import SQLiteSchema
 
 logger = logging.getLogger("flask_chest.stores")
 
 MAX_BUSY_TIMEOUT = 3600
 
 
-class SQLiteStore(SQLiteOutbox, SQLiteDeletion, Store):
+class SQLiteStore(SQLOutbox, SQLDeletion, Store):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
@@ -46,9 +46,10 @@ class SQLiteStore(SQLiteOutbox, SQLiteDeletion, Store):
                 f"busy_timeout must be from 0 to {MAX_BUSY_TIMEOUT} seconds, got {busy_timeout!r}"
             )
         self._path = Path(location).absolute()
-        tables = Tables(name)
-        self._schema = Schema(tables, self._path)
-        super().__init__(Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check), tables)
+        tables = Tables(name, SQLITE)
+        self._schema = SQLiteSchema(tables, self._path)
+        self._connections = Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check)
+        super().__init__(self._connections, tables)
         self._busy_timeout = busy_timeout
         self._conflicts = 0
         self._counting = threading.Lock()
@@ -71,19 +72,19 @@ class SQLiteStore(SQLiteOutbox, SQLiteDeletion, Store):
                 "make it, or choose another file"
             ) from exc
         with self._connections.connection(create=True) as connection:
-            self._schema.migrate(connection, patience=self._busy_timeout)
+            self._schema.make(connection, patience=self._busy_timeout)
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
         if not records:
             return
         rows = record_rows(records)
-        with self._connections.transaction() as connection:
-            left = self._spared(connection, records)
+        with self._connections.recording() as session:
+            left = self._spared(session, records)
             if len(left) < len(records):
                 records, rows = left, record_rows(left)
-            inserted = connection.executemany(self._insert, rows).rowcount
-            conflicts = self._conflicting(connection, records) if inserted < len(rows) else []
+            inserted = session.connection.executemany(self._insert, rows).rowcount
+            conflicts = self._conflicting(session, records) if inserted < len(rows) else []
         for record_id in conflicts:
             logger.warning("record %s came again with other content; what was kept first stays", record_id)
         with self._counting:
@@ -91,14 +92,14 @@ class SQLiteStore(SQLiteOutbox, SQLiteDeletion, Store):
 
     def query(self, query: Query, /) -> Iterable[Record]:
         """Yield the records that match, newest first; nothing is locked while the caller iterates."""
-        return find(self._connections.connection, self._tables, query)
+        return find(self._connections, self._tables, query)
 
     def status(self) -> StoreStatus:
         """Count what is kept; the size is that of the file and of its write-ahead log."""
-        with self._connections.connection() as connection:
-            count, oldest, newest = connection.execute(
+        with self._connections.reading() as session:
+            ((count, oldest, newest),) = session.rows(
                 self._tables.sql("SELECT count(*), min(time_unix_nano), max(time_unix_nano) FROM {records}")
-            ).fetchone()
+            )
         return StoreStatus(
             description=f"SQLite {self._path}",
             records=count,
@@ -115,17 +116,12 @@ class SQLiteStore(SQLiteOutbox, SQLiteDeletion, Store):
     @property
     def _insert(self) -> str:
         return self._tables.sql(
-            "INSERT INTO {records} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO {records} ({columns}) VALUES ({many}) ON CONFLICT (id) DO NOTHING", many=len(COLUMNS)
         )
 
-    def _conflicting(self, connection: sqlite3.Connection, records: Sequence[Record]) -> list[str]:
+    def _conflicting(self, session: SQLiteSession, records: Sequence[Record]) -> list[str]:
         select = self._tables.sql("SELECT {columns} FROM {records} WHERE id = ?")
-        return [
-            record.id
-            for record in records
-            if row_record(connection.execute(select, (record.id,)).fetchone()) != record
-        ]
+        return [record.id for record in records if row_record(*session.rows(select, (record.id,))) != record]
 
 
 def _size(path: Path) -> int:
