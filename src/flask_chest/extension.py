@@ -343,7 +343,9 @@ def _starter(app: Flask) -> Callable[[], None]:
 def _close_at_exit(reference: weakref.ref[FlaskChest], pid: int) -> None:
     chest = reference()
     if chest is not None and pid == os.getpid() and not chest.close():
-        logger.warning("the process ends before all its records are stored; the journal keeps them for the next")
+        logger.warning(
+            "the process ends before all its records are stored; a journal on disk keeps them for the next"
+        )
 
 
 def _export_job(

@@ -248,6 +248,11 @@ class Journal(Protocol):
     def latest_unix_nano(self) -> int:
         """The latest time of a record that was appended under `instance`, perhaps by a former process."""
 
+    @property
+    @abstractmethod
+    def durable(self) -> bool:
+        """Whether what waits outlives this process."""
+
     @abstractmethod
     def append(self, record: Record, /) -> int:
         """Take *record* and give how many records wait; `JournalError`, and it is not taken."""
@@ -258,7 +263,10 @@ class Journal(Protocol):
 
     @abstractmethod
     def read(self, limit: int, /) -> Sequence[Record]:
-        """Give the oldest records that wait, at most *limit*; they wait until `stored` is called."""
+        """Give the oldest records that wait, at most *limit*; they wait until `stored` is called.
+
+        Called again before that, it gives the same records again, and newer ones up to *limit*.
+        """
 
     @abstractmethod
     def stored(self) -> None:

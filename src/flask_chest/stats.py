@@ -63,7 +63,7 @@ class Tally:
             total = self._set_aside
         self._say(logging.ERROR, "the store refused a record, which was set aside", f"{total} so far", None)
 
-    def lost(self, reason: str, error: BaseException, *, count: int = 1) -> None:
+    def lost(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> None:
         """Count *count* records as lost and say so."""
         with self._lock:
             total = self._lost[reason] = self._lost.get(reason, 0) + count

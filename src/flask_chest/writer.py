@@ -262,6 +262,9 @@ class Writer(Intake):
         self._close_journal()
 
     def _close_journal(self) -> None:
+        left = self._journal.waiting()
+        if left > 0 and not self._journal.durable:
+            self._tally.lost("records that waited in memory were not stored before the end", count=left)
         try:
             self._journal.close()
         except OSError as exc:

@@ -250,6 +250,23 @@ def test_flush_of_a_writer_that_has_ended_does_not_wait(work_for: WorkFor) -> No
         assert time.monotonic() - began < PATIENCE / 4
 
 
+def test_what_waits_in_memory_at_the_end_is_counted_as_lost_once(caplog: pytest.LogCaptureFixture) -> None:
+    journal = MemoryJournal(instance="web:1")
+    with working(journal, AwaySink(), Tally(logging.getLogger("flask_chest.tests"))) as work:
+        work.take(make_records(3))
+        assert not work.writer.close(0.1)
+        assert not work.writer.close(0.1)
+        assert work.stats.lost == {"records that waited in memory were not stored before the end": 3}
+    assert "records that waited in memory were not stored before the end (3 records lost so far)" in caplog.text
+
+
+def test_what_waits_on_disk_at_the_end_is_not_lost(folder: Path) -> None:
+    with working(journal_in(folder), AwaySink(), Tally(logging.getLogger("flask_chest.tests"))) as work:
+        work.take(make_records(3))
+        assert not work.writer.close(0.1)
+        assert work.stats.lost == {}
+
+
 def test_writer_that_had_no_record_ends_at_once(work_for: WorkFor) -> None:
     sink = KeepingSink()
     with work_for(sink) as work:

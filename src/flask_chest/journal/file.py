@@ -107,6 +107,11 @@ class FileJournal(Journal):
         """The latest time of a record, of former owners of the slot too."""
         return self._latest_unix_nano
 
+    @property
+    def durable(self) -> bool:
+        """True."""
+        return True
+
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process; give how many records wait."""
         payload = encode_record(record)

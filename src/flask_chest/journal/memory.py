@@ -38,6 +38,11 @@ class MemoryJournal(Journal):
         """0: nothing is known of former processes."""
         return 0
 
+    @property
+    def durable(self) -> bool:
+        """False."""
+        return False
+
     def append(self, record: Record, /) -> int:
         """Keep *record* until this process ends; give how many records wait."""
         payload = encode_record(record)
