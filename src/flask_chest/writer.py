@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from flask_chest.errors import JournalError, RecordRefused, StoreUnavailable
+from flask_chest.errors import JournalError
+from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
 from flask_chest.protocols import Intake, Journal, Sink, hand_over
 from flask_chest.record import Record
-from flask_chest.stats import Tally, describe
+from flask_chest.stats import Tally
 from flask_chest.suppression import suppressed
 from flask_chest.threads import native_lock, start_native_thread
 
@@ -27,63 +28,10 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 HURRIED_PAUSE_SECONDS = 0.1
 """The pause between attempts while somebody waits in `Writer.flush`."""
-PATIENCE = 5
-"""How often a batch fails without a word on a record before its records are tried one by one."""
-MOST_PROBES = 8
-"""So many records that fail alone, and none that does not: the store fails, whatever the record is."""
 _chance = random.SystemRandom()
 """Not the app's own generator, which it may have seeded, nor one that forked processes would share."""
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.02
-
-
-class _Isolation:
-    """The search by halves for records that a store never takes, where it does not name them."""
-
-    def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
-        self.reasons: dict[str, str] = {}
-        self._write = write
-        self._written = False
-        self._unexplained: list[Exception] = []
-        """What records that failed alone raised, without a word that it is them."""
-
-    def search(self, records: Sequence[Record]) -> None:
-        """Write *records* but those in `reasons`; raise when none was written, for then the store is at fault."""
-        self._divide(records)
-        self._doubt(at_most=0)
-
-    def _divide(self, records: Sequence[Record]) -> None:
-        middle = len(records) // 2
-        # Both before a search in either: one that is written acquits the store, and then the search may be long.
-        failed = [half for half in (records[:middle], records[middle:]) if not self._settle(half)]
-        for half in failed:
-            self._divide(half)
-
-    def _settle(self, records: Sequence[Record]) -> bool:
-        """Write *records*, or convict the only one; False when they are to be divided."""
-        try:
-            self._write(records)
-        except StoreUnavailable:
-            raise
-        except Exception as exc:  # noqa: BLE001 - an own store may raise anything at its record
-            if len(records) > 1:
-                return False
-            self._convict(records[0], exc)
-        else:
-            self._written = True
-        return True
-
-    def _convict(self, record: Record, error: Exception) -> None:
-        if isinstance(error, RecordRefused):
-            self.reasons |= _named((record,), error)
-            return
-        self._unexplained.append(error)
-        self._doubt(at_most=MOST_PROBES - 1)
-        self.reasons[record.id] = describe(error).removeprefix(": ")
-
-    def _doubt(self, *, at_most: int) -> None:
-        if len(self._unexplained) > at_most and not self._written:
-            raise self._unexplained[-1]
 
 
 class WriteThrough(Intake):
@@ -293,46 +241,18 @@ class Writer(Intake):
     def _move(self) -> bool:
         """Move one batch; False when nothing waits."""
         records = self._journal.read(BATCH_RECORDS)
-        refused: Mapping[str, str] = {}
+        refused: Mapping[str, Fault] = {}
         if records:
             with suppressed():
-                refused = self._write(records)
+                # Perhaps one record is at fault, and the store does not say so; more likely the store is.
+                refused = hand_over_sound(self._hand_over, records, suspicious=self._failures >= PATIENCE)
         culprits = [record for record in records if record.id in refused]
         for record in culprits:
-            self._set_aside(record, refused[record.id])
+            self._set_aside(record, refused[record.id].reason)
         self._tally.stored(len(records) - len(culprits))  # before `flush` may see that nothing waits
         self._journal.stored()
         self._failures = 0
         return bool(records)
-
-    def _write(self, records: Sequence[Record]) -> Mapping[str, str]:
-        """Write *records* but those that the store will never take; give these by id, with the reason."""
-        refused: dict[str, str] = {}
-        others = records
-        while others:
-            try:
-                self._hand_over(others)
-            except RecordRefused as refusal:
-                named = _named(others, refusal)
-                if not named:
-                    return refused | self._isolate(others)
-            except StoreUnavailable:
-                raise
-            except Exception:
-                # Perhaps one record is at fault, and the store does not say so; more likely the store is.
-                if self._failures < PATIENCE or len(others) == 1:
-                    raise
-                return refused | self._isolate(others)
-            else:
-                break
-            refused |= named
-            others = [record for record in others if record.id not in named]
-        return refused
-
-    def _isolate(self, records: Sequence[Record]) -> dict[str, str]:
-        isolation = _Isolation(self._hand_over)
-        isolation.search(records)
-        return isolation.reasons
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         hand_over(self._open_store().write, records)
@@ -364,11 +284,3 @@ def pause_seconds(failures: int) -> float:
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))
     # At random, so that the processes of a server do not all come back at once.
     return longest * _chance.uniform(0.5, 1)
-
-
-def _named(records: Sequence[Record], refusal: RecordRefused) -> dict[str, str]:
-    """Give the reasons for those of *records* that *refusal* is about; none where it does not say."""
-    reasons = refusal.reasons
-    if len(records) == 1:
-        return {records[0].id: reasons.get(records[0].id, str(refusal))}
-    return {record.id: reasons[record.id] for record in records if record.id in reasons}
