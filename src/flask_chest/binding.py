@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
 
+import msgspec
+
 from flask_chest.capture import TrackedNames
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
@@ -246,8 +248,9 @@ class Binding:
 
     def stats(self) -> ChestStats:
         """Copy the counts of this process."""
-        intake = self._here.intake
-        return self.tally.snapshot(waiting=intake.waiting() if intake is not None else 0)
+        here = self._here
+        waiting = here.intake.waiting() if here.intake is not None else 0
+        return msgspec.structs.replace(self.tally.snapshot(waiting=waiting), exports=here.delivery.counts())
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""

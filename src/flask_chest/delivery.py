@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, cast
 
-from flask_chest.errors import CapabilityMissing
-from flask_chest.export import ExportReport, run_export
+from flask_chest.backoff import pause_seconds
+from flask_chest.errors import CapabilityMissing, ConfigurationError
+from flask_chest.export import ExportReport, ExportRun
+from flask_chest.isolation import PATIENCE
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
-from flask_chest.stats import describe
+from flask_chest.selection import Selection
+from flask_chest.stats import ExportCounts, describe
 
 if TYPE_CHECKING:
     from flask_chest.scheduler import ExportScheduler
 
 logger = logging.getLogger("flask_chest.export")
+
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 300.0
+"""Between two scheduled runs of an exporter whose target is away; a longer interval stays as it is."""
+MAX_INTERVAL = timedelta(days=36_500)
+RUN_SECONDS = 300.0
+"""How long a run may go on from batch to batch: then others have their turn, on the next occasion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +41,83 @@ class ExportJob:
     interval: timedelta
     batch_size: int
     start_at: StartAt
+    selection: Selection
+
+    @classmethod
+    def checked(
+        cls,
+        exporter: Exporter | Callable[[], Exporter],
+        *,
+        interval: timedelta,
+        name: str | None,
+        batch_size: int,
+        start_at: StartAt,
+        selection: Selection,
+    ) -> Self:
+        """Make the job of *exporter*, or of what makes one in each process; raise `ConfigurationError`."""
+        if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
+            raise ConfigurationError(
+                f"interval must be a timedelta, as in timedelta(seconds=30), got a {type(interval).__name__}"
+            )
+        if not timedelta(0) < interval <= MAX_INTERVAL:
+            raise ConfigurationError(
+                f"interval must be above 0 and at most {MAX_INTERVAL.days} days, got {interval!r}"
+            )
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
+        if start_at not in ("beginning", "now"):
+            raise ConfigurationError(f"start_at must be 'beginning' or 'now', got {start_at!r}")
+        make, name = _maker(exporter, name)
+        return cls(
+            name=name,
+            make=make,
+            interval=interval,
+            batch_size=batch_size,
+            start_at=start_at,
+            selection=selection,
+        )
+
+
+def _maker(exporter: Exporter | Callable[[], Exporter], name: str | None) -> tuple[Callable[[], Exporter], str]:
+    if not isinstance(exporter, type) and hasattr(exporter, "export"):
+        made = cast("Exporter", exporter)
+        return lambda: made, name or made.name
+    if not callable(exporter):
+        raise ConfigurationError(
+            f"exporter must be an Exporter or a callable that makes one, got a {type(exporter).__name__}"
+        )
+    if not name:
+        raise ConfigurationError("an exporter that is made in each process needs a name=")
+    return exporter, name
+
+
+@dataclass(slots=True)
+class _History:
+    """How the runs of one job in this process went."""
+
+    counts: ExportCounts = field(default_factory=ExportCounts)
+    failures: int = 0
+    """In a row."""
+    not_before: float = 0.0
+    """When a scheduled run is worth the while again, by the monotonic clock."""
+
+    def note(self, report: ExportReport) -> None:
+        counts = self.counts
+        failed = report.error is not None
+        moved = report.delivered + report.filtered + report.rejected
+        self.counts = ExportCounts(
+            runs=counts.runs + (failed or moved > 0),
+            delivered=counts.delivered + report.delivered,
+            filtered=counts.filtered + report.filtered,
+            rejected=counts.rejected + report.rejected,
+            failures=counts.failures + failed,
+        )
+        self.failures = self.failures + 1 if failed else 0
+        if failed:
+            pause = pause_seconds(self.failures, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
+            self.not_before = time.monotonic() + pause
+        else:
+            self.not_before = 0.0
 
 
 @dataclass(slots=True)
@@ -39,12 +128,32 @@ class Delivery:
     """Gives the store of the current process, ready for use."""
     _exporters: dict[str, Exporter] = field(default_factory=dict)
     _registered: set[str] = field(default_factory=set)
+    _histories: dict[str, _History] = field(default_factory=dict)
     _scheduler: ExportScheduler | None = None
     _scheduled: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closings: int = 0
 
     def run(self, job: ExportJob) -> ExportReport:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
+        report = self._run(job)
+        with self._lock:
+            self._history(job).note(report)
+        return report
+
+    def run_in_turn(self, job: ExportJob) -> None:
+        """Run *job* unless its target is left alone for a while."""
+        with self._lock:
+            waits = time.monotonic() < self._history(job).not_before
+        if not waits:
+            self.run(job)
+
+    def counts(self) -> dict[str, ExportCounts]:
+        """Give what each exporter did in this process."""
+        with self._lock:
+            return {name: history.counts for name, history in self._histories.items()}
+
+    def _run(self, job: ExportJob) -> ExportReport:
         try:
             store = self.open_store()
             self._register(store, job)
@@ -54,7 +163,20 @@ class Delivery:
             return ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
         if not isinstance(store, Outbox):
             raise CapabilityMissing(store, "Outbox")
-        return run_export(store, exporter, name=job.name, batch_size=job.batch_size)
+        closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
+        run = ExportRun(
+            store,
+            exporter,
+            name=job.name,
+            batch_size=job.batch_size,
+            selection=job.selection,
+            suspicious=self._history(job).failures >= PATIENCE,
+            go_on=lambda: self._closings == closings and time.monotonic() < deadline,
+        )
+        return run.report()
+
+    def _history(self, job: ExportJob) -> _History:
+        return self._histories.setdefault(job.name, _History())
 
     def schedule(self, jobs: Iterable[ExportJob]) -> None:
         """Run *jobs* at their intervals from now on; those that are scheduled already stay."""
@@ -74,6 +196,7 @@ class Delivery:
         with self._lock:
             scheduler, self._scheduler = self._scheduler, None
             self._scheduled.clear()
+            self._closings += 1
         ended = scheduler.close(timeout) if scheduler is not None else True
         for name, exporter in self._exporters.items():
             try:
@@ -84,8 +207,8 @@ class Delivery:
         self._registered.clear()
         return ended
 
-    def _bind(self, job: ExportJob) -> Callable[[], ExportReport]:
-        return lambda: self.run(job)
+    def _bind(self, job: ExportJob) -> Callable[[], None]:
+        return lambda: self.run_in_turn(job)
 
     def _exporter(self, job: ExportJob) -> Exporter:
         with self._lock:

@@ -1,23 +1,26 @@
-"""One export run: claim → export → acknowledge, until nothing is pending. Knows no clock."""
+"""One export run: claim → select → export → acknowledge, until nothing is pending. Knows no clock."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import msgspec
 
-from flask_chest.errors import ChestError, RecordsRejected
+from flask_chest.errors import ChestError, TargetUnavailable
+from flask_chest.isolation import Fault, hand_over_sound
+from flask_chest.lease import Lease
 from flask_chest.protocols import Busy, Claim, Exporter, ExporterRegistry, Outbox, hand_over
 from flask_chest.record import Record
+from flask_chest.selection import Selection
 from flask_chest.stats import describe
 
 logger = logging.getLogger("flask_chest.export")
 
 DEFAULT_BATCH_SIZE = 1_000
 DEFAULT_LEASE = timedelta(minutes=2)
-"""Longer than an exporter's own time limit for one batch: another process takes over after it."""
+"""It is renewed while a batch is delivered; after a crash another process takes over when it ends."""
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +28,8 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
 
     exporter: str
     delivered: int = 0
+    filtered: int = 0
+    """Left out by the exporter's filter or transform."""
     rejected: int = 0
     """Set aside with a reason: the target will never take them."""
     pending: int | None = None
@@ -35,6 +40,107 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     """Why the run ended early; what is pending stays so for the next one."""
 
 
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one claim."""
+
+    delivered: int
+    filtered: int
+    rejected: int
+
+
+class ExportRun:
+    """One run of one exporter, under *name* or its own.
+
+    A batch counts as delivered only once the store took the acknowledgement. A run that ends early, or whose
+    process dies, leaves its batch to be delivered again as it was. *go_on* is asked before each batch. A
+    *suspicious* run searches for a record at fault also where the exporter does not say that one is.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        exporter: Exporter,
+        *,
+        name: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        lease: timedelta = DEFAULT_LEASE,
+        selection: Selection | None = None,
+        suspicious: bool = False,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._outbox = outbox
+        self._exporter = exporter
+        self._name = name or exporter.name
+        self._batch_size = batch_size
+        self._length = lease
+        self._lease = Lease(outbox, lease)
+        self._selection = selection or Selection()
+        self._suspicious = suspicious
+        self._go_on = go_on
+        self._batches: list[Batch] = []
+
+    def report(self) -> ExportReport:
+        """Deliver what is pending; never raises, the report tells."""
+        busy: str | None = None
+        error: str | None = None
+        try:
+            busy = self._deliver_all()
+        except ChestError as exc:
+            error = str(exc)
+        except Exception as exc:  # an own exporter may raise anything; its batch stays pending
+            error = f"{self._name} raised {describe(exc).removeprefix(': ')}"
+            logger.debug("export to %s failed", self._name, exc_info=True)
+        finally:
+            self._lease.end()
+        report = ExportReport(
+            exporter=self._name,
+            delivered=sum(batch.delivered for batch in self._batches),
+            filtered=sum(batch.filtered for batch in self._batches),
+            rejected=sum(batch.rejected for batch in self._batches),
+            pending=_backlog(self._outbox, self._name),
+            busy=busy,
+            error=error,
+        )
+        _log(report)
+        return report
+
+    def _deliver_all(self) -> str | None:
+        """Deliver batch after batch; give who else delivers, if somebody does."""
+        while self._go_on():
+            claim = self._outbox.claim(self._name, limit=self._batch_size, lease=self._length)
+            if claim is None:
+                return None
+            if isinstance(claim, Busy):
+                return claim.holder
+            self._batches.append(self._deliver(claim))
+        return None
+
+    def _deliver(self, claim: Claim) -> Batch:
+        try:
+            with self._lease.held(claim):
+                selected, faults = self._selection.of(claim.records)
+                faults |= self._export(selected)
+        except BaseException:
+            _release(self._outbox, claim)
+            raise
+        if not self._outbox.acknowledge(claim, rejected=_reasons(faults)):
+            raise _lost(claim)
+        return Batch(
+            delivered=sum(record.id not in faults for record in selected),
+            filtered=sum(record.id not in faults for record in claim.records)
+            - sum(record.id not in faults for record in selected),
+            rejected=len(faults),
+        )
+
+    def _export(self, records: Sequence[Record]) -> dict[str, Fault]:
+        return hand_over_sound(self._hand_over, records, suspicious=self._suspicious, convict_alone=True)
+
+    def _hand_over(self, records: Sequence[Record]) -> None:
+        if self._lease.lost:  # a search may be long
+            raise TargetUnavailable(f"{self._name} lost its claim; another process delivers the batch")
+        hand_over(self._exporter.export, records)
+
+
 def run_export(
     outbox: Outbox,
     exporter: Exporter,
@@ -43,53 +149,22 @@ def run_export(
     batch_size: int = DEFAULT_BATCH_SIZE,
     lease: timedelta = DEFAULT_LEASE,
 ) -> ExportReport:
-    """Deliver all that is pending for *exporter*, under *name* or its own; never raises, the report tells.
+    """Deliver all that is pending for *exporter*, once, now; see `ExportRun`."""
+    return ExportRun(outbox, exporter, name=name, batch_size=batch_size, lease=lease).report()
 
-    A batch counts as delivered only once the store took the acknowledgement. A run that ends early, or whose
-    process dies, leaves its batch to be delivered again as it was.
-    """
-    name = name or exporter.name
-    delivered = rejected = 0
-    busy: str | None = None
-    error: str | None = None
-    try:
-        while (claim := outbox.claim(name, limit=batch_size, lease=lease)) is not None:
-            if isinstance(claim, Busy):
-                busy = claim.holder
-                break
-            refused = _deliver(outbox, exporter, claim)
-            delivered += len(claim.records) - refused
-            rejected += refused
-    except ChestError as exc:
-        error = str(exc)
-    except Exception as exc:  # an own exporter may raise anything; its batch stays pending
-        error = f"{name} raised {describe(exc).removeprefix(': ')}"
-        logger.debug("export to %s failed", name, exc_info=True)
-    report = ExportReport(
-        exporter=name,
-        delivered=delivered,
-        rejected=rejected,
-        pending=_backlog(outbox, name),
-        busy=busy,
-        error=error,
+
+def _reasons(faults: Mapping[str, Fault]) -> dict[str, str]:
+    return {
+        record_id: fault.reason if fault.attempts == 1 else f"{fault.reason} ({fault.attempts} attempts)"
+        for record_id, fault in faults.items()
+    }
+
+
+def _lost(claim: Claim) -> ChestError:
+    return ChestError(
+        f"{claim.exporter} lost its claim while it delivered {len(claim.records)} records; "
+        "another process delivers them again"
     )
-    _log(report)
-    return report
-
-
-def _deliver(outbox: Outbox, exporter: Exporter, claim: Claim) -> int:
-    """Export and acknowledge one claim; return how many of it were set aside."""
-    try:
-        rejected = _export(exporter, claim.records)
-    except BaseException:
-        _release(outbox, claim)
-        raise
-    if not outbox.acknowledge(claim, rejected=rejected):
-        raise ChestError(
-            f"{claim.exporter} lost its claim while it delivered {len(claim.records)} records; "
-            "another process delivers them again"
-        )
-    return len(rejected)
 
 
 def _release(outbox: Outbox, claim: Claim) -> None:
@@ -97,24 +172,6 @@ def _release(outbox: Outbox, claim: Claim) -> None:
         outbox.release(claim)
     except Exception as exc:  # noqa: BLE001 - what ended the export is to be told; the lease ends by itself
         logger.debug("the claim of %s was not released%s", claim.exporter, describe(exc))
-
-
-def _export(exporter: Exporter, records: Sequence[Record]) -> dict[str, str]:
-    """Export *records* but those that the target names as never acceptable; return these with the reasons."""
-    rejected: dict[str, str] = {}
-    remaining = records
-    while remaining:
-        try:
-            hand_over(exporter.export, remaining)
-        except RecordsRejected as exc:
-            named = {record.id: exc.reasons[record.id] for record in remaining if record.id in exc.reasons}
-            if not named:
-                raise
-            rejected |= named
-            remaining = [record for record in remaining if record.id not in named]
-        else:
-            break
-    return rejected
 
 
 def _backlog(outbox: Outbox, name: str) -> int | None:
@@ -136,5 +193,8 @@ def _log(report: ExportReport) -> None:
             report.error,
             report.pending,
         )
-    elif report.delivered or report.rejected:
-        logger.info("%s: %d delivered, %d set aside", report.exporter, report.delivered, report.rejected)
+    elif report.delivered or report.filtered or report.rejected:
+        left_out = f", {report.filtered} left out by its filter" if report.filtered else ""
+        logger.info(
+            "%s: %d delivered, %d set aside%s", report.exporter, report.delivered, report.rejected, left_out
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from flask_chest.errors import ConfigurationError
@@ -10,6 +10,7 @@ from flask_chest.export import DEFAULT_BATCH_SIZE
 from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import StartAt
+from flask_chest.record import Record
 
 
 class FlaskChestExporterInfluxDB:
@@ -17,8 +18,9 @@ class FlaskChestExporterInfluxDB:
 
     *url* takes the place of *https*, *host* and *port*. *tags* names variables that become tags: they should
     have few values, since each combination is a series. *custom_tags* go on every point. A *token* of ``None``,
-    as from an unset variable, is accepted and reported by every run. *name* tells several exporters of one
-    chest apart; *timeout* is in seconds.
+    as from an unset variable, is accepted and reported by every run. *timeout* is in seconds. *interval* is for
+    who does not count in minutes; *name* tells several exporters of one chest apart. The other options are those
+    of `FlaskChest.add_exporter`.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class FlaskChestExporterInfluxDB:
         bucket: str = "my-bucket",
         interval_minutes: float = 5,
         *,
+        interval: timedelta | None = None,
         url: str | None = None,
         measurement: str = "flask_chest",
         tags: Sequence[str] = (),
@@ -41,6 +44,8 @@ class FlaskChestExporterInfluxDB:
         name: str = "influxdb",
         batch_size: int = DEFAULT_BATCH_SIZE,
         start_at: StartAt = "beginning",
+        filter: Callable[[Record], bool] | None = None,  # noqa: A002 - the word for it
+        transform: Callable[[Record], Record | None] | None = None,
     ) -> None:
         self.exporter = InfluxDBExporter(
             url=url or f"{'https' if https else 'http'}://{host}:{port}",
@@ -56,9 +61,11 @@ class FlaskChestExporterInfluxDB:
         )
         chest.add_exporter(
             self.exporter,
-            interval=_minutes(interval_minutes),
+            interval=interval or _minutes(interval_minutes),
             batch_size=batch_size,
             start_at=start_at,
+            filter=filter,
+            transform=transform,
         )
 
 

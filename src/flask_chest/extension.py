@@ -23,6 +23,7 @@ from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
 from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.recorder import AppRecorder, behind
+from flask_chest.selection import Selection
 from flask_chest.settings import SchedulerMode, Settings, WriterMode
 from flask_chest.stats import ChestStats
 from flask_chest.stores import store_from_uri
@@ -32,7 +33,6 @@ EXIT_TIMEOUT_SECONDS = 5.0
 READ_PATIENCE_SECONDS = 2.0
 """How long a reader waits for what its own process recorded before."""
 DEFAULT_INTERVAL = timedelta(minutes=5)
-MAX_INTERVAL = timedelta(days=36_500)
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
 
 
@@ -194,14 +194,25 @@ class FlaskChest:
         name: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         start_at: StartAt = "beginning",
+        filter: Callable[[Record], bool] | None = None,  # noqa: A002 - the word for it
+        transform: Callable[[Record], Record | None] | None = None,
     ) -> None:
         """Deliver this chest's records by *exporter* at every *interval*, from the first request on.
 
         A callable is called for an exporter in each process, and needs a *name*. Delivery goes on where it
         ended for this name, in whichever process: rename an exporter and it begins anew at *start_at*.
+        *filter* says which records it is to have; *transform* changes them on the way, or makes them ``None``
+        for none, and leaves their id as it is. A record at which one of the two raises is set aside.
         Raises `ConfigurationError` for a name that is taken.
         """
-        job = _export_job(exporter, interval, name, batch_size, start_at)
+        job = ExportJob.checked(
+            exporter,
+            interval=interval,
+            name=name,
+            batch_size=batch_size,
+            start_at=start_at,
+            selection=Selection(wanted=filter, transform=transform),
+        )
         if job.name in self._jobs:
             raise ConfigurationError(
                 f"the chest has an exporter named {job.name!r} already; give the second one another name="
@@ -346,43 +357,6 @@ def _close_at_exit(reference: weakref.ref[FlaskChest], pid: int) -> None:
         logger.warning(
             "the process ends before all its records are stored; a journal on disk keeps them for the next"
         )
-
-
-def _export_job(
-    exporter: Exporter | Callable[[], Exporter],
-    interval: timedelta,
-    name: str | None,
-    batch_size: int,
-    start_at: StartAt,
-) -> ExportJob:
-    if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
-        raise ConfigurationError(
-            f"interval must be a timedelta, as in timedelta(seconds=30), got a {type(interval).__name__}"
-        )
-    if not timedelta(0) < interval <= MAX_INTERVAL:
-        raise ConfigurationError(
-            f"interval must be above 0 and at most {MAX_INTERVAL.days} days, got {interval!r}"
-        )
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
-    if start_at not in ("beginning", "now"):
-        raise ConfigurationError(f"start_at must be 'beginning' or 'now', got {start_at!r}")
-    if not isinstance(exporter, type) and hasattr(exporter, "export"):
-        made = cast("Exporter", exporter)
-        return ExportJob(
-            name=name or made.name,
-            make=lambda: made,
-            interval=interval,
-            batch_size=batch_size,
-            start_at=start_at,
-        )
-    if not callable(exporter):
-        raise ConfigurationError(
-            f"exporter must be an Exporter or a callable that makes one, got a {type(exporter).__name__}"
-        )
-    if not name:
-        raise ConfigurationError("an exporter that is made in each process needs a name=")
-    return ExportJob(name=name, make=exporter, interval=interval, batch_size=batch_size, start_at=start_at)
 
 
 def _unix_nano(moment: datetime | None, name: str) -> int | None:

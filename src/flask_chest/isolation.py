@@ -13,7 +13,7 @@ from flask_chest.stats import describe
 PATIENCE = 5
 """How often a batch should fail without a word on a record before its records are tried one by one."""
 MOST_PROBES = 8
-"""So many records that fail alone, and none that does not: the other side fails, whatever the record is."""
+"""So many records that fail alone, and none that does not: whatever the record is, it fails."""
 
 
 class Fault(NamedTuple):
@@ -36,7 +36,8 @@ def hand_over_sound(
     Those that it refuses by name are left out, and where it names none they are searched for by halves. So are,
     when the caller is *suspicious*, those at which it raises something else; one that is alone in its batch is
     at fault then only with *convict_alone*. Raises what says that the other side is away, and what it raises
-    when it took nothing at all: then nobody is at fault.
+    without a word on a record when it took nothing at all: then nobody is at fault. Where it refuses record
+    after record for one reason, all of the batch is at fault without more tries.
     """
     handing = _HandingOver(take)
     refused: dict[str, Fault] = {}
@@ -65,6 +66,10 @@ def hand_over_sound(
     return refused
 
 
+class _AllAlikeError(Exception):
+    """Record after record was refused, for the reason that this holds."""
+
+
 class _HandingOver:
     """The calls for one batch, and the search by halves for those at fault in it."""
 
@@ -89,11 +94,24 @@ class _HandingOver:
 
     def search(self, records: Sequence[Record]) -> dict[str, Fault]:
         """Hand over *records* but those at fault, and give these; raise when none was taken."""
-        self._divide(records)
+        try:
+            self._divide(records)
+        except _AllAlikeError as alike:
+            rest = [record for record in records if record.id not in self._reasons]
+            # Those that were tried are neighbours; these are from all over the batch.
+            for record in rest[:: len(rest) // MOST_PROBES + 1]:
+                self._settle((record,))
+            rest = [record for record in rest if record.id not in self._reasons]
+            if self._taken:
+                self._divide(rest)
+            else:
+                self._reasons |= dict.fromkeys((record.id for record in rest), str(alike))
         self._doubt(at_most=0)
         return self.faults(self._reasons)
 
     def _divide(self, records: Sequence[Record]) -> None:
+        if len(records) < 2:  # noqa: PLR2004 - one is settled, and there is none to divide
+            return
         middle = len(records) // 2
         # Both before a search in either: one that is taken acquits the other side, and the search may be long.
         failed = [half for half in (records[:middle], records[middle:]) if not self._settle(half)]
@@ -102,8 +120,6 @@ class _HandingOver:
 
     def _settle(self, records: Sequence[Record]) -> bool:
         """Hand over *records*, or convict the only one; False when they are to be divided."""
-        if not records:
-            return True
         try:
             self.take(records)
         except (StoreUnavailable, TargetUnavailable):
@@ -119,6 +135,9 @@ class _HandingOver:
     def _convict(self, record: Record, error: Exception) -> None:
         if isinstance(error, RecordRefused | RecordsRejected):
             self._reasons |= _named((record,), error)
+            kinds = set(self._reasons.values())
+            if len(self._reasons) == MOST_PROBES and len(kinds) == 1 and not self._taken:
+                raise _AllAlikeError(kinds.pop())
             return
         self._unexplained.append(error)
         self._doubt(at_most=MOST_PROBES - 1)

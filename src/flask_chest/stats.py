@@ -16,6 +16,18 @@ from flask_chest.threads import native_lock
 LOG_INTERVAL_SECONDS = 60.0
 
 
+class ExportCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one exporter did in this process."""
+
+    runs: int = 0
+    """Those that found something to do."""
+    delivered: int = 0
+    filtered: int = 0
+    rejected: int = 0
+    failures: int = 0
+    """Runs that ended early."""
+
+
 class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since this process began."""
 
@@ -31,6 +43,8 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     """Records that nobody took, by reason."""
     faults: Mapping[str, int] = {}
     """Mishaps that lost nothing, by reason: a generator that raised, a value that could not be read."""
+    exports: Mapping[str, ExportCounts] = {}
+    """By the name of the exporter."""
 
 
 class Tally:

@@ -6,11 +6,11 @@ the store. `JournalOnly` leaves the moving to another process, and `WriteThrough
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from flask_chest.backoff import pause_seconds
 from flask_chest.errors import JournalError
 from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
 from flask_chest.protocols import Intake, Journal, Sink, hand_over
@@ -28,8 +28,6 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 HURRIED_PAUSE_SECONDS = 0.1
 """The pause between attempts while somebody waits in `Writer.flush`."""
-_chance = random.SystemRandom()
-"""Not the app's own generator, which it may have seeded, nor one that forked processes would share."""
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.02
 
@@ -268,7 +266,8 @@ class Writer(Intake):
     def _pause_after(self, error: BaseException) -> None:
         self._failures += 1
         self._tally.fault("the store takes nothing; records wait in the journal", error)
-        began, pause = time.monotonic(), pause_seconds(self._failures)
+        began = time.monotonic()
+        pause = pause_seconds(self._failures, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
         self._ring_at = 1 << 62
         while not self._stopping:
             # `flush` rings all the time: that shortens the pause, and does not end it.
@@ -277,10 +276,3 @@ class Writer(Intake):
             if left <= 0:
                 return
             self._wait(left)
-
-
-def pause_seconds(failures: int) -> float:
-    """Draw how long to leave the store alone after so many failures in a row."""
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))
-    # At random, so that the processes of a server do not all come back at once.
-    return longest * _chance.uniform(0.5, 1)

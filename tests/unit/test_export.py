@@ -65,13 +65,6 @@ def test_named_records_are_set_aside_and_the_others_of_the_batch_arrive(store: M
     ]
 
 
-def test_rejection_without_names_keeps_the_batch(store: MemoryStore) -> None:
-    exporter = RecordingExporter()
-    exporter.failures = [RecordsRejected("one of them is bad")]
-    report = run_export(store, exporter)
-    assert (report.delivered, report.rejected, report.pending, report.error) == (0, 0, 25, "one of them is bad")
-
-
 def test_exporter_that_raises_anything_keeps_its_batch_and_its_message(
     store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:

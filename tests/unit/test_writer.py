@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from flask_chest.backoff import pause_seconds
 from flask_chest.errors import JournalClosed
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.protocols import Journal, Sink
@@ -27,7 +28,6 @@ from flask_chest.writer import (
     FIRST_PAUSE_SECONDS,
     INHERIT_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    pause_seconds,
 )
 from journals import inherited, journal_in, kill, make_records
 from sinks import PATIENCE, AwaySink, HangingSink, KeepingSink, Work, until, working
@@ -165,7 +165,8 @@ def test_absence_of_the_store_is_logged_once(work_for: WorkFor, caplog: pytest.L
 
 
 def test_pauses_grow_at_random_to_half_a_minute() -> None:
-    draws = {failures: [pause_seconds(failures) for _ in range(200)] for failures in (1, 2, 3, 9, 40, 10_000)}
+    pause = partial(pause_seconds, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
+    draws = {failures: [pause(failures) for _ in range(200)] for failures in (1, 2, 3, 9, 40, 10_000)}
     for failures, pauses in draws.items():
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 20))
         assert longest / 2 <= min(pauses) < max(pauses) <= longest

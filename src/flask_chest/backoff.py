@@ -1,0 +1,14 @@
+"""How long to leave somebody alone who does not answer."""
+
+from __future__ import annotations
+
+import random
+
+_chance = random.SystemRandom()
+"""Not the app's own generator, which it may have seeded, nor one that forked processes would share."""
+
+
+def pause_seconds(failures: int, *, first: float, longest: float) -> float:
+    """Draw a pause after so many *failures* in a row: about *first*, then twice that, up to *longest*."""
+    # At random, so that the processes of a server do not all come back at once.
+    return min(longest, first * 2.0 ** min(failures - 1, 32)) * _chance.uniform(0.5, 1)

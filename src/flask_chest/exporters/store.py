@@ -1,0 +1,67 @@
+"""Any sink as a target: another store of ours, or one's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from flask_chest.errors import RecordRefused, RecordsRejected, StoreError, TargetUnavailable
+from flask_chest.protocols import Exporter, Sink, Store, hand_over
+from flask_chest.record import Record
+
+
+class StoreExporter(Exporter):
+    """Delivers into *sink*, or what *sink* makes; a store is opened with the first delivery.
+
+    A store that makes its tables makes them in the target too. What comes again is kept once, as with every
+    sink. *name* is the exporter's.
+    """
+
+    def __init__(self, sink: Sink | Callable[[], Sink], *, name: str) -> None:
+        self._make = _maker(sink)
+        self._name = name
+        self._sink: Sink | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<StoreExporter {self._name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The exporter's identity in the store that it delivers from."""
+        return self._name
+
+    def export(self, records: Sequence[Record], /) -> None:
+        """Write *records*, those that the target has already being skipped."""
+        if not records:
+            return
+        try:
+            hand_over(self._opened().write, records)
+        except RecordRefused as exc:
+            raise RecordsRejected(str(exc), exc.reasons) from exc
+        except StoreError as exc:
+            raise TargetUnavailable(str(exc)) from exc
+
+    def close(self) -> None:
+        """Close the target; the next delivery opens it again."""
+        with self._lock:
+            sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close()
+
+    def _opened(self) -> Sink:
+        with self._lock:
+            if self._sink is None:
+                sink = self._make()
+                if hasattr(sink, "open"):
+                    cast("Store", sink).open()
+                self._sink = sink
+            return self._sink
+
+
+def _maker(sink: Sink | Callable[[], Sink]) -> Callable[[], Sink]:
+    if not isinstance(sink, type) and hasattr(sink, "write"):
+        made = cast("Sink", sink)
+        return lambda: made
+    return cast("Callable[[], Sink]", sink)
