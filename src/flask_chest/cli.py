@@ -97,6 +97,63 @@ def doctor() -> None:
     click.echo("\n".join(["Nothing is wrong.", *_nothing_recorded_yet(app)]))
 
 
+@chest_group.group("exporters")
+def exporters() -> None:
+    """List the exporters that the stores know, or remove one that is gone."""
+
+
+@exporters.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+def list_exporters(*, as_json: bool) -> None:
+    """Show where each exporter stands, also those that the app does not have any more.
+
+    \b
+    Example: flask --app shop chest exporters list
+
+    Exits with 1 when a store does not answer.
+    """  # noqa: D301
+    reports = [(chest, _report(chest)) for chest in _chests()]
+    for _, report in reports:
+        if report.error is not None:
+            raise click.ClickException(f"not available: {report.error}")
+    if as_json:
+        known = [exporter for _, report in reports for exporter in report.exporters]
+        click.echo(msgspec.json.encode({"exporters": known}).decode())
+        return
+    for chest, report in reports:
+        for exporter in report.exporters:
+            gone = "" if exporter.name in chest.exporter_names else " (the app does not have it any more)"
+            click.echo(f"{_exporter_line(exporter)}{gone}")
+
+
+@exporters.command("remove")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also one that the app still has: it begins anew.")
+def remove_exporter(name: str, *, force: bool) -> None:
+    """Forget the exporter NAME: its place, and what was set aside for it.
+
+    \b
+    Example: flask --app shop chest exporters remove influxdb
+    """  # noqa: D301
+    removed = 0
+    for chest in _chests():
+        if name in chest.exporter_names and not force:
+            raise click.ClickException(
+                f"The app still has the exporter {name!r}, which would deliver everything again: "
+                "take it out of the app first, or use --force."
+            )
+        store = chest.binding().store
+        try:
+            removed += isinstance(store, ExporterRegistry) and store.drop(name)
+        except StoreAbsent:
+            continue
+        except Exception as exc:  # an own store may raise anything, and its text may hold a secret
+            raise click.ClickException(f"not available{describe(exc)}") from exc
+    if not removed:
+        raise click.ClickException(f"No store knows an exporter {name!r}; see: flask chest exporters list")
+    click.echo(f"The exporter {name!r} is forgotten.")
+
+
 def _chests() -> list[FlaskChest]:
     chests = chests_of(behind(current_app))
     if not chests:
@@ -117,12 +174,16 @@ def _status_lines(report: _Report) -> Iterator[str]:
     if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
         yield f"  from {_moment(found.oldest_unix_nano)} to {_moment(found.newest_unix_nano)}"
     for exporter in report.exporters:
-        success = "never" if exporter.last_success_unix_nano is None else _moment(exporter.last_success_unix_nano)
-        holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
-        yield (
-            f"  exporter {exporter.name}: {exporter.backlog:,} pending, {exporter.rejected:,} set aside, "
-            f"last success {success}{holder}"
-        )
+        yield f"  {_exporter_line(exporter)}"
+
+
+def _exporter_line(exporter: ExporterStatus) -> str:
+    success = "never" if exporter.last_success_unix_nano is None else _moment(exporter.last_success_unix_nano)
+    holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
+    return (
+        f"exporter {exporter.name}: {exporter.backlog:,} pending, {exporter.rejected:,} set aside, "
+        f"last success {success}{holder}"
+    )
 
 
 def _moment(unix_nano: int) -> str:

@@ -175,3 +175,54 @@ def test_installed_package_adds_the_group_and_settings_are_no_options(tmp_path: 
     assert result.stderr == ""
     assert result.stdout.startswith("no records yet: ")
     assert "none.db" in result.stdout
+
+
+class TestExporters:
+    def chest_with(self, app: Flask, *names: str) -> FlaskChestSQLite:
+        chest = FlaskChestSQLite(app)
+        for name in names:
+            chest.add_exporter(RecordingExporter(name))
+        add_view(app)
+        app.test_client().get("/")
+        chest.run_exports()
+        return chest
+
+    def test_list_shows_also_those_that_are_gone(
+        self, app: Flask, runner: FlaskCliRunner, tmp_path: Path
+    ) -> None:
+        self.chest_with(Flask("former", root_path=str(tmp_path)), "former").close()
+        chest = self.chest_with(app, "present")
+        result = runner.invoke(args=["chest", "exporters", "list"])
+        former, present = result.output.splitlines()
+        assert former.startswith("exporter former: 1 pending, 0 set aside, last success 20")
+        assert former.endswith("(the app does not have it any more)")
+        assert present.startswith("exporter present: 0 pending")
+        assert "any more" not in present
+        listed = json.loads(runner.invoke(args=["chest", "exporters", "list", "--json"]).output)
+        assert [exporter["name"] for exporter in listed["exporters"]] == ["former", "present"]
+        chest.close()
+
+    def test_one_that_is_gone_can_be_removed(self, app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+        self.chest_with(Flask("former", root_path=str(tmp_path)), "former").close()
+        chest = self.chest_with(app)
+        result = runner.invoke(args=["chest", "exporters", "remove", "former"])
+        assert (result.exit_code, result.output) == (0, "The exporter 'former' is forgotten.\n")
+        assert runner.invoke(args=["chest", "exporters", "list"]).output == ""
+        again = runner.invoke(args=["chest", "exporters", "remove", "former"])
+        assert again.exit_code == 1
+        assert "No store knows an exporter 'former'; see: flask chest exporters list" in again.output
+        chest.close()
+
+    def test_one_that_the_app_has_is_removed_only_by_force(self, app: Flask, runner: FlaskCliRunner) -> None:
+        chest = self.chest_with(app, "present")
+        result = runner.invoke(args=["chest", "exporters", "remove", "present"])
+        assert result.exit_code == 1
+        assert "still has the exporter 'present', which would deliver everything again" in result.output
+        assert runner.invoke(args=["chest", "exporters", "remove", "present", "--force"]).exit_code == 0
+        chest.close()
+
+    def test_commands_create_no_database(self, app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+        FlaskChestSQLite(app)
+        assert runner.invoke(args=["chest", "exporters", "list"]).exit_code == 0
+        assert runner.invoke(args=["chest", "exporters", "remove", "a"]).exit_code == 1
+        assert not (tmp_path / "db.sqlite3").exists()
