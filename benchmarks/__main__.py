@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     crash,
+    delivery_chaos,
     gunicorn_rate,
     import_cost,
     journal_to_store,
@@ -28,6 +29,7 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "gunicorn_rate": gunicorn_rate.main,
     "sqlite_write": sqlite_write.main,
     "crash": crash.main,
+    "delivery_chaos": delivery_chaos.main,
 }
 RESULTS = Path(__file__).with_name("results")
 
