@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-pytest.register_assert_rewrite("flask_chest.testing", "influxdb_receiver", "json_values", "servers")
+pytest.register_assert_rewrite(
+    "flask_chest.testing", "influxdb_receiver", "json_values", "server_contract", "servers"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,19 @@
-"""Checks that a conversion's result is what every store keeps."""
+"""JSON values, and checks that a conversion's result is what every store keeps."""
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+
 from flask_chest.record import JSONValue, decode_variables, encode_variables, same_value
 from flask_chest.values import MAX_VALUE_BYTES, Conversion
+
+integers = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+json_values: st.SearchStrategy[JSONValue] = st.recursive(
+    st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
 
 MARKS_OF_ONE_VALUE = 256
 """More than a mark at each level takes."""

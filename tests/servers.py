@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +49,14 @@ class Server:
     def wait(self) -> None:
         wait_until(lambda: self.answers(self.address), seconds=START_SECONDS)
 
+    def kill(self) -> None:
+        """Kill it without a word to it, and start it again."""
+        self.container.get_wrapped_container().kill()
+        self.container.get_wrapped_container().start()
+
+    def restart(self) -> None:
+        self.container.get_wrapped_container().restart(timeout=30)
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         self.container.get_wrapped_container().stop()
@@ -60,13 +69,24 @@ class Server:
 
 @contextmanager
 def running(
-    kind: str, *, port: int, answers: Callable[[str], bool], settings: Mapping[str, str]
+    kind: str, *, port: int, answers: Callable[[str], bool], settings: Mapping[str, str], lasting: bool = False
 ) -> Iterator[Server]:
-    """Run a server of this *kind* with *settings* as its environment, ready when the block begins."""
-    with DockerContainer(image_of(kind)).with_exposed_ports(port).with_envs(**settings) as container:
+    """Run a server of this *kind* with *settings* as its environment, ready when the block begins.
+
+    A *lasting* one has the same address after every start.
+    """
+    container = DockerContainer(image_of(kind)).with_envs(**settings)
+    container = container.with_bind_ports(port, free_port()) if lasting else container.with_exposed_ports(port)
+    with container:
         server = Server(container, port, answers)
         server.wait()
         yield server
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def wait_until(happened: Callable[[], bool], *, seconds: float) -> None:
@@ -75,6 +95,31 @@ def wait_until(happened: Callable[[], bool], *, seconds: float) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds:g} s in vain")
         time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class DatabaseServer:
+    """A database server with one database, ``chest``."""
+
+    server: Server
+    scheme: str
+    user: str
+    password: str
+
+    @property
+    def uri(self) -> str:
+        return self.uri_with()
+
+    def uri_with(
+        self,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        address: str | None = None,
+        database: str = "chest",
+    ) -> str:
+        login = f"{user or self.user}:{password or self.password}"
+        return f"{self.scheme}://{login}@{address or self.server.address}/{database}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from flask import Flask
 
@@ -13,6 +15,24 @@ from flask_chest.errors import ConfigurationError
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import RequestIdGenerator, Store
 from flask_chest.settings import SchedulerMode, Settings, WriterMode
+
+if TYPE_CHECKING:
+    from flask_chest.stores._postgresql_connections import Pool
+
+
+class ChestOptions(TypedDict, total=False):
+    """The options of `FlaskChest` that every chest takes."""
+
+    tracked_vars: TrackedVars | None
+    request_id_generator: RequestIdGenerator | None
+    strict: bool | None
+    instance: str | None
+    scheduler: SchedulerMode | None
+    writer: WriterMode | None
+    journal_dir: str | os.PathLike[str] | None
+    journal_bytes: int | None
+    journal_sync: bool | None
+    config_prefix: str
 
 
 class FlaskChestSQLite(FlaskChest):
@@ -30,33 +50,12 @@ class FlaskChestSQLite(FlaskChest):
         db_uri: str | os.PathLike[str] = "db.sqlite3",
         *,
         busy_timeout: float = 5.0,
-        tracked_vars: TrackedVars | None = None,
-        request_id_generator: RequestIdGenerator | None = None,
-        strict: bool | None = None,
-        instance: str | None = None,
-        scheduler: SchedulerMode | None = None,
-        writer: WriterMode | None = None,
-        journal_dir: str | os.PathLike[str] | None = None,
-        journal_bytes: int | None = None,
-        journal_sync: bool | None = None,
-        config_prefix: str = "CHEST",
+        **options: Unpack[ChestOptions],
     ) -> None:
         self._path = os.fspath(db_uri)
         self._name = name
         self._busy_timeout = busy_timeout
-        super().__init__(
-            app,
-            tracked_vars=tracked_vars,
-            request_id_generator=request_id_generator,
-            strict=strict,
-            instance=instance,
-            scheduler=scheduler,
-            writer=writer,
-            journal_dir=journal_dir,
-            journal_bytes=journal_bytes,
-            journal_sync=journal_sync,
-            config_prefix=config_prefix,
-        )
+        super().__init__(app, **options)
 
     def _store_factory(self, app: Flask, _settings: Settings, /) -> Callable[[], Store]:
         from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver loads when it is chosen
@@ -70,3 +69,43 @@ class FlaskChestSQLite(FlaskChest):
             path = str(Path(app.root_path) / path)
         store = SQLiteStore(path, name=self._name, busy_timeout=self._busy_timeout)
         return lambda: store
+
+
+class FlaskChestPostgreSQL(FlaskChest):
+    """A chest in a PostgreSQL database.
+
+    *db_uri* is as libpq takes it, ``postgresql://user:password@host:5432/database?sslmode=verify-full``; what it
+    leaves out comes from libpq's own variables, ``PGPASSWORD`` and so on. *name* is the table's name and the
+    prefix of those beside it. With ``create=False`` the tables must be there. Time-outs are in seconds. *pool* is
+    the app's own pool, as psycopg_pool's, which is never closed. The other options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str = "postgresql:///",
+        *,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: Pool | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        make = partial(
+            PostgreSQLStore,
+            db_uri,
+            name=name,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool_size=pool_size,
+            pool=pool,
+        )
+        make()  # does no work, but tells a wrong setting where it is set
+        super().__init__(app, store=make, **options)

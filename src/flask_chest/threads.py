@@ -38,3 +38,10 @@ def threads_run() -> bool:
     uwsgi = sys.modules.get("uwsgi")
     options = cast("Mapping[str, object]", getattr(uwsgi, "opt", {}))
     return uwsgi is None or any(options.get(name) for name in ("enable-threads", "threads"))
+
+
+def kin_of_thread() -> object:
+    """Name the threads with which this one may share a socket: under gevent those of its own hub alone."""
+    if "gevent.monkey" not in sys.modules:
+        return None
+    return cast("Callable[[], int]", _original("get_ident"))()

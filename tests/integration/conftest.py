@@ -8,11 +8,14 @@ import warnings
 from collections.abc import Iterator
 
 import docker
+import psycopg
 import pytest
 import requests
 from docker.errors import DockerException
 
-from servers import InfluxServer, running
+from servers import DatabaseServer, InfluxServer, running
+
+PASSWORD = "s3cret-w0rd"
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +60,18 @@ def _is_healthy(address: str) -> bool:
         return requests.get(f"http://{address}/health", timeout=5).ok
     except requests.RequestException:
         return False
+
+
+@pytest.fixture(scope="session")
+def postgresql(engine: None) -> Iterator[DatabaseServer]:
+    settings = {"POSTGRES_USER": "admin", "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "chest"}
+    with running("POSTGRES", port=5432, answers=_answers_postgresql, settings=settings, lasting=True) as server:
+        yield DatabaseServer(server, "postgresql", "admin", PASSWORD)
+
+
+def _answers_postgresql(address: str) -> bool:
+    try:
+        psycopg.connect(f"postgresql://admin:{PASSWORD}@{address}/chest", connect_timeout=3).close()
+    except psycopg.Error:
+        return False
+    return True

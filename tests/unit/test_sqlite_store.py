@@ -24,16 +24,9 @@ from flask_chest.stores._sqlite_schema import MIGRATIONS, SQLiteSchema
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
+from json_values import json_values, texts
 
 MINUTE = timedelta(minutes=1)
-
-integers = st.integers(-(2**63), 2**63 - 1)
-texts = st.text(st.characters(exclude_categories=["Cs"]))
-json_values: st.SearchStrategy[JSONValue] = st.recursive(
-    st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
-    max_leaves=20,
-)
 
 
 class TestSQLiteStore(StoreContract, OutboxContract, DeletionContract):

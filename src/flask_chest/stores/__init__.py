@@ -59,7 +59,18 @@ def _sqlite(rest: str, root: Path, name: str) -> Callable[[], Store]:
     return partial(SQLiteStore, path if path == ":memory:" else root / path, name=name)
 
 
-_SCHEMES: dict[str, _Chooser] = {"memory": _memory, "sqlite": _sqlite}
+def _postgresql(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: ARG001 - it has no path
+    from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a store loads when it is chosen
+
+    return partial(PostgreSQLStore, f"postgresql:{rest}", name=name)
+
+
+_SCHEMES: dict[str, _Chooser] = {
+    "memory": _memory,
+    "postgres": _postgresql,
+    "postgresql": _postgresql,
+    "sqlite": _sqlite,
+}
 
 
 def _known() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +14,8 @@ from typing import Any, LiteralString, Protocol, TypeAlias
 from flask_chest.errors import ConfigurationError, SchemaError
 from flask_chest.record import JSONValue, Record, decode_variables
 from flask_chest.stores._storable import MAX_INTEGER, MIN_INTEGER, SCALARS, storable_rows
+
+logger = logging.getLogger("flask_chest.stores")
 
 SQLValue: TypeAlias = str | int | None
 
@@ -54,6 +58,26 @@ def row_record(row: Sequence[object]) -> Record:
             f"the variables of record {fields['id']} are not a JSON object; correct or delete its row"
         ) from exc
     return Record(**fields)  # type: ignore[arg-type]  # the columns hold what record_rows put there
+
+
+class Conflicts:
+    """Counts the writes of this process that brought a kept id with other content, and says so."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return self._count
+
+    def note(self, record_ids: Sequence[str]) -> None:
+        """Count *record_ids*, and log each."""
+        for record_id in record_ids:
+            logger.warning("record %s came again with other content; what was kept first stays", record_id)
+        with self._lock:
+            self._count += len(record_ids)
 
 
 def storable_reason(reason: str) -> str:

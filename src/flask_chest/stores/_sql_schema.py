@@ -22,24 +22,29 @@ Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
 class SQLSchema(ABC):
     """What the part of a database that belongs to one chest must look like."""
 
-    def __init__(self, tables: Tables, migrations: Migrations, *, place: str, elsewhere: str) -> None:
-        """Name for people the *place*, as in ``SQLite /var/lib/db``, and what to choose instead: another file."""
+    def __init__(
+        self, tables: Tables, migrations: Migrations, *, place: str, elsewhere: str, creates: bool = True
+    ) -> None:
+        """Name for people the *place*, as in ``SQLite /var/lib/db``, and what to choose instead: another file.
+
+        Without *creates* it is somebody else who makes the tables.
+        """
         self._tables = tables
         self._migrations = migrations
         self._newest = len(migrations)
         self._place = place
         self._elsewhere = elsewhere
+        self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._ours = f"the tables of {tables.name!r} in {place}"
 
     def check(self, session: Session) -> None:
         """Raise `SchemaError` unless our tables are there, in the version of this release."""
         version = self.version(session)
         if version is None:
-            raise StoreAbsent(f"{self._ours} do not exist yet; they are made when the first record is written")
+            raise StoreAbsent(f"{self._ours} do not exist yet; they are made {self._by_whom}")
         if version < self._newest:
             raise SchemaError(
-                f"{self._ours} are of the older version {version}; "
-                "they are migrated when the first record is written"
+                f"{self._ours} are of the older version {version}; they are migrated {self._by_whom}"
             )
 
     def is_newest(self, session: Session) -> bool:

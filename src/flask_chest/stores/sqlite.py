@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flask_chest.errors import ConfigurationError, StoreUnavailable
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.stores._sql import COLUMNS, Tables, record_rows, row_record
+from flask_chest.stores._sql import COLUMNS, Conflicts, Tables, record_rows, row_record
 from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_outbox import SQLOutbox
 from flask_chest.stores._sql_query import find
 from flask_chest.stores._sqlite_connections import Connections, SQLiteSession
 from flask_chest.stores._sqlite_dialect import SQLITE
 from flask_chest.stores._sqlite_schema import SQLiteSchema
-
-logger = logging.getLogger("flask_chest.stores")
 
 MAX_BUSY_TIMEOUT = 3600
 
@@ -51,8 +47,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, Store):
         self._connections = Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check)
         super().__init__(self._connections, tables)
         self._busy_timeout = busy_timeout
-        self._conflicts = 0
-        self._counting = threading.Lock()
+        self._conflicts = Conflicts()
 
     @property
     def address(self) -> str:
@@ -85,10 +80,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, Store):
                 records, rows = left, record_rows(left)
             inserted = session.connection.executemany(self._insert, rows).rowcount
             conflicts = self._conflicting(session, records) if inserted < len(rows) else []
-        for record_id in conflicts:
-            logger.warning("record %s came again with other content; what was kept first stays", record_id)
-        with self._counting:
-            self._conflicts += len(conflicts)
+        self._conflicts.note(conflicts)
 
     def query(self, query: Query, /) -> Iterable[Record]:
         """Yield the records that match, newest first; nothing is locked while the caller iterates."""
@@ -106,7 +98,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, Store):
             oldest_unix_nano=oldest,
             newest_unix_nano=newest,
             size_bytes=_size(self._path) + _size(Path(f"{self._path}-wal")),
-            conflicts=self._conflicts,
+            conflicts=self._conflicts.count,
         )
 
     def close(self) -> None:

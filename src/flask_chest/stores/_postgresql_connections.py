@@ -1,0 +1,264 @@
+"""PostgreSQL's connections: how they are made, what a transaction of ours is, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeAlias, cast
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg.types.string import TextLoader
+
+from flask_chest.errors import (
+    ConfigurationError,
+    RecordRefused,
+    SchemaError,
+    StoreError,
+    StoreUnavailable,
+)
+from flask_chest.stores._server_pool import Connector, ServerPool
+from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
+from flask_chest.stores._sql import Dialect, Session, SQLValue, Tables
+
+Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+
+
+class Pool(Protocol):
+    """What of ``psycopg_pool.ConnectionPool`` is used."""
+
+    @abstractmethod
+    def connection(self) -> AbstractContextManager[Connection]:
+        """Lend a connection."""
+
+
+POSTGRESQL = Dialect(
+    quote='"',
+    mark="%s",
+    lock=" FOR UPDATE",
+    on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
+    keep="ON CONFLICT ({key}) DO NOTHING",
+    conditions=lambda _: (),  # a search by variables reads the time range
+)
+
+_TCP: Mapping[str, int] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A network that went dead is noticed within a minute."""
+
+
+class Address:
+    """Where the server is, as the user said it: a URI, parameters of libpq, or both."""
+
+    def __init__(self, uri: str, parameters: Mapping[str, str | int | None]) -> None:
+        try:
+            self._given = conninfo.conninfo_to_dict(uri, **parameters)
+        except psycopg.Error:
+            # Neither quoted nor kept as the cause: it may hold the password.
+            raise ConfigurationError(
+                "db_uri must be like postgresql://user:password@host:5432/database; got something else"
+            ) from None
+
+    def __str__(self) -> str:
+        known = {**self._given}
+        host = known.get("host") or known.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
+        port = known.get("port") or os.environ.get("PGPORT") or 5432
+        user = known.get("user") or os.environ.get("PGUSER") or ""
+        return f"{host}:{port}/{known.get('dbname') or os.environ.get('PGDATABASE') or user}"
+
+    def connect(self, timeout: float) -> Connection:
+        """Make a connection that keeps nothing of ours, as a pooler between asks for."""
+        defaults: dict[str, object] = {
+            **_TCP,
+            "connect_timeout": max(2, round(timeout)),  # libpq takes no less
+            "application_name": "flask_chest",
+            "client_encoding": "utf8",
+        }
+        parameters = {**defaults, **self._given}
+        return psycopg.connect(**cast("dict[str, Any]", parameters), autocommit=True, prepare_threshold=None)
+
+
+class PostgreSQLConnector(Connector[Connection]):
+    """Makes connections to one address."""
+
+    def __init__(self, address: Address, *, timeout: float) -> None:
+        self._address = address
+        self._timeout = timeout
+
+    def connect(self) -> Connection:
+        """Make a connection."""
+        return self._address.connect(self._timeout)
+
+    def descriptor(self, connection: Connection, /) -> int:
+        """Give the descriptor of its socket; below 0 when it is closed."""
+        return -1 if connection.closed else connection.fileno()
+
+    def settle(self, connection: Connection, /) -> bool:
+        """Tell whether it is open and in no transaction: ours end where they began."""
+        return not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    def close(self, connection: Connection, /) -> None:
+        """Close it."""
+        connection.close()
+
+
+class PostgreSQLSession(RecordingSession):
+    """A lent connection in its transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.position = 0
+        self._connection = connection
+        self._cursor = connection.cursor()
+        # Of this cursor alone: the connection may be the app's. The text is decoded as on every other store.
+        self._cursor.adapters.register_loader("json", TextLoader)
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        return self._cursor.execute(sql.encode(), values or None).fetchall()
+
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+        return self._cursor.execute(sql.encode(), values or None).rowcount
+
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*."""
+        self._cursor.executemany(sql.encode(), rows)
+
+    def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
+        """Copy *rows* into the table; False, and none is there, when one of the ids was."""
+        statement = tables.sql("COPY {records} (position, {columns}) FROM STDIN")
+        try:
+            # A savepoint: after an error within it, the transaction goes on.
+            with self._connection.transaction(), self._cursor.copy(statement.encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        except errors.UniqueViolation:
+            return False
+        except psycopg.DataError as exc:
+            raise _refusal(rows, exc) from exc
+        return True
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        ((now,),) = self.rows("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000")
+        return int(now)
+
+
+class PostgreSQLConnections(ServerDatabase):
+    """Lends sessions in transactions that set all they need by SET LOCAL, which a pooler between allows."""
+
+    def __init__(
+        self,
+        pool: ServerPool[Connection] | Pool,
+        tables: Tables,
+        *,
+        place: str,
+        check: Callable[[Session], None],
+        statement_timeout: float,
+        lock_timeout: float,
+    ) -> None:
+        self._pool = pool
+        self._tables = tables
+        self._place = place
+        self._check = check
+        self._checked_in = 0
+        """The process that has looked at the tables."""
+        statement_ms, lock_ms = round(statement_timeout * 1000), round(lock_timeout * 1000)
+        # Who is stopped in a transaction holds up nobody for longer than they wait for a lock.
+        self._settings = f"""
+            SET LOCAL statement_timeout = {statement_ms};
+            SET LOCAL lock_timeout = {lock_ms};
+            SET LOCAL idle_in_transaction_session_timeout = {lock_ms};
+            SET LOCAL synchronous_commit = on;
+            SET LOCAL TimeZone = 'UTC'
+        """
+
+    @contextmanager
+    def reading(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session for single statements."""
+        with self.writing() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
+        with self.unchecked() as session:
+            if self._checked_in != os.getpid():
+                self._check(session)
+                self._checked_in = os.getpid()
+            yield session
+
+    @contextmanager
+    def recording(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session that holds the lock on the position of the last record."""
+        with self.writing() as session:
+            ((session.position,),) = session.rows(self._tables.sql("SELECT position FROM {schema}{lock}"))
+            yield session
+
+    def close(self) -> None:
+        """Close our own connections, those in use when they come back; a pool that was given stays open."""
+        if isinstance(self._pool, ServerPool):
+            self._pool.close()
+
+    @contextmanager
+    def unchecked(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session in a transaction, whatever tables there are."""
+        try:
+            with self._pool.connection() as connection, connection.transaction():
+                connection.execute(self._settings.encode())
+                yield PostgreSQLSession(connection)
+        except psycopg.Error as exc:
+            raise self._store_error(exc) from exc
+
+    def _store_error(self, exc: psycopg.Error) -> StoreError:
+        state = exc.sqlstate or ""
+        if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
+            return SchemaError(
+                f"{self._place}: {_said(exc)}; another program changed the tables of this chest, or drops them"
+            )
+        if isinstance(exc, psycopg.DataError | psycopg.IntegrityError):
+            # Without its words, which may quote a value.
+            return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")
+        return StoreUnavailable(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
+
+
+def _refusal(rows: Sequence[Row], error: psycopg.DataError) -> RecordRefused:
+    reasons = {
+        str(row[1]): "one of its texts holds a NUL, which PostgreSQL does not keep"
+        for row in rows
+        if any(isinstance(value, str) and "\0" in value for value in row)
+    }
+    return RecordRefused(f"PostgreSQL refused the records ({type(error).__name__})", reasons)
+
+
+def _advice(state: str, text: str) -> str:
+    for prefix, advice in _ADVICE.items():
+        if state.startswith(prefix) or (not state and prefix in text):
+            return advice
+    return "try again" if state else "see whether it runs, and whether its address is right"
+
+
+_PASSWORD = "correct the user or the password"  # noqa: S105 - advice
+_ADVICE = {
+    "28": _PASSWORD,
+    "password authentication failed": _PASSWORD,
+    "no password supplied": _PASSWORD,
+    "3D000": "create the database, or correct its name",
+    "does not exist": "create it, or correct the name",
+    "42501": "grant what docs/postgresql.md lists",
+    "3F000": "create a schema, or correct search_path",
+    "55P03": "try again, or raise lock_timeout",
+    "57014": "try again, or raise statement_timeout",
+    "53": "give the server more room or connections, then try again",
+}
+
+
+def _said(exc: psycopg.Error) -> str:
+    """Give the server's own words, which quote names and no values in these cases, in one line."""
+    text = exc.diag.message_primary or str(exc)
+    return " ".join(text.split()) or type(exc).__name__

@@ -1,0 +1,130 @@
+"""What the stores on a database server share: how records are written, and asked for."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import LiteralString, Protocol
+
+from flask_chest.protocols import Store, StoreStatus
+from flask_chest.record import Query, Record
+from flask_chest.stores._sql import Conflicts, Database, Session, SQLValue, Tables, record_rows, row_record
+from flask_chest.stores._sql_deletion import SQLDeletion
+from flask_chest.stores._sql_outbox import SQLOutbox
+from flask_chest.stores._sql_query import CHUNK, find
+
+Row = tuple[SQLValue, ...]
+
+
+class RecordingSession(Session, Protocol):
+    """A session in the one transaction that may write records."""
+
+    position: int
+    """Of the last record."""
+
+    @abstractmethod
+    def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
+        """Insert *rows*, each with its position in front; False, and none is, when one of the ids is there."""
+
+
+class ServerDatabase(Database, Protocol):
+    """A server, on which several transactions write at once."""
+
+    @abstractmethod
+    def recording(self) -> AbstractContextManager[RecordingSession]:
+        """Lend a session that holds the lock on the position of the last record."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections, those in use when they come back."""
+
+
+class ServerStore(SQLOutbox, SQLDeletion, Store):
+    """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
+
+    _size: LiteralString
+    """A SELECT of the bytes that the table of the records takes, by its name."""
+
+    def __init__(self, database: ServerDatabase, tables: Tables, *, place: str, address: str) -> None:
+        super().__init__(database, tables)
+        self._server = database
+        self._description = place
+        self._address = address
+        self._conflicts = Conflicts()
+
+    @property
+    def address(self) -> str:
+        """Server, database and table."""
+        return f"{self._address}#{self._tables.name}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._address} name={self._tables.name!r}>"
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
+        # All that can be done before is: others wait while the transaction lasts.
+        rows: dict[str, Row] = {}
+        for row in record_rows(records):
+            rows.setdefault(str(row[0]), row)
+        conflicts: list[str] = []
+        if len(rows) < len(records):
+            firsts = {record.id: record for record in reversed(records)}
+            conflicts = [record.id for record in records if record != firsts[record.id]]
+        if rows:
+            with self._server.recording() as session:
+                left = self._spared(session, records)
+                if len(left) < len(records):
+                    ids = {record.id for record in left}
+                    rows = {record_id: row for record_id, row in rows.items() if record_id in ids}
+                conflicts += self._insert_new(session, rows, left)
+        self._conflicts.note(conflicts)
+
+    def query(self, query: Query, /) -> Iterable[Record]:
+        """Yield the records that match, newest first; nothing is locked while the caller iterates."""
+        return find(self._server, self._tables, query)
+
+    def status(self) -> StoreStatus:
+        """Count what is kept; the size is that of the records with their indexes."""
+        with self._server.reading() as session:
+            ((count, oldest, newest),) = session.rows(
+                self._tables.sql("SELECT count(*), min(time_unix_nano), max(time_unix_nano) FROM {records}")
+            )
+            ((size,),) = session.rows(self._tables.sql(self._size))
+        return StoreStatus(
+            description=self._description,
+            records=int(count),
+            oldest_unix_nano=oldest,
+            newest_unix_nano=newest,
+            size_bytes=None if size is None else int(size),
+            conflicts=self._conflicts.count,
+        )
+
+    def close(self) -> None:
+        """Close this process's connections; the store may be used again."""
+        self._server.close()
+
+    def _insert_new(
+        self, session: RecordingSession, rows: dict[str, Row], records: Sequence[Record]
+    ) -> list[str]:
+        """Insert those of *rows* that are not there yet; give the ids that are there with other content."""
+        conflicts: list[str] = []
+        if not session.insert(self._tables, _numbered(rows.values(), session.position)):
+            kept = self._kept(session, list(rows))
+            conflicts = [record.id for record in records if kept.get(record.id, record) != record]
+            rows = {record_id: row for record_id, row in rows.items() if record_id not in kept}
+            session.insert(self._tables, _numbered(rows.values(), session.position))
+        session.change(self._tables.sql("UPDATE {schema} SET position = position + ?"), (len(rows),))
+        return conflicts
+
+    def _kept(self, session: Session, ids: Sequence[str]) -> dict[str, Record]:
+        kept: dict[str, Record] = {}
+        for first in range(0, len(ids), CHUNK):
+            chunk = ids[first : first + CHUNK]
+            select = self._tables.sql("SELECT {columns} FROM {records} WHERE id IN ({many})", many=len(chunk))
+            kept |= {record.id: record for record in map(row_record, session.rows(select, chunk))}
+        return kept
+
+
+def _numbered(rows: Iterable[Row], position: int) -> list[Row]:
+    return [(number, *row) for number, row in enumerate(rows, position + 1)]

@@ -1,0 +1,89 @@
+"""Records in PostgreSQL, of release 13 or later."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from flask_chest.errors import ConfigurationError, MissingDriverError
+from flask_chest.stores._postgresql_schema import MIGRATIONS, PostgreSQLSchema
+from flask_chest.stores._server_pool import ServerPool
+from flask_chest.stores._server_store import ServerStore
+from flask_chest.stores._sql import Tables
+
+try:
+    from flask_chest.stores._postgresql_connections import (
+        POSTGRESQL,
+        Address,
+        Pool,
+        PostgreSQLConnections,
+        PostgreSQLConnector,
+    )
+except ImportError as exc:
+    raise MissingDriverError("psycopg", extra="postgresql") from exc
+
+
+MAX_TIMEOUT = 3600
+
+
+class PostgreSQLStore(ServerStore):
+    """Keeps records in the PostgreSQL database at *uri*, in tables whose names begin with *name*.
+
+    *parameters* are libpq's, as in ``host="db", password="…", sslmode="verify-full"``; they go before what *uri*
+    says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds:
+    to connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
+    process. A *pool* of the app's own, as psycopg_pool's, is used instead and never closed.
+    """
+
+    _size: LiteralString = "SELECT pg_total_relation_size('{records}'::regclass)"
+
+    def __init__(
+        self,
+        uri: str = "",
+        *,
+        name: str = "flask_chest",
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: Pool | None = None,
+        **parameters: str | int | None,
+    ) -> None:
+        times = {"connect": connect_timeout, "statement": statement_timeout, "lock": lock_timeout}
+        for setting, seconds in times.items():
+            if not 0 < seconds <= MAX_TIMEOUT:
+                raise ConfigurationError(
+                    f"{setting}_timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
+                )
+        if pool_size < 1:
+            raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+        where = Address(uri, parameters)
+        place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
+        tables = Tables(name, POSTGRESQL)
+        self._schema = PostgreSQLSchema(
+            tables, MIGRATIONS, place=place, elsewhere="another database", creates=create
+        )
+        self._create = create
+        self._connections = PostgreSQLConnections(
+            pool
+            or ServerPool(
+                PostgreSQLConnector(where, timeout=connect_timeout),
+                size=pool_size,
+                patience=connect_timeout,
+                place=place,
+            ),
+            tables,
+            place=place,
+            check=self._schema.check,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
+        super().__init__(self._connections, tables, place=place, address=f"postgresql:{where}")
+
+    def open(self) -> None:
+        """Create the tables where they are missing and migrate older ones; or only look for them."""
+        with self._connections.unchecked() as session:
+            if self._create:
+                self._schema.make(session)
+            else:
+                self._schema.check(session)

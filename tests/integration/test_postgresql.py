@@ -1,0 +1,140 @@
+"""PostgreSQL as a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+from flask_chest.record import JSONValue, Query
+from flask_chest.stores._postgresql_connections import POSTGRESQL
+from flask_chest.stores._sql import Tables
+from flask_chest.stores._sql_query import chunk
+from flask_chest.stores.postgresql import PostgreSQLStore
+from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
+from flask_chest.testing.records import make_record
+from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept
+from servers import DatabaseServer
+
+_numbers = count()
+
+
+@pytest.fixture
+def database(postgresql: DatabaseServer) -> DatabaseServer:
+    return postgresql
+
+
+@pytest.fixture
+def name() -> str:
+    """Tables of its own for each test."""
+    return f"chest_{next(_numbers)}"
+
+
+@pytest.fixture
+def make_store(database: DatabaseServer, name: str) -> Iterator[MakeStore]:
+    stores: list[PostgreSQLStore] = []
+
+    def make(uri: str = "", **options: Any) -> PostgreSQLStore:
+        stores.append(PostgreSQLStore(uri or database.uri, **{"name": name, **options}))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Any:
+    store = make_store()
+    store.open()
+    return store
+
+
+@pytest.fixture
+def admin(database: DatabaseServer) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    with closing(psycopg.connect(database.uri, autocommit=True)) as connection:
+        yield connection
+
+
+class TestPostgreSQLStore(StoreContract, OutboxContract, DeletionContract, ServerStoreContract):
+    """Does what every store does, and every store on a server."""
+
+
+class TestTroubles(ServerTroubles):
+    """Outlives its server."""
+
+
+def test_filters_read_an_index(
+    store: PostgreSQLStore, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    store.write(
+        [
+            make_record(route=f"/{number % 100}", request_id=f"r{number}", trace_id=f"{number:032x}")
+            for number in range(3_000)
+        ]
+    )
+    admin.execute(f'ANALYZE "{name}"'.encode())
+    questions = {
+        "_request": Query(request_id="r7"),
+        "_trace": Query(trace_id=f"{7:032x}"),
+        "_route": Query(route="/7"),
+        "_time": Query(),
+    }
+    for index, question in questions.items():
+        statement = chunk(Tables(name, POSTGRESQL), question, before=None, size=50)
+        plan = admin.execute(b"EXPLAIN " + statement.sql.encode(), statement.values).fetchall()
+        text = "\n".join(line for (line,) in plan)
+        assert f"{name}{index}" in text, text
+        assert "Seq Scan" not in text, text
+
+
+def test_following_chunks_read_the_index_from_where_the_last_ended(
+    store: PostgreSQLStore, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    store.write([make_record() for _ in range(3_000)])
+    admin.execute(f'ANALYZE "{name}"'.encode())
+    before = kept(store)[1_500]
+    statement = chunk(Tables(name, POSTGRESQL), Query(), before=before, size=50)
+    plan = admin.execute(b"EXPLAIN " + statement.sql.encode(), statement.values).fetchall()
+    text = "\n".join(line for (line,) in plan)
+    assert "Index Cond: (time_unix_nano <=" in text, text
+    assert "Sort" not in text, text
+
+
+def test_view_gives_a_row_for_each_variable(
+    store: PostgreSQLStore, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    variables: dict[str, JSONValue] = {
+        "a": 1,
+        "b": 1.5,
+        "c": True,
+        "d": None,
+        "e": 'te"xt',
+        "f": [1, {"x": 2}],
+        "g": 2**63 - 1,
+        "h": "\0",
+    }
+    store.write([make_record(variables=variables, time_unix_nano=1_700_000_000_123_456_789)])
+    rows = admin.execute(
+        f'SELECT name, type, number, text FROM "{name}_variables" ORDER BY name'.encode()
+    ).fetchall()
+    assert [
+        (name, kind, None if number is None else float(number), text) for name, kind, number, text in rows
+    ] == [
+        ("a", "integer", 1, None),
+        ("b", "number", 1.5, None),
+        ("c", "boolean", 1, None),
+        ("d", "null", None, None),
+        ("e", "string", None, 'te"xt'),
+        ("f", "array", None, '[1,{"x":2}]'),
+        ("g", "integer", float(2**63 - 1), None),
+        ("h", "string", None, "\ufffd"),
+    ]
+    ((moment,),) = admin.execute(
+        f"SELECT DISTINCT time AT TIME ZONE 'UTC' FROM \"{name}_variables\"".encode()
+    ).fetchall()
+    assert moment.isoformat() == "2023-11-14T22:13:20.123456"
