@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import requests
@@ -105,6 +105,12 @@ class DatabaseServer:
     scheme: str
     user: str
     password: str
+    address: str
+    """Known once and for all: forked processes must not share the connection to the container engine."""
+
+    @classmethod
+    def of(cls, server: Server, *, scheme: str, user: str, password: str) -> Self:
+        return cls(server, scheme, user, password, server.address)
 
     @property
     def uri(self) -> str:
@@ -119,7 +125,7 @@ class DatabaseServer:
         database: str = "chest",
     ) -> str:
         login = f"{user or self.user}:{password or self.password}"
-        return f"{self.scheme}://{login}@{address or self.server.address}/{database}"
+        return f"{self.scheme}://{login}@{address or self.address}/{database}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from flask_chest.protocols import RequestIdGenerator, Store
 from flask_chest.settings import SchedulerMode, Settings, WriterMode
 
 if TYPE_CHECKING:
-    from flask_chest.stores._postgresql_connections import Pool
+    from flask_chest.stores import _mysql_connections, _postgresql_connections
 
 
 class ChestOptions(TypedDict, total=False):
@@ -91,13 +91,53 @@ class FlaskChestPostgreSQL(FlaskChest):
         statement_timeout: float = 30.0,
         lock_timeout: float = 5.0,
         pool_size: int = 4,
-        pool: Pool | None = None,
+        pool: _postgresql_connections.Pool | None = None,
         **options: Unpack[ChestOptions],
     ) -> None:
         from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when it is chosen
 
         make = partial(
             PostgreSQLStore,
+            db_uri,
+            name=name,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool_size=pool_size,
+            pool=pool,
+        )
+        make()  # does no work, but tells a wrong setting where it is set
+        super().__init__(app, store=make, **options)
+
+
+class FlaskChestMySQL(FlaskChest):
+    """A chest in a MySQL or MariaDB database.
+
+    *db_uri* is ``mysql://user:password@host:3306/database?ssl_ca=ca.pem``, PyMySQL's options being after the
+    question mark. *name* is the table's name and the prefix of those beside it. With ``create=False`` the tables
+    must be there. Time-outs are in seconds. *pool* is the app's own, with connections in autocommit mode, and
+    is never closed. The other options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str = "",
+        *,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: _mysql_connections.Pool | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        make = partial(
+            MySQLStore,
             db_uri,
             name=name,
             create=create,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import docker
 import psycopg
+import pymysql
 import pytest
 import requests
 from docker.errors import DockerException
@@ -66,12 +67,37 @@ def _is_healthy(address: str) -> bool:
 def postgresql(engine: None) -> Iterator[DatabaseServer]:
     settings = {"POSTGRES_USER": "admin", "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "chest"}
     with running("POSTGRES", port=5432, answers=_answers_postgresql, settings=settings, lasting=True) as server:
-        yield DatabaseServer(server, "postgresql", "admin", PASSWORD)
+        yield DatabaseServer.of(server, scheme="postgresql", user="admin", password=PASSWORD)
 
 
 def _answers_postgresql(address: str) -> bool:
     try:
         psycopg.connect(f"postgresql://admin:{PASSWORD}@{address}/chest", connect_timeout=3).close()
     except psycopg.Error:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def mysql(engine: None) -> Iterator[DatabaseServer]:
+    settings = {"MYSQL_ROOT_PASSWORD": PASSWORD, "MYSQL_DATABASE": "chest"}
+    with running("MYSQL", port=3306, answers=_answers_mysql, settings=settings, lasting=True) as server:
+        yield DatabaseServer.of(server, scheme="mysql", user="root", password=PASSWORD)
+
+
+@pytest.fixture(scope="session")
+def mariadb(engine: None) -> Iterator[DatabaseServer]:
+    settings = {"MARIADB_ROOT_PASSWORD": PASSWORD, "MARIADB_DATABASE": "chest"}
+    with running("MARIADB", port=3306, answers=_answers_mysql, settings=settings, lasting=True) as server:
+        yield DatabaseServer.of(server, scheme="mariadb", user="root", password=PASSWORD)
+
+
+def _answers_mysql(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        pymysql.connect(
+            host=host, port=int(port), user="root", password=PASSWORD, database="chest", connect_timeout=3
+        ).close()
+    except pymysql.Error:
         return False
     return True

@@ -65,8 +65,17 @@ def _postgresql(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noq
     return partial(PostgreSQLStore, f"postgresql:{rest}", name=name)
 
 
+def _mysql(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: ARG001 - it has no path
+    from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a store loads when it is chosen
+
+    return partial(MySQLStore, f"mysql:{rest}", name=name)
+
+
 _SCHEMES: dict[str, _Chooser] = {
+    "mariadb": _mysql,
     "memory": _memory,
+    "mysql": _mysql,
+    "mysql+pymysql": _mysql,
     "postgres": _postgresql,
     "postgresql": _postgresql,
     "sqlite": _sqlite,

@@ -98,7 +98,7 @@ class Dialect:
     on_conflict: LiteralString
     """Between an INSERT and the assignments that take its place where there is such a row; has a ``{key}``."""
     keep: LiteralString
-    """At the end of an INSERT that leaves such a row as it is; has a ``{key}``."""
+    """At the end of an INSERT that leaves such a row as it is; has a ``{key}``, and its ``{first}`` column."""
     conditions: Callable[[Mapping[str, JSONValue]], Iterable[Condition]]
     """What narrows a search to the records that have such variables; `Query.matches` decides."""
 
@@ -180,4 +180,5 @@ class Tables:
 
     def insert_new(self, insert: LiteralString, *, key: LiteralString) -> str:
         """Make an INSERT that leaves the row with the same *key* as it is where there is one."""
-        return self.sql(f"{insert} {self.dialect.keep.format(key=key)}")
+        first = key.partition(",")[0]
+        return self.sql(f"{insert} {self.dialect.keep.format(key=key, first=first)}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from flask_chest.errors import ConfigurationError, MissingDriverError
+from flask_chest.errors import MissingDriverError
 from flask_chest.stores._postgresql_schema import MIGRATIONS, PostgreSQLSchema
 from flask_chest.stores._server_pool import ServerPool
-from flask_chest.stores._server_store import ServerStore
+from flask_chest.stores._server_store import ServerStore, check_limits
 from flask_chest.stores._sql import Tables
 
 try:
@@ -20,9 +20,6 @@ try:
     )
 except ImportError as exc:
     raise MissingDriverError("psycopg", extra="postgresql") from exc
-
-
-MAX_TIMEOUT = 3600
 
 
 class PostgreSQLStore(ServerStore):
@@ -49,14 +46,7 @@ class PostgreSQLStore(ServerStore):
         pool: Pool | None = None,
         **parameters: str | int | None,
     ) -> None:
-        times = {"connect": connect_timeout, "statement": statement_timeout, "lock": lock_timeout}
-        for setting, seconds in times.items():
-            if not 0 < seconds <= MAX_TIMEOUT:
-                raise ConfigurationError(
-                    f"{setting}_timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
-                )
-        if pool_size < 1:
-            raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+        check_limits(connect_timeout, statement_timeout, lock_timeout, pool_size)
         where = Address(uri, parameters)
         place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
         tables = Tables(name, POSTGRESQL)

@@ -1,0 +1,62 @@
+"""Where a MySQL server is, as the user said it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from flask_chest.errors import ConfigurationError
+
+DEFAULT_PORT = 3306
+
+_TEXTS = frozenset({"unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password", "server_public_key"})
+_SWITCHES = frozenset({"ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"})
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+_COMPLAINT = "db_uri must be like mysql://user:password@host:3306/database; got something else"
+
+
+class Address:
+    """PyMySQL's parameters, from a URI and from what was given beside it."""
+
+    def __init__(self, uri: str, given: Mapping[str, object]) -> None:
+        self.parameters: dict[str, object] = {**_parse(uri), **given}
+        if not (self.parameters.get("database") or self.parameters.get("db")):
+            raise ConfigurationError(
+                "db_uri names no database; it must be like mysql://user:password@host/database"
+            )
+
+    def __str__(self) -> str:
+        known = self.parameters
+        host = known.get("unix_socket") or f"{known.get('host', 'localhost')}:{known.get('port', DEFAULT_PORT)}"
+        return f"{host}/{known.get('database') or known.get('db')}"
+
+
+def _parse(uri: str) -> dict[str, object]:
+    if not uri:
+        return {}
+    # No message quotes a bad URI and no cause is kept: what is wrong may be a password with a slash in it.
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(_COMPLAINT) from None
+    if parts.scheme.partition("+")[0] not in {"mysql", "mariadb"} or parts.fragment:
+        raise ConfigurationError(_COMPLAINT)
+    named = {
+        "host": parts.hostname,
+        "port": port,
+        "user": None if parts.username is None else unquote(parts.username),
+        "password": None if parts.password is None else unquote(parts.password),
+        "database": unquote(parts.path.removeprefix("/")) or None,
+    }
+    found: dict[str, object] = {name: value for name, value in named.items() if value is not None}
+    return found | dict(_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
+
+
+def _option(name: str, value: str) -> tuple[str, object]:
+    if name in _TEXTS:
+        return name, value
+    if name in _SWITCHES and value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
+    known = ", ".join(sorted(_TEXTS | _SWITCHES))
+    raise ConfigurationError(f"db_uri has the option {name!r}, which is not one of {known} or has no such value")

@@ -1,0 +1,265 @@
+"""MySQL's and MariaDB's connections: how they are made, what a transaction of ours is, what errors mean."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from math import ceil
+from typing import Any, Protocol, TypeAlias, cast
+
+import pymysql
+from pymysql import err
+from pymysql.constants import CR, ER
+from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
+
+from flask_chest.errors import MissingDriverError, RecordRefused, SchemaError, StoreError, StoreUnavailable
+from flask_chest.stores._mysql_address import Address
+from flask_chest.stores._server_pool import Connector, ServerPool
+from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
+from flask_chest.stores._sql import COLUMNS, Dialect, Session, SQLValue, Tables
+
+Connection: TypeAlias = "pymysql.Connection[Any]"
+
+
+class Pool(Protocol):
+    """What of a pool of the app's own is used."""
+
+    @abstractmethod
+    def connection(self) -> AbstractContextManager[Connection]:
+        """Lend a connection."""
+
+
+MYSQL = Dialect(
+    quote="`",
+    mark="%s",
+    lock=" FOR UPDATE",
+    on_conflict="ON DUPLICATE KEY UPDATE",
+    keep="ON DUPLICATE KEY UPDATE {first} = {first}",
+    conditions=lambda _: (),  # a search by variables reads the time range
+)
+
+_LONG_WAIT_SECONDS = 8 * 3600
+"""MySQL's own: how long an idle connection may stay."""
+_TOO_LONG_STATEMENT = {3024, 1969}
+"""MySQL's and MariaDB's code for a statement that took too long."""
+
+
+class MySQLConnector(Connector[Connection]):
+    """Makes connections to one address."""
+
+    def __init__(
+        self, address: Address, *, timeout: float, statement_timeout: float, lock_timeout: float
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._statement_timeout = statement_timeout
+        self._lock_timeout = lock_timeout
+
+    def connect(self) -> Connection:
+        """Make a connection, with settings that do not depend on the server's defaults."""
+        parameters: dict[str, object] = {
+            "charset": "utf8mb4",
+            "connect_timeout": max(1, ceil(self._timeout)),
+            "read_timeout": max(1, ceil(self._timeout)),  # of the server's greeting
+            **self._address.parameters,
+            "autocommit": True,
+        }
+        try:
+            connection = pymysql.connect(**cast("dict[str, Any]", parameters))
+        except RuntimeError as exc:  # PyMySQL's way to ask for it, for the password exchange of MySQL 8
+            raise MissingDriverError("cryptography", extra="mysql") from exc
+        # Against a network that went dead: else the server's own limits end a statement before. PyMySQL has no
+        # public way to change it.
+        patience = self._statement_timeout + self._lock_timeout
+        vars(connection).update(_read_timeout=patience, _write_timeout=patience)
+        try:
+            with connection.cursor() as cursor:
+                for statement in self._settings(connection):
+                    cursor.execute(statement)
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
+
+    def descriptor(self, connection: Connection, /) -> int:
+        """Give the descriptor of its socket; below 0 when it is closed."""
+        socket = getattr(connection, "_sock", None)  # PyMySQL has no public way to it
+        return -1 if socket is None else int(socket.fileno())
+
+    def settle(self, connection: Connection, /) -> bool:
+        """Tell whether it is open and in no transaction: ours end where they began."""
+        status: int = vars(connection).get("server_status", SERVER_STATUS_IN_TRANS)  # which its types leave out
+        return bool(connection.open) and not status & SERVER_STATUS_IN_TRANS
+
+    def close(self, connection: Connection, /) -> None:
+        """Close it."""
+        with suppress(err.Error, OSError):
+            connection.close()
+
+    def _settings(self, connection: Connection) -> Iterator[str]:
+        lock_seconds = max(1, ceil(self._lock_timeout))
+        milliseconds = round(self._statement_timeout * 1000)
+        yield "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        yield (
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
+            f"time_zone = '+00:00', innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
+        )
+        if is_mariadb(connection):
+            yield f"SET SESSION max_statement_time = {milliseconds / 1000}"
+        else:
+            yield f"SET SESSION max_execution_time = {milliseconds}"
+
+
+def is_mariadb(connection: Connection) -> bool:
+    """Tell the two servers apart."""
+    return "mariadb" in str(vars(connection).get("server_version")).lower()
+
+
+class MySQLSession(RecordingSession):
+    """A lent connection in its transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.position = 0
+        self.connection = connection
+        self._cursor = connection.cursor()
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        self._cursor.execute(sql, values or None)
+        return list(self._cursor.fetchall())
+
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+        return int(self._cursor.execute(sql, values or None))
+
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*."""
+        self._cursor.executemany(sql, rows)
+
+    def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
+        """Insert *rows* by statements for many; False, and none is there, when one of the ids was."""
+        statement = tables.sql(
+            "INSERT INTO {records} (position, {columns}) VALUES ({many})", many=len(COLUMNS) + 1
+        )
+        self.change("SAVEPOINT before_insert")
+        try:
+            self._cursor.executemany(statement, rows)
+        except err.IntegrityError as exc:
+            if exc.args[0] != ER.DUP_ENTRY:
+                raise
+            self.change("ROLLBACK TO SAVEPOINT before_insert")
+            return False
+        return True
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        ((now,),) = self.rows("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) * 1000")
+        return int(now)
+
+
+class MySQLConnections(ServerDatabase):
+    """Lends sessions whose transactions end by themselves when their process is stopped in one."""
+
+    def __init__(
+        self,
+        pool: ServerPool[Connection] | Pool,
+        tables: Tables,
+        *,
+        place: str,
+        check: Callable[[Session], None],
+        lock_timeout: float,
+    ) -> None:
+        self._pool = pool
+        self._tables = tables
+        self._place = place
+        self._check = check
+        self._checked_in = 0
+        """The process that has looked at the tables."""
+        self._patience = max(1, ceil(lock_timeout))
+
+    @contextmanager
+    def reading(self) -> Iterator[MySQLSession]:
+        """Lend a session for single statements."""
+        with self.unchecked() as session:
+            self._look_once(session)
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[MySQLSession]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
+        with self.reading() as session, self._transaction(session):
+            yield session
+
+    @contextmanager
+    def recording(self) -> Iterator[MySQLSession]:
+        """Lend a session that holds the lock on the position of the last record."""
+        with self.writing() as session:
+            ((session.position,),) = session.rows(self._tables.sql("SELECT position FROM {schema}{lock}"))
+            yield session
+
+    @contextmanager
+    def unchecked(self) -> Iterator[MySQLSession]:
+        """Lend a session in autocommit mode, whatever tables there are."""
+        try:
+            with self._pool.connection() as connection:
+                yield MySQLSession(connection)
+        except err.Error as exc:
+            raise self._store_error(exc) from exc
+
+    def close(self) -> None:
+        """Close our own connections, those in use when they come back; a pool that was given stays open."""
+        if isinstance(self._pool, ServerPool):
+            self._pool.close()
+
+    def _look_once(self, session: Session) -> None:
+        if self._checked_in != os.getpid():
+            self._check(session)
+            self._checked_in = os.getpid()
+
+    @contextmanager
+    def _transaction(self, session: MySQLSession) -> Iterator[None]:
+        # Who is stopped in a transaction holds up nobody for longer than they wait for a lock: MySQL has no limit
+        # for that but the one for idle connections.
+        session.change(f"SET SESSION wait_timeout = {self._patience}")
+        session.change("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with suppress(err.Error, OSError):
+                session.change("ROLLBACK")
+            raise
+        session.change("COMMIT")
+        session.change(f"SET SESSION wait_timeout = {_LONG_WAIT_SECONDS}")
+
+    def _store_error(self, exc: err.Error) -> StoreError:
+        code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+        said = " ".join(str(exc.args[1] if len(exc.args) > 1 else exc).split()) or type(exc).__name__
+        if code in {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}:
+            return SchemaError(
+                f"{self._place}: {said}; another program changed the tables of this chest, or drops them"
+            )
+        if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
+            # Without its words, which may quote a value.
+            return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")
+        return StoreUnavailable(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
+
+
+_GRANT = "grant what docs/mysql.md lists"
+_RUNNING = "see whether it runs, and whether its address is right"
+_ADVICE: Mapping[int, str] = {
+    ER.ACCESS_DENIED_ERROR: "correct the user or the password",
+    ER.BAD_DB_ERROR: "create it, or correct the name",
+    ER.DBACCESS_DENIED_ERROR: _GRANT,
+    ER.TABLEACCESS_DENIED_ERROR: _GRANT,
+    ER.COLUMNACCESS_DENIED_ERROR: _GRANT,
+    ER.SPECIFIC_ACCESS_DENIED_ERROR: _GRANT,
+    ER.CON_COUNT_ERROR: "give the server more connections, then try again",
+    ER.LOCK_WAIT_TIMEOUT: "try again, or raise lock_timeout",
+    CR.CR_CONN_HOST_ERROR: _RUNNING,
+    CR.CR_CONNECTION_ERROR: _RUNNING,
+    CR.CR_SERVER_LOST: _RUNNING,
+    CR.CR_SERVER_GONE_ERROR: _RUNNING,
+    **dict.fromkeys(_TOO_LONG_STATEMENT, "try again, or raise statement_timeout"),
+}

@@ -1,0 +1,76 @@
+"""Records in MySQL 8 and later, and in MariaDB 10.6 and later."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from flask_chest.errors import MissingDriverError
+from flask_chest.stores._mysql_address import Address
+from flask_chest.stores._server_pool import ServerPool
+from flask_chest.stores._server_store import ServerStore, check_limits
+from flask_chest.stores._sql import Tables
+
+try:
+    from flask_chest.stores._mysql_connections import MYSQL, Connection, MySQLConnections, MySQLConnector, Pool
+    from flask_chest.stores._mysql_schema import MIGRATIONS, MySQLSchema
+except ImportError as exc:
+    raise MissingDriverError("pymysql", extra="mysql") from exc
+
+
+class MySQLStore(ServerStore):
+    """Keeps records in the MySQL or MariaDB database at *uri*, in tables whose names begin with *name*.
+
+    *parameters* are PyMySQL's, as in ``host="db", password="…", ssl_ca="ca.pem"``; they go before what *uri*
+    says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds: to
+    connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
+    process. A *pool* of the app's own, with connections in autocommit mode, is used instead and never closed.
+    """
+
+    _size: LiteralString = (
+        "SELECT data_length + index_length FROM information_schema.tables"
+        " WHERE table_schema = database() AND table_name = '{name}'"
+    )
+
+    def __init__(
+        self,
+        uri: str = "",
+        *,
+        name: str = "flask_chest",
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: Pool | None = None,
+        **parameters: object,
+    ) -> None:
+        check_limits(connect_timeout, statement_timeout, lock_timeout, pool_size)
+        tables = Tables(name, MYSQL)
+        where = "pool"
+        lender: Pool | ServerPool[Connection] | None = pool
+        if lender is None:
+            address = Address(uri, parameters)
+            where = str(address)
+            connector = MySQLConnector(
+                address,
+                timeout=connect_timeout,
+                statement_timeout=statement_timeout,
+                lock_timeout=lock_timeout,
+            )
+            lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=f"MySQL {where}")
+        place = f"MySQL {where}"
+        self._create = create
+        self._patience = lock_timeout
+        self._schema = MySQLSchema(tables, MIGRATIONS, place=place, elsewhere="another database", creates=create)
+        self._connections = MySQLConnections(
+            lender, tables, place=place, check=self._schema.check, lock_timeout=lock_timeout
+        )
+        super().__init__(self._connections, tables, place=place, address=f"mysql:{where}")
+
+    def open(self) -> None:
+        """Create the tables where they are missing and migrate older ones; or only look for them."""
+        with self._connections.unchecked() as session:
+            if self._create:
+                self._schema.make(session, patience=self._patience)
+            else:
+                self._schema.check(session)

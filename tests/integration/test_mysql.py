@@ -1,0 +1,133 @@
+"""MySQL and MariaDB as stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from typing import Any
+
+import pymysql
+import pytest
+
+from flask_chest.record import JSONValue, Query
+from flask_chest.stores._mysql_address import Address
+from flask_chest.stores._mysql_connections import MYSQL
+from flask_chest.stores._sql import Tables
+from flask_chest.stores._sql_query import chunk
+from flask_chest.stores.mysql import MySQLStore
+from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
+from flask_chest.testing.records import make_record
+from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
+from servers import DatabaseServer
+
+_numbers = count()
+
+
+@pytest.fixture(params=["mysql", "mariadb"], scope="session")
+def database(request: pytest.FixtureRequest) -> DatabaseServer:
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def name() -> str:
+    """Tables of its own for each test."""
+    return f"chest_{next(_numbers)}"
+
+
+@pytest.fixture
+def make_store(database: DatabaseServer, name: str) -> Iterator[MakeStore]:
+    stores: list[MySQLStore] = []
+
+    def make(uri: str = "", **options: Any) -> MySQLStore:
+        stores.append(MySQLStore(uri or database.uri, **{"name": name, **options}))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Any:
+    store = make_store()
+    store.open()
+    return store
+
+
+@pytest.fixture
+def admin(database: DatabaseServer) -> Iterator[pymysql.cursors.Cursor]:
+    parameters: dict[str, Any] = {**Address(database.uri, {}).parameters, "autocommit": True}
+    with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:
+        if database.scheme == "mysql":
+            cursor.execute("SET SESSION explain_format = 'TRADITIONAL'")
+        yield cursor
+
+
+class TestMySQLStore(StoreContract, OutboxContract, DeletionContract, ServerStoreContract):
+    """Does what every store does, and every store on a server."""
+
+
+class TestTroubles(ServerTroubles):
+    """Outlives its server."""
+
+
+def plan_of(admin: pymysql.cursors.Cursor, name: str, question: Query, **options: Any) -> dict[str, Any]:
+    statement = chunk(Tables(name, MYSQL), question, **{"before": None, "size": 50, **options})
+    admin.execute("EXPLAIN " + statement.sql, statement.values)
+    columns = [column[0] for column in admin.description]
+    (row,) = admin.fetchall()
+    return dict(zip(columns, row, strict=True))
+
+
+def test_filters_read_an_index(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:
+    store.write(make_varied_records(3_000))
+    admin.execute(f"ANALYZE TABLE `{name}`")
+    questions = {
+        "_request": Query(request_id="r7"),
+        "_trace": Query(trace_id=f"{7:032x}"),
+        "_route": Query(route="/7"),
+        "_time": Query(),
+    }
+    for index, question in questions.items():
+        plan = plan_of(admin, name, question)
+        assert plan["key"] == f"{name}{index}", plan
+        assert int(plan["rows"]) <= 100, plan
+
+
+def test_following_chunks_read_the_index_from_where_the_last_ended(
+    store: MySQLStore, name: str, admin: pymysql.cursors.Cursor
+) -> None:
+    store.write([make_record() for _ in range(3_000)])
+    admin.execute(f"ANALYZE TABLE `{name}`")
+    plan = plan_of(admin, name, Query(), before=kept(store)[2_900])
+    assert (plan["key"], plan["type"]) == (f"{name}_time", "range"), plan
+    assert "filesort" not in str(plan["Extra"]), plan
+
+
+def test_view_gives_a_row_for_each_variable(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:
+    variables: dict[str, JSONValue] = {
+        "a": 1,
+        "b": 1.5,
+        "c": True,
+        "d": None,
+        "e": 'te"xt',
+        "f": [1, {"x": 2}],
+        "g": 2**63 - 1,
+        'h"\\.$': "ü",
+    }
+    store.write([make_record(variables=variables, time_unix_nano=1_700_000_000_123_456_789)])
+    admin.execute(f"SELECT name, type, number, text, time FROM `{name}_variables` ORDER BY name")
+    rows = admin.fetchall()
+    assert [(key, kind, number, str(text or "").replace(" ", "")) for key, kind, number, text, _ in rows] == [
+        ("a", "integer", 1, ""),
+        ("b", "number", 1.5, ""),
+        ("c", "boolean", 1, ""),
+        ("d", "null", None, ""),
+        ("e", "string", None, 'te"xt'),
+        ("f", "array", None, '[1,{"x":2}]'),
+        ("g", "integer", float(2**63 - 1), ""),
+        ('h"\\.$', "string", None, "ü"),
+    ]
+    assert {moment.isoformat() for *_, moment in rows} == {"2023-11-14T22:13:20.123456"}

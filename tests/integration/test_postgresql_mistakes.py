@@ -1,0 +1,190 @@
+"""What PostgreSQL's users get wrong, and what they are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.stores.postgresql import PostgreSQLStore
+from flask_chest.testing.records import make_record
+from servers import DatabaseServer, free_port
+
+_numbers = count()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"mistakes_{next(_numbers)}"
+
+
+@pytest.fixture
+def admin(postgresql: DatabaseServer) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    with closing(psycopg.connect(postgresql.uri, autocommit=True)) as connection:
+        yield connection
+
+
+def told(store: PostgreSQLStore, kind: type[StoreError]) -> str:
+    """Give what opening the store and writing to it both say, before anything is known of the tables."""
+    with closing(store), pytest.raises(kind) as opening:
+        store.open()
+    return str(opening.value)
+
+
+def test_host_that_does_not_exist_is_named(name: str) -> None:
+    text = told(PostgreSQLStore("postgresql://u:hunter2@nowhere.invalid/db", name=name), StoreUnavailable)
+    assert text.startswith("PostgreSQL nowhere.invalid:5432/db: ")
+    assert text.endswith("; see whether it runs, and whether its address is right")
+    assert "hunter2" not in text
+
+
+def test_port_where_nobody_listens_is_named(name: str) -> None:
+    port = free_port()
+    text = told(PostgreSQLStore(f"postgresql://u:hunter2@127.0.0.1:{port}/db", name=name), StoreUnavailable)
+    assert text.startswith(f"PostgreSQL 127.0.0.1:{port}/db: ")
+    assert "Connection refused" in text
+    assert text.endswith("; see whether it runs, and whether its address is right")
+
+
+def test_wrong_password_is_told_and_not_repeated(postgresql: DatabaseServer, name: str) -> None:
+    store = PostgreSQLStore(postgresql.uri_with(password="hunter2"), name=name)
+    text = told(store, StoreUnavailable)
+    assert text.startswith(f"PostgreSQL {postgresql.address}/chest: ")
+    assert 'password authentication failed for user "admin"' in text
+    assert text.endswith("; correct the user or the password")
+    assert "hunter2" not in text + repr(store) + store.address
+
+
+def test_missing_database_is_named(postgresql: DatabaseServer, name: str) -> None:
+    text = told(PostgreSQLStore(postgresql.uri_with(database="absent"), name=name), StoreUnavailable)
+    assert 'database "absent" does not exist' in text
+    assert text.endswith("; create it, or correct the name")
+
+
+def test_tables_that_were_never_made_are_missed_and_not_made(postgresql: DatabaseServer, name: str) -> None:
+    where = f"the tables of '{name}' in PostgreSQL {postgresql.address}/chest"
+    with closing(PostgreSQLStore(postgresql.uri, name=name)) as store:
+        for use in (lambda: store.write([make_record()]), store.status, store.exporters):
+            with pytest.raises(StoreAbsent) as absent:
+                use()
+            assert (
+                str(absent.value) == f"{where} do not exist yet; they are made when the first record is written"
+            )
+    verifying = PostgreSQLStore(postgresql.uri, name=name, create=False)
+    assert told(verifying, StoreAbsent) == (
+        f"{where} do not exist yet; they are made by a store that may, with create=True"
+    )
+
+
+@pytest.fixture
+def clerk(admin: psycopg.Connection[tuple[Any, ...]], postgresql: DatabaseServer, name: str) -> Iterator[str]:
+    """The URI of a user who may only what docs/postgresql.md grants for running."""
+    with closing(PostgreSQLStore(postgresql.uri, name=name)) as store:
+        store.open()
+    user = f"clerk_{name}"
+    admin.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'pw'".encode())
+    yield postgresql.uri_with(user=user, password="pw")
+    admin.execute(f"DROP OWNED BY {user}; DROP ROLE {user}".encode())
+
+
+def test_user_who_may_not_write_is_told(clerk: str, name: str) -> None:
+    text = told(PostgreSQLStore(clerk, name=name, create=False), StoreUnavailable)
+    assert f"permission denied for table {name}" in text
+    assert text.endswith("; grant what docs/postgresql.md lists")
+
+
+def test_grants_for_running_are_enough_and_do_not_let_make_tables(
+    clerk: str, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    user = f"clerk_{name}"
+    tables = ", ".join(f'"{name}{end}"' for end in ("", "_exporters", "_rejected", "_deletions", "_schema"))
+    admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {user}".encode())
+    with closing(PostgreSQLStore(clerk, name=name, create=False)) as store:
+        store.open()
+        store.write([make_record()])
+        store.register("a")
+        assert store.status().records == 1
+    admin.execute(b"REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    text = told(PostgreSQLStore(clerk, name=f"{name}_x"), StoreUnavailable)
+    assert "permission denied for schema public" in text
+    assert text.endswith("; grant what docs/postgresql.md lists")
+
+
+@pytest.mark.parametrize(
+    ("create", "ending"),
+    [
+        ('CREATE TABLE "{}" (unique_id text)', ""),
+        ('CREATE VIEW "{}_variables" AS SELECT 1', "_variables"),
+        ('CREATE TABLE "{}_schema" (version text)', "_schema"),
+        ("CREATE TABLE \"{}_schema\" AS SELECT 'other' AS program, 1 AS version", "_schema"),
+    ],
+)
+def test_table_of_another_program_is_left_alone(
+    postgresql: DatabaseServer, admin: psycopg.Connection[tuple[Any, ...]], name: str, create: str, ending: str
+) -> None:
+    admin.execute(create.format(name).encode())
+    assert told(PostgreSQLStore(postgresql.uri, name=name), SchemaError) == (
+        f"PostgreSQL {postgresql.address}/chest has a table '{name}{ending}' that flask_chest did not "
+        "make; choose another name= for the chest, or another database"
+    )
+
+
+def test_table_that_somebody_dropped_is_told(
+    postgresql: DatabaseServer, admin: psycopg.Connection[tuple[Any, ...]], name: str
+) -> None:
+    with closing(PostgreSQLStore(postgresql.uri, name=name)) as store:
+        store.open()
+        store.write([make_record()])
+        admin.execute(f'DROP TABLE "{name}_exporters"'.encode())
+        with pytest.raises(SchemaError, match="does not exist; another program changed the tables of this chest"):
+            store.exporters()
+
+
+@pytest.mark.parametrize("uri", ["postgresql://u:hunter2@[h/db", "postgresql://u:hunter2@h/db?nonsense=1", "x y"])
+def test_uri_that_is_none_is_refused_without_repeating_it(uri: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        PostgreSQLStore(uri)
+    assert str(refused.value) == (
+        "db_uri must be like postgresql://user:password@host:5432/database; got something else"
+    )
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("option", ["connect_timeout", "statement_timeout", "lock_timeout"])
+@pytest.mark.parametrize("seconds", [0, -1.0, 3601.0, float("nan"), float("inf")])
+def test_times_must_be_times(option: str, seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} must be more than 0 and at most 3600 seconds, got "):
+        PostgreSQLStore("postgresql://host/db", **{option: seconds})  # type: ignore[arg-type]  # one of several
+
+
+def test_pool_of_the_app_is_used_and_left_open(postgresql: DatabaseServer, name: str) -> None:
+    with ConnectionPool(postgresql.uri, min_size=1, max_size=2, open=True) as pool:
+        store = PostgreSQLStore(pool=pool, name=name)
+        store.open()
+        store.write([make_record(variables={"n": 1})])
+        store.close()
+        with pool.connection() as connection:
+            # The app's own connections decode JSON as they did, and keep nothing of our settings.
+            ((variables,),) = connection.execute(f'SELECT variables FROM "{name}"'.encode()).fetchall()
+            ((timeout,),) = connection.execute(b"SHOW lock_timeout").fetchall()
+    assert variables == {"n": 1}
+    assert timeout == "0"
+
+
+def test_no_log_line_holds_the_password(
+    postgresql: DatabaseServer, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with closing(PostgreSQLStore(postgresql.uri, name=name)) as store:
+        store.open()
+        store.write([make_record()])
+    told(PostgreSQLStore(postgresql.uri_with(password="hunter2"), name=name), StoreUnavailable)
+    assert postgresql.password not in caplog.text
+    assert "hunter2" not in caplog.text
