@@ -29,7 +29,7 @@ START_SECONDS = 120
 
 def image_of(kind: str) -> str:
     """Name the image for a *kind* of server; FLASK_CHEST_TEST_<kind>_IMAGE overrides the official one."""
-    return os.environ.get(f"FLASK_CHEST_TEST_{kind}_IMAGE", OFFICIAL_IMAGES[kind])
+    return os.environ.get(f"FLASK_CHEST_TEST_{kind}_IMAGE") or OFFICIAL_IMAGES[kind]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class DatabaseServer:
         database: str = "chest",
     ) -> str:
         login = f"{user or self.user}:{password or self.password}"
-        return f"{self.scheme}://{login}@{address or self.address}/{database}"
+        options = "?authSource=admin" if self.scheme == "mongodb" else ""
+        return f"{self.scheme}://{login}@{address or self.address}/{database}{options}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,12 @@
 """Keep what ``flask.g`` knows about each request: typed, in your own database, delivered on."""
 
 from flask_chest.capture import TrackedVars
-from flask_chest.chests import FlaskChestMySQL, FlaskChestPostgreSQL, FlaskChestSQLite
+from flask_chest.chests import (
+    FlaskChestMongoDB,
+    FlaskChestMySQL,
+    FlaskChestPostgreSQL,
+    FlaskChestSQLite,
+)
 from flask_chest.errors import (
     CapabilityMissing,
     ChestError,
@@ -35,6 +40,7 @@ __all__ = [
     "ExportReport",
     "Exporter",
     "FlaskChest",
+    "FlaskChestMongoDB",
     "FlaskChestMySQL",
     "FlaskChestPostgreSQL",
     "FlaskChestSQLite",

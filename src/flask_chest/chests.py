@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -17,7 +18,7 @@ from flask_chest.protocols import RequestIdGenerator, Store
 from flask_chest.settings import SchedulerMode, Settings, WriterMode
 
 if TYPE_CHECKING:
-    from flask_chest.stores import _mysql_connections, _postgresql_connections
+    from flask_chest.stores import _mongodb_client, _mysql_connections, _postgresql_connections
 
 
 class ChestOptions(TypedDict, total=False):
@@ -146,6 +147,51 @@ class FlaskChestMySQL(FlaskChest):
             lock_timeout=lock_timeout,
             pool_size=pool_size,
             pool=pool,
+        )
+        make()  # does no work, but tells a wrong setting where it is set
+        super().__init__(app, store=make, **options)
+
+
+class FlaskChestMongoDB(FlaskChest):
+    """A chest in a MongoDB database.
+
+    *db_uri* is ``mongodb://user:password@host:27017/database``, with MongoDB's options after a question mark;
+    *client_options* are pymongo's keyword arguments. *name* is the collection's name and the prefix of those beside it.
+    With ``create=False`` the collections must be there. Time-outs are in seconds. *expire_after* deletes a record
+    so long after every registered exporter has had it. *client* is the app's own, and is never closed. The other
+    options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str = "mongodb://localhost/flask_chest",
+        *,
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        timeout: float = 30.0,
+        pool_size: int = 4,
+        expire_after: timedelta | None = None,
+        client: _mongodb_client.Client | None = None,
+        client_options: Mapping[str, object] | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        make = partial(
+            MongoDBStore,
+            db_uri,
+            name=name,
+            database=database,
+            create=create,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            pool_size=pool_size,
+            expire_after=expire_after,
+            client=client,
+            options=client_options,
         )
         make()  # does no work, but tells a wrong setting where it is set
         super().__init__(app, store=make, **options)

@@ -6,6 +6,7 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import psycopg
@@ -13,6 +14,8 @@ import pymysql
 import pytest
 import requests
 from docker.errors import DockerException
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from servers import DatabaseServer, InfluxServer, running
 
@@ -100,4 +103,32 @@ def _answers_mysql(address: str) -> bool:
         ).close()
     except pymysql.Error:
         return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def mongodb(engine: None) -> Iterator[DatabaseServer]:
+    settings = {"MONGO_INITDB_ROOT_USERNAME": "root", "MONGO_INITDB_ROOT_PASSWORD": PASSWORD}
+    with running("MONGODB", port=27017, answers=_answers_mongodb, settings=settings, lasting=True) as server:
+        yield DatabaseServer.of(server, scheme="mongodb", user="root", password=PASSWORD)
+
+
+@pytest.fixture(scope="session")
+def documentdb(engine: None) -> Iterator[DatabaseServer]:
+    """Another engine behind MongoDB's protocol."""
+    if "FLASK_CHEST_TEST_DOCUMENTDB_IMAGE" not in os.environ:
+        pytest.skip("FLASK_CHEST_TEST_DOCUMENTDB_IMAGE names no image")
+    settings = {"MONGO_INITDB_ROOT_USERNAME": "root", "MONGO_INITDB_ROOT_PASSWORD": PASSWORD}
+    with running("DOCUMENTDB", port=27017, answers=_answers_mongodb, settings=settings, lasting=True) as server:
+        yield DatabaseServer.of(server, scheme="mongodb", user="root", password=PASSWORD)
+
+
+def _answers_mongodb(address: str) -> bool:
+    with MongoClient[Any](
+        f"mongodb://root:{PASSWORD}@{address}/?authSource=admin", serverSelectionTimeoutMS=2_000
+    ) as client:
+        try:
+            client["chest"].command("ping")
+        except PyMongoError:
+            return False
     return True

@@ -71,9 +71,17 @@ def _mysql(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: AR
     return partial(MySQLStore, f"mysql:{rest}", name=name)
 
 
+def _mongodb(rest: str, root: Path, name: str, *, scheme: str) -> Callable[[], Store]:  # noqa: ARG001 - as above
+    from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a store loads when it is chosen
+
+    return partial(MongoDBStore, f"{scheme}:{rest}", name=name)
+
+
 _SCHEMES: dict[str, _Chooser] = {
     "mariadb": _mysql,
     "memory": _memory,
+    "mongodb": partial(_mongodb, scheme="mongodb"),
+    "mongodb+srv": partial(_mongodb, scheme="mongodb+srv"),
     "mysql": _mysql,
     "mysql+pymysql": _mysql,
     "postgres": _postgresql,

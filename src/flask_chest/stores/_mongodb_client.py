@@ -1,0 +1,225 @@
+"""MongoDB's client in each process, the collections of a chest, and what errors mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from bson.errors import InvalidDocument
+from pymongo import ASCENDING, MongoClient, WriteConcern
+from pymongo import errors as mongo
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from flask_chest.errors import (
+    ConfigurationError,
+    RecordRefused,
+    SchemaError,
+    StoreAbsent,
+    StoreError,
+    StoreUnavailable,
+)
+from flask_chest.stores._mongodb_documents import Document
+
+Client: TypeAlias = "MongoClient[Document]"
+
+PROGRAM = "flask_chest"
+VERSION = 1
+SCHEMA = "schema"
+"""The document that says whose the collections are, and of which version."""
+NUMBERING = "numbering"
+"""The document that says up to where records are numbered."""
+_SUFFIXES = {
+    "records": "",
+    "exporters": "_exporters",
+    "rejected": "_rejected",
+    "deletions": "_deletions",
+    "schema": "_schema",
+}
+_INDEXES: Mapping[str, Mapping[str, Any]] = {
+    "time": {"keys": [("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
+    "request": {"keys": [("request_id", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
+    "trace": {"keys": [("trace_id", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
+    "route": {"keys": [("route", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
+    "status": {"keys": [("status_code", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
+    "position": {"keys": [("position", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
+    "expire": {"keys": [("expire_at", ASCENDING)], "expireAfterSeconds": 0, "sparse": True},
+}
+
+
+class Clients:
+    """One client for each process: its threads and sockets do not cross a fork."""
+
+    def __init__(self, uri: str, options: Mapping[str, object], *, given: Client | None) -> None:
+        self._uri = uri
+        self._options = options
+        self._given = given
+        self._given_in = os.getpid()
+        self._clients: dict[int, Client] = {}
+
+    def get(self) -> Client:
+        """Give this process's client; it connects when it is used."""
+        pid = os.getpid()
+        if self._given is not None:
+            if pid != self._given_in:
+                raise ConfigurationError(
+                    "client was made before a fork, and does not work in this process; "
+                    "give db_uri, or a callable store= that makes both in each process"
+                )
+            return self._given
+        if pid not in self._clients:
+            self._clients[pid] = MongoClient(self._uri, **dict(self._options))  # type: ignore[arg-type]  # checked by it
+        return self._clients[pid]
+
+    def close(self) -> None:
+        """Close this process's own client."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+
+class Collections:
+    """The collections of one chest."""
+
+    def __init__(self, clients: Clients, database: str, name: str, *, place: str, timeout_ms: int) -> None:
+        self.place = place
+        self._clients = clients
+        self._database = database
+        self._name = name
+        self._checked_in = 0
+        """The process that has looked at the schema."""
+        # Kept means on the disks of most.
+        self._concern = WriteConcern(w="majority", j=True, wtimeout=timeout_ms)
+
+    @property
+    def database(self) -> Database[Document]:
+        """The database."""
+        return self._clients.get().get_database(self._database, write_concern=self._concern)
+
+    @contextmanager
+    def checked(self) -> Iterator[Collections]:
+        """Let the collections be used; raise `SchemaError` unless they are there, in this release's version."""
+        with self.unchecked():
+            if self._checked_in != os.getpid():
+                version = self._version()
+                if version is None:
+                    raise StoreAbsent(
+                        f"the collections of {self._name!r} in {self.place} do not exist yet; "
+                        "they are made when the first record is written"
+                    )
+                self._checked_in = os.getpid()
+            yield self
+
+    @contextmanager
+    def unchecked(self) -> Iterator[Collections]:
+        """Let the collections be used, whatever is there; the driver's errors come out as ours."""
+        try:
+            yield self
+        except mongo.PyMongoError as exc:
+            raise self._store_error(exc) from exc
+
+    def make(self) -> None:
+        """Make collections and indexes where they are missing; in many processes at once, too."""
+        if self._version() is None:
+            self.schema.update_one(
+                {"_id": SCHEMA}, {"$setOnInsert": {"program": PROGRAM, "version": VERSION}}, upsert=True
+            )
+        self.schema.update_one(
+            {"_id": NUMBERING}, {"$setOnInsert": {"position": 0, "following": []}}, upsert=True
+        )
+        for name, index in _INDEXES.items():
+            options = dict(index)
+            self.records.create_index(options.pop("keys"), name=f"{self._name}_{name}", **options)
+        self.rejected.create_index([("exporter", ASCENDING), ("number", ASCENDING)], name="exporter")
+
+    @property
+    def records(self) -> Collection[Document]:
+        """One document a record."""
+        return self._collection("records")
+
+    @property
+    def exporters(self) -> Collection[Document]:
+        """One document an exporter."""
+        return self._collection("exporters")
+
+    @property
+    def rejected(self) -> Collection[Document]:
+        """One document for each record that was set aside for an exporter."""
+        return self._collection("rejected")
+
+    @property
+    def deletions(self) -> Collection[Document]:
+        """What was deleted for good."""
+        return self._collection("deletions")
+
+    @property
+    def schema(self) -> Collection[Document]:
+        """The documents `SCHEMA` and `NUMBERING`."""
+        return self._collection("schema")
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock, which tells milliseconds."""
+        now = self.database.command("hello")["localTime"]
+        return unix_nano(now)
+
+    def _collection(self, role: str) -> Collection[Document]:
+        return self.database[self._name + _SUFFIXES[role]]
+
+    def _version(self) -> int | None:
+        found = self.schema.find_one({"_id": SCHEMA})
+        if found is None:
+            ours = {self._name + suffix for suffix in _SUFFIXES.values()}
+            taken = sorted(ours.intersection(self.database.list_collection_names()))
+            found = self.schema.find_one({"_id": SCHEMA})  # another process may make them just now
+            if found is None and taken:
+                raise self._foreign(taken[0])
+        if found is None:
+            return None
+        if found.get("program") != PROGRAM:
+            raise self._foreign(self._name + _SUFFIXES["schema"])
+        version = int(found["version"])
+        if version > VERSION:
+            raise SchemaError(
+                f"the collections of {self._name!r} in {self.place} are of version {version}, which this release "
+                f"does not know (its own is {VERSION}); upgrade flask_chest"
+            )
+        return version
+
+    def _foreign(self, collection: str) -> SchemaError:
+        return SchemaError(
+            f"{self.place} has a collection {collection!r} that flask_chest did not make; "
+            "choose another name= for the chest, or another database"
+        )
+
+    def _store_error(self, exc: mongo.PyMongoError) -> StoreError:
+        code = exc.code if isinstance(exc, mongo.OperationFailure) else None
+        if isinstance(exc, mongo.DocumentTooLarge | InvalidDocument):
+            return RecordRefused(f"{self.place} refused the records ({type(exc).__name__})")
+        if isinstance(exc, mongo.OperationFailure):
+            said = f"{(exc.details or {}).get('codeName', 'error')} ({code})"
+        else:
+            # Without what follows: the driver's description of all it knows of the servers.
+            said = " ".join(str(exc).split()).partition(" (configured")[0].partition(", Timeout:")[0]
+        return StoreUnavailable(f"{self.place}: {said}; {_ADVICE.get(code, _advice(exc))}")
+
+
+def unix_nano(moment: datetime) -> int:
+    """Give the nanoseconds of a time of MongoDB's, which has milliseconds."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000) * 1_000_000
+
+
+_ADVICE: Mapping[int | None, str] = {
+    13: "grant what docs/mongodb.md lists",
+    18: "correct the user or the password",
+    8000: "correct the user or the password",
+}
+
+
+def _advice(exc: mongo.PyMongoError) -> str:
+    if isinstance(exc, mongo.ConnectionFailure):
+        return "see whether it runs, and whether its address is right"
+    return "try again"

@@ -1,0 +1,87 @@
+"""The forgetting half of `MongoDBStore`: retention and erasure, and that what is deleted stays deleted.
+
+What is to be deleted is noted first and deleted then. Who writes reads the notes before and after: a record that
+slips in between is found by one of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import msgspec
+from bson.int64 import Int64
+from pymongo import ASCENDING
+
+from flask_chest.protocols import Erasure, Retention
+from flask_chest.record import Query, Record
+from flask_chest.stores._deletions import Deletion, decode_query, encode_query
+from flask_chest.stores._mongodb_client import Collections
+from flask_chest.stores._mongodb_documents import Document
+from flask_chest.stores._mongodb_query import CHUNK, find
+
+CUT_OFF = "cut_off"
+"""The document of retention; those of what was forgotten have ids of their own."""
+
+
+class MongoDBDeletion(Retention, Erasure):
+    """Deletes by id, and notes why in the collection of the deletions."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
+
+    def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
+        """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
+        with self._collections.checked() as collections:
+            old: Document = {"time_unix_nano": {"$lt": Int64(before_unix_nano)}}
+            slowest = collections.exporters.find_one(sort=[("position", ASCENDING)]) if keep_unexported else None
+            if slowest is not None:
+                old["position"] = {"$gt": 0, "$lte": slowest["position"]}
+            order = [("time_unix_nano", ASCENDING), ("_id", ASCENDING)]
+            found = list(collections.records.find(old, {"time_unix_nano": 1}, sort=order, limit=limit))
+            cut_off = before_unix_nano if len(found) < limit else int(found[-1]["time_unix_nano"]) + 1
+            collections.deletions.update_one(
+                {"_id": CUT_OFF}, {"$max": {"before_unix_nano": Int64(cut_off)}}, upsert=True
+            )
+            # What was forgotten before that is cut off now.
+            collections.deletions.delete_many(
+                {"_id": {"$ne": CUT_OFF}, "before_unix_nano": {"$lte": Int64(cut_off)}}
+            )
+            self._delete([document["_id"] for document in found])
+        return len(found)
+
+    def forget(self, query: Query, /) -> int:
+        """Delete every record that matches, and what was set aside of them; give how many those were.
+
+        After an error some may be left: they are not taken again, and are deleted by the next call.
+        """
+        everything = msgspec.structs.replace(query, limit=None)
+        count = 0
+        with self._collections.checked() as collections:
+            now = collections.now_unix_nano()
+            collections.deletions.insert_one(
+                {"before_unix_nano": Int64(now), "query": encode_query(everything).decode()}
+            )
+            found = find(collections, everything)
+            while chunk := [record.id for record in islice(found, CHUNK)]:
+                self._delete(chunk)
+                count += len(chunk)
+        return count
+
+    def _notes(self) -> list[Deletion]:
+        return [
+            Deletion(
+                before_unix_nano=int(note["before_unix_nano"]),
+                query=None if note.get("query") is None else decode_query(note["query"]),
+            )
+            for note in self._collections.deletions.find()
+        ]
+
+    def _delete(self, record_ids: Sequence[str]) -> None:
+        if record_ids:
+            self._collections.records.delete_many({"_id": {"$in": list(record_ids)}})
+            self._collections.rejected.delete_many({"record_id": {"$in": list(record_ids)}})
+
+    def _delete_covered(self, records: Sequence[Record], notes: Sequence[Deletion]) -> None:
+        """Delete those of *records* that *notes* say are deleted."""
+        self._delete([record.id for record in records if any(note.covers(record) for note in notes)])

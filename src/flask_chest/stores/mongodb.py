@@ -1,0 +1,197 @@
+"""Records in MongoDB, of release 5 or later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from math import isfinite
+
+from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRefused, StoreError
+from flask_chest.protocols import Store, StoreStatus
+from flask_chest.record import Query, Record
+from flask_chest.stores._deletions import spared
+from flask_chest.stores._sql import Conflicts
+from flask_chest.stores._storable import storable_rows
+
+try:
+    from bson.errors import InvalidDocument
+    from pymongo import ASCENDING, DESCENDING
+    from pymongo import errors as mongo
+    from pymongo.uri_parser import parse_uri
+
+    from flask_chest.stores._mongodb_client import Client, Clients, Collections
+    from flask_chest.stores._mongodb_deletion import MongoDBDeletion
+    from flask_chest.stores._mongodb_documents import Document, document_of, record_of
+    from flask_chest.stores._mongodb_outbox import MongoDBOutbox
+    from flask_chest.stores._mongodb_query import find
+except ImportError as exc:
+    raise MissingDriverError("pymongo", extra="mongodb") from exc
+
+MAX_TIMEOUT = 3600
+"""Seconds."""
+DUPLICATE_KEY = 11000
+_NAME = re.compile(r"(?!system\.)[A-Za-z_][A-Za-z0-9_-]{0,59}")
+
+
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
+    """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
+
+    *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
+    there. Times are in seconds: to find and reach the server, and for its answer. *expire_after* deletes a record
+    so long after every registered exporter has had it. *options* are pymongo's, as ``{"tlsCAFile": "ca.pem"}``. A
+    *client* of the app's own is used instead and never closed.
+    """
+
+    def __init__(
+        self,
+        uri: str = "mongodb://localhost",
+        *,
+        name: str = "flask_chest",
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        timeout: float = 30.0,
+        pool_size: int = 4,
+        expire_after: timedelta | None = None,
+        client: Client | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        for setting, seconds in {"connect_timeout": connect_timeout, "timeout": timeout}.items():
+            if not (isfinite(seconds) and 0 < seconds <= MAX_TIMEOUT):
+                raise ConfigurationError(
+                    f"{setting} must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
+                )
+        if pool_size < 1:
+            raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                "name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, "
+                f"got {name!r}"
+            )
+        hosts, named = _address(uri)
+        chosen = database or named
+        if chosen is None:
+            raise ConfigurationError(
+                "db_uri names no database; it must be like mongodb://user:password@host:27017/database"
+            )
+        milliseconds = round(timeout * 1000)
+        limits: dict[str, object] = {
+            "serverSelectionTimeoutMS": round(connect_timeout * 1000),
+            "connectTimeoutMS": round(connect_timeout * 1000),
+            "socketTimeoutMS": milliseconds,
+            "maxPoolSize": pool_size,
+            "waitQueueTimeoutMS": round(connect_timeout * 1000),
+            "appname": "flask_chest",
+        }
+        self._name = name
+        self._create = create
+        self._where = f"{hosts}/{chosen}"
+        place = f"MongoDB {self._where}" if client is None else f"MongoDB {chosen} of the client that was given"
+        self._clients = Clients(uri, {**limits, **(options or {})}, given=client)
+        collections = Collections(self._clients, chosen, name, place=place, timeout_ms=milliseconds)
+        MongoDBOutbox.__init__(self, collections, expire_after=expire_after)
+        MongoDBDeletion.__init__(self, collections)
+        self._conflicts = Conflicts()
+
+    @property
+    def address(self) -> str:
+        """Servers, database and collection."""
+        return f"mongodb:{self._where}#{self._name}"
+
+    def __repr__(self) -> str:
+        return f"<MongoDBStore {self._where} name={self._name!r}>"
+
+    def open(self) -> None:
+        """Create the collections and indexes where they are missing; or only look for them."""
+        if not self._create:
+            with self._collections.checked():
+                return
+        with self._collections.unchecked() as collections:
+            collections.make()
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Keep *records* on the disks of most servers; those whose id is kept already are skipped."""
+        if not records:
+            return
+        storable_rows(records)  # refuses what would not come back equal
+        with self._collections.checked():
+            notes = self._notes()
+            left = spared(records, notes)
+            if len(left) < len(records):
+                # A former attempt may have kept some, before they were deleted.
+                self._delete_covered(records, notes)
+            if left:
+                self._conflicts.note(self._insert(left))
+                self._delete_covered(left, [note for note in self._notes() if note not in notes])
+
+    def query(self, query: Query, /) -> Iterable[Record]:
+        """Yield the records that match, newest first; no cursor is open while the caller iterates."""
+        return find(self._collections, query)
+
+    def status(self) -> StoreStatus:
+        """Count what is kept; the size is that of the collection with its indexes."""
+        with self._collections.checked() as collections:
+            records = collections.records
+            oldest = records.find_one({}, {"time_unix_nano": 1}, sort=[("time_unix_nano", ASCENDING)])
+            newest = records.find_one({}, {"time_unix_nano": 1}, sort=[("time_unix_nano", DESCENDING)])
+            return StoreStatus(
+                description=collections.place,
+                records=records.count_documents({}),
+                oldest_unix_nano=None if oldest is None else int(oldest["time_unix_nano"]),
+                newest_unix_nano=None if newest is None else int(newest["time_unix_nano"]),
+                size_bytes=self._size(),
+                conflicts=self._conflicts.count,
+            )
+
+    def close(self) -> None:
+        """Close this process's own client; the store may be used again."""
+        self._clients.close()
+
+    def _insert(self, records: Sequence[Record]) -> list[str]:
+        """Insert *records*; give the ids that are there with other content."""
+        documents = [document_of(record) for record in records]
+        try:
+            self._collections.records.insert_many(documents, ordered=False)
+        except mongo.BulkWriteError as exc:
+            errors: list[Document] = (exc.details or {}).get("writeErrors", [])
+            others = [error for error in errors if error["code"] != DUPLICATE_KEY]
+            if others:
+                # Without its words, which may quote a value.
+                reasons = {records[each["index"]].id: f"MongoDB refused it ({each['code']})" for each in others}
+                raise RecordRefused(f"{self._collections.place} refused {len(reasons)} records", reasons) from exc
+            if not errors:
+                raise  # a write concern that was not met
+            return self._conflicting([records[each["index"]] for each in errors])
+        except (mongo.DocumentTooLarge, InvalidDocument) as exc:
+            raise RecordRefused(f"{self._collections.place} refused the records ({type(exc).__name__})") from exc
+        return []
+
+    def _conflicting(self, records: Sequence[Record]) -> list[str]:
+        ids = list({record.id for record in records})
+        found = self._collections.records.find({"_id": {"$in": ids}})
+        kept = {document["_id"]: record_of(document) for document in found}
+        return [record.id for record in records if kept.get(record.id, record) != record]
+
+    def _size(self) -> int | None:
+        try:
+            stats = self._collections.database.command("collStats", self._name)
+            return int(stats["storageSize"]) + int(stats["totalIndexSize"])
+        except (mongo.PyMongoError, KeyError, StoreError):  # not every server that speaks its protocol tells
+            return None
+
+
+def _address(uri: str) -> tuple[str, str | None]:
+    """Give the hosts in *uri* and the database, without user and password."""
+    if uri.startswith("mongodb+srv://"):
+        # Its hosts are looked up when it connects; here only what is to be shown is of interest.
+        host, _, rest = uri.removeprefix("mongodb+srv://").rpartition("@")[2].partition("/")
+        return host, rest.partition("?")[0] or None
+    try:
+        parsed = parse_uri(uri)
+    except mongo.PyMongoError:
+        # Neither quoted nor kept as the cause: it may hold the password.
+        raise ConfigurationError(
+            "db_uri must be like mongodb://user:password@host:27017/database; got something else"
+        ) from None
+    return ",".join(f"{host}:{port}" for host, port in parsed["nodelist"]), parsed["database"]
