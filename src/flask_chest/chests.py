@@ -156,7 +156,7 @@ class FlaskChestMongoDB(FlaskChest):
     """A chest in a MongoDB database.
 
     *db_uri* is ``mongodb://user:password@host:27017/database``, with MongoDB's options after a question mark;
-    *client_options* are pymongo's keyword arguments. *name* is the collection's name and the prefix of those beside it.
+    *client_options* are pymongo's. *name* is the collection's name and the prefix of those beside it.
     With ``create=False`` the collections must be there. Time-outs are in seconds. *expire_after* deletes a record
     so long after every registered exporter has had it. *client* is the app's own, and is never closed. The other
     options are those of `FlaskChest`.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from bson.errors import InvalidDocument
-from pymongo import ASCENDING, MongoClient, WriteConcern
+from pymongo import IndexModel, MongoClient, WriteConcern
 from pymongo import errors as mongo
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -32,6 +31,8 @@ SCHEMA = "schema"
 """The document that says whose the collections are, and of which version."""
 NUMBERING = "numbering"
 """The document that says up to where records are numbered."""
+NOW = {"$toLong": "$$NOW"}
+"""The server's clock in milliseconds, as it is kept: a number compares alike in every engine."""
 _SUFFIXES = {
     "records": "",
     "exporters": "_exporters",
@@ -39,14 +40,13 @@ _SUFFIXES = {
     "deletions": "_deletions",
     "schema": "_schema",
 }
-_INDEXES: Mapping[str, Mapping[str, Any]] = {
-    "time": {"keys": [("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
-    "request": {"keys": [("request_id", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
-    "trace": {"keys": [("trace_id", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
-    "route": {"keys": [("route", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
-    "status": {"keys": [("status_code", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
-    "position": {"keys": [("position", ASCENDING), ("time_unix_nano", ASCENDING), ("_id", ASCENDING)]},
-    "expire": {"keys": [("expire_at", ASCENDING)], "expireAfterSeconds": 0, "sparse": True},
+_INDEXES: Mapping[str, Sequence[str]] = {
+    "time": ["time_unix_nano", "_id"],
+    "request": ["request_id", "time_unix_nano", "_id"],
+    "trace": ["trace_id", "time_unix_nano", "_id"],
+    "route": ["route", "time_unix_nano", "_id"],
+    "status": ["status_code", "time_unix_nano", "_id"],
+    "position": ["position", "written_unix_nano", "_id"],
 }
 
 
@@ -130,10 +130,11 @@ class Collections:
         self.schema.update_one(
             {"_id": NUMBERING}, {"$setOnInsert": {"position": 0, "following": []}}, upsert=True
         )
-        for name, index in _INDEXES.items():
-            options = dict(index)
-            self.records.create_index(options.pop("keys"), name=f"{self._name}_{name}", **options)
-        self.rejected.create_index([("exporter", ASCENDING), ("number", ASCENDING)], name="exporter")
+        # In one command: one by one, some engines read the whole collection for each.
+        expiring = IndexModel("expire_at", name=f"{self._name}_expire", expireAfterSeconds=0, sparse=True)
+        indexes = [IndexModel(fields, name=f"{self._name}_{name}") for name, fields in _INDEXES.items()]
+        self.records.create_indexes([*indexes, expiring])
+        self.rejected.create_index(["exporter", "token", "number"], name="exporter")
 
     @property
     def records(self) -> Collection[Document]:
@@ -161,9 +162,9 @@ class Collections:
         return self._collection("schema")
 
     def now_unix_nano(self) -> int:
-        """Read the server's clock, which tells milliseconds."""
-        now = self.database.command("hello")["localTime"]
-        return unix_nano(now)
+        """Read the server's clock."""
+        found = self.schema.aggregate([{"$match": {"_id": SCHEMA}}, {"$project": {"now": NOW}}])
+        return unix_nano(next(iter(found))["now"])
 
     def _collection(self, role: str) -> Collection[Document]:
         return self.database[self._name + _SUFFIXES[role]]
@@ -206,10 +207,9 @@ class Collections:
         return StoreUnavailable(f"{self.place}: {said}; {_ADVICE.get(code, _advice(exc))}")
 
 
-def unix_nano(moment: datetime) -> int:
-    """Give the nanoseconds of a time of MongoDB's, which has milliseconds."""
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000) * 1_000_000
+def unix_nano(milliseconds: int) -> int:
+    """Give the nanoseconds of a time by the server's clock."""
+    return int(milliseconds) * 1_000_000
 
 
 _ADVICE: Mapping[int | None, str] = {

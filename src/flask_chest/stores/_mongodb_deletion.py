@@ -82,6 +82,14 @@ class MongoDBDeletion(Retention, Erasure):
             self._collections.records.delete_many({"_id": {"$in": list(record_ids)}})
             self._collections.rejected.delete_many({"record_id": {"$in": list(record_ids)}})
 
-    def _delete_covered(self, records: Sequence[Record], notes: Sequence[Deletion]) -> None:
-        """Delete those of *records* that *notes* say are deleted."""
-        self._delete([record.id for record in records if any(note.covers(record) for note in notes)])
+    def _delete_forgotten(self, records: Sequence[Record], notes: Sequence[Deletion]) -> None:
+        """Delete those of *records* that were forgotten; what is older than the cut-off may have been spared."""
+        forgotten = [note for note in notes if note.query is not None]
+        self._delete([record.id for record in records if any(note.covers(record) for note in forgotten)])
+
+    def _delete_late(self, records: Sequence[Record], there: Sequence[Record], notes: Sequence[Deletion]) -> None:
+        """Delete those of *records* that were written while *notes* were made, and not *there* before."""
+        self._delete_forgotten(records, notes)
+        before = {record.id for record in there}
+        late = [record for record in records if record.id not in before]
+        self._delete([record.id for record in late if any(note.covers(record) for note in notes)])

@@ -53,7 +53,7 @@ def decode_value(value: object) -> Any:
     return value
 
 
-def document_of(record: Record) -> Document:
+def document_of(record: Record, *, written_unix_nano: int) -> Document:
     """Make the document of *record*, which has no position yet."""
     document: Document = {
         name: Int64(value) if type(value) is int else value
@@ -62,6 +62,7 @@ def document_of(record: Record) -> Document:
     document["_id"] = document.pop("id")
     document["variables"] = encode_value(dict(record.variables))
     document["position"] = None
+    document["written_unix_nano"] = Int64(written_unix_nano)
     return document
 
 

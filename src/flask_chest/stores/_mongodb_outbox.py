@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 
 from bson.int64 import Int64
@@ -28,7 +28,7 @@ from flask_chest.protocols import (
     Rejections,
     StartAt,
 )
-from flask_chest.stores._mongodb_client import NUMBERING, Collections, unix_nano
+from flask_chest.stores._mongodb_client import NOW, NUMBERING, Collections, unix_nano
 from flask_chest.stores._mongodb_documents import Document, record_of
 from flask_chest.stores._sql import storable_reason
 
@@ -92,8 +92,8 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
                             "boundary": None,
                             "holder": None,
                             "lease_until": None,
-                            "last_seen": "$$NOW",
-                            "last_success": "$$NOW",
+                            "last_seen": NOW,
+                            "last_success": NOW,
                         }
                     }
                 ],
@@ -162,21 +162,21 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
         beginning = {
             "position": Int64(position),
             "boundary": None,
-            "epoch": {"$toLong": "$$NOW"},
+            "epoch": NOW,
             "holder": None,
             "lease_until": None,
             "last_success": None,
         }
         kept = {name: {"$ifNull": [f"${name}", value]} for name, value in beginning.items()}
         self._collections.exporters.update_one(
-            {"_id": exporter}, [{"$set": {**kept, "last_seen": "$$NOW"}}], upsert=True
+            {"_id": exporter}, [{"$set": {**kept, "last_seen": NOW}}], upsert=True
         )
 
     def _take(self, exporter: str, lease: timedelta) -> Document | None:
         return self._collections.exporters.find_one_and_update(
             {
                 "_id": exporter,
-                "$or": [{"lease_until": None}, {"$expr": {"$lte": ["$lease_until", "$$NOW"]}}],
+                "$or": [{"lease_until": None}, {"$expr": {"$lte": ["$lease_until", NOW]}}],
             },
             [
                 {
@@ -237,7 +237,7 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
             unnumbered = records.find(
                 {"position": None},
                 {"_id": 1},
-                sort=[("time_unix_nano", ASCENDING), ("_id", ASCENDING)],
+                sort=[("written_unix_nano", ASCENDING), ("_id", ASCENDING)],
                 limit=NUMBERED_AT_ONCE,
             )
             following = [document["_id"] for document in unnumbered]
@@ -284,7 +284,7 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
         if slowest is not None:
             self._collections.records.update_many(
                 {"position": {"$gt": 0, "$lte": slowest["position"]}, "expire_at": None},
-                [{"$set": {"expire_at": _after(self._expire_after)}}],
+                [{"$set": {"expire_at": _after(self._expire_after, now="$$NOW")}}],
             )
 
 
@@ -292,10 +292,10 @@ def _held(claim: Claim) -> Document:
     return {"_id": claim.exporter, "epoch": Int64(claim.token)}
 
 
-def _after(time: timedelta) -> Document:
-    """Say in MongoDB's terms: so long after now, by the server's clock."""
-    return {"$add": ["$$NOW", Int64(time // timedelta(milliseconds=1))]}
+def _after(time: timedelta, *, now: object = NOW) -> Document:
+    """Say in MongoDB's terms: so long after *now*, by the server's clock."""
+    return {"$add": [now, Int64(time // timedelta(milliseconds=1))]}
 
 
-def _optional(moment: datetime | None) -> int | None:
-    return None if moment is None else unix_nano(moment)
+def _optional(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else unix_nano(milliseconds)

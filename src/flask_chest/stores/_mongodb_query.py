@@ -40,27 +40,22 @@ def find(collections: Collections, query: Query) -> Iterator[Record]:
 
 def condition(query: Query, *, before: Record | None) -> Document:
     """Ask for the candidates that come after *before* in the order of the answer."""
-    conditions = [*_conditions(query)]
-    if before is not None:
-        time = Int64(before.time_unix_nano)
-        conditions += [
-            {"time_unix_nano": {"$lte": time}},
-            {"$or": [{"time_unix_nano": {"$lt": time}}, {"_id": {"$lt": before.id}}]},
-        ]
-    return {"$and": conditions} if conditions else {}
-
-
-def _conditions(query: Query) -> Iterator[Document]:
-    for name in COLUMN_FILTERS:
-        value = getattr(query, name)
-        if value is not None and bindable(value):
-            yield {name: value}
+    # Flat, as not every planner looks into an $and for an index.
+    wanted: Document = {
+        name: value for name in COLUMN_FILTERS if (value := getattr(query, name)) is not None and bindable(value)
+    }
+    for name, value in query.where.items():
+        if bindable(name) and isinstance(value, str | int) and bindable(value):
+            wanted[f"variables.{encode_name(name)}"] = {"$eq": value}
+    times: Document = {}
     # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be asked for.
     since, until = query.since_unix_nano, query.until_unix_nano
     if since is not None:
-        yield {"time_unix_nano": {"$gte": Int64(min(max(since, MIN_INTEGER), MAX_INTEGER))}}
+        times["$gte"] = Int64(min(max(since, MIN_INTEGER), MAX_INTEGER))
     if until is not None and until <= MAX_INTEGER:
-        yield {"time_unix_nano": {"$lt": Int64(max(until, MIN_INTEGER))}}
-    for name, value in query.where.items():
-        if bindable(name) and isinstance(value, str | int) and bindable(value):
-            yield {f"variables.{encode_name(name)}": {"$eq": value}}
+        times["$lt"] = Int64(max(until, MIN_INTEGER))
+    if before is not None:
+        time = Int64(before.time_unix_nano)
+        times["$lte"] = time
+        wanted["$or"] = [{"time_unix_nano": {"$lt": time}}, {"_id": {"$lt": before.id}}]
+    return {**wanted, "time_unix_nano": times} if times else wanted

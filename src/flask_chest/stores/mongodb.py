@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from math import isfinite
@@ -120,10 +121,11 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
             left = spared(records, notes)
             if len(left) < len(records):
                 # A former attempt may have kept some, before they were deleted.
-                self._delete_covered(records, notes)
+                self._delete_forgotten(records, notes)
             if left:
-                self._conflicts.note(self._insert(left))
-                self._delete_covered(left, [note for note in self._notes() if note not in notes])
+                there = self._insert(left)
+                self._conflicts.note(self._conflicting(there))
+                self._delete_late(left, there, [note for note in self._notes() if note not in notes])
 
     def query(self, query: Query, /) -> Iterable[Record]:
         """Yield the records that match, newest first; no cursor is open while the caller iterates."""
@@ -148,9 +150,10 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         """Close this process's own client; the store may be used again."""
         self._clients.close()
 
-    def _insert(self, records: Sequence[Record]) -> list[str]:
-        """Insert *records*; give the ids that are there with other content."""
-        documents = [document_of(record) for record in records]
+    def _insert(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Insert *records*; give those whose id was there already."""
+        now = time.time_ns()
+        documents = [document_of(record, written_unix_nano=now + i) for i, record in enumerate(records)]
         try:
             self._collections.records.insert_many(documents, ordered=False)
         except mongo.BulkWriteError as exc:
@@ -162,12 +165,14 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
                 raise RecordRefused(f"{self._collections.place} refused {len(reasons)} records", reasons) from exc
             if not errors:
                 raise  # a write concern that was not met
-            return self._conflicting([records[each["index"]] for each in errors])
+            return [records[each["index"]] for each in errors]
         except (mongo.DocumentTooLarge, InvalidDocument) as exc:
             raise RecordRefused(f"{self._collections.place} refused the records ({type(exc).__name__})") from exc
         return []
 
     def _conflicting(self, records: Sequence[Record]) -> list[str]:
+        if not records:
+            return []
         ids = list({record.id for record in records})
         found = self._collections.records.find({"_id": {"$in": ids}})
         kept = {document["_id"]: record_of(document) for document in found}
