@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from math import isfinite
 from typing import cast
-from urllib.parse import SplitResult, urlsplit
 
 from flask_chest.errors import (
     ConfigurationError,
@@ -20,6 +19,7 @@ from flask_chest.errors import (
     RecordsRejected,
     TargetUnavailable,
 )
+from flask_chest.exporters._halves import deliver_halves
 from flask_chest.exporters._points import (
     OWN_FIELDS,
     OWN_TAGS,
@@ -29,6 +29,7 @@ from flask_chest.exporters._points import (
     is_conflict,
     writable,
 )
+from flask_chest.exporters._urls import http_address
 from flask_chest.protocols import Exporter
 from flask_chest.record import Record
 
@@ -67,7 +68,7 @@ class InfluxDBExporter(Exporter):
         _require_custom_tags(custom_tags or {})
         if not (isfinite(timeout) and timeout > 0):
             raise ConfigurationError(f"timeout must be a number of seconds above 0, got {timeout!r}")
-        address = _address(url)
+        address = http_address(url, example="https://influxdb.example:8086")
         self._url = address.geturl()
         self._host = address.netloc
         self._token = _usable_token(token)
@@ -114,22 +115,9 @@ class InfluxDBExporter(Exporter):
             batch = self._batch(records, conflicts)
             answer = self._post(batch.body, deadline)
         if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(records) > 1:
-            self._deliver_halves(records, conflicts, deadline)
+            deliver_halves(lambda half: self._deliver(half, conflicts, deadline), records)
         elif answer.status != HTTPStatus.NO_CONTENT:
             raise self._error(answer, records) from answer.cause
-
-    def _deliver_halves(self, records: Sequence[Record], conflicts: Conflicts, deadline: float) -> None:
-        middle = len(records) // 2
-        rejections: list[RecordsRejected] = []
-        for half in (records[:middle], records[middle:]):
-            try:
-                self._deliver(half, conflicts, deadline)
-            except RecordsRejected as exc:
-                rejections.append(exc)
-        if rejections:
-            # Where one half names its culprits and the other cannot, the other comes again without them.
-            reasons = {record_id: reason for each in rejections for record_id, reason in each.reasons.items()}
-            raise RecordsRejected(str(rejections[0]), reasons) from rejections[0]
 
     def _batch(self, records: Sequence[Record], conflicts: Conflicts) -> _Batch:
         lines: list[bytes] = []
@@ -290,22 +278,6 @@ def _require_custom_tags(custom_tags: Mapping[str, str]) -> None:
             raise ConfigurationError(
                 f"custom_tags must not name {name!r}: it is empty, ours, or begins with _ or g_; use another"
             )
-
-
-def _address(url: str) -> SplitResult:
-    """Check *url* and take user and password out of it: InfluxDB reads none there, and messages show it."""
-    # No message quotes a bad url and no cause is kept: what is wrong may be a password with a slash in it.
-    complaint = ConfigurationError("url must be like 'https://influxdb.example:8086'; got something else")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise complaint from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise complaint
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    netloc = host if port is None else f"{host}:{port}"
-    return SplitResult(parts.scheme, netloc, parts.path, query="", fragment="")
 
 
 def _usable_token(token: str | None) -> str | None:

@@ -1,0 +1,23 @@
+"""What to do with a batch that is too large for its target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flask_chest.errors import RecordsRejected
+from flask_chest.record import Record
+
+
+def deliver_halves(deliver: Callable[[Sequence[Record]], None], records: Sequence[Record]) -> None:
+    """Call *deliver* with each half of *records*, with the second also when the first has rejected ones."""
+    middle = len(records) // 2
+    rejections: list[RecordsRejected] = []
+    for half in (records[:middle], records[middle:]):
+        try:
+            deliver(half)
+        except RecordsRejected as exc:
+            rejections.append(exc)
+    if rejections:
+        # Where one half names its culprits and the other cannot, the other comes again without them.
+        reasons = {record_id: reason for each in rejections for record_id, reason in each.reasons.items()}
+        raise RecordsRejected(str(rejections[0]), reasons) from rejections[0]
