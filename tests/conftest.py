@@ -12,7 +12,7 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 pytest.register_assert_rewrite(
-    "flask_chest.testing", "influxdb_receiver", "json_values", "server_contract", "servers"
+    "flask_chest.testing", "http_receiver", "influxdb_receiver", "json_values", "server_contract", "servers"
 )
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
+from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Self
-from urllib.parse import parse_qsl, urlsplit
 
+import http_receiver
 from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue, Record
 from flask_chest.testing.records import make_record
+from http_receiver import Answer
 
 
 @dataclass(frozen=True)
@@ -27,15 +23,8 @@ class Point:
     time: int
 
 
-@dataclass(frozen=True)
-class Request:
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: str
-    connection: int
-    """The port of the client: the same for two requests on one connection."""
-
+@dataclass(frozen=True, kw_only=True)
+class Request(http_receiver.Request):
     @property
     def points(self) -> list[Point]:
         return parse(self.body)
@@ -45,116 +34,21 @@ class Request:
         return [point.fields["record_id"] for point in self.points]
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int = 204
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
 def problem(status: int, message: str) -> Answer:
     """Answer as InfluxDB 2 does."""
     return Answer(status, json.dumps({"code": "some code", "message": message}).encode())
 
 
-class Receiver:
+class Receiver(http_receiver.Receiver[Request]):
     """Keeps every request; *respond* makes the answer."""
 
     def __init__(self, *, port: int = 0, tls: SSLContext | None = None) -> None:
-        self.requests: list[Request] = []
-        self.respond: Callable[[Request], Answer] = lambda request: Answer()
-        self.closing = threading.Event()
-        self._server = _Server(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_port)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        super().__init__(Request, port=port, tls=tls)
 
     @property
     def points(self) -> list[Point]:
         """All points of all requests, in order."""
         return [point for request in self.requests for point in request.points]
-
-    def answer(self, *answers: Answer) -> None:
-        """Give *answers* in turn, and then 204."""
-        remaining = iter(answers)
-        self.respond = lambda request: next(remaining, Answer())
-
-    def close(self) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.close_connections()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Server(ThreadingHTTPServer):
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self.handlers: set[BaseHTTPRequestHandler] = set()
-        super().__init__(address, handler)
-
-    def close_connections(self) -> None:
-        for handler in list(self.handlers):
-            with suppress(OSError):
-                handler.connection.shutdown(2)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that go away are what some tests are about."""
-
-
-def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        server: _Server
-
-        def setup(self) -> None:
-            super().setup()
-            self.server.handlers.add(self)
-
-        def finish(self) -> None:
-            self.server.handlers.discard(self)
-            super().finish()
-
-        def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
-            unpacked = gzip.decompress(raw) if self.headers["Content-Encoding"] == "gzip" else raw
-            parts = urlsplit(self.path)
-            request = Request(
-                path=parts.path,
-                query=dict(parse_qsl(parts.query, keep_blank_values=True)),
-                headers=dict(self.headers),
-                body=unpacked.decode(),
-                connection=self.client_address[1],
-            )
-            receiver.requests.append(request)
-            answer = receiver.respond(request)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            if answer.status != 204:
-                self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
 
 
 _KEY = r"(?:\\.|[^\\\s,=])+"

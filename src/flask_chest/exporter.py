@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.export import DEFAULT_BATCH_SIZE
-from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.exporters.store import StoreExporter
 from flask_chest.extension import FlaskChest
-from flask_chest.protocols import StartAt
+from flask_chest.protocols import Exporter, StartAt
 from flask_chest.record import Record
+
+if TYPE_CHECKING:
+    from flask_chest.exporters import _bodies
+    from flask_chest.stores import _mongodb_client, _mysql_connections, _postgresql_connections
+
+DEFAULT_MINUTES = 5.0
+
+
+class DeliveryOptions(TypedDict, total=False):
+    """The options of `FlaskChest.add_exporter` that every exporter takes.
+
+    *interval* is for who does not count in minutes, and wins.
+    """
+
+    interval_minutes: float
+    interval: timedelta | None
+    batch_size: int
+    start_at: StartAt
+    filter: Callable[[Record], bool] | None
+    transform: Callable[[Record], Record | None] | None
 
 
 class FlaskChestExporterInfluxDB:
@@ -18,9 +40,8 @@ class FlaskChestExporterInfluxDB:
 
     *url* takes the place of *https*, *host* and *port*. *tags* names variables that become tags: they should
     have few values, since each combination is a series. *custom_tags* go on every point. A *token* of ``None``,
-    as from an unset variable, is accepted and reported by every run. *timeout* is in seconds. *interval* is for
-    who does not count in minutes; *name* tells several exporters of one chest apart. The other options are those
-    of `FlaskChest.add_exporter`.
+    as from an unset variable, is accepted and reported by every run. *timeout* is in seconds. *name* tells
+    several exporters of one chest apart. The other options are those of `FlaskChest.add_exporter`.
     """
 
     def __init__(
@@ -32,7 +53,7 @@ class FlaskChestExporterInfluxDB:
         token: str | None = "",
         org: str = "my-org",
         bucket: str = "my-bucket",
-        interval_minutes: float = 5,
+        interval_minutes: float = DEFAULT_MINUTES,
         *,
         interval: timedelta | None = None,
         url: str | None = None,
@@ -47,6 +68,8 @@ class FlaskChestExporterInfluxDB:
         filter: Callable[[Record], bool] | None = None,  # noqa: A002 - the word for it
         transform: Callable[[Record], Record | None] | None = None,
     ) -> None:
+        from flask_chest.exporters.influxdb import InfluxDBExporter  # noqa: PLC0415 - a driver loads when chosen
+
         self.exporter = InfluxDBExporter(
             url=url or f"{'https' if https else 'http'}://{host}:{port}",
             token=token,
@@ -59,14 +82,182 @@ class FlaskChestExporterInfluxDB:
             verify_ssl=verify_ssl,
             name=name,
         )
-        chest.add_exporter(
+        _add(
+            chest,
             self.exporter,
-            interval=interval or _minutes(interval_minutes),
+            interval_minutes=interval_minutes,
+            interval=interval,
             batch_size=batch_size,
             start_at=start_at,
             filter=filter,
             transform=transform,
         )
+
+
+class FlaskChestExporterPostgreSQL:
+    """Delivers a chest's records into a table of another PostgreSQL database.
+
+    *table* is the table's name and the prefix of those beside it; it is made as a chest's is, and each record is
+    in it once. *name* tells several exporters of one chest apart. The settings of the connection are those of
+    `FlaskChestPostgreSQL`, the other options those of `FlaskChest.add_exporter`.
+    """
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        db_uri: str = "postgresql:///",
+        *,
+        table: str = "flask_chest",
+        name: str = "postgresql",
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool: _postgresql_connections.Pool | None = None,
+        **delivery: Unpack[DeliveryOptions],
+    ) -> None:
+        from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when chosen
+
+        store = PostgreSQLStore(
+            db_uri,
+            name=table,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool=pool,
+        )
+        self.exporter = StoreExporter(store, name=name)
+        _add(chest, self.exporter, **delivery)
+
+
+class FlaskChestExporterMySQL:
+    """Delivers a chest's records into a table of another MySQL or MariaDB database.
+
+    *table* is the table's name and the prefix of those beside it; it is made as a chest's is, and each record is
+    in it once. *name* tells several exporters of one chest apart. The settings of the connection are those of
+    `FlaskChestMySQL`, the other options those of `FlaskChest.add_exporter`.
+    """
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        db_uri: str = "mysql://localhost/flask_chest",
+        *,
+        table: str = "flask_chest",
+        name: str = "mysql",
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool: _mysql_connections.Pool | None = None,
+        **delivery: Unpack[DeliveryOptions],
+    ) -> None:
+        from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver loads when chosen
+
+        store = MySQLStore(
+            db_uri,
+            name=table,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool=pool,
+        )
+        self.exporter = StoreExporter(store, name=name)
+        _add(chest, self.exporter, **delivery)
+
+
+class FlaskChestExporterMongoDB:
+    """Delivers a chest's records into a collection of another MongoDB database.
+
+    *collection* is its name and the prefix of those beside it; it is made as a chest's is, and each record is in
+    it once. *name* tells several exporters of one chest apart. The settings of the connection are those of
+    `FlaskChestMongoDB`, the other options those of `FlaskChest.add_exporter`.
+    """
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        db_uri: str = "mongodb://localhost/flask_chest",
+        *,
+        collection: str = "flask_chest",
+        name: str = "mongodb",
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        timeout: float = 30.0,
+        client: _mongodb_client.Client | None = None,
+        client_options: Mapping[str, object] | None = None,
+        **delivery: Unpack[DeliveryOptions],
+    ) -> None:
+        from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver loads when chosen
+
+        store = MongoDBStore(
+            db_uri,
+            name=collection,
+            database=database,
+            create=create,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            client=client,
+            options=client_options,
+        )
+        self.exporter = StoreExporter(store, name=name)
+        _add(chest, self.exporter, **delivery)
+
+
+class FlaskChestExporterHTTP:
+    """Delivers a chest's records as JSON to any HTTP endpoint: each at least once, told apart by its ``id``.
+
+    *payload* makes the body of a batch: what JSON can hold, or bytes. The other settings of the request are
+    those of `HTTPExporter`, and the rest those of `FlaskChest.add_exporter`.
+    """
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        payload: _bodies.Payload | None = None,
+        method: Literal["POST", "PUT", "PATCH"] = "POST",
+        accept: Collection[int] = range(200, 300),
+        rejecting: Collection[int] = (400, 413, 422),
+        timeout: float = 10.0,
+        connect_timeout: float = 5.0,
+        verify: Literal[True] | str | os.PathLike[str] = True,
+        compress: bool = True,
+        name: str = "http",
+        **delivery: Unpack[DeliveryOptions],
+    ) -> None:
+        from flask_chest.exporters.http import HTTPExporter  # noqa: PLC0415 - urllib3 loads when chosen
+
+        self.exporter = HTTPExporter(
+            url=url,
+            headers=headers,
+            payload=payload,
+            method=method,
+            accept=accept,
+            rejecting=rejecting,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            verify=verify,
+            compress=compress,
+            name=name,
+        )
+        _add(chest, self.exporter, **delivery)
+
+
+def _add(chest: FlaskChest, exporter: Exporter, **delivery: Unpack[DeliveryOptions]) -> None:
+    chest.add_exporter(
+        exporter,
+        interval=delivery.get("interval") or _minutes(delivery.get("interval_minutes", DEFAULT_MINUTES)),
+        batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
+        start_at=delivery.get("start_at", "beginning"),
+        filter=delivery.get("filter"),
+        transform=delivery.get("transform"),
+    )
 
 
 def _minutes(interval_minutes: float) -> timedelta:

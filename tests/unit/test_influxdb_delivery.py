@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import ssl
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +16,8 @@ import pytest
 
 from flask_chest.errors import ConfigurationError, TargetUnavailable
 from flask_chest.exporters.influxdb import InfluxDBExporter
-from influxdb_receiver import Answer, Receiver, Request, exporter_to, record
+from http_receiver import Answer, self_signed
+from influxdb_receiver import Receiver, Request, exporter_to, record
 
 
 @pytest.fixture
@@ -238,24 +237,10 @@ def test_wrong_settings_are_refused_without_their_secrets(settings: dict[str, ob
     assert "s3cret" not in said
 
 
-@pytest.fixture
-def self_signed(tmp_path: Path) -> ssl.SSLContext:
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("openssl is needed to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    make: Sequence[str | Path] = [
-        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
-        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate,
-    ]  # fmt: skip
-    subprocess.run(make, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def test_certificate_is_verified_unless_told_otherwise(self_signed: ssl.SSLContext) -> None:
-    with Receiver(tls=self_signed) as receiver:
-        url = receiver.url.replace("http:", "https:")
+def test_certificate_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
+    tls, _ = self_signed(tmp_path)
+    with Receiver(tls=tls) as receiver:
+        url = receiver.url
         with (
             closing(exporter_to(url)) as careful,
             pytest.raises(TargetUnavailable, match=r"TLS with InfluxDB at .* failed: .*verify failed"),

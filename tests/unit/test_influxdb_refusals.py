@@ -12,7 +12,8 @@ import pytest
 from flask_chest.errors import RecordsRejected, TargetUnavailable
 from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue
-from influxdb_receiver import Answer, Receiver, Request, exporter_to, problem, record
+from http_receiver import Answer
+from influxdb_receiver import Receiver, Request, exporter_to, problem, record
 
 CONFLICT = (
     "failure writing points to database: partial write: field type conflict: input field {name} on "
