@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,25 @@ def make_binding(make_store: Callable[[], Store], **given: object) -> Binding:
         environ={},
     )
     place = Place(root=Path("/nowhere"), default=Path("/nowhere"), chest="chest", app="shop")
-    return Binding(
+    binding = Binding(
         chest=object(), settings=settings, make_store=make_store, request_id_generator=None, place=place
     )
+    _made.append(binding)
+    return binding
+
+
+_made: list[Binding] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_bindings() -> Iterator[None]:
+    """Let no writer go on in other tests."""
+    yield
+    while _made:
+        binding = _made.pop()
+        with suppress(Exception):  # some make no store
+            binding.store.__class__ = CountedStore  # whatever it was, it takes what waits
+        binding.close(PATIENCE)
 
 
 class CountedStore(MemoryStore):

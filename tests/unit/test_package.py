@@ -33,7 +33,13 @@ def test_absent_name_of_the_testing_package_is_an_attribute_error() -> None:
 
 
 def test_missing_driver_names_its_extra() -> None:
-    code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporter"
+    code = """
+import sys
+sys.modules["influxdb_client"] = None
+from flask_chest import FlaskChest
+from flask_chest.exporter import FlaskChestExporterInfluxDB
+FlaskChestExporterInfluxDB(FlaskChest())
+"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert (
