@@ -32,6 +32,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     """The URI of the store to deliver from."""
+    name: str
+    """Of its tables, and of those of a target that is a store."""
     target: Mapping[str, str]
     """``{"kind": "store", "uri": …}``, or the kind of another exporter and its options."""
     seed: int
@@ -106,23 +108,23 @@ class DeadlyExporter(Exporter):
         self._exporter.close()
 
 
-def make_exporter(target: Mapping[str, str]) -> Exporter:
-    options = {name: value for name, value in target.items() if name != "kind"}
+def make_exporter(target: Mapping[str, str], *, name: str) -> Exporter:
+    options = {option: value for option, value in target.items() if option != "kind"}
     if target["kind"] == "influxdb":
         from flask_chest.exporters.influxdb import InfluxDBExporter
 
         return InfluxDBExporter(**options, timeout=2.0, name=EXPORTER)  # type: ignore[arg-type]  # texts all of them
     from flask_chest.exporters.store import StoreExporter
 
-    return StoreExporter(store_from_uri(options["uri"], root=Path("/")), name=EXPORTER)
+    return StoreExporter(store_from_uri(options["uri"], root=Path("/"), name=name), name=EXPORTER)
 
 
 def work(task: Task) -> None:
-    store = store_from_uri(task.source, root=Path("/"))()
+    store = store_from_uri(task.source, root=Path("/"), name=task.name)()
     assert isinstance(store, Outbox)
     assert isinstance(store, ExporterRegistry)
     doom = Doom(task.seed, task.risk)
-    exporter = make_exporter(task.target)
+    exporter = make_exporter(task.target, name=task.name)
     try:
         while True:
             run = ExportRun(

@@ -23,7 +23,7 @@ from benchmarks.deadly_worker import EXPORTER, Task
 
 from flask_chest.protocols import ExporterRegistry, Store
 from flask_chest.record import Query, Record
-from flask_chest.stores import store_from_uri
+from flask_chest.stores import DEFAULT_NAME, store_from_uri
 from flask_chest.testing import make_record
 
 PROCESSES = 4
@@ -84,19 +84,28 @@ def deliver(
     seed: int,
     risk: float = RISK,
     batch_size: int = 50,
+    name: str = DEFAULT_NAME,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Write *records* into *source* while processes deliver them to *target*; call *meanwhile* half-way."""
+    """Write *records* into *source* while processes deliver them to *target*; call *meanwhile* half-way.
+
+    *name* is that of the tables in the source, and in a target that is a store.
+    """
     written = tuple(
         make_record(variables={"number": number, "text": "ü" * (number % 50)}) for number in range(records)
     )
     chance = random.Random(seed)
     with ExitStack() as stack:
-        store = stack.enter_context(closing(opened(source)))
+        store = stack.enter_context(closing(opened(source, name=name)))
 
         def start() -> subprocess.Popen[bytes]:
             task = Task(
-                source=source, target=target, seed=chance.randrange(1 << 32), risk=risk, batch_size=batch_size
+                source=source,
+                name=name,
+                target=target,
+                seed=chance.randrange(1 << 32),
+                risk=risk,
+                batch_size=batch_size,
             )
             command = [sys.executable, "-m", "benchmarks.deadly_worker", msgspec.json.encode(task).decode()]
             return stack.enter_context(ended_at_last(subprocess.Popen(command)))
@@ -131,14 +140,14 @@ def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen
         process.wait()
 
 
-def opened(uri: str) -> Store:
-    store = store_from_uri(uri, root=Path("/"))()
+def opened(uri: str, *, name: str) -> Store:
+    store = store_from_uri(uri, root=Path("/"), name=name)()
     store.open()
     return store
 
 
-def everything(uri: str) -> list[Record]:
-    with closing(opened(uri)) as store:
+def everything(uri: str, *, name: str = DEFAULT_NAME) -> list[Record]:
+    with closing(opened(uri, name=name)) as store:
         return list(store.query(Query(limit=None)))
 
 

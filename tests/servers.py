@@ -57,6 +57,14 @@ class Server:
     def restart(self) -> None:
         self.container.get_wrapped_container().restart(timeout=30)
 
+    def hang(self, seconds: float = 2.0) -> None:
+        """Let it stand still for so long, with its connections open."""
+        self.container.get_wrapped_container().pause()
+        try:
+            time.sleep(seconds)
+        finally:
+            self.container.get_wrapped_container().unpause()
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         self.container.get_wrapped_container().stop()
