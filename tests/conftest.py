@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,30 @@ def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "journals"
     monkeypatch.setenv("FLASK_CHEST_JOURNAL_DIR", str(folder))
     return folder
+
+
+class Lines(logging.Handler):
+    """Keeps every line that flask_chest logs, as it would be printed, with the causes of what is raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if Path(record.pathname).parts[-2:-1] != ("tests",):  # what a test says is its own business
+            self.lines.append(self.format(record))
+
+
+SECRETS = ("s3cret", "t0ken", "passw0rd", "hunter2", "pa/ss", "t0p-secret-value")
+"""What the tests use as passwords and tokens, and as values that must not be seen."""
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged() -> Iterator[None]:
+    """Let no test pass in which a password, a token or a value was logged."""
+    handler = Lines()
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+    assert [line for line in handler.lines if any(secret in line for secret in SECRETS)] == []
