@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -64,9 +64,11 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
     """Keeps records in this process alone: they are lost with it, or with the store object.
 
     `close` forgets nothing, and the store may be used after it. A forked child goes on with its own copy.
+    *clock* tells the nanoseconds since 1970; a test can set its own (`flask_chest.testing.ManualClock`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._now = clock
         self._opened = False
         self._kept: dict[str, Record] = {}
         self._order: list[Record | None] = []
@@ -135,7 +137,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
     def claim(self, exporter: str, /, *, limit: int, lease: timedelta) -> Claim | Busy | None:
         """Take the next records, or again the batch whose holder did not acknowledge it in time."""
         with self._alone():
-            now = time.time_ns()
+            now = self._now()
             place = self._place(exporter, position=0)
             if place.holder is not None and place.lease_until is not None and place.lease_until > now:
                 return Busy(holder=place.holder, until_unix_nano=place.lease_until)
@@ -161,7 +163,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             place = self._held(claim)
             if place is None or place.boundary is None:
                 return False
-            place.lease_until = time.time_ns() + _nanoseconds(lease)
+            place.lease_until = self._now() + _nanoseconds(lease)
             return True
 
     def acknowledge(self, claim: Claim, /, *, rejected: Mapping[str, str] = MappingProxyType({})) -> bool:
@@ -171,7 +173,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             if place is None:
                 return False
             if place.boundary is not None:
-                now = time.time_ns()
+                now = self._now()
                 place.position, place.boundary = place.boundary, None
                 place.end()
                 place.last_seen = place.last_success = now
@@ -235,7 +237,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
     def forget(self, query: Query, /) -> int:
         """Delete every record that matches, and what was set aside of them; give how many those were."""
         with self._alone():
-            self._deletions.append(Deletion(before_unix_nano=time.time_ns(), query=query))
+            self._deletions.append(Deletion(before_unix_nano=self._now(), query=query))
             found = [record for record in self._kept.values() if query.matches(record)]
             self._delete(found)
             return len(found)
@@ -271,7 +273,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             yield
 
     def _place(self, exporter: str, *, position: int) -> _Place:
-        now = time.time_ns()
+        now = self._now()
         place = self._places.setdefault(exporter, _Place(position=position, last_seen=now))
         place.last_seen = now
         return place

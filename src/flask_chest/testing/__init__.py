@@ -1,8 +1,8 @@
 """Contracts, doubles and helpers for the tests of applications and of own backends.
 
-`recorded`, `RecordingExporter` and `make_record` need nothing beside flask_chest. The contracts are classes of
-pytest tests to inherit from; pytest is imported when one is first named. So that their assertions explain
-themselves, a ``conftest.py`` says ``pytest.register_assert_rewrite("flask_chest.testing")``.
+`recorded`, `RecordingExporter`, `ManualClock` and `make_record` need nothing beside flask_chest. The contracts are
+classes of pytest tests to inherit from; pytest is imported when one is first named. So that their assertions
+explain themselves, a ``conftest.py`` says ``pytest.register_assert_rewrite("flask_chest.testing")``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flask_chest.testing.doubles import RecordingExporter, recorded
+from flask_chest.testing.doubles import ManualClock, RecordingExporter, recorded
 from flask_chest.testing.records import make_record
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeletionContract",
     "ExporterContract",
+    "ManualClock",
     "OutboxContract",
     "RecordingExporter",
     "SinkContract",

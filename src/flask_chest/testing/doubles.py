@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from flask_chest.errors import ExportError
 from flask_chest.extension import FlaskChest
@@ -48,6 +48,27 @@ class RecordingExporter:
     def close(self) -> None:
         """Note that it was closed."""
         self.closed = True
+
+
+class ManualClock:
+    """A clock for a `MemoryStore` that stands still until it is moved: leases end when a test says so.
+
+    ``clock.advance(timedelta(minutes=5))`` lets five minutes go by. It begins at the present time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = time.time_ns()
+
+    def __call__(self) -> int:
+        """Tell the nanoseconds since 1970."""
+        with self._lock:
+            return self._now
+
+    def advance(self, duration: timedelta) -> None:
+        """Move on by *duration*."""
+        with self._lock:
+            self._now += duration // timedelta(microseconds=1) * 1_000
 
 
 @contextmanager
