@@ -1,7 +1,7 @@
 """Contracts, doubles and helpers for the tests of applications and of own backends.
 
-`recorded`, `RecordingExporter`, `ManualClock` and `make_record` need nothing beside flask_chest. The contracts are
-classes of pytest tests to inherit from; pytest is imported when one is first named. So that their assertions
+`recorded`, `RecordingExporter`, `ManualClock` and `make_record` need nothing beside flask_chest. The contracts
+are classes of pytest tests to inherit from; pytest is imported when one is first named. So that their assertions
 explain themselves, a ``conftest.py`` says ``pytest.register_assert_rewrite("flask_chest.testing")``.
 """
 
