@@ -12,50 +12,19 @@ import sys
 import threading
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from documents import Block, Page, run
+
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-class Block(NamedTuple):
-    mark: str
-    language: str
-    code: str
-
-    def __str__(self) -> str:
-        return self.mark or self.code.split("\n", 1)[0]
-
-
-BLOCKS = [
-    Block(mark or "", language, code)
-    for mark, language, code in re.findall(
-        r"(?:<!-- ([^>]*) -->\n)?^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
-    )
-]
-
-
-def blocks(language: str, mark: str | None = None) -> list[Block]:
-    return [b for b in BLOCKS if b.language == language and (mark is None or b.mark.startswith(mark))]
-
-
-def programs() -> list[str]:
-    """Python blocks, each with those that continue it."""
-    found: list[str] = []
-    for block in blocks("python"):
-        if block.mark == "continues":
-            found[-1] += block.code
-        elif not block.mark:
-            found.append(block.code)
-    return found
+PAGE = Page(ROOT / "README.md")
+blocks, programs = PAGE.blocks, PAGE.programs
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.split("\n", 1)[0])
 def test_program_runs(program: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))
-    subprocess.run([sys.executable, "-W", "error", "program.py"], cwd=tmp_path, check=True)
+    run(program, tmp_path)
 
 
 def test_there_are_programs_to_run() -> None:

@@ -1,0 +1,53 @@
+"""The code blocks of the documents."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Block(NamedTuple):
+    mark: str
+    """What a comment above it says: what it is for a test."""
+    language: str
+    code: str
+
+    def __str__(self) -> str:
+        return self.mark or self.code.split("\n", 1)[0]
+
+
+class Page:
+    """The blocks of one document."""
+
+    def __init__(self, path: Path) -> None:
+        self._blocks = [
+            Block(mark or "", language, code)
+            for mark, language, code in re.findall(
+                r"(?:<!-- ([^>]*) -->\n)?^```(\w+)\n(.*?)^```$",
+                path.read_text(encoding="utf-8"),
+                re.MULTILINE | re.DOTALL,
+            )
+        ]
+
+    def blocks(self, language: str, mark: str | None = None) -> list[Block]:
+        """Give the blocks in *language* whose mark begins with *mark*."""
+        return [b for b in self._blocks if b.language == language and (mark is None or b.mark.startswith(mark))]
+
+    def programs(self) -> list[str]:
+        """Give the Python blocks without a mark, each with those that continue it."""
+        found: list[str] = []
+        for block in self.blocks("python"):
+            if block.mark == "continues":
+                found[-1] += block.code
+            elif not block.mark:
+                found.append(block.code)
+        return found
+
+
+def run(program: str, folder: Path) -> None:
+    """Run *program* in *folder*, but not what it does only as the main one; any warning is an error."""
+    (folder / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))
+    subprocess.run([sys.executable, "-W", "error", "program.py"], cwd=folder, check=True)
