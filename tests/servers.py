@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
+import psycopg
+import pymysql
 import pytest
 import requests
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 from testcontainers.core.container import DockerContainer
 
 OFFICIAL_IMAGES = MappingProxyType(
@@ -25,6 +29,8 @@ OFFICIAL_IMAGES = MappingProxyType(
     }
 )
 START_SECONDS = 120
+PASSWORD = "s3cret-w0rd"
+"""Of every server's user."""
 
 
 def image_of(kind: str) -> str:
@@ -135,6 +141,98 @@ class DatabaseServer:
         login = f"{user or self.user}:{password or self.password}"
         options = "?authSource=admin" if self.scheme == "mongodb" else ""
         return f"{self.scheme}://{login}@{address or self.address}/{database}{options}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Database:
+    """How a kind of database server is started and asked whether it is ready."""
+
+    image: str
+    scheme: str
+    port: int
+    user: str
+    settings: Mapping[str, str]
+    answers: Callable[[str], bool]
+
+
+@contextmanager
+def database(kind: str) -> Iterator[DatabaseServer]:
+    """Run a database server: one of postgresql, mysql, mariadb, mongodb and documentdb."""
+    found = _DATABASES[kind]
+    with running(
+        found.image, port=found.port, answers=found.answers, settings=found.settings, lasting=True
+    ) as server:
+        yield DatabaseServer.of(server, scheme=found.scheme, user=found.user, password=PASSWORD)
+
+
+def _answers_postgresql(address: str) -> bool:
+    try:
+        psycopg.connect(f"postgresql://admin:{PASSWORD}@{address}/chest", connect_timeout=3).close()
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _answers_mysql(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        pymysql.connect(
+            host=host, port=int(port), user="root", password=PASSWORD, database="chest", connect_timeout=3
+        ).close()
+    except pymysql.Error:
+        return False
+    return True
+
+
+def _answers_mongodb(address: str) -> bool:
+    with MongoClient[Any](
+        f"mongodb://root:{PASSWORD}@{address}/?authSource=admin", serverSelectionTimeoutMS=2_000
+    ) as client:
+        try:
+            client["chest"].command("ping")
+        except PyMongoError:
+            return False
+    return True
+
+
+def _of_mysql(image: str) -> _Database:
+    return _Database(
+        image=image,
+        scheme=image.lower(),
+        port=3306,
+        user="root",
+        settings={f"{image}_ROOT_PASSWORD": PASSWORD, f"{image}_DATABASE": "chest"},
+        answers=_answers_mysql,
+    )
+
+
+def _of_mongodb(image: str) -> _Database:
+    return _Database(
+        image=image,
+        scheme="mongodb",
+        port=27017,
+        user="root",
+        settings={"MONGO_INITDB_ROOT_USERNAME": "root", "MONGO_INITDB_ROOT_PASSWORD": PASSWORD},
+        answers=_answers_mongodb,
+    )
+
+
+_DATABASES: Mapping[str, _Database] = MappingProxyType(
+    {
+        "postgresql": _Database(
+            image="POSTGRES",
+            scheme="postgresql",
+            port=5432,
+            user="admin",
+            settings={"POSTGRES_USER": "admin", "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "chest"},
+            answers=_answers_postgresql,
+        ),
+        "mysql": _of_mysql("MYSQL"),
+        "mariadb": _of_mysql("MARIADB"),
+        "mongodb": _of_mongodb("MONGODB"),
+        "documentdb": _of_mongodb("DOCUMENTDB"),
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,13 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import docker
-import psycopg
-import pymysql
 import pytest
 import requests
 from docker.errors import DockerException
-from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
-from servers import DatabaseServer, InfluxServer, running
-
-PASSWORD = "s3cret-w0rd"
+from servers import DatabaseServer, InfluxServer, database, running
 
 
 @pytest.fixture(scope="session")
@@ -68,49 +61,26 @@ def _is_healthy(address: str) -> bool:
 
 @pytest.fixture(scope="session")
 def postgresql(engine: None) -> Iterator[DatabaseServer]:
-    settings = {"POSTGRES_USER": "admin", "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "chest"}
-    with running("POSTGRES", port=5432, answers=_answers_postgresql, settings=settings, lasting=True) as server:
-        yield DatabaseServer.of(server, scheme="postgresql", user="admin", password=PASSWORD)
-
-
-def _answers_postgresql(address: str) -> bool:
-    try:
-        psycopg.connect(f"postgresql://admin:{PASSWORD}@{address}/chest", connect_timeout=3).close()
-    except psycopg.Error:
-        return False
-    return True
+    with database("postgresql") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def mysql(engine: None) -> Iterator[DatabaseServer]:
-    settings = {"MYSQL_ROOT_PASSWORD": PASSWORD, "MYSQL_DATABASE": "chest"}
-    with running("MYSQL", port=3306, answers=_answers_mysql, settings=settings, lasting=True) as server:
-        yield DatabaseServer.of(server, scheme="mysql", user="root", password=PASSWORD)
+    with database("mysql") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def mariadb(engine: None) -> Iterator[DatabaseServer]:
-    settings = {"MARIADB_ROOT_PASSWORD": PASSWORD, "MARIADB_DATABASE": "chest"}
-    with running("MARIADB", port=3306, answers=_answers_mysql, settings=settings, lasting=True) as server:
-        yield DatabaseServer.of(server, scheme="mariadb", user="root", password=PASSWORD)
-
-
-def _answers_mysql(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        pymysql.connect(
-            host=host, port=int(port), user="root", password=PASSWORD, database="chest", connect_timeout=3
-        ).close()
-    except pymysql.Error:
-        return False
-    return True
+    with database("mariadb") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def mongodb(engine: None) -> Iterator[DatabaseServer]:
-    settings = {"MONGO_INITDB_ROOT_USERNAME": "root", "MONGO_INITDB_ROOT_PASSWORD": PASSWORD}
-    with running("MONGODB", port=27017, answers=_answers_mongodb, settings=settings, lasting=True) as server:
-        yield DatabaseServer.of(server, scheme="mongodb", user="root", password=PASSWORD)
+    with database("mongodb") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -118,17 +88,5 @@ def documentdb(engine: None) -> Iterator[DatabaseServer]:
     """Another engine behind MongoDB's protocol."""
     if "FLASK_CHEST_TEST_DOCUMENTDB_IMAGE" not in os.environ:
         pytest.skip("FLASK_CHEST_TEST_DOCUMENTDB_IMAGE names no image")
-    settings = {"MONGO_INITDB_ROOT_USERNAME": "root", "MONGO_INITDB_ROOT_PASSWORD": PASSWORD}
-    with running("DOCUMENTDB", port=27017, answers=_answers_mongodb, settings=settings, lasting=True) as server:
-        yield DatabaseServer.of(server, scheme="mongodb", user="root", password=PASSWORD)
-
-
-def _answers_mongodb(address: str) -> bool:
-    with MongoClient[Any](
-        f"mongodb://root:{PASSWORD}@{address}/?authSource=admin", serverSelectionTimeoutMS=2_000
-    ) as client:
-        try:
-            client["chest"].command("ping")
-        except PyMongoError:
-            return False
-    return True
+    with database("documentdb") as server:
+        yield server
