@@ -1,0 +1,30 @@
+"""The database servers of the tests, for benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+TESTS = str(Path(__file__).parents[1] / "tests")
+if TESTS not in sys.path:
+    sys.path.append(TESTS)
+
+from servers import DatabaseServer, database  # noqa: E402 - found there
+
+__all__ = ["DatabaseServer", "database_server"]
+
+
+@contextmanager
+def database_server(kind: str) -> Iterator[DatabaseServer]:
+    """Run a database server of this *kind* in a container; exit with a sentence where none can be."""
+    try:
+        docker.from_env().close()
+    except DockerException as exc:
+        raise SystemExit(f"{kind} needs a container engine, and none answers: {exc}") from None
+    with database(kind) as server:
+        yield server
