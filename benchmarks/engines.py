@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,5 +27,7 @@ def database_server(kind: str) -> Iterator[DatabaseServer]:
         docker.from_env().close()
     except DockerException as exc:
         raise SystemExit(f"{kind} needs a container engine, and none answers: {exc}") from None
+    if kind == "documentdb" and "FLASK_CHEST_TEST_DOCUMENTDB_IMAGE" not in os.environ:
+        raise SystemExit("documentdb has no official image, and FLASK_CHEST_TEST_DOCUMENTDB_IMAGE names none")
     with database(kind) as server:
         yield server

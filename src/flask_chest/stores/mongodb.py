@@ -58,13 +58,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         client: Client | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:
-        for setting, seconds in {"connect_timeout": connect_timeout, "timeout": timeout}.items():
-            if not (isfinite(seconds) and 0 < seconds <= MAX_TIMEOUT):
-                raise ConfigurationError(
-                    f"{setting} must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
-                )
-        if pool_size < 1:
-            raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+        _check_limits(pool_size, expire_after, connect_timeout=connect_timeout, timeout=timeout)
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
                 "name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, "
@@ -186,6 +180,18 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
             return None
 
 
+def _check_limits(pool_size: int, expire_after: timedelta | None, **times: float) -> None:
+    for setting, seconds in times.items():
+        if not (isfinite(seconds) and 0 < seconds <= MAX_TIMEOUT):
+            raise ConfigurationError(
+                f"{setting} must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
+            )
+    if pool_size < 1:
+        raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+    if expire_after is not None and expire_after <= timedelta(0):
+        raise ConfigurationError(f"expire_after must be more than 0, got {expire_after!r}")
+
+
 def _address(uri: str) -> tuple[str, str | None]:
     """Give the hosts in *uri* and the database, without user and password."""
     if uri.startswith("mongodb+srv://"):
@@ -194,7 +200,7 @@ def _address(uri: str) -> tuple[str, str | None]:
         return host, rest.partition("?")[0] or None
     try:
         parsed = parse_uri(uri)
-    except mongo.PyMongoError:
+    except (mongo.PyMongoError, ValueError):
         # Neither quoted nor kept as the cause: it may hold the password.
         raise ConfigurationError(
             "db_uri must be like mongodb://user:password@host:27017/database; got something else"
