@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks import (
     crash,
+    dead_neighbour,
     delivery_chaos,
+    delivery_rate,
     gunicorn_rate,
     import_cost,
     journal_to_store,
@@ -37,6 +39,8 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "documentdb_write": server_write.documentdb_write,
     "crash": crash.main,
     "delivery_chaos": delivery_chaos.main,
+    "delivery_rate": delivery_rate.main,
+    "dead_neighbour": dead_neighbour.main,
 }
 RESULTS = Path(__file__).with_name("results")
 

@@ -46,18 +46,53 @@ record_rows = storable_rows
 """Make the rows of records in the order of `COLUMNS`; `RecordRefused` names those that cannot come back equal."""
 
 
-def row_record(row: Sequence[object]) -> Record:
+def row_record(row: Sequence[Any]) -> Record:
     """Make the record that `record_rows` made *row* from."""
-    fields = dict(zip(COLUMNS, row, strict=True))
-    if fields["trace_remote"] is not None:
-        fields["trace_remote"] = bool(fields["trace_remote"])  # SQLite and MySQL keep it as an integer
+    # By position and name: a third of the time that a dictionary in between takes, and exporters wait for it.
+    (
+        record_id,
+        request_id,
+        time_unix_nano,
+        duration_ns,
+        method,
+        route,
+        endpoint,
+        status_code,
+        error,
+        trace_id,
+        span_id,
+        trace_flags,
+        trace_remote,
+        instance,
+        variables,
+    ) = row
+    return Record(
+        id=record_id,
+        request_id=request_id,
+        time_unix_nano=time_unix_nano,
+        duration_ns=duration_ns,
+        method=method,
+        route=route,
+        endpoint=endpoint,
+        status_code=status_code,
+        instance=instance,
+        error=error,
+        trace_id=trace_id,
+        span_id=span_id,
+        trace_flags=trace_flags,
+        # SQLite and MySQL keep it as an integer.
+        trace_remote=None if trace_remote is None else bool(trace_remote),
+        variables=_variables(record_id, variables),
+    )
+
+
+def _variables(record_id: str, text: str) -> dict[str, JSONValue]:
     try:
-        fields["variables"] = decode_variables(str(fields["variables"]))
+        return decode_variables(str(text))
     except ValueError as exc:
         raise SchemaError(
-            f"the variables of record {fields['id']} are not a JSON object; correct or delete its row"
+            f"the variables of record {record_id} are not a JSON object; correct or delete its row"
         ) from exc
-    return Record(**fields)  # type: ignore[arg-type]  # the columns hold what record_rows put there
 
 
 class Conflicts:
