@@ -18,7 +18,7 @@ from flask_chest.capture import TrackedNames
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.journal import journal_folder, open_journal
-from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store
+from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Record
 from flask_chest.request_ids import continue_time_after, process
 from flask_chest.settings import MEMORY, Settings
@@ -77,8 +77,10 @@ class Binding:
         make_store: Callable[[], Store],
         request_id_generator: RequestIdGenerator | None,
         place: Place,
+        observer: VariablesObserver | None = None,
     ) -> None:
         self.chest = chest
+        self.observer = observer
         self.settings = settings
         self.request_id_generator = request_id_generator
         tracked = settings.tracked_vars

@@ -14,7 +14,7 @@ from flask import Flask
 from flask_chest.capture import TrackedVars
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension import FlaskChest
-from flask_chest.protocols import RequestIdGenerator, Store
+from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.settings import SchedulerMode, Settings, WriterMode
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class ChestOptions(TypedDict, total=False):
 
     tracked_vars: TrackedVars | None
     request_id_generator: RequestIdGenerator | None
+    span_attributes: VariablesObserver | None
+    response_header: str | None
+    trace_url: str | None
     strict: bool | None
     instance: str | None
     scheduler: SchedulerMode | None

@@ -20,7 +20,7 @@ from flask_chest.capture import TrackedVars, all_rules_of, misplaced_views
 from flask_chest.delivery import ExportJob
 from flask_chest.errors import ConfigurationError
 from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
-from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store
+from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store, VariablesObserver
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.recorder import AppRecorder, behind
 from flask_chest.selection import Selection
@@ -46,8 +46,10 @@ class FlaskChest:
     app's instance folder.
 
     *tracked_vars* and *request_id_generator* are for every route of the app; without *tracked_vars* only views
-    under `flask_chest.decorator.flask_chest` are recorded. *config_prefix* takes the place of ``CHEST`` in the
-    names of settings, for a second chest on one app.
+    under `flask_chest.decorator.flask_chest` are recorded. *span_attributes* (`flask_chest.otel.SpanAttributes`)
+    copies the variables onto the request's OpenTelemetry span. *response_header* names the header in which the
+    response tells its request id, unless the app has set it. *trace_url* is for `trace_link`. *config_prefix*
+    takes the place of ``CHEST`` in the names of settings, for a second chest on one app.
 
     Nothing is opened, connected or started before the first request in a process.
     """
@@ -59,6 +61,9 @@ class FlaskChest:
         store: Store | Callable[[], Store] | None = None,
         tracked_vars: TrackedVars | None = None,
         request_id_generator: RequestIdGenerator | None = None,
+        span_attributes: VariablesObserver | None = None,
+        response_header: str | None = None,
+        trace_url: str | None = None,
         strict: bool | None = None,
         instance: str | None = None,
         scheduler: SchedulerMode | None = None,
@@ -71,10 +76,13 @@ class FlaskChest:
         check_generator(request_id_generator)
         self._store = store
         self._request_id_generator = request_id_generator
+        self._span_attributes = span_attributes
         self._config_prefix = config_prefix
         self._given: Mapping[str, object] = MappingProxyType(
             {
                 "tracked_vars": tracked_vars,
+                "response_header": response_header,
+                "trace_url": trace_url,
                 "strict": strict,
                 "instance": instance,
                 "scheduler": scheduler,
@@ -101,6 +109,7 @@ class FlaskChest:
             settings=settings,
             make_store=self._store_factory(app, settings),
             request_id_generator=self._request_id_generator,
+            observer=self._span_attributes,
             place=Place(
                 root=Path(app.root_path),
                 default=Path(app.instance_path) / EXTENSION_KEY,
@@ -177,6 +186,13 @@ class FlaskChest:
         binding = self.binding()
         self._await_own_records()
         return iter(binding.open_store().query(question))
+
+    def trace_link(self, record: Record) -> str | None:
+        """Make the address of the trace of *record*; ``None`` if it has none, or ``trace_url`` is not set."""
+        template = self.binding().settings.trace_url
+        if template is None or record.trace_id is None:
+            return None
+        return template.replace("{trace_id}", record.trace_id)
 
     def stats(self) -> ChestStats:
         """Count what happened to records in this process."""

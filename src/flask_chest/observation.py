@@ -16,9 +16,10 @@ from werkzeug.routing import Rule
 
 from flask_chest.binding import Binding
 from flask_chest.capture import Names, SharedG, capture, capture_plain, rules_of
-from flask_chest.protocols import RequestIdGenerator
+from flask_chest.protocols import RequestIdGenerator, VariablesObserver
 from flask_chest.record import JSONValue, Record
-from flask_chest.request_ids import new_record_id, new_request_id, normalise_request_id
+from flask_chest.request_ids import is_header_value, new_record_id, new_request_id, normalise_request_id
+from flask_chest.trace_context import TraceContext, trace_context
 from flask_chest.values import Conversion, storable_text
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Plan:
     names: tuple[tuple[Binding, Names], ...]
     """What each chest asked for; empty: the request is not recorded."""
     make_request_id: Callable[[], str]
+    response_header: str | None
+    """Under which name the response tells the request id."""
 
     @classmethod
     def make(cls, bindings: Iterable[Binding], view: object, method: str) -> Plan:
@@ -60,7 +63,8 @@ class Plan:
         chosen = next((generator for generator in generators if generator is not None), None)
         asking = [binding for binding, _ in names]
         make_request_id = new_request_id if chosen is None else partial(_request_id, chosen, asking)
-        return cls(view, method, tuple(names), make_request_id)
+        headers = (binding.settings.response_header for binding in asking)
+        return cls(view, method, tuple(names), make_request_id, next(filter(None, headers), None))
 
 
 def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
@@ -91,6 +95,7 @@ class Observation:
         "status_code",
         "stream",
         "time_unix_nano",
+        "trace",
     )
 
     plan: Plan
@@ -103,6 +108,7 @@ class Observation:
         self.started_ns = time.perf_counter_ns()
         self.shared_g = shared_g
         self.request_id: str | None = None
+        self.trace: TraceContext | None = None
         self.captured: Sequence[tuple[Binding, Variables]] = ()
         """What the chests are to be told, until they were."""
         self.status_code = 500
@@ -116,6 +122,8 @@ class Observation:
         """Take the *current* request and what it left on *g*, in place of what was taken before."""
         if self.request_id is None:
             self.request_id = plan.make_request_id()
+        if self.trace is None:
+            self.trace = _trace(plan, current)
         held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
         captured: list[tuple[Binding, Variables]] = []
         for binding, names in plan.names:
@@ -123,6 +131,8 @@ class Observation:
             if variables is None:
                 variables = converted(binding, names, held)
             captured.append((binding, variables))
+            if binding.observer is not None:
+                _show(binding, binding.observer, variables, current)
         self.plan, self.rule, self.method = plan, current.url_rule, current.method
         self.captured = captured
 
@@ -135,6 +145,7 @@ class Observation:
         """Make the record for each chest from what was captured."""
         duration_ns = time.perf_counter_ns() - self.started_ns
         time_unix_nano = self.time_unix_nano
+        trace = self.trace
         records: list[tuple[Binding, Record]] = []
         for binding, variables in self.captured:
             rule = self.rule
@@ -149,11 +160,38 @@ class Observation:
                 status_code=self.status_code,
                 instance=binding.instance,
                 error=self.error,
+                trace_id=None if trace is None else trace.trace_id,
+                span_id=None if trace is None else trace.span_id,
+                trace_flags=None if trace is None else trace.trace_flags,
+                trace_remote=None if trace is None else trace.is_remote,
                 variables=variables,
             )
             records.append((binding, record))
             time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
         return records
+
+    def header(self) -> tuple[str, str] | None:
+        """Give the header that tells the client the request id, if it is to be told and is fit for a header."""
+        name = self.plan.response_header
+        if name is None or self.request_id is None or not is_header_value(self.request_id):
+            return None
+        return name, self.request_id
+
+
+def _trace(plan: Plan, current: Request) -> TraceContext | None:
+    try:
+        return trace_context(current.environ)
+    except Exception as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
+        for binding, _ in plan.names:
+            binding.tally.fault("the trace of a request was not read", error)
+        return None
+
+
+def _show(binding: Binding, observer: VariablesObserver, variables: Variables, current: Request) -> None:
+    try:
+        observer.observe(variables, current.environ)
+    except Exception as error:  # noqa: BLE001 - as above
+        binding.tally.fault("the observer of variables raised", error)
 
 
 class Stream:

@@ -19,7 +19,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import msgspec
 
 from flask_chest.errors import ContractError
-from flask_chest.record import Query, Record
+from flask_chest.record import JSONValue, Query, Record
 
 StartAt: TypeAlias = Literal["beginning", "now"]
 
@@ -349,6 +349,14 @@ class RequestIdGenerator(Protocol):
     @abstractmethod
     def __call__(self) -> str:
         """Return an id of at most 255 characters; a longer one is replaced by its digest."""
+
+
+class VariablesObserver(Protocol):
+    """Is told the variables of each request while its span is open."""
+
+    @abstractmethod
+    def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> None:
+        """Look at the captured *variables*; called again when an error made them be captured again."""
 
 
 def hand_over(take: Callable[[Sequence[Record]], object], records: Sequence[Record], /) -> None:

@@ -136,6 +136,8 @@ class AppRecorder:
         observation = self._capture()
         if observation is not None:
             observation.status_code = response.status_code
+            if (header := observation.header()) is not None:
+                response.headers.setdefault(*header)
             if response.is_streamed and _tells_its_close(response):
                 stream = observation.stream = Stream(observation, _current_g())
                 response.call_on_close(partial(self._on_close, observation, stream))

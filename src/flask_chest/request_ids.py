@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 import re
 import threading
 import time
+from typing import Literal, TypeAlias, get_args
 
 import uuid_utils
 from flask import has_request_context, request
 from uuid_utils import uuid4, uuid7
 
-from flask_chest.errors import ContractError
+from flask_chest.errors import ConfigurationError, ContractError
 from flask_chest.protocols import RequestIdGenerator
+from flask_chest.trace_context import awaits_span, new_span_id, new_trace_id, trace_context
 from flask_chest.values import storable_text
 
+logger = logging.getLogger("flask_chest")
+
 MAX_REQUEST_ID = 255
+TraceFormat: TypeAlias = Literal["trace", "trace-span"]
+
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -117,3 +124,44 @@ def header_request_id(
         return sent if _ACCEPTABLE.fullmatch(sent) else fallback()
 
     return from_header
+
+
+def otel_request_id(
+    *,
+    format: TraceFormat = "trace",  # noqa: A002 - the word for it
+    trust_traceparent: bool = True,
+    fallback: RequestIdGenerator = new_trace_id,
+) -> RequestIdGenerator:
+    """Make a generator that takes the id from the request's trace: sampled or not, with or without an SDK.
+
+    ``"trace"`` is the trace id, which the requests of one trace share; ``"trace-span"`` adds the span's, or a
+    random one where this process has no span. Without OpenTelemetry it is that of the ``traceparent`` header. A
+    client can send that: with *trust_traceparent* off it is not read, and neither is a context that is only the
+    caller's. Where there is no trace, *fallback* makes the id.
+    """
+    if format not in get_args(TraceFormat):
+        raise ConfigurationError(f"format must be 'trace' or 'trace-span', got {format!r}")
+    warned = False
+
+    def from_trace() -> str:
+        nonlocal warned
+        environ = request.environ if has_request_context() else {}
+        context = trace_context(environ, trust_traceparent=trust_traceparent)
+        if context is None or (context.is_remote and not trust_traceparent):
+            if awaits_span(environ) and not warned:
+                warned = True
+                logger.warning(
+                    "a request id was asked for before OpenTelemetry had begun the request's span, and is not "
+                    "the trace's; call FlaskInstrumentor().instrument_app(app) before the chest is made"
+                )
+            return fallback()
+        if format == "trace":
+            return context.trace_id
+        return f"{context.trace_id}-{new_span_id() if context.is_remote else context.span_id}"
+
+    return from_trace
+
+
+def is_header_value(text: str) -> bool:
+    """Tell whether *text* may go into a header as it is: visible ASCII."""
+    return text.isascii() and text.isprintable() and " " not in text and bool(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,10 @@ class Settings:
     journal_sync: bool
     """Wait in each request until the disk has the record."""
     writer: WriterMode
+    response_header: str | None
+    """Under which name the response tells the request id."""
+    trace_url: str | None
+    """Where to look at a trace, with ``{trace_id}`` in it."""
     tracked_vars: Unchecked | None
     """What to capture on every route; ``None``: only decorated views are recorded."""
 
@@ -81,6 +86,8 @@ class Settings:
             journal_bytes=source.get("journal_bytes", _journal_bytes, 256 * 1024 * 1024),
             journal_sync=source.get("journal_sync", _boolean, default=False),
             writer=source.get("writer", _writer_mode, default="thread"),
+            response_header=source.get("response_header", _header_name, None),
+            trace_url=source.get("trace_url", _trace_url, None),
             tracked_vars=source.get("tracked_vars", Unchecked, None),
         )
 
@@ -129,6 +136,22 @@ def _boolean(value: object, key: str) -> bool:
 
 def _path(value: object, key: str) -> str | None:
     return _text(os.fspath(value) if isinstance(value, os.PathLike) else value, key)
+
+
+def _header_name(value: object, key: str) -> str | None:
+    name = _text(value, key)
+    if name is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+        raise ConfigurationError(f"{key} must be a header's name, as X-Request-ID, got {value!r}")
+    return name
+
+
+def _trace_url(value: object, key: str) -> str | None:
+    template = _text(value, key)
+    if template is not None and "{trace_id}" not in template:
+        raise ConfigurationError(
+            f"{key} must hold {{trace_id}}, as in https://traces.example/trace/{{trace_id}}, and does not"
+        )
+    return template
 
 
 def _journal_bytes(value: object, key: str) -> int:
