@@ -249,6 +249,45 @@ class FlaskChestExporterHTTP:
         _add(chest, self.exporter, **delivery)
 
 
+class FlaskChestExporterOTLP:
+    """Delivers a chest's records to an OpenTelemetry collector, as log events with the ids of their traces.
+
+    *endpoint* is the whole address, as in ``http://localhost:4318/v1/logs``; ``None`` is what OpenTelemetry's own
+    variables say. The other settings of the request are those of `OTLPExporter`, and the rest those of
+    `FlaskChest.add_exporter`.
+    """
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        endpoint: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        resource: Mapping[str, str] | None = None,
+        prefix: str = "flask.g.",
+        timeout: float = 10.0,
+        connect_timeout: float = 5.0,
+        verify: Literal[True] | str | os.PathLike[str] = True,
+        compress: bool = True,
+        name: str = "otlp",
+        **delivery: Unpack[DeliveryOptions],
+    ) -> None:
+        from flask_chest.exporters.otlp import OTLPExporter  # noqa: PLC0415 - OpenTelemetry loads when chosen
+
+        self.exporter = OTLPExporter(
+            endpoint=endpoint,
+            headers=headers,
+            resource=resource,
+            prefix=prefix,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            verify=verify,
+            compress=compress,
+            name=name,
+        )
+        _add(chest, self.exporter, **delivery)
+
+
 def _add(chest: FlaskChest, exporter: Exporter, **delivery: Unpack[DeliveryOptions]) -> None:
     chest.add_exporter(
         exporter,

@@ -16,6 +16,8 @@ from flask_chest.settings import Settings, Unchecked
 FIELDS = {
     *("uri", "instance", "strict", "scheduler", "tracked_vars"),
     *("journal_dir", "journal_bytes", "journal_sync", "writer"),
+    "response_header",
+    "trace_url",
 }
 
 
@@ -39,6 +41,8 @@ def test_defaults_stand_where_nothing_is_set() -> None:
     assert settings == Settings(
         uri=None,
         instance=socket.gethostname(),
+        response_header=None,
+        trace_url=None,
         strict=False,
         scheduler="auto",
         journal_dir=None,
@@ -60,6 +64,8 @@ def test_settings_cannot_be_changed() -> None:
     [
         ("uri", "memory:", "sqlite:///a.db", "sqlite:///b.db", "sqlite:///b.db"),
         ("instance", "one", "two", "three", "three"),
+        ("response_header", "X-One", "X-Two", "X-Three", "X-Three"),
+        ("trace_url", "https://a/{trace_id}", "https://b/{trace_id}", "c{trace_id}", "c{trace_id}"),
         ("strict", False, True, "true", True),
         ("scheduler", "on", "off", "auto", "auto"),
         ("journal_dir", "a", "b", "c", "c"),
