@@ -143,6 +143,10 @@ class Collections:
             yield self
         except mongo.PyMongoError as exc:
             raise self._store_error(exc) from exc
+        except ValueError as exc:
+            if not str(exc).startswith("SASLprep"):
+                raise
+            raise StoreUnavailable(f"{self.place}: {exc}; {_PASSWORD}") from exc
 
     def make(self) -> None:
         """Make collections and indexes where they are missing; in many processes at once, too."""
@@ -235,10 +239,11 @@ def unix_nano(milliseconds: int) -> int:
     return int(milliseconds) * 1_000_000
 
 
+_PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _ADVICE: Mapping[int | None, str] = {
     13: "grant what docs/mongodb.md lists",
-    18: "correct the user or the password",
-    8000: "correct the user or the password",
+    18: _PASSWORD,
+    8000: _PASSWORD,
 }
 
 

@@ -25,7 +25,7 @@ try:
     from flask_chest.stores._mongodb_deletion import MongoDBDeletion
     from flask_chest.stores._mongodb_documents import Document, document_of, record_of
     from flask_chest.stores._mongodb_outbox import MongoDBOutbox
-    from flask_chest.stores._mongodb_query import find
+    from flask_chest.stores._mongodb_query import CHUNK, find
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
@@ -187,8 +187,10 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         if not records:
             return []
         ids = list({record.id for record in records})
-        found = self._collections.records.find({"_id": {"$in": ids}})
-        kept = {document["_id"]: record_of(document) for document in found}
+        kept: dict[str, Record] = {}
+        for first in range(0, len(ids), CHUNK):
+            found = self._collections.records.find({"_id": {"$in": ids[first : first + CHUNK]}})
+            kept |= {document["_id"]: record_of(document) for document in found}
         return [record.id for record in records if kept.get(record.id, record) != record]
 
     def _size(self) -> int | None:
