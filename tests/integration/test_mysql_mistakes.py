@@ -1,24 +1,42 @@
-"""What users of MySQL and MariaDB get wrong, and what they are told."""
+"""What MySQL's and MariaDB's users get wrong, and what they are told."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql import _auth
+from pymysql.cursors import DictCursor
 
-from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.errors import (
+    ConfigurationError,
+    MissingDriverError,
+    SchemaError,
+    StoreAbsent,
+    StoreError,
+    StoreUnavailable,
+)
 from flask_chest.record import Query
+from flask_chest.stores._mysql_address import Address
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.testing.records import make_record
 from servers import DatabaseServer, free_port
 
-_numbers = count()
+Connect = Callable[..., "pymysql.Connection[Any]"]
+
 TABLES = ("", "_exporters", "_rejected", "_deletions", "_schema")
+_numbers = count()
+
+
+@pytest.fixture(params=["mysql", "mariadb"], scope="session")
+def database(request: pytest.FixtureRequest) -> DatabaseServer:
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture
@@ -26,28 +44,32 @@ def name() -> str:
     return f"mistakes_{next(_numbers)}"
 
 
-@pytest.fixture(params=["mysql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> DatabaseServer:
-    found: DatabaseServer = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture
+def connect(database: DatabaseServer) -> Connect:
+    """Connect as the app itself would."""
 
+    def connect(**parameters: Any) -> pymysql.Connection[Any]:
+        given: dict[str, Any] = {**Address(database.uri, {}).parameters, "autocommit": True, **parameters}
+        return pymysql.connect(**given)
 
-def connect(server: DatabaseServer) -> pymysql.Connection[Any]:
-    host, _, port = server.address.partition(":")
-    return pymysql.connect(
-        host=host,
-        port=int(port),
-        user=server.user,
-        password=server.password,
-        database="chest",
-        autocommit=True,
-    )
+    return connect
 
 
 @pytest.fixture
-def admin(server: DatabaseServer) -> Iterator[pymysql.cursors.Cursor]:
-    with closing(connect(server)) as connection, connection.cursor() as cursor:
+def admin(connect: Connect) -> Iterator[pymysql.cursors.Cursor]:
+    with closing(connect()) as connection, connection.cursor() as cursor:
         yield cursor
+
+
+@pytest.fixture
+def clerk(database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str) -> Iterator[str]:
+    """The URI of a user who may connect to the database and read what is none of the chest's."""
+    user = f"clerk_{name}"
+    admin.execute("CREATE TABLE IF NOT EXISTS anything (a int)")
+    admin.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'pw'")
+    admin.execute(f"GRANT SELECT ON chest.anything TO '{user}'@'%'")
+    yield database.uri_with(user=user, password="pw")
+    admin.execute(f"DROP USER '{user}'@'%'")
 
 
 def told(store: MySQLStore, kind: type[StoreError]) -> str:
@@ -57,9 +79,20 @@ def told(store: MySQLStore, kind: type[StoreError]) -> str:
     return str(opening.value)
 
 
-def test_host_that_does_not_exist_is_named(name: str) -> None:
-    text = told(MySQLStore("mysql://u:hunter2@nowhere.invalid/db", name=name), StoreUnavailable)
-    assert text.startswith("MySQL nowhere.invalid:3306/db: Can't connect to MySQL server on 'nowhere.invalid'")
+def chain(error: BaseException | None) -> list[BaseException]:
+    """Give *error*, its cause, the cause of that, and so on."""
+    return [] if error is None else [error, *chain(error.__cause__)]
+
+
+def make_tables(database: DatabaseServer, name: str) -> None:
+    with closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "two..dots"])
+def test_host_that_does_not_exist_is_named(host: str, name: str) -> None:
+    text = told(MySQLStore(f"mysql://u:hunter2@{host}/db", name=name), StoreUnavailable)
+    assert text.startswith(f"MySQL {host}:3306/db: ")
     assert text.endswith("; see whether it runs, and whether its address is right")
     assert "hunter2" not in text
 
@@ -67,176 +100,267 @@ def test_host_that_does_not_exist_is_named(name: str) -> None:
 def test_port_where_nobody_listens_is_named(name: str) -> None:
     port = free_port()
     text = told(MySQLStore(f"mysql://u:hunter2@127.0.0.1:{port}/db", name=name), StoreUnavailable)
-    assert text.startswith(f"MySQL 127.0.0.1:{port}/db: Can't connect to MySQL server on '127.0.0.1'")
+    assert text.startswith(f"MySQL 127.0.0.1:{port}/db: Can't connect to MySQL server on '127.0.0.1' ")
     assert "Connection refused" in text
     assert text.endswith("; see whether it runs, and whether its address is right")
+    assert "hunter2" not in text
 
 
-def test_wrong_password_is_told_and_not_repeated(server: DatabaseServer, name: str) -> None:
-    store = MySQLStore(server.uri_with(password="hunter2"), name=name)
+def test_wrong_password_is_told_and_not_repeated(database: DatabaseServer, name: str) -> None:
+    store = MySQLStore(database.uri_with(password="hunter2"), name=name)
     text = told(store, StoreUnavailable)
-    assert text.startswith(f"MySQL {server.address}/chest: Access denied for user 'root'@")
+    assert text.startswith(f"MySQL {database.address}/chest: Access denied for user 'root'@")
     assert text.endswith("; correct the user or the password")
     assert "hunter2" not in text + repr(store) + store.address
 
 
-def test_missing_database_is_named(server: DatabaseServer, name: str) -> None:
-    text = told(MySQLStore(server.uri_with(database="absent"), name=name), StoreUnavailable)
-    assert text == f"MySQL {server.address}/absent: Unknown database 'absent'; create it, or correct the name"
+def test_user_who_does_not_exist_is_told(database: DatabaseServer, name: str) -> None:
+    text = told(MySQLStore(database.uri_with(user="nobody"), name=name), StoreUnavailable)
+    assert text.startswith(f"MySQL {database.address}/chest: Access denied for user 'nobody'@")
+    assert text.endswith("; correct the user or the password")
 
 
-def test_tables_that_were_never_made_are_missed_and_not_made(server: DatabaseServer, name: str) -> None:
-    where = f"the tables of '{name}' in MySQL {server.address}/chest"
-    with closing(MySQLStore(server.uri, name=name)) as store:
+def test_password_may_hold_any_letters(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
+) -> None:
+    password = "pä/ß?#@:%'\"\\ п\U0001f600"
+    admin.execute("CREATE USER %s@'%%' IDENTIFIED BY %s", (name, password))
+    admin.execute(f"GRANT ALL ON chest.* TO '{name}'@'%'")
+    with closing(MySQLStore(database.uri_with(user=name), name=name, password=password)) as store:
+        store.open()
+
+
+def test_missing_database_is_named(database: DatabaseServer, name: str) -> None:
+    assert told(MySQLStore(database.uri_with(database="absent"), name=name), StoreUnavailable) == (
+        f"MySQL {database.address}/absent: Unknown database 'absent'; create it, or correct the name"
+    )
+
+
+def test_missing_package_for_the_password_exchange_is_named(
+    mysql: DatabaseServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = f"new_{name}"  # whose password the server does not know by heart yet
+    parameters: dict[str, Any] = {**Address(mysql.uri, {}).parameters, "autocommit": True}
+    with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'hunter2'")
+    monkeypatch.setattr(_auth, "_have_cryptography", False)
+    uri = mysql.uri_with(user=user, password="hunter2")
+    with closing(MySQLStore(f"{uri}?ssl_disabled=true", name=name)) as store:
+        with pytest.raises(MissingDriverError) as missing:
+            store.open()
+        assert str(missing.value) == (
+            "cryptography is not installed; install it, or flask_chest with its extra [mysql]"
+        )
+
+
+def test_tables_that_were_never_made_are_missed_and_not_made(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
+) -> None:
+    where = f"the tables of '{name}' in MySQL {database.address}/chest"
+    with closing(MySQLStore(database.uri, name=name)) as store:
         for use in (lambda: store.write([make_record()]), store.status, store.exporters):
             with pytest.raises(StoreAbsent) as absent:
                 use()
             assert (
                 str(absent.value) == f"{where} do not exist yet; they are made when the first record is written"
             )
-    assert told(MySQLStore(server.uri, name=name, create=False), StoreAbsent) == (
+    verifying = MySQLStore(database.uri, name=name, create=False)
+    assert told(verifying, StoreAbsent) == (
         f"{where} do not exist yet; they are made by a store that may, with create=True"
     )
+    assert admin.execute("SHOW TABLES LIKE %s", (f"{name}%",)) == 0
 
 
-@pytest.fixture
-def clerk(admin: pymysql.cursors.Cursor, server: DatabaseServer, name: str) -> Iterator[str]:
-    """The URI of a user who may not do anything yet but look at the schema's table."""
-    with closing(MySQLStore(server.uri, name=name)) as store:
-        store.open()
-    admin.execute(f"CREATE USER clerk_{name} IDENTIFIED BY 'pw'")
-    admin.execute(f"GRANT SELECT ON chest.{name}_schema TO clerk_{name}")
-    yield server.uri_with(user=f"clerk_{name}", password="pw")
-    admin.execute(f"DROP USER clerk_{name}")
+@pytest.mark.parametrize("create", [True, False])
+def test_user_without_grants_is_told(database: DatabaseServer, clerk: str, name: str, create: bool) -> None:
+    for prepare in (list, lambda: make_tables(database, name)):
+        prepare()
+        text = told(MySQLStore(clerk, name=name, create=create), StoreUnavailable)
+        assert text.startswith(f"MySQL {database.address}/chest: SELECT command denied to user 'clerk_{name}'@")
+        assert f"{name}_schema" in text
+        assert text.endswith("; grant what docs/mysql.md lists")
 
 
-def test_user_who_may_not_write_is_told(clerk: str, name: str) -> None:
-    with closing(MySQLStore(clerk, name=name, create=False)) as store, pytest.raises(StoreUnavailable) as refused:
-        store.write([make_record()])
-    text = str(refused.value)
-    assert "command denied to user" in text
+def test_user_who_may_not_make_tables_is_told(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, clerk: str, name: str
+) -> None:
+    admin.execute(f"GRANT SELECT ON chest.* TO 'clerk_{name}'@'%'")
+    text = told(MySQLStore(clerk, name=name), StoreUnavailable)
+    assert text.startswith(f"MySQL {database.address}/chest: ")
+    assert f"CREATE command denied to user 'clerk_{name}'@" in text
     assert text.endswith("; grant what docs/mysql.md lists")
 
 
-def test_grants_for_running_are_enough_and_do_not_let_make_tables(
-    clerk: str, name: str, admin: pymysql.cursors.Cursor
+def test_user_who_may_only_read_is_told_when_he_writes(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, clerk: str, name: str
 ) -> None:
+    make_tables(database, name)
     for end in TABLES:
-        admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON chest.{name}{end} TO clerk_{name}")
+        admin.execute(f"GRANT SELECT ON chest.`{name}{end}` TO 'clerk_{name}'@'%'")
+    with closing(MySQLStore(clerk, name=name, create=False)) as store:
+        store.open()
+        assert store.status().records == 0
+        with pytest.raises(StoreUnavailable) as refused:
+            store.write([make_record(variables={"v": "a value"})])
+    text = str(refused.value)
+    assert text.startswith(f"MySQL {database.address}/chest: ")
+    assert "command denied to user" in text
+    assert text.endswith("; grant what docs/mysql.md lists")
+    assert "a value" not in text
+
+
+def test_grants_for_running_are_enough_and_do_not_let_make_tables(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, clerk: str, name: str
+) -> None:
+    make_tables(database, name)
+    for end in TABLES:
+        admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON chest.`{name}{end}` TO 'clerk_{name}'@'%'")
     with closing(MySQLStore(clerk, name=name, create=False)) as store:
         store.open()
         store.write([make_record()])
         store.register("a")
         assert store.status().records == 1
+        assert store.forget(Query()) == 1
     text = told(MySQLStore(clerk, name=f"{name}_x"), StoreUnavailable)
-    assert "denied to user" in text
+    assert "command denied to user" in text
     assert text.endswith("; grant what docs/mysql.md lists")
+
+
+def test_grants_that_do_not_let_make_the_view_are_completed_later(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, clerk: str, name: str
+) -> None:
+    admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, INDEX ON chest.* TO 'clerk_{name}'@'%'")
+    text = told(MySQLStore(clerk, name=name), StoreUnavailable)
+    assert "CREATE VIEW command denied to user" in text
+    assert text.endswith("; grant what docs/mysql.md lists")
+    admin.execute(f"GRANT CREATE VIEW, DROP ON chest.* TO 'clerk_{name}'@'%'")
+    with closing(MySQLStore(clerk, name=name)) as store:
+        store.open()
+        store.write([make_record()])
+        assert store.status().records == 1
 
 
 @pytest.mark.parametrize(
     ("create", "ending"),
     [
-        ("CREATE TABLE {} (unique_id text)", ""),
-        ("CREATE VIEW {}_variables AS SELECT 1", "_variables"),
-        ("CREATE TABLE {}_schema (version text)", "_schema"),
-        ("CREATE TABLE {}_schema AS SELECT 'other' AS program, 1 AS version", "_schema"),
+        ("CREATE TABLE `{}` (unique_id text)", ""),
+        ("CREATE VIEW `{}_variables` AS SELECT 1", "_variables"),
+        ("CREATE TABLE `{}_schema` (version text)", "_schema"),
+        ("CREATE TABLE `{}_schema` AS SELECT 'other' AS program, 1 AS version", "_schema"),
     ],
 )
 def test_table_of_another_program_is_left_alone(
-    server: DatabaseServer, admin: pymysql.cursors.Cursor, name: str, create: str, ending: str
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str, create: str, ending: str
 ) -> None:
     admin.execute(create.format(name))
-    assert told(MySQLStore(server.uri, name=name), SchemaError) == (
-        f"MySQL {server.address}/chest has a table '{name}{ending}' that flask_chest did not "
-        "make; choose another name= for the chest, or another database"
-    )
-
-
-def test_table_that_somebody_dropped_is_told(
-    server: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
-) -> None:
-    with closing(MySQLStore(server.uri, name=name)) as store:
-        store.open()
-        admin.execute(f"DROP TABLE {name}_exporters")
-        with pytest.raises(SchemaError, match="doesn't exist; another program changed the tables of this chest"):
-            store.exporters()
+    for may_create in (True, False):
+        assert told(MySQLStore(database.uri, name=name, create=may_create), SchemaError) == (
+            f"MySQL {database.address}/chest has a table '{name}{ending}' that flask_chest did not "
+            "make; choose another name= for the chest, or another database"
+        )
+    assert admin.execute("SHOW TABLES LIKE %s", (f"{name}%",)) == 1
 
 
 def test_tables_of_a_newer_release_are_left_alone(
-    server: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
 ) -> None:
-    with closing(MySQLStore(server.uri, name=name)) as store:
+    make_tables(database, name)
+    admin.execute(f"UPDATE `{name}_schema` SET version = 99")
+    for may_create in (True, False):
+        assert told(MySQLStore(database.uri, name=name, create=may_create), SchemaError) == (
+            f"the tables of '{name}' in MySQL {database.address}/chest are of version 99, which this release "
+            "does not know (its own is 1); upgrade flask_chest"
+        )
+
+
+def test_tables_that_were_made_by_half_are_completed_only_by_who_may(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
+) -> None:
+    make_tables(database, name)
+    admin.execute(f"UPDATE `{name}_schema` SET version = 0")
+    assert told(MySQLStore(database.uri, name=name, create=False), SchemaError) == (
+        f"the tables of '{name}' in MySQL {database.address}/chest are of the older version 0; "
+        "they are migrated by a store that may, with create=True"
+    )
+    with closing(MySQLStore(database.uri, name=name)) as store:
         store.open()
         store.write([make_record()])
-    admin.execute(f"UPDATE {name}_schema SET version = 99")
-    text = told(MySQLStore(server.uri, name=name), SchemaError)
-    assert "version 99" in text
-    assert text.endswith("upgrade flask_chest")
+
+
+def test_table_that_somebody_dropped_is_told(
+    database: DatabaseServer, admin: pymysql.cursors.Cursor, name: str
+) -> None:
+    with closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        store.write([make_record()])
+        admin.execute(f"DROP TABLE `{name}_exporters`")
+        with pytest.raises(SchemaError) as dropped:
+            store.exporters()
+    assert str(dropped.value) == (
+        f"MySQL {database.address}/chest: Table 'chest.{name}_exporters' doesn't exist; "
+        "another program changed the tables of this chest, or drops them"
+    )
 
 
 @pytest.mark.parametrize(
-    "uri",
-    [
-        "mysql://u:hunter2@[h/db",
-        "mysql://u:hunter2@h:port/db",
-        "postgresql://u:hunter2@h/db",
-        "mysql://u:hunter2@h/db#x",
-        "x y",
-    ],
+    "name", ["", "1a", "a b", "a`b", "a;b", "x`; DROP TABLE flask_chest; --", "a'b", "a%s", "{records}", "x" * 54]
 )
-def test_uri_that_is_none_is_refused_without_repeating_it(uri: str) -> None:
+def test_name_that_would_mean_something_in_sql_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        MySQLStore(uri)
-    assert (
-        str(refused.value) == "db_uri must be like mysql://user:password@host:3306/database; got something else"
+        MySQLStore("mysql://u:hunter2@host/db", name=name)
+    assert str(refused.value) == (
+        "name must be at most 53 ASCII letters, digits, _ or -, begin with a letter or _, "
+        f"and not begin with sqlite_, got {name!r}"
     )
-    assert refused.value.__cause__ is None
 
 
-def test_unknown_option_of_the_uri_is_named_with_those_that_are_known() -> None:
-    with pytest.raises(ConfigurationError, match=r"the option 'nonsense', which is not one of .*ssl_ca"):
-        MySQLStore("mysql://u:hunter2@h/db?nonsense=hunter2")
-
-
-def test_uri_without_a_database_is_told_so() -> None:
-    with pytest.raises(ConfigurationError, match="db_uri names no database; it must be like mysql://"):
-        MySQLStore("mysql://u:hunter2@h")
+@pytest.mark.parametrize("name", ["select", "values", "Table-1", "x" * 53])
+def test_name_that_is_a_word_of_sql_or_long_is_a_name(database: DatabaseServer, name: str) -> None:
+    record = make_record(variables={"a": 1})
+    with closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        store.write([record])
+        assert record in list(store.query(Query(where={"a": 1})))
+        assert store.prune(record.time_unix_nano + 1, limit=10) == 1
 
 
 @pytest.mark.parametrize("option", ["connect_timeout", "statement_timeout", "lock_timeout"])
 @pytest.mark.parametrize("seconds", [0, -1.0, 3601.0, float("nan"), float("inf")])
 def test_times_must_be_times(option: str, seconds: float) -> None:
-    with pytest.raises(ConfigurationError, match=f"{option} must be more than 0 and at most 3600 seconds, got "):
+    with pytest.raises(ConfigurationError) as refused:
         MySQLStore("mysql://host/db", **{option: seconds})  # type: ignore[arg-type]  # one of several
+    assert str(refused.value) == f"{option} must be more than 0 and at most 3600 seconds, got {seconds!r}"
 
 
-@pytest.mark.parametrize("wrong", ["", "drop table", "a`b", "a;b", "ä", "x" * 80])
-def test_name_is_no_way_into_the_sql(wrong: str) -> None:
-    with pytest.raises(ConfigurationError, match="name must be"):
-        MySQLStore("mysql://host/db", name=wrong)
+@pytest.mark.parametrize("size", [0, -1])
+def test_pool_must_hold_a_connection(size: int) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        MySQLStore("mysql://host/db", pool_size=size)
+    assert str(refused.value) == f"pool_size must be at least 1, got {size}"
 
 
-def test_values_are_no_way_into_the_sql(server: DatabaseServer, name: str) -> None:
-    record = make_record(
-        request_id=f"'); DROP TABLE {name}; --",
-        route="/%s/{x}/`",
-        variables={"%(a)s'\"\\": "\\' OR 1=1 --", "percent": "100 %"},
-    )
-    with closing(MySQLStore(server.uri, name=name)) as store:
-        store.open()
-        store.write([record])
-        assert list(store.query(Query(request_id=record.request_id))) == [record]
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ({"port": "x"}, "port should be of type int"),
+        ({"read_timeout": -1}, "read_timeout should be > 0"),
+        ({"compress": True}, "compress and named_pipe arguments are not supported"),
+        ({"ssl_ca": "/nowhere/ca.pem"}, "No such file or directory"),
+    ],
+)
+def test_parameter_that_the_driver_does_not_take_is_told_at_once(
+    parameters: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        MySQLStore("mysql://u:hunter2@host/db", **parameters)  # type: ignore[arg-type]  # wrong on purpose
+    assert str(refused.value).startswith("PyMySQL does not take the parameters for MySQL host:")
+    assert said in str(refused.value)
+    assert "hunter2" not in repr(chain(refused.value))
 
 
-def test_ten_thousand_records_are_written_at_once(server: DatabaseServer, name: str) -> None:
-    with closing(MySQLStore(server.uri, name=name)) as store:
-        store.open()
-        store.write([make_record() for _ in range(10_000)])
-        assert store.status().records == 10_000
-
-
-class Lender:
-    """A pool as an app may have one: it lends a single connection."""
+class AppPool:
+    """A pool as an app may have it, of one connection."""
 
     def __init__(self, connection: pymysql.Connection[Any]) -> None:
         self._connection = connection
@@ -246,24 +370,70 @@ class Lender:
         yield self._connection
 
 
-def test_pool_of_the_app_is_used_and_left_open(server: DatabaseServer, name: str) -> None:
-    with closing(connect(server)) as connection:
-        store = MySQLStore(pool=Lender(connection), name=name)
+def settings_of(connection: pymysql.Connection[Any]) -> object:
+    with connection.cursor(pymysql.cursors.Cursor) as cursor:
+        cursor.execute("SELECT @@wait_timeout, @@autocommit, @@sql_mode, @@time_zone")
+        return cursor.fetchall()
+
+
+def test_pool_of_the_app_is_used_and_left_as_it_was(connect: Connect, name: str) -> None:
+    with closing(connect(cursorclass=DictCursor, init_command="SET SESSION wait_timeout = 1234")) as connection:
+        before = settings_of(connection)
+        store = MySQLStore(pool=AppPool(connection), name=name)
+        assert (repr(store), store.address) == (f"<MySQLStore mysql:pool name='{name}'>", f"mysql:pool#{name}")
         store.open()
-        store.write([make_record()])
-        store.close()
+        record = make_record(variables={"n": 1})
+        store.write([record])
+        assert list(store.query(Query())) == [record]
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT count(*) FROM {name}")
-            assert cursor.fetchall() == ((1,),)
+            cursor.execute(f"DROP TABLE `{name}_deletions`")
+        with pytest.raises(SchemaError):
+            store.write([make_record()])
+        store.close()
+        assert settings_of(connection) == before
+        assert connection.open
 
 
-def test_no_log_line_holds_the_password(
-    server: DatabaseServer, name: str, caplog: pytest.LogCaptureFixture
+def test_pool_that_does_not_commit_by_itself_is_refused(connect: Connect, name: str) -> None:
+    with closing(connect(autocommit=False)) as connection:
+        store = MySQLStore(pool=AppPool(connection), name=name)
+        for use in (store.open, store.status, lambda: store.write([make_record()])):
+            with pytest.raises(ConfigurationError) as refused:
+                use()
+            assert str(refused.value) == (
+                "pool lends connections that are not in autocommit mode; make them with autocommit=True"
+            )
+
+
+def test_ten_thousand_records_are_written_at_once(database: DatabaseServer, name: str) -> None:
+    records = [make_record(route=f"/{number % 10}", variables={"number": number}) for number in range(10_000)]
+    with closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        store.write(records)
+        store.write(records)  # as after an answer that was lost
+        assert store.status().records == 10_000
+        assert len(list(store.query(Query(route="/7", limit=None)))) == 1_000
+
+
+def test_nothing_that_is_said_or_logged_holds_the_password(
+    database: DatabaseServer, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with closing(MySQLStore(server.uri, name=name)) as store:
+    said = []
+    with closing(MySQLStore(database.uri, name=name)) as store:
         store.open()
         store.write([make_record()])
-    told(MySQLStore(server.uri_with(password="hunter2"), name=name), StoreUnavailable)
-    assert server.password not in caplog.text
-    assert "hunter2" not in caplog.text
+        said.append(f"{store!r} {store.address} {store.status()}")
+    port = free_port()
+    for uri in (
+        database.uri_with(password="hunter2"),
+        database.uri_with(password="hunter2", user="nobody"),
+        database.uri_with(password="hunter2", address=f"127.0.0.1:{port}"),
+        database.uri_with(password="hunter2", address="two..dots"),
+    ):
+        with closing(MySQLStore(uri, name=name)) as store:
+            with pytest.raises(StoreUnavailable) as refused:
+                store.open()
+            said.append(f"{store!r} {store.address} {chain(refused.value)}")
+    for secret in (database.password, "hunter2"):
+        assert secret not in caplog.text + "".join(said)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
-from pymongo import IndexModel, MongoClient, WriteConcern
+from pymongo import IndexModel, MongoClient, ReadPreference, WriteConcern
 from pymongo import errors as mongo
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -33,6 +34,7 @@ NUMBERING = "numbering"
 """The document that says up to where records are numbered."""
 NOW = {"$toLong": "$$NOW"}
 """The server's clock in milliseconds, as it is kept: a number compares alike in every engine."""
+_CODEC_OPTIONS: CodecOptions[Document] = CodecOptions(document_class=dict)
 _SUFFIXES = {
     "records": "",
     "exporters": "_exporters",
@@ -59,6 +61,12 @@ class Clients:
         self._given = given
         self._given_in = os.getpid()
         self._clients: dict[int, Client] = {}
+        if given is None:
+            # Connects to nothing, but tells wrong options where they are set.
+            try:
+                _make_client("mongodb://localhost", {**options, "connect": False}).close()
+            except mongo.PyMongoError as exc:
+                raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
 
     def get(self) -> Client:
         """Give this process's client; it connects when it is used."""
@@ -71,7 +79,7 @@ class Clients:
                 )
             return self._given
         if pid not in self._clients:
-            self._clients[pid] = MongoClient(self._uri, **dict(self._options))  # type: ignore[arg-type]  # checked by it
+            self._clients[pid] = _make_client(self._uri, self._options)
         return self._clients[pid]
 
     def close(self) -> None:
@@ -81,14 +89,24 @@ class Clients:
             client.close()
 
 
+def _make_client(uri: str, options: Mapping[str, object]) -> Client:
+    try:
+        return MongoClient(uri, **dict(options))  # type: ignore[arg-type]  # checked by it
+    except (TypeError, ValueError, OSError) as exc:
+        raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
+
+
 class Collections:
     """The collections of one chest."""
 
-    def __init__(self, clients: Clients, database: str, name: str, *, place: str, timeout_ms: int) -> None:
+    def __init__(
+        self, clients: Clients, database: str, name: str, *, place: str, timeout_ms: int, creates: bool
+    ) -> None:
         self.place = place
         self._clients = clients
         self._database = database
         self._name = name
+        self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._checked_in = 0
         """The process that has looked at the schema."""
         # Kept means on the disks of most.
@@ -96,8 +114,13 @@ class Collections:
 
     @property
     def database(self) -> Database[Document]:
-        """The database."""
-        return self._clients.get().get_database(self._database, write_concern=self._concern)
+        """The database, read and written as no setting of a client of the app's own changes."""
+        return self._clients.get().get_database(
+            self._database,
+            codec_options=_CODEC_OPTIONS,
+            read_preference=ReadPreference.PRIMARY,  # another may be behind, and leave records out
+            write_concern=self._concern,
+        )
 
     @contextmanager
     def checked(self) -> Iterator[Collections]:
@@ -108,7 +131,7 @@ class Collections:
                 if version is None:
                     raise StoreAbsent(
                         f"the collections of {self._name!r} in {self.place} do not exist yet; "
-                        "they are made when the first record is written"
+                        f"they are made {self._by_whom}"
                     )
                 self._checked_in = os.getpid()
             yield self
@@ -120,6 +143,10 @@ class Collections:
             yield self
         except mongo.PyMongoError as exc:
             raise self._store_error(exc) from exc
+        except ValueError as exc:
+            if not str(exc).startswith("SASLprep"):
+                raise
+            raise StoreUnavailable(f"{self.place}: {exc}; {_PASSWORD}") from exc
 
     def make(self) -> None:
         """Make collections and indexes where they are missing; in many processes at once, too."""
@@ -212,14 +239,17 @@ def unix_nano(milliseconds: int) -> int:
     return int(milliseconds) * 1_000_000
 
 
+_PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _ADVICE: Mapping[int | None, str] = {
     13: "grant what docs/mongodb.md lists",
-    18: "correct the user or the password",
-    8000: "correct the user or the password",
+    18: _PASSWORD,
+    8000: _PASSWORD,
 }
 
 
 def _advice(exc: mongo.PyMongoError) -> str:
-    if isinstance(exc, mongo.ConnectionFailure):
+    if isinstance(exc, mongo.InvalidOperation):
+        return "give a client that is open"
+    if isinstance(exc, mongo.ConnectionFailure | mongo.ConfigurationError):  # a name that DNS does not know
         return "see whether it runs, and whether its address is right"
     return "try again"

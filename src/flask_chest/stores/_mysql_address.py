@@ -12,7 +12,10 @@ DEFAULT_PORT = 3306
 _TEXTS = frozenset({"unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password", "server_public_key"})
 _SWITCHES = frozenset({"ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"})
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
-_COMPLAINT = "db_uri must be like mysql://user:password@host:3306/database; got something else"
+_COMPLAINT = (
+    "db_uri must be like mysql://user:password@host:3306/database; got something else"
+    " (in user and password / ? # and @ are written as %2F %3F %23 and %40)"
+)
 
 
 class Address:
@@ -40,7 +43,9 @@ def _parse(uri: str) -> dict[str, object]:
         port = parts.port
     except ValueError:
         raise ConfigurationError(_COMPLAINT) from None
-    if parts.scheme.partition("+")[0] not in {"mysql", "mariadb"} or parts.fragment:
+    # After the host, an @ is the end of a password that has a slash or a question mark in it.
+    odd = parts.fragment or port == 0 or "@" in parts.path + parts.query
+    if odd or parts.scheme.partition("+")[0] not in {"mysql", "mariadb"}:
         raise ConfigurationError(_COMPLAINT)
     named = {
         "host": parts.hostname,

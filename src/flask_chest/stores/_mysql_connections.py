@@ -13,8 +13,16 @@ import pymysql
 from pymysql import err
 from pymysql.constants import CR, ER
 from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
+from pymysql.cursors import Cursor
 
-from flask_chest.errors import MissingDriverError, RecordRefused, SchemaError, StoreError, StoreUnavailable
+from flask_chest.errors import (
+    ConfigurationError,
+    MissingDriverError,
+    RecordRefused,
+    SchemaError,
+    StoreError,
+    StoreUnavailable,
+)
 from flask_chest.stores._mysql_address import Address
 from flask_chest.stores._server_pool import Connector, ServerPool
 from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
@@ -40,8 +48,7 @@ MYSQL = Dialect(
     conditions=lambda _: (),  # a search by variables reads the time range
 )
 
-_LONG_WAIT_SECONDS = 8 * 3600
-"""MySQL's own: how long an idle connection may stay."""
+_WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"
 _TOO_LONG_STATEMENT = {3024, 1969}
 """MySQL's and MariaDB's code for a statement that took too long."""
 
@@ -56,20 +63,19 @@ class MySQLConnector(Connector[Connection]):
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._lock_timeout = lock_timeout
+        try:
+            self._make(connect=False)  # does no work, but tells wrong parameters where they are set
+        except (TypeError, ValueError, NotImplementedError, OSError) as exc:
+            raise ConfigurationError(f"PyMySQL does not take the parameters for MySQL {address}: {exc}") from exc
 
     def connect(self) -> Connection:
         """Make a connection, with settings that do not depend on the server's defaults."""
-        parameters: dict[str, object] = {
-            "charset": "utf8mb4",
-            "connect_timeout": max(1, ceil(self._timeout)),
-            "read_timeout": max(1, ceil(self._timeout)),  # of the server's greeting
-            **self._address.parameters,
-            "autocommit": True,
-        }
         try:
-            connection = pymysql.connect(**cast("dict[str, Any]", parameters))
+            connection = self._make(connect=True)
         except RuntimeError as exc:  # PyMySQL's way to ask for it, for the password exchange of MySQL 8
             raise MissingDriverError("cryptography", extra="mysql") from exc
+        except (OSError, ValueError) as exc:  # a certificate that went away, a host that cannot be one
+            raise StoreUnavailable(f"MySQL {self._address}: {exc}; {_RUNNING}") from exc
         # Against a network that went dead: else the server's own limits end a statement before. PyMySQL has no
         # public way to change it.
         patience = self._statement_timeout + self._lock_timeout
@@ -98,23 +104,38 @@ class MySQLConnector(Connector[Connection]):
         with suppress(err.Error, OSError):
             connection.close()
 
+    def _make(self, *, connect: bool) -> Connection:
+        parameters: dict[str, object] = {
+            "connect_timeout": max(1, ceil(self._timeout)),
+            "read_timeout": max(1, ceil(self._timeout)),  # of the server's greeting
+            **self._address.parameters,
+            "charset": "utf8mb4",
+            "cursorclass": Cursor,
+            "autocommit": True,
+            "defer_connect": not connect,
+        }
+        if isinstance(password := parameters.get("password"), str):
+            # As the servers read it; PyMySQL makes Latin-1 of it. Environments escape what is no UTF-8.
+            parameters["password"] = password.encode(errors="surrogateescape")
+        return pymysql.connect(**cast("dict[str, Any]", parameters))
+
     def _settings(self, connection: Connection) -> Iterator[str]:
         lock_seconds = max(1, ceil(self._lock_timeout))
-        milliseconds = round(self._statement_timeout * 1000)
+        milliseconds = max(1, round(self._statement_timeout * 1000))  # 0 is no limit
         yield "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
         yield (
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
             f"time_zone = '+00:00', innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
         )
-        if is_mariadb(connection):
+        if is_mariadb(str(vars(connection).get("server_version"))):
             yield f"SET SESSION max_statement_time = {milliseconds / 1000}"
         else:
             yield f"SET SESSION max_execution_time = {milliseconds}"
 
 
-def is_mariadb(connection: Connection) -> bool:
+def is_mariadb(version: str) -> bool:
     """Tell the two servers apart."""
-    return "mariadb" in str(vars(connection).get("server_version")).lower()
+    return "mariadb" in version.lower()
 
 
 class MySQLSession(RecordingSession):
@@ -122,8 +143,7 @@ class MySQLSession(RecordingSession):
 
     def __init__(self, connection: Connection) -> None:
         self.position = 0
-        self.connection = connection
-        self._cursor = connection.cursor()
+        self._cursor = connection.cursor(Cursor)  # those of the app's own pool may give dictionaries
 
     def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
         """Fetch all that a SELECT finds."""
@@ -178,6 +198,8 @@ class MySQLConnections(ServerDatabase):
         self._checked_in = 0
         """The process that has looked at the tables."""
         self._patience = max(1, ceil(lock_timeout))
+        self._trusted = isinstance(pool, ServerPool)
+        """Whether what is lent is known to be in autocommit mode."""
 
     @contextmanager
     def reading(self) -> Iterator[MySQLSession]:
@@ -204,7 +226,9 @@ class MySQLConnections(ServerDatabase):
         """Lend a session in autocommit mode, whatever tables there are."""
         try:
             with self._pool.connection() as connection:
-                yield MySQLSession(connection)
+                session = MySQLSession(connection)
+                self._look_at_mode(session)
+                yield session
         except err.Error as exc:
             raise self._store_error(exc) from exc
 
@@ -218,20 +242,29 @@ class MySQLConnections(ServerDatabase):
             self._check(session)
             self._checked_in = os.getpid()
 
+    def _look_at_mode(self, session: Session) -> None:
+        if not self._trusted:
+            if session.rows("SELECT @@autocommit") != [(1,)]:
+                raise ConfigurationError(
+                    "pool lends connections that are not in autocommit mode; make them with autocommit=True"
+                )
+            self._trusted = True
+
     @contextmanager
     def _transaction(self, session: MySQLSession) -> Iterator[None]:
         # Who is stopped in a transaction holds up nobody for longer than they wait for a lock: MySQL has no limit
         # for that but the one for idle connections.
-        session.change(f"SET SESSION wait_timeout = {self._patience}")
+        session.change(f"SET @flask_chest_wait = @@wait_timeout, SESSION wait_timeout = {self._patience}")
         session.change("BEGIN")
         try:
             yield
         except BaseException:
             with suppress(err.Error, OSError):
                 session.change("ROLLBACK")
+                session.change(_WAIT_AS_BEFORE)
             raise
         session.change("COMMIT")
-        session.change(f"SET SESSION wait_timeout = {_LONG_WAIT_SECONDS}")
+        session.change(_WAIT_AS_BEFORE)
 
     def _store_error(self, exc: err.Error) -> StoreError:
         code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0

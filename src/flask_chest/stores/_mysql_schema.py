@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import LiteralString
 
+from pymysql import err
+
 from flask_chest.errors import StoreUnavailable
-from flask_chest.stores._mysql_connections import MySQLSession, is_mariadb
+from flask_chest.stores._mysql_connections import is_mariadb
 from flask_chest.stores._sql import Session
 from flask_chest.stores._sql_schema import Migrations, SQLSchema
 
@@ -91,7 +94,7 @@ _FIRST: tuple[LiteralString, ...] = (
         record_id varchar(64) NOT NULL,
         reason longtext NOT NULL,
         time_unix_nano bigint NOT NULL,
-        UNIQUE KEY `{name}_rejected_once` (exporter, record_id)
+        UNIQUE KEY `{name}_once` (exporter, record_id)
     ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
     """,
     """
@@ -122,8 +125,8 @@ class MySQLSchema(SQLSchema):
 
     def _adapted(self, statement: str, session: Session) -> str:
         # Bytewise, and without MySQL's older habit to ignore spaces at the end.
-        mariadb = isinstance(session, MySQLSession) and is_mariadb(session.connection)
-        collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+        ((version,),) = session.rows("SELECT version()")
+        collation = "utf8mb4_nopad_bin" if is_mariadb(version) else "utf8mb4_0900_bin"
         return statement.replace("<collation>", f"CHARACTER SET utf8mb4 COLLATE {collation}")
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
@@ -132,4 +135,9 @@ class MySQLSchema(SQLSchema):
             " WHERE table_schema = database() AND lower(table_name) IN ({many})",
             many=len(names),
         )
-        return {str(name) for (name,) in session.rows(select, [name.lower() for name in names])}
+        taken = {str(name) for (name,) in session.rows(select, [name.lower() for name in names])}
+        if not taken:
+            # What the user may not read is in no list: only who asks for it is told.
+            with suppress(err.ProgrammingError):  # there is no such table
+                session.rows(self._tables.sql("SELECT * FROM {schema} LIMIT 0"))
+        return taken

@@ -25,14 +25,19 @@ try:
     from flask_chest.stores._mongodb_deletion import MongoDBDeletion
     from flask_chest.stores._mongodb_documents import Document, document_of, record_of
     from flask_chest.stores._mongodb_outbox import MongoDBOutbox
-    from flask_chest.stores._mongodb_query import find
+    from flask_chest.stores._mongodb_query import CHUNK, find
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
 MAX_TIMEOUT = 3600
 """Seconds."""
 DUPLICATE_KEY = 11000
-_NAME = re.compile(r"(?!system\.)[A-Za-z_][A-Za-z0-9_-]{0,59}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
+_DATABASE = re.compile(r'[^\0/\\. "$]{1,63}')
+_COMPLAINT = (
+    "db_uri must be like mongodb://user:password@host:27017/database; got something else"
+    " (in user and password : / ? # % and @ are written as %3A %2F %3F %23 %25 and %40)"
+)
 
 
 class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
@@ -70,21 +75,29 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
             raise ConfigurationError(
                 "db_uri names no database; it must be like mongodb://user:password@host:27017/database"
             )
-        milliseconds = round(timeout * 1000)
+        if not _DATABASE.fullmatch(chosen):
+            raise ConfigurationError(
+                'database must be at most 63 characters, none of them a space or one of . $ / \\ and ", '
+                f"got {chosen!r}"
+            )
+        milliseconds = max(1, round(timeout * 1000))  # 0 is no limit
+        connect_milliseconds = max(1, round(connect_timeout * 1000))
         limits: dict[str, object] = {
-            "serverSelectionTimeoutMS": round(connect_timeout * 1000),
-            "connectTimeoutMS": round(connect_timeout * 1000),
+            "serverSelectionTimeoutMS": connect_milliseconds,
+            "connectTimeoutMS": connect_milliseconds,
             "socketTimeoutMS": milliseconds,
             "maxPoolSize": pool_size,
-            "waitQueueTimeoutMS": round(connect_timeout * 1000),
+            "waitQueueTimeoutMS": connect_milliseconds,
             "appname": "flask_chest",
         }
         self._name = name
         self._create = create
-        self._where = f"{hosts}/{chosen}"
+        self._where = f"{hosts}/{chosen}" if client is None else f"client/{chosen}"
         place = f"MongoDB {self._where}" if client is None else f"MongoDB {chosen} of the client that was given"
         self._clients = Clients(uri, {**limits, **(options or {})}, given=client)
-        collections = Collections(self._clients, chosen, name, place=place, timeout_ms=milliseconds)
+        collections = Collections(
+            self._clients, chosen, name, place=place, timeout_ms=milliseconds, creates=create
+        )
         MongoDBOutbox.__init__(self, collections, expire_after=expire_after)
         MongoDBDeletion.__init__(self, collections)
         self._conflicts = Conflicts()
@@ -168,8 +181,10 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         if not records:
             return []
         ids = list({record.id for record in records})
-        found = self._collections.records.find({"_id": {"$in": ids}})
-        kept = {document["_id"]: record_of(document) for document in found}
+        kept: dict[str, Record] = {}
+        for first in range(0, len(ids), CHUNK):
+            found = self._collections.records.find({"_id": {"$in": ids[first : first + CHUNK]}})
+            kept |= {document["_id"]: record_of(document) for document in found}
         return [record.id for record in records if kept.get(record.id, record) != record]
 
     def _size(self) -> int | None:
@@ -194,11 +209,11 @@ def _check_limits(pool_size: int, expire_after: timedelta | None, **times: float
 
 def _address(uri: str) -> tuple[str, str | None]:
     """Give the hosts in *uri* and the database, without user and password."""
-    if uri.startswith("mongodb+srv://"):
-        # Its hosts are looked up when it connects; here only what is to be shown is of interest.
-        host, _, rest = uri.removeprefix("mongodb+srv://").rpartition("@")[2].partition("/")
-        return host, rest.partition("?")[0] or None
+    lookup = uri.startswith("mongodb+srv://")  # of the hosts, when it connects
+    place, _, rest = uri.partition("?")
+    # No message quotes a bad URI and no cause is kept: what is wrong may be a password with a slash in it.
     try:
+<<<<<<< HEAD
         parsed = parse_uri(uri)
     except (mongo.PyMongoError, ValueError):
         # Neither quoted nor kept as the cause: it may hold the password.
@@ -206,3 +221,18 @@ def _address(uri: str) -> tuple[str, str | None]:
             "db_uri must be like mongodb://user:password@host:27017/database; got something else"
         ) from None
     return ",".join(f"{host}:{port}" for host, port in parsed["nodelist"]), parsed["database"]
+=======
+        parsed = parse_uri(place.replace("mongodb+srv://", "mongodb://", 1), validate=False)
+    except (mongo.PyMongoError, ValueError):
+        raise ConfigurationError(_COMPLAINT) from None
+    # After the host, an @ is the end of a password that has a question mark in it.
+    if "@" in rest or parsed["collection"] is not None:
+        raise ConfigurationError(_COMPLAINT)
+    if not lookup:
+        try:
+            parse_uri(uri)
+        except (mongo.PyMongoError, ValueError, OSError) as exc:
+            raise ConfigurationError(f"db_uri has an option that pymongo does not take: {exc}") from None
+    hosts = (host if lookup or port is None else f"{host}:{port}" for host, port in parsed["nodelist"])
+    return ",".join(hosts), parsed["database"]
+>>>>>>> 182f4926aacd2921807bf47d0b3a5696a7fc7179
