@@ -168,7 +168,8 @@ class PostgreSQLConnections(ServerDatabase):
         self._check = check
         self._checked_in = 0
         """The process that has looked at the tables."""
-        statement_ms, lock_ms = round(statement_timeout * 1000), round(lock_timeout * 1000)
+        # 0 is no limit.
+        statement_ms, lock_ms = (max(1, round(time * 1000)) for time in (statement_timeout, lock_timeout))
         # Who is stopped in a transaction holds up nobody for longer than they wait for a lock.
         self._settings = f"""
             SET LOCAL statement_timeout = {statement_ms};

@@ -213,15 +213,6 @@ def _address(uri: str) -> tuple[str, str | None]:
     place, _, rest = uri.partition("?")
     # No message quotes a bad URI and no cause is kept: what is wrong may be a password with a slash in it.
     try:
-<<<<<<< HEAD
-        parsed = parse_uri(uri)
-    except (mongo.PyMongoError, ValueError):
-        # Neither quoted nor kept as the cause: it may hold the password.
-        raise ConfigurationError(
-            "db_uri must be like mongodb://user:password@host:27017/database; got something else"
-        ) from None
-    return ",".join(f"{host}:{port}" for host, port in parsed["nodelist"]), parsed["database"]
-=======
         parsed = parse_uri(place.replace("mongodb+srv://", "mongodb://", 1), validate=False)
     except (mongo.PyMongoError, ValueError):
         raise ConfigurationError(_COMPLAINT) from None
@@ -235,4 +226,3 @@ def _address(uri: str) -> tuple[str, str | None]:
             raise ConfigurationError(f"db_uri has an option that pymongo does not take: {exc}") from None
     hosts = (host if lookup or port is None else f"{host}:{port}" for host, port in parsed["nodelist"])
     return ",".join(hosts), parsed["database"]
->>>>>>> 182f4926aacd2921807bf47d0b3a5696a7fc7179
