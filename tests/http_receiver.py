@@ -24,9 +24,14 @@ class Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    body: str
+    raw: bytes
+    """The body, unpacked."""
     connection: int
     """The port of the client: the same for two requests on one connection."""
+
+    @property
+    def body(self) -> str:
+        return self.raw.decode()
 
     @property
     def json(self) -> Any:
@@ -160,7 +165,7 @@ def _handler(receiver: Receiver[R], kind: type[R]) -> type[BaseHTTPRequestHandle
                 path=parts.path,
                 query=dict(parse_qsl(parts.query, keep_blank_values=True)),
                 headers=dict(self.headers),
-                body=unpacked.decode(),
+                raw=unpacked,
                 connection=self.client_address[1],
             )
             receiver.requests.append(request)

@@ -60,6 +60,7 @@ class Endpoint:
         self,
         url: str,
         *,
+        setting: str = "url",
         example: str,
         headers: Mapping[str, str],
         content_type: str,
@@ -72,7 +73,8 @@ class Endpoint:
         _require_seconds(timeout=timeout, connect_timeout=connect_timeout)
         if method not in {"POST", "PUT", "PATCH"}:
             raise ConfigurationError(f"method must be POST, PUT or PATCH, got {method!r}")
-        self._target = _target(url, example)
+        self._target = _target(url, example, setting)
+        self._setting = setting
         self.where = self._target.url.partition("?")[0]  # a query may hold a credential
         """For messages."""
         self._headers = _complete(headers, url, content_type)
@@ -124,17 +126,17 @@ class Endpoint:
             case HTTPStatus.FORBIDDEN:
                 what = f"does not let these credentials in ({status}); correct headers, or the rights there"
             case HTTPStatus.NOT_FOUND:
-                what = f"is not there ({status}); correct url"
+                what = f"is not there ({status}); correct {self._setting}"
             case HTTPStatus.METHOD_NOT_ALLOWED:
-                what = f"takes no {self._method} ({status}); correct method or url"
+                what = f"takes no {self._method} ({status}); correct method or {self._setting}"
             case _ if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-                what = f"redirects ({status}), which is not followed; correct url to where it leads"
+                what = f"redirects ({status}), which is not followed; correct {self._setting} to where it leads"
             case _ if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 what = f"cannot take records just now ({status}){answer.patience}"
             case _:
                 what = (
                     f"answered {status}, which is neither in accept nor in rejecting; "
-                    "correct url, accept or rejecting"
+                    f"correct {self._setting}, accept or rejecting"
                 )
         return f"{self.where} {what}"
 
@@ -152,7 +154,7 @@ class Endpoint:
             said = getattr(reason, "verify_message", "") or getattr(reason, "reason", "") or type(reason).__name__
             return TargetUnavailable(
                 f"TLS with {self.where} failed: {said}; pass the certificate of its authority as verify, "
-                "or correct url"
+                f"or correct {self._setting}"
             )
         try:
             remaining()
@@ -185,12 +187,12 @@ def _told(error: Exception) -> Exception | None:
     return None if isinstance(_inner(error), HTTPException) else error
 
 
-def _target(url: str, example: str) -> Url:
-    address = http_address(url, example=example, query=True)
+def _target(url: str, example: str, setting: str) -> Url:
+    address = http_address(url, example=example, query=True, setting=setting)
     try:
         return parse_url(address.geturl())
     except LocationParseError:
-        raise ConfigurationError(f"url must be like {example!r}; got something else") from None
+        raise ConfigurationError(f"{setting} must be like {example!r}; got something else") from None
 
 
 def _complete(headers: Mapping[str, str], url: str, content_type: str) -> HTTPHeaderDict:

@@ -7,13 +7,13 @@ from urllib.parse import SplitResult, urlsplit
 from flask_chest.errors import ConfigurationError
 
 
-def http_address(url: str, *, example: str, query: bool = False) -> SplitResult:
+def http_address(url: str, *, example: str, query: bool = False, setting: str = "url") -> SplitResult:
     """Check *url* and take user and password out of it, since messages show what is returned.
 
-    With *query*, it may have one. *example* is what the message shows in place of a bad url.
+    With *query*, it may have one. The message names *setting*, and shows *example* in place of a bad url.
     """
     # No message quotes a bad url and no cause is kept: what is wrong may be a password with a slash in it.
-    complaint = ConfigurationError(f"url must be like {example!r}; got something else")
+    complaint = ConfigurationError(f"{setting} must be like {example!r}; got something else")
     try:
         parts = urlsplit(url)
         port = parts.port

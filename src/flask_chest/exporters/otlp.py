@@ -77,6 +77,7 @@ class OTLPExporter(Exporter):
             raise ConfigurationError("name must not be empty")
         self._endpoint = Endpoint(
             endpoint or _endpoint_of_environment(),
+            setting="endpoint",
             example=DEFAULT_ENDPOINT,
             headers=headers or {},
             content_type="application/x-protobuf",
