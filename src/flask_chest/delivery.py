@@ -17,6 +17,7 @@ from flask_chest.isolation import PATIENCE
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
 from flask_chest.selection import Selection
 from flask_chest.stats import ExportCounts, describe
+from flask_chest.suppression import suppressed
 
 if TYPE_CHECKING:
     from flask_chest.scheduler import ExportScheduler
@@ -136,7 +137,8 @@ class Delivery:
 
     def run(self, job: ExportJob) -> ExportReport:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
-        report = self._run(job)
+        with suppressed():
+            report = self._run(job)
         with self._lock:
             self._history(job).note(report)
         return report

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from flask_chest.protocols import Claim, Outbox
 from flask_chest.stats import describe
+from flask_chest.suppression import suppressed
 
 logger = logging.getLogger("flask_chest.export")
 
@@ -50,6 +51,10 @@ class Lease:
         self._over.set()
 
     def _renew(self) -> None:
+        with suppressed():
+            self._renew_until_over()
+
+    def _renew_until_over(self) -> None:
         while not self._over.wait(self._length.total_seconds() / RENEWALS):
             claim = self._claim
             if claim is None:

@@ -297,7 +297,10 @@ def test_certificate_is_verified(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"endpoint": "localhost:4318"}, "endpoint must be like 'http://localhost:4318/v1/logs'; got something else"),
+        (
+            {"endpoint": "localhost:4318"},
+            "endpoint must be like 'http://localhost:4318/v1/logs'; got something else",
+        ),
         ({"endpoint": "http://u:pa/ss@h"}, "endpoint must be like"),
         ({"name": ""}, "name must not be empty"),
         ({"timeout": -1}, "timeout must be a number of seconds above 0"),
