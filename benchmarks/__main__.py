@@ -22,11 +22,13 @@ from benchmarks import (
     request_cost,
     server_write,
     sqlite_write,
+    tracing_cost,
     waiting_memory,
 )
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "request_cost": request_cost.main,
+    "tracing_cost": tracing_cost.main,
     "journal_to_store": journal_to_store.main,
     "waiting_memory": waiting_memory.main,
     "import_cost": import_cost.main,

@@ -82,7 +82,7 @@ class SpanAttributes(VariablesObserver):
             if len(chosen) == self.max_attributes:
                 break
             key = self.rename.get(name) or f"{self.prefix}{name}"
-            attribute = to_attribute(value, max_length=length)
+            attribute = _attribute(value, length)
             if attribute is not None and room.takes(key):
                 chosen[key] = attribute
         span.set_attributes(chosen)

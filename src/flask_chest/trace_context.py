@@ -10,8 +10,9 @@ import secrets
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol, cast
+
+import msgspec
 
 MAX_TRACEPARENT = 512
 """Characters; the defined ones are 55, and a later version may add to them."""
@@ -24,6 +25,8 @@ _SPAN_KEY = "opentelemetry-flask.span_key"
 """Where OpenTelemetry's instrumentation of Flask keeps the request's span in ``environ``."""
 _STARTED_KEY = "opentelemetry-flask.starttime_key"
 """There from the beginning of a request, before its span is."""
+
+_KNOWN_KEY = "flask_chest.trace_context"
 
 
 class SpanContext(Protocol):
@@ -75,8 +78,7 @@ class _Trace(Protocol):
         """Give the innermost span; one without ids where there is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     """The ids of a span, in lower-case hex as W3C's Trace Context writes them."""
 
     trace_id: str
@@ -132,18 +134,30 @@ def awaits_span(environ: Mapping[str, object]) -> bool:
     return _STARTED_KEY in environ and _SPAN_KEY not in environ
 
 
+def _context_of(span: Span, environ: Mapping[str, object]) -> TraceContext | None:
+    # Asked for twice in a request, by the id and by the record: it is kept beside the span that it is of.
+    known = cast("tuple[Span, TraceContext] | None", environ.get(_KNOWN_KEY))
+    if known is not None and known[0] is span:
+        return known[1]
+    ids = span.get_span_context()
+    if not ids.is_valid:
+        return None
+    context = TraceContext(
+        trace_id=f"{ids.trace_id:032x}",
+        span_id=f"{ids.span_id:016x}",
+        trace_flags=int(ids.trace_flags),
+        is_remote=ids.is_remote,
+    )
+    if isinstance(environ, dict):
+        environ[_KNOWN_KEY] = (span, context)
+    return context
+
+
 def trace_context(environ: Mapping[str, object], *, trust_traceparent: bool = True) -> TraceContext | None:
     """Give the context of the request's span, else that of its header if it is to be trusted."""
     span = server_span(environ)
-    if span is not None:
-        context = span.get_span_context()
-        if context.is_valid:
-            return TraceContext(
-                trace_id=f"{context.trace_id:032x}",
-                span_id=f"{context.span_id:016x}",
-                trace_flags=int(context.trace_flags),
-                is_remote=context.is_remote,
-            )
+    if span is not None and (context := _context_of(span, environ)) is not None:
+        return context
     if not trust_traceparent:
         return None
     header = environ.get("HTTP_TRACEPARENT")
