@@ -12,13 +12,16 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean new-venv
+.PHONY: help demo tracing test test-otel check bench clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the README's example on a few hundred requests and show what was kept and delivered
 	@$(BIN)/python -m examples.demo
+
+tracing: $(STAMP) ## Run the example with OpenTelemetry: a span, a log line and a record with the same id
+	@$(BIN)/python -m examples.tracing
 
 test: check ## Check, then run all tests
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """What the bridge to OpenTelemetry adds to a request that is traced and recorded: links, and attributes.
 
 Three apps serve in turn, in another order each time, all under OpenTelemetry's instrumentation with its SDK and
-with a chest that records five variables: one whose records are not linked, one with trace columns and request ids of
-the trace, and one that also sets five span attributes. Of each turn the median request counts.
+with a chest that records five variables: one whose records are not linked, one with trace columns and request ids
+of the trace, and one that also sets five span attributes. Of each turn the median request counts.
 """
 
 from __future__ import annotations

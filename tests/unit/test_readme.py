@@ -28,7 +28,7 @@ def test_program_runs(program: str, tmp_path: Path) -> None:
 
 
 def test_there_are_programs_to_run() -> None:
-    assert len(programs()) == 4
+    assert len(programs()) == 5
 
 
 @pytest.mark.parametrize(("block", "least"), list(zip(blocks("python", "file: "), [50, 2], strict=True)), ids=str)
