@@ -15,7 +15,7 @@ endif
 .PHONY: help demo tracing test test-otel check bench clean new-venv
 
 help: ## Show these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the README's example on a few hundred requests and show what was kept and delivered
 	@$(BIN)/python -m examples.demo
@@ -34,11 +34,14 @@ check: $(STAMP) ## Check style, layers and types
 	$(BIN)/basedpyright
 	$(BIN)/python -m mypy.stubtest apscheduler influxdb_client --ignore-missing-stub --mypy-config-file mypy.ini
 
+test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with its API alone, and with none
+	$(BIN)/python -m tests.otel_matrix
+
 bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the environment and all that was made
-	rm -rf $(VENV) dist build benchmarks/results
+	rm -rf $(VENV) .venv-otel dist build benchmarks/results
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -11,6 +11,7 @@ import time
 import urllib.request
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -395,7 +396,12 @@ def test_server_streams_and_each_response_is_recorded_once_it_is_out(app: Flask,
 
     stream(app, chunks)
     server = create_server(app, host="127.0.0.1", port=0, threads=1)
-    thread = threading.Thread(target=server.run, daemon=True)
+
+    def serve() -> None:
+        with suppress(OSError):  # of the sockets that it loses when it is closed from here
+            server.run()
+
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.effective_port}/"  # type: ignore[union-attr]  # of one address

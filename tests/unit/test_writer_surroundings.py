@@ -318,6 +318,7 @@ chest.close()
 
 
 def test_writer_makes_no_spans_where_others_who_use_the_store_do(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.instrumentation.sqlite3")
     of_the_app, of_others = run(SPANS, tmp_path / "chest.db", tmp_path / "journal").splitlines()
     assert of_the_app == f"""3 {["SELECT 'of the app'"] * 3}"""
     assert of_others == f"""{["SELECT 'of the store'"]}"""
