@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flask_chest import ConfigurationError, FlaskChest, Record, current_request_id
-from flask_chest.otel import SpanAttributes, otel_request_id
+from flask_chest.otel import SpanAttributes, otel_request_id, to_attribute
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.trace_context import parse_traceparent
 
@@ -379,3 +380,69 @@ def test_header_is_read_as_the_api_reads_it(edits: list[tuple[int, int, str]]) -
         header = header[:place] + added + header[place + removed :]
     found = parse_traceparent(header)
     assert (found and (found.trace_id, found.span_id, found.trace_flags)) == as_the_api_reads(header)
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("hunter2")
+
+    __repr__ = __str__
+
+
+def cyclic() -> dict[str, object]:
+    value: dict[str, object] = {}
+    value["self"] = value
+    return value
+
+
+HOSTILE: list[object] = [
+    Hostile(),
+    cyclic(),
+    [Hostile(), cyclic()],
+    2**70,
+    -(2**63) - 1,
+    10**5_000,
+    float("nan"),
+    float("inf"),
+    "\ud800",
+    "a\0b",
+    b"\xff\xfe",
+    {1: "one", (2, 3): None},
+    [1, "two", 3.0, None],
+    [[1], [2]],
+    {"deep": {"deeper": [{"deepest": Hostile()}]}},
+    "x" * 1_000_000,
+    list(range(100_000)),
+    {"n" * 10_000: 1},
+    object(),
+    Hostile,
+    len,
+    iter([1]),
+    TraceFlags(1),
+    complex(1, 2),
+    range(3),
+    memoryview(b"abc"),
+    [],
+    {},
+    "",
+    ...,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)
+def test_whatever_a_variable_holds_no_span_and_no_log_suffers(
+    value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    span = TracerProvider().get_tracer("x").start_span("x")
+    attribute = to_attribute(value)
+    span.set_attribute("before", 1)
+    if attribute is not None:
+        span.set_attributes({"flask.g.value": attribute})
+    assert isinstance(span, ReadableSpan)
+    kept = dict(span.attributes or {})
+    assert kept["before"] == 1
+    assert ("flask.g.value" in kept) is (attribute is not None)
+    encoded = json.dumps(kept)  # as an exporter would
+    assert len(encoded) < 20_000
+    encoded.encode()
+    assert caplog.messages == []
