@@ -96,7 +96,10 @@ class _Culprits(ChestError):
 
 
 class RecordRefused(_Culprits, StoreError):
-    """The store can never keep the records in *reasons* (id → reason). Nothing of the batch was kept."""
+    """The store can never keep the records in *reasons* (id → reason); write the others again.
+
+    Of these nothing was kept, or in MongoDB some: what comes again is kept once.
+    """
 
 
 class ExportError(ChestError):
