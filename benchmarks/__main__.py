@@ -22,6 +22,7 @@ from benchmarks import (
     request_cost,
     server_write,
     sqlite_write,
+    through_servers,
     tracing_cost,
     waiting_memory,
 )
@@ -43,6 +44,7 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "delivery_chaos": delivery_chaos.main,
     "delivery_rate": delivery_rate.main,
     "dead_neighbour": dead_neighbour.main,
+    "through_servers": through_servers.main,
 }
 RESULTS = Path(__file__).with_name("results")
 

@@ -25,7 +25,7 @@ from flask_chest.record import JSONValue, Query, Record
 from flask_chest.testing.outbox_contract import DeliveringStore
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
-from servers import DatabaseServer
+from servers import RECORDS, DatabaseServer
 
 PATIENCE = 60.0
 fork = multiprocessing.get_context("fork")
@@ -290,10 +290,10 @@ class ServerTroubles:
     def test_load_through_a_server_that_goes_and_comes_loses_and_doubles_nothing(
         self, store: DeliveringStore, database: DatabaseServer, trouble: str
     ) -> None:
-        records = [make_record(variables={"number": number}) for number in range(2_000)]
+        records = [make_record(variables={"number": number}) for number in range(RECORDS)]
         with ThreadPoolExecutor(1) as threads:
-            store.write(records[:200])
-            writing = threads.submit(write_through, store, records, batch=20)
+            store.write(records[: RECORDS // 10])
+            writing = threads.submit(write_through, store, records, batch=RECORDS // 100)
             getattr(database.server, trouble)()
             writing.result(PATIENCE * 2)
         database.server.wait()

@@ -29,6 +29,8 @@ OFFICIAL_IMAGES = MappingProxyType(
     }
 )
 START_SECONDS = 120
+RECORDS = int(os.environ.get("FLASK_CHEST_TEST_RECORDS", "2000"))
+"""What goes through a server in one test; the benchmarks take more."""
 PASSWORD = "s3cret-w0rd"
 """Of every server's user."""
 

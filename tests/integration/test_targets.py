@@ -26,12 +26,11 @@ from flask_chest.exporters.store import StoreExporter
 from flask_chest.stores import store_from_uri
 from flask_chest.testing import ExporterContract, make_record
 from http_receiver import Receiver, Request
-from servers import DatabaseServer, InfluxServer
+from servers import RECORDS, DatabaseServer, InfluxServer
 
 Ask: TypeAlias = Callable[[str], Any]
 STORES = ["postgresql", "mysql", "mariadb", "mongodb", "documentdb"]
 TARGETS = [*STORES, "influxdb", "http"]
-RECORDS = 2_000
 _numbers = count()
 
 

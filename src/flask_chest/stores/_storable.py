@@ -50,6 +50,8 @@ _SIGNATURES = frozenset(product(*_TYPES.values()))
 _NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
 """A text can be, but the encoder tells."""
 
+_encode = msgspec.json.Encoder().encode
+
 Row: TypeAlias = tuple[str | int | None, ...]
 """The `SCALARS` of a record, then its variables as JSON."""
 
@@ -77,8 +79,12 @@ def _row(record: Record) -> Row:
     values = scalars(record)
     if tuple(map(type, values)) not in _SIGNATURES:
         raise ValueError(_wrong_type(record))
-    numbers = (record.time_unix_nano, record.duration_ns, record.status_code, record.trace_flags or 0)
-    if min(numbers) < MIN_INTEGER or max(numbers) > MAX_INTEGER:
+    if not (
+        MIN_INTEGER <= record.time_unix_nano <= MAX_INTEGER
+        and MIN_INTEGER <= record.duration_ns <= MAX_INTEGER
+        and MIN_INTEGER <= record.status_code <= MAX_INTEGER
+        and MIN_INTEGER <= (record.trace_flags or 0) <= MAX_INTEGER
+    ):
         raise ValueError("one of its numbers is beyond 64 bits")
     variables = dict(record.variables)
     for name, variable in variables.items():
@@ -87,7 +93,7 @@ def _row(record: Record) -> Row:
         if type(variable) not in _NEVER_AT_FAULT and (fault := _fault(variable, 0)) is not None:
             raise ValueError(f"variable {name!r} holds {fault}")
     try:
-        msgspec.json.encode(values)
+        _encode(values)
         return (*values, encode_variables(variables))
     except UnicodeEncodeError as exc:
         raise ValueError("one of its texts holds a lone surrogate") from exc
