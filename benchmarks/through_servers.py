@@ -1,7 +1,7 @@
 """The tests that move records through real servers, with 20,000 of them: is each there once, and equal?
 
-Into every target from SQLite and PostgreSQL, from every store into PostgreSQL, through servers that are killed and
-restarted meanwhile, and by processes that kill themselves while their target is in trouble.
+Into every target from SQLite and PostgreSQL, from every store into PostgreSQL, through servers that are killed
+and restarted meanwhile, and by processes that kill themselves while their target is in trouble.
 """
 
 from __future__ import annotations
