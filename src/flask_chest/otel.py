@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -67,26 +67,42 @@ class SpanAttributes(VariablesObserver):
     def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> None:
         """Write *variables* onto the request's own span, also while a span within it is current."""
         span = server_span(environ)
-        if span is not None and span.is_recording() and isinstance(span, Span):
-            self.write(variables, span)
+        if span is not None and span.is_recording():
+            self._write(variables, cast("Span", span))
 
     def write(self, variables: Mapping[str, JSONValue], span: Span | None = None) -> int:
         """Write *variables* onto *span*, or the current one; give how many it took."""
         span = span or get_current_span()
-        if not span.is_recording():
-            return 0
-        room = _Room.of(span)
-        length = min(self.max_length, room.length)
+        return self._write(variables, span) if span.is_recording() else 0
+
+    def _write(self, variables: Mapping[str, JSONValue], span: Span) -> int:
+        # The SDK's limits are on its own mapping, which it does not hand out; else no limit is known.
+        kept: object = getattr(span, "_attributes", None)
+        longest: int | None = getattr(kept, "max_value_len", None)
+        length = self.max_length if longest is None else min(self.max_length, longest)
         chosen: dict[str, Attribute] = {}
         for name, value in variables.items():
             if len(chosen) == self.max_attributes:
                 break
-            key = self.rename.get(name) or f"{self.prefix}{name}"
             attribute = _attribute(value, length)
-            if attribute is not None and room.takes(key):
-                chosen[key] = attribute
-        span.set_attributes(chosen)
-        return len(chosen)
+            if attribute is not None:
+                chosen[self.rename.get(name) or f"{self.prefix}{name}"] = attribute
+        fitting = _fitting(chosen, kept)
+        span.set_attributes(fitting)
+        return len(fitting)
+
+
+def _fitting(chosen: dict[str, Attribute], kept: object) -> Mapping[str, Attribute]:
+    """Leave out of *chosen* that for which the attributes *kept* have no room."""
+    most: int | None = getattr(kept, "maxlen", None)
+    if most is None or not isinstance(kept, Mapping):
+        return chosen
+    room = max(0, most - len(kept) - _SPARED)
+    if len(chosen) <= room:
+        return chosen
+    again = [name for name in chosen if name in kept]
+    new = [name for name in chosen if name not in kept]
+    return {name: chosen[name] for name in [*again, *new[:room]]}
 
 
 def to_attribute(value: object, *, max_length: int = 1024) -> Attribute | None:
@@ -107,26 +123,3 @@ def _attribute(value: JSONValue, max_length: int) -> Attribute | None:
             if all(type(element) is kind for element in value):
                 return [element[:max_length] if isinstance(element, str) else element for element in value]  # type: ignore[return-value]  # of one kind
     return msgspec.json.encode(value).decode()[:max_length]
-
-
-class _Room:
-    """How much of ours a span takes before it evicts or cuts what it has."""
-
-    def __init__(self, names: Mapping[str, object], most: int | None, length: int | None) -> None:
-        self._names = names
-        self._left = None if most is None else max(0, most - len(names) - _SPARED)
-        self.length = length if length is not None else 1 << 30
-
-    @classmethod
-    def of(cls, span: Span) -> _Room:
-        # The SDK's limits are on its own mapping, which it does not hand out; else no limit is known.
-        kept: object = getattr(span, "_attributes", None)
-        names = kept if isinstance(kept, Mapping) else {}
-        return cls(names, getattr(kept, "maxlen", None), getattr(kept, "max_value_len", None))
-
-    def takes(self, name: str) -> bool:
-        """Tell whether there is room for *name*, and count it."""
-        if self._left is None or name in self._names:
-            return True
-        self._left -= 1
-        return self._left >= 0
