@@ -14,6 +14,7 @@ from flask_chest.capture import all_rules_of, misplaced_views
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, StoreStatus
+from flask_chest.record import Query, Record, encode_variables
 from flask_chest.recorder import behind
 from flask_chest.stats import describe
 
@@ -95,6 +96,47 @@ def doctor() -> None:
     if findings:
         raise SystemExit(1)
     click.echo("\n".join(["Nothing is wrong.", *_nothing_recorded_yet(app)]))
+
+
+@chest_group.command("show")
+@click.argument("id_", metavar="ID")
+def show(*, id_: str) -> None:
+    """Show the records of the request or trace ID, with a link to the trace where trace_url is set.
+
+    \b
+    Example: flask --app shop chest show 0af7651916cd43dd8448eb211c80319c
+
+    Exits with 1 when there is none.
+    """  # noqa: D301
+    found = 0
+    for chest in _chests():
+        for record in _records(chest, id_):
+            found += 1
+            click.echo("\n".join(_record_lines(record, chest.trace_link(record))))
+    if not found:
+        raise click.ClickException(f"No record has the request id or the trace id {id_!r}")
+
+
+def _records(chest: FlaskChest, id_: str) -> list[Record]:
+    store = chest.binding().store
+    try:
+        return list(store.query(Query(request_id=id_))) or list(store.query(Query(trace_id=id_)))
+    except StoreAbsent:
+        return []
+    except Exception as exc:  # an own store may raise anything, and its text may hold a secret
+        raise click.ClickException(f"not available{describe(exc)}") from exc
+
+
+def _record_lines(record: Record, link: str | None) -> Iterator[str]:
+    error = f", {record.error}" if record.error is not None else ""
+    yield (
+        f"{_moment(record.time_unix_nano)} {record.method} {record.route or '-'} "
+        f"{record.status_code}{error}, {record.duration_ns / 1e6:.1f} ms"
+    )
+    yield f"  request {record.request_id}"
+    if record.trace_id is not None:
+        yield f"  trace {link or record.trace_id}"
+    yield f"  {encode_variables(record.variables)}"
 
 
 @chest_group.group("exporters")

@@ -226,3 +226,33 @@ class TestExporters:
         assert runner.invoke(args=["chest", "exporters", "list"]).exit_code == 0
         assert runner.invoke(args=["chest", "exporters", "remove", "a"]).exit_code == 1
         assert not (tmp_path / "db.sqlite3").exists()
+
+
+def test_show_finds_records_by_request_and_by_trace_and_links_them(app: Flask, runner: FlaskCliRunner) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    chest = FlaskChestSQLite(app, trace_url="https://traces.example/{trace_id}")
+    add_view(app)
+    app.test_client().get("/", headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
+    (record,) = chest.query()
+    by_trace, by_request = (
+        runner.invoke(args=["chest", "show", asked]).output for asked in (trace_id, record.request_id)
+    )
+    assert by_trace == by_request
+    first, *others = by_trace.splitlines()
+    assert " GET / 200, " in first
+    assert others == [
+        f"  request {record.request_id}",
+        f"  trace https://traces.example/{trace_id}",
+        '  {"user_id":1}',
+    ]
+    chest.close()
+
+
+def test_show_says_when_there_is_none_and_creates_nothing(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path
+) -> None:
+    FlaskChestSQLite(app)
+    result = runner.invoke(args=["chest", "show", "nobody"])
+    assert result.exit_code == 1
+    assert "No record has the request id or the trace id 'nobody'" in result.output
+    assert list(tmp_path.iterdir()) == []
