@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -446,3 +447,26 @@ def test_whatever_a_variable_holds_no_span_and_no_log_suffers(
     assert len(encoded) < 20_000
     encoded.encode()
     assert caplog.messages == []
+
+
+@both_orders
+def test_chests_of_one_app_are_linked_alike_and_show_what_each_was_asked_to(
+    traced: Callable[..., Traced], *, chest_first: bool
+) -> None:
+    it = traced(chest_first=chest_first, span_attributes=SpanAttributes(prefix="first."))
+    with closing(
+        FlaskChest(
+            it.app,
+            store=MemoryStore,
+            tracked_vars=["user_id"],
+            span_attributes=SpanAttributes(prefix="second."),
+            journal_dir="memory:",
+            config_prefix="SECOND",
+        )
+    ) as second:
+        it.app.test_client().get("/ok")
+        (other,) = second.query()
+    assert (it.record.trace_id, it.record.span_id) == (other.trace_id, other.span_id) == hexadecimal(it.span)
+    assert it.record.request_id == other.request_id
+    shown = {name: value for name, value in (it.span.attributes or {}).items() if name.endswith("user_id")}
+    assert shown == {"first.user_id": 7, "second.user_id": 7}
