@@ -223,6 +223,7 @@ def test_deadly_processes_and_a_target_in_trouble_lose_and_double_nothing(
         records=RECORDS,
         seed=1,
         risk=0.04,
+        batch_size=RECORDS // 40,
         name=name,
         meanwhile=getattr(server.server, trouble),
     )
