@@ -6,6 +6,7 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
@@ -13,6 +14,13 @@ import requests
 from docker.errors import DockerException
 
 from servers import DatabaseServer, InfluxServer, database, running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all that lies here, so that ``-m server`` finds it."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,6 @@ from flask_chest.testing.contracts import ExporterContract
 from flask_chest.testing.records import make_record
 from servers import InfluxServer
 
-pytestmark = pytest.mark.server
-
 
 @pytest.fixture
 def bucket(influxdb: InfluxServer) -> str:
