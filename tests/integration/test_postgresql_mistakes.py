@@ -13,6 +13,7 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.stores._postgresql_connections import _advice
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing.records import make_record
 from servers import DatabaseServer, free_port
@@ -66,6 +67,17 @@ def test_missing_database_is_named(postgresql: DatabaseServer, name: str) -> Non
     text = told(PostgreSQLStore(postgresql.uri_with(database="absent"), name=name), StoreUnavailable)
     assert 'database "absent" does not exist' in text
     assert text.endswith("; create it, or correct the name")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ('port 42897: database "x" does not exist', "create it, or correct the name"),
+        ("port 5328: connection refused", "see whether it runs, and whether its address is right"),
+    ],
+)
+def test_number_of_a_port_is_no_state(text: str, advice: str) -> None:
+    assert _advice("", text) == advice
 
 
 def test_tables_that_were_never_made_are_missed_and_not_made(postgresql: DatabaseServer, name: str) -> None:

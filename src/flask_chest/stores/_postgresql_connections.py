@@ -238,24 +238,28 @@ def _refusal(rows: Sequence[Row], error: psycopg.DataError) -> RecordRefused:
 
 
 def _advice(state: str, text: str) -> str:
-    for prefix, advice in _ADVICE.items():
-        if state.startswith(prefix) or (not state and prefix in text):
-            return advice
-    return "try again" if state else "see whether it runs, and whether its address is right"
+    # Of a connection that failed libpq gives the words alone.
+    found = (advice for prefix, advice in _BY_STATE.items() if state.startswith(prefix))
+    if not state:
+        found = (advice for words, advice in _BY_WORDS.items() if words in text)
+    return next(found, "try again" if state else "see whether it runs, and whether its address is right")
 
 
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
-_ADVICE = {
+_NAME = "create it, or correct the name"
+_BY_STATE = {
     "28": _PASSWORD,
-    "password authentication failed": _PASSWORD,
-    "no password supplied": _PASSWORD,
-    "3D000": "create the database, or correct its name",
-    "does not exist": "create it, or correct the name",
+    "3D000": _NAME,
     "42501": "grant what docs/postgresql.md lists",
     "3F000": "create a schema, or correct search_path",
     "55P03": "try again, or raise lock_timeout",
     "57014": "try again, or raise statement_timeout",
     "53": "give the server more room or connections, then try again",
+}
+_BY_WORDS = {
+    "password authentication failed": _PASSWORD,
+    "no password supplied": _PASSWORD,
+    "does not exist": _NAME,
 }
 
 
