@@ -170,7 +170,8 @@ class PostgreSQLConnections(ServerDatabase):
         """The process that has looked at the tables."""
         # 0 is no limit.
         statement_ms, lock_ms = (max(1, round(time * 1000)) for time in (statement_timeout, lock_timeout))
-        # Who is stopped in a transaction holds up nobody for longer than they wait for a lock.
+        # Who is stopped between statements holds up nobody for longer than they wait for a lock. In the middle of
+        # a COPY the server waits for the rest, and no limit of its own ends that.
         self._settings = f"""
             SET LOCAL statement_timeout = {statement_ms};
             SET LOCAL lock_timeout = {lock_ms};

@@ -1,4 +1,4 @@
-"""Records in MySQL 8 and later, and in MariaDB 10.6 and later."""
+"""Records in MySQL 8 and later, and in MariaDB 10.11 and later."""
 
 from __future__ import annotations
 
