@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.protocols import Claim
+from flask_chest.record import Query
 from flask_chest.stores._postgresql_connections import _advice
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing.records import make_record
@@ -188,6 +192,16 @@ def test_pool_of_the_app_is_used_and_left_open(postgresql: DatabaseServer, name:
             ((timeout,),) = connection.execute(b"SHOW lock_timeout").fetchall()
     assert variables == {"n": 1}
     assert timeout == "0"
+
+
+def test_pool_of_the_app_may_give_rows_in_its_own_form(postgresql: DatabaseServer, name: str) -> None:
+    with ConnectionPool(postgresql.uri, kwargs={"row_factory": dict_row}, min_size=1, open=True) as pool:
+        store = PostgreSQLStore(pool=pool, name=name)
+        store.open()
+        record = make_record()
+        store.write([record])
+        assert list(store.query(Query())) == [record]
+        assert isinstance(store.claim("a", limit=1, lease=timedelta(minutes=1)), Claim)
 
 
 def test_no_log_line_holds_the_password(

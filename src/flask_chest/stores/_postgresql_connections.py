@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import psycopg
 from psycopg import conninfo, errors
+from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from flask_chest.errors import (
@@ -113,7 +114,7 @@ class PostgreSQLSession(RecordingSession):
     def __init__(self, connection: Connection) -> None:
         self.position = 0
         self._connection = connection
-        self._cursor = connection.cursor()
+        self._cursor = connection.cursor(row_factory=tuple_row)  # an app's pool may lend others
         # Of this cursor alone: the connection may be the app's. The text is decoded as on every other store.
         self._cursor.adapters.register_loader("json", TextLoader)
 
