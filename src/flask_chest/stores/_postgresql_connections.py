@@ -84,6 +84,12 @@ class Address:
         return psycopg.connect(**cast("dict[str, Any]", parameters), autocommit=True, prepare_threshold=None)
 
 
+def conninfo_of(pool: Pool | None) -> str:
+    """Give where *pool* connects to, which psycopg_pool's tell: journals of two databases must not be one."""
+    known: object = getattr(pool, "conninfo", "")
+    return known if isinstance(known, str) else ""
+
+
 class PostgreSQLConnector(Connector[Connection]):
     """Makes connections to one address."""
 

@@ -46,7 +46,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
     there. Times are in seconds: to find and reach the server, and for its answer. *expire_after* deletes a record
     so long after every registered exporter has had it. *options* are pymongo's, as ``{"tlsCAFile": "ca.pem"}``. A
-    *client* of the app's own is used instead and never closed.
+    *client* of the app's own is used instead and never closed; *uri* tells apart what several connect to.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         self._name = name
         self._create = create
         self._where = f"{hosts}/{chosen}" if client is None else f"client/{chosen}"
+        self._identity = f"{hosts}/{chosen}" if client is None else f"client:{hosts}/{chosen}"
         place = f"MongoDB {self._where}" if client is None else f"MongoDB {chosen} of the client that was given"
         self._clients = Clients(uri, {**limits, **(options or {})}, given=client)
         collections = Collections(
@@ -104,8 +105,8 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
 
     @property
     def address(self) -> str:
-        """Servers, database and collection."""
-        return f"mongodb:{self._where}#{self._name}"
+        """Servers, database and collection; with a client of the app's own what *uri* says of it."""
+        return f"mongodb:{self._identity}#{self._name}"
 
     def __repr__(self) -> str:
         return f"<MongoDBStore {self._where} name={self._name!r}>"

@@ -23,7 +23,8 @@ class MySQLStore(ServerStore):
     *parameters* are PyMySQL's, as in ``host="db", password="…", ssl_ca="ca.pem"``; they go before what *uri*
     says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds: to
     connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
-    process. A *pool* of the app's own, with connections in autocommit mode, is used instead and never closed.
+    process. A *pool* of the app's own, with connections in autocommit mode, is used instead and never closed;
+    *uri* tells apart what several of them connect to.
     """
 
     _size: LiteralString = (
@@ -46,19 +47,18 @@ class MySQLStore(ServerStore):
     ) -> None:
         check_limits(connect_timeout, statement_timeout, lock_timeout, pool_size)
         tables = Tables(name, MYSQL)
-        where = "pool"
+        # With a pool it is only said where that connects to: journals of two databases must not be one.
+        where = "pool" if pool is not None and not uri else str(Address(uri, parameters))
+        place = f"MySQL {where}"
         lender: Pool | ServerPool[Connection] | None = pool
         if lender is None:
-            address = Address(uri, parameters)
-            where = str(address)
             connector = MySQLConnector(
-                address,
+                Address(uri, parameters),
                 timeout=connect_timeout,
                 statement_timeout=statement_timeout,
                 lock_timeout=lock_timeout,
             )
-            lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=f"MySQL {where}")
-        place = f"MySQL {where}"
+            lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
         self._create = create
         self._patience = lock_timeout
         self._schema = MySQLSchema(tables, MIGRATIONS, place=place, elsewhere="another database", creates=create)

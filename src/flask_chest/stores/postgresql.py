@@ -17,6 +17,7 @@ try:
         Pool,
         PostgreSQLConnections,
         PostgreSQLConnector,
+        conninfo_of,
     )
 except ImportError as exc:
     raise MissingDriverError("psycopg", extra="postgresql") from exc
@@ -47,7 +48,7 @@ class PostgreSQLStore(ServerStore):
         **parameters: str | int | None,
     ) -> None:
         check_limits(connect_timeout, statement_timeout, lock_timeout, pool_size)
-        where = Address(uri, parameters)
+        where = Address(conninfo_of(pool) or uri, parameters)
         place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
         tables = Tables(name, POSTGRESQL)
         self._schema = PostgreSQLSchema(
