@@ -228,7 +228,7 @@ class ServerStoreContract:
                 own.write([stopped])
 
         with children(1, stop) as (process,):
-            _await_stop(process.pid)
+            await_stop(process.pid)
             hurried = make_store(lock_timeout=1.0)
             assert write_through(hurried, [make_record()]) < 10
             os.kill(process.pid, signal.SIGCONT)
@@ -310,7 +310,7 @@ class ServerTroubles:
         assert len(kept(store)) == 2
 
 
-def _await_stop(pid: int) -> None:
+def await_stop(pid: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while (state := _state(pid)) != "T":
         assert time.monotonic() < deadline, f"the process is in state {state}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
@@ -10,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores._postgresql_connections import POSTGRESQL
 from flask_chest.stores._sql import Tables
@@ -17,7 +20,16 @@ from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
-from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept
+from server_contract import (
+    MakeStore,
+    ServerStoreContract,
+    ServerTroubles,
+    await_stop,
+    children,
+    ids,
+    kept,
+    write_through,
+)
 from servers import DatabaseServer
 
 _numbers = count()
@@ -138,3 +150,29 @@ def test_view_gives_a_row_for_each_variable(
         f"SELECT DISTINCT time AT TIME ZONE 'UTC' FROM \"{name}_variables\"".encode()
     ).fetchall()
     assert moment.isoformat() == "2023-11-14T22:13:20.123456"
+
+
+def test_process_that_is_stopped_in_a_copy_holds_up_others_for_seconds_only(
+    store: Any, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [make_record(variables={"number": number}) for number in range(100)]
+
+    def stop(_: int) -> None:
+        own = make_store(lock_timeout=1.0)
+        write_row = psycopg.Copy.write_row
+
+        def write_row_and_stop(copy: Any, row: Any) -> None:
+            write_row(copy, row)
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+        monkeypatch.setattr(psycopg.Copy, "write_row", write_row_and_stop)
+        with pytest.raises(StoreUnavailable):
+            own.write(records)
+
+    with children(1, stop) as (process,):
+        await_stop(process.pid)
+        other = make_record()
+        assert write_through(make_store(lock_timeout=1.0), [other]) < 10
+        os.kill(process.pid, signal.SIGCONT)
+    assert ids(kept(store)) == [other.id]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias, cast
 
 import psycopg
@@ -43,6 +43,8 @@ POSTGRESQL = Dialect(
     keep="ON CONFLICT ({key}) DO NOTHING",
     conditions=lambda _: (),  # a search by variables reads the time range
 )
+
+_COPY = "COPY {records} (position, {columns}) FROM STDIN"
 
 _TCP: Mapping[str, int] = {
     "keepalives_idle": 30,
@@ -138,10 +140,9 @@ class PostgreSQLSession(RecordingSession):
 
     def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
         """Copy *rows* into the table; False, and none is there, when one of the ids was."""
-        statement = tables.sql("COPY {records} (position, {columns}) FROM STDIN")
         try:
             # A savepoint: after an error within it, the transaction goes on.
-            with self._connection.transaction(), self._cursor.copy(statement.encode()) as copy:
+            with self._connection.transaction(), self._cursor.copy(tables.sql(_COPY).encode()) as copy:
                 for row in rows:
                     copy.write_row(row)
         except errors.UniqueViolation:
@@ -176,13 +177,14 @@ class PostgreSQLConnections(ServerDatabase):
         self._checked_in = 0
         """The process that has looked at the tables."""
         # 0 is no limit.
-        statement_ms, lock_ms = (max(1, round(time * 1000)) for time in (statement_timeout, lock_timeout))
-        # Who is stopped between statements holds up nobody for longer than they wait for a lock. In the middle of
-        # a COPY the server waits for the rest, and no limit of its own ends that.
+        statement_ms, self._lock_ms = (
+            max(1, round(seconds * 1000)) for seconds in (statement_timeout, lock_timeout)
+        )
+        # Who is stopped between statements holds up nobody for longer than they wait for a lock.
         self._settings = f"""
             SET LOCAL statement_timeout = {statement_ms};
-            SET LOCAL lock_timeout = {lock_ms};
-            SET LOCAL idle_in_transaction_session_timeout = {lock_ms};
+            SET LOCAL lock_timeout = {self._lock_ms};
+            SET LOCAL idle_in_transaction_session_timeout = {self._lock_ms};
             SET LOCAL synchronous_commit = on;
             SET LOCAL TimeZone = 'UTC'
         """
@@ -205,9 +207,14 @@ class PostgreSQLConnections(ServerDatabase):
     @contextmanager
     def recording(self) -> Iterator[PostgreSQLSession]:
         """Lend a session that holds the lock on the position of the last record."""
-        with self.writing() as session:
-            ((session.position,),) = session.rows(self._tables.sql("SELECT position FROM {schema}{lock}"))
-            yield session
+        try:
+            with self.writing() as session:
+                ((session.position,),) = session.rows(self._tables.sql("SELECT position FROM {schema}{lock}"))
+                yield session
+        except StoreUnavailable as exc:
+            if isinstance(exc.__cause__, errors.LockNotAvailable):
+                self._end_stopped_copies()
+            raise
 
     def close(self) -> None:
         """Close our own connections, those in use when they come back; a pool that was given stays open."""
@@ -223,6 +230,17 @@ class PostgreSQLConnections(ServerDatabase):
                 yield PostgreSQLSession(connection)
         except psycopg.Error as exc:
             raise self._store_error(exc) from exc
+
+    def _end_stopped_copies(self) -> None:
+        """End the writers that hold the lock in a COPY whose rest does not come: no limit of the server does."""
+        with suppress(StoreError), self.unchecked() as session:  # the caller has an error of its own to tell
+            session.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND usename = current_user"
+                " AND state = 'active' AND wait_event = 'ClientRead' AND starts_with(%s, query)"
+                " AND query_start < clock_timestamp() - %s * interval '1 millisecond'",
+                (self._tables.sql(_COPY), self._lock_ms),
+            )
 
     def _store_error(self, exc: psycopg.Error) -> StoreError:
         state = exc.sqlstate or ""
