@@ -36,6 +36,8 @@ ROUNDS = 10
 PAGE = 50
 ASKED = 100
 ROUTES = 100
+INTERVAL_NANO = 10_000_000
+"""Between two requests."""
 _position = count(1)
 
 
@@ -106,7 +108,7 @@ def page_times(server: DatabaseServer, bare: Bare, prepare: Rows, records: int) 
     with bare(server, name) as write:
         for first in range(0, records, 10_000):
             size = min(10_000, records - first)
-            write(prepare([varied(first + number) for number in range(size)]))
+            write(prepare([varied(first + number, of=records) for number in range(size)]))
     questions = {
         "of all": Query(limit=PAGE),
         "of route": Query(route="/7", limit=PAGE),
@@ -126,8 +128,10 @@ def milliseconds(store: Store, question: Query) -> float:
     return statistics.median(times) * 1_000
 
 
-def varied(number: int) -> Record:
-    return replace(sample(), route=f"/{number % ROUTES}")
+def varied(number: int, *, of: int) -> Record:
+    """Make a record of a site that has had *of* requests until now."""
+    ago = (of - number) * INTERVAL_NANO
+    return replace(sample(), route=f"/{number % ROUTES}", time_unix_nano=time.time_ns() - ago)
 
 
 @contextmanager
