@@ -113,7 +113,7 @@ class FlaskChest:
             place=Place(
                 root=Path(app.root_path),
                 default=Path(app.instance_path) / EXTENSION_KEY,
-                chest=self._config_prefix.lower(),
+                chest=self.name,
                 app=app.import_name,
             ),
         )
@@ -197,6 +197,15 @@ class FlaskChest:
     def stats(self) -> ChestStats:
         """Count what happened to records in this process."""
         return self.binding().stats()
+
+    def stats_of_apps(self) -> Iterator[tuple[str, ChestStats]]:
+        """Count that for each app that this chest is registered on, with the app's name."""
+        return ((app.name, binding.stats()) for app, binding in list(self._bindings.items()))
+
+    @property
+    def name(self) -> str:
+        """What tells this chest from others of an app: the prefix of its settings, in lower case."""
+        return self._config_prefix.lower()
 
     def flush(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
         """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do."""

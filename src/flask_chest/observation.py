@@ -189,7 +189,8 @@ def _trace(plan: Plan, current: Request) -> TraceContext | None:
 
 def _show(binding: Binding, observer: VariablesObserver, variables: Variables, current: Request) -> None:
     try:
-        observer.observe(variables, current.environ)
+        if observer.observe(variables, current.environ):
+            binding.tally.fault("variables were left out of a span that had no room for them")
     except Exception as error:  # noqa: BLE001 - as above
         binding.tally.fault("the observer of variables raised", error)
 

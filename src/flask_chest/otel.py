@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import TypeAlias, cast
 
@@ -64,32 +65,37 @@ class SpanAttributes(VariablesObserver):
             if limit < 1:
                 raise ConfigurationError(f"{setting} must be at least 1, got {limit!r}")
 
-    def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> None:
+    def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> int:
         """Write *variables* onto the request's own span, also while a span within it is current."""
         span = server_span(environ)
-        if span is not None and span.is_recording():
-            self._write(variables, cast("Span", span))
+        if span is None or not span.is_recording():
+            return 0
+        _, left_out = self._write(variables, cast("Span", span))
+        return left_out
 
     def write(self, variables: Mapping[str, JSONValue], span: Span | None = None) -> int:
         """Write *variables* onto *span*, or the current one; give how many it took."""
         span = span or get_current_span()
-        return self._write(variables, span) if span.is_recording() else 0
+        if not span.is_recording():
+            return 0
+        taken, _ = self._write(variables, span)
+        return taken
 
-    def _write(self, variables: Mapping[str, JSONValue], span: Span) -> int:
+    def _write(self, variables: Mapping[str, JSONValue], span: Span) -> tuple[int, int]:
+        """Give how many *span* took, and how many were left out for want of room."""
         # The SDK's limits are on its own mapping, which it does not hand out; else no limit is known.
         kept: object = getattr(span, "_attributes", None)
         longest: int | None = getattr(kept, "max_value_len", None)
         length = self.max_length if longest is None else min(self.max_length, longest)
+        wanted = {name: value for name, value in variables.items() if value is not None}
         chosen: dict[str, Attribute] = {}
-        for name, value in variables.items():
-            if len(chosen) == self.max_attributes:
-                break
+        for name, value in islice(wanted.items(), self.max_attributes):
             attribute = _attribute(value, length)
             if attribute is not None:
                 chosen[self.rename.get(name) or f"{self.prefix}{name}"] = attribute
         fitting = _fitting(chosen, kept)
         span.set_attributes(fitting)
-        return len(fitting)
+        return len(fitting), len(wanted) - len(fitting)
 
 
 def _fitting(chosen: dict[str, Attribute], kept: object) -> Mapping[str, Attribute]:

@@ -355,8 +355,11 @@ class VariablesObserver(Protocol):
     """Is told the variables of each request while its span is open."""
 
     @abstractmethod
-    def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> None:
-        """Look at the captured *variables*; called again when an error made them be captured again."""
+    def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> int:
+        """Look at the captured *variables*; return how many there was no room for.
+
+        It is called again when an error made them be captured again.
+        """
 
 
 def hand_over(take: Callable[[Sequence[Record]], object], records: Sequence[Record], /) -> None:

@@ -107,7 +107,7 @@ def test_no_import_of_ours_brings_opentelemetry() -> None:
 
 def test_observer_that_raises_costs_neither_request_nor_record(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
-        def observe(self, variables: Mapping[str, object], environ: Mapping[str, object], /) -> None:
+        def observe(self, variables: Mapping[str, object], environ: Mapping[str, object], /) -> int:
             raise RuntimeError("hunter2")
 
     assert serve(span_attributes=Broken()).status_code == 200
