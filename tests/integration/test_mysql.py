@@ -131,3 +131,15 @@ def test_view_gives_a_row_for_each_variable(store: MySQLStore, name: str, admin:
         ('h"\\.$', "string", None, "ü"),
     ]
     assert {moment.isoformat() for *_, moment in rows} == {"2023-11-14T22:13:20.123456"}
+
+
+def test_each_table_has_a_primary_key(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:
+    """A server may refuse others (sql_require_primary_key), and replicates them slowly."""
+    tables = f"FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_name LIKE '{name}%'"
+    admin.execute(f"SELECT table_name {tables}")
+    assert len(admin.fetchall()) == 5
+    admin.execute(
+        f"SELECT table_name {tables} AND table_name NOT IN"
+        " (SELECT table_name FROM information_schema.table_constraints WHERE constraint_type = 'PRIMARY KEY')"
+    )
+    assert admin.fetchall() == ()

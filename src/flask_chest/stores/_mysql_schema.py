@@ -19,7 +19,7 @@ _FIRST: tuple[LiteralString, ...] = (
     # that positions are given in the order of the commits, and nobody who reads up to one misses a record.
     """
     CREATE TABLE IF NOT EXISTS {schema} (
-        program varchar(32) NOT NULL, version int NOT NULL, position bigint NOT NULL
+        program varchar(32) NOT NULL PRIMARY KEY, version int NOT NULL, position bigint NOT NULL
     ) ENGINE = InnoDB SELECT 'flask_chest' AS program, 0 AS version, 0 AS position
     """,
     """
@@ -99,7 +99,7 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
     """
     CREATE TABLE IF NOT EXISTS {deletions} (
-        before_unix_nano bigint NOT NULL, query longtext
+        number bigint NOT NULL AUTO_INCREMENT PRIMARY KEY, before_unix_nano bigint NOT NULL, query longtext
     ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
     """,
 )
