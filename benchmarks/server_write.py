@@ -106,8 +106,8 @@ def page_times(server: DatabaseServer, bare: Bare, prepare: Rows, records: int) 
     """Fill a table and ask it for pages; give the median milliseconds of each question."""
     name = f"pages_{records}"
     with bare(server, name) as write:
-        for first in range(0, records, 10_000):
-            size = min(10_000, records - first)
+        for first in range(0, records, BATCH):
+            size = min(BATCH, records - first)
             write(prepare([varied(first + number, of=records) for number in range(size)]))
     questions = {
         "of all": Query(limit=PAGE),

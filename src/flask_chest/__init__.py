@@ -1,6 +1,5 @@
 """Keep what ``flask.g`` knows about each request: typed, in your own database, delivered on."""
 
-from flask_chest.capture import TrackedVars
 from flask_chest.chests import (
     FlaskChestMongoDB,
     FlaskChestMySQL,
@@ -23,9 +22,11 @@ from flask_chest.errors import (
     TargetUnavailable,
 )
 from flask_chest.export import ExportReport
-from flask_chest.extension import FlaskChest, current_request_id
+from flask_chest.extension import FlaskChest, current_request_id, skip
+from flask_chest.names import TrackedVars
 from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store, StoreStatus
 from flask_chest.record import JSONValue, Query, Record
+from flask_chest.redaction import Redact
 from flask_chest.stats import ChestStats
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __all__ = [
     "Record",
     "RecordRefused",
     "RecordsRejected",
+    "Redact",
     "RequestIdGenerator",
     "SchemaError",
     "Sink",
@@ -61,4 +63,5 @@ __all__ = [
     "TargetUnavailable",
     "TrackedVars",
     "current_request_id",
+    "skip",
 ]

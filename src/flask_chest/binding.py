@@ -14,13 +14,14 @@ from weakref import WeakSet
 
 import msgspec
 
-from flask_chest.capture import TrackedNames
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.journal import journal_folder, open_journal
+from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Record
 from flask_chest.request_ids import continue_time_after, process
+from flask_chest.rules import AppRule, BlueprintRule
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.stats import ChestStats, Tally, describe
 from flask_chest.threads import threads_run
@@ -78,14 +79,19 @@ class Binding:
         request_id_generator: RequestIdGenerator | None,
         place: Place,
         observer: VariablesObserver | None = None,
+        blueprint_rules: Sequence[BlueprintRule] = (),
     ) -> None:
         self.chest = chest
         self.observer = observer
         self.settings = settings
         self.request_id_generator = request_id_generator
-        tracked = settings.tracked_vars
-        self.tracked = None if tracked is None else TrackedNames.parse(tracked.value, setting=tracked.setting)
+        self.app_rule = _app_rule(settings)
         """What is captured on every route; ``None``: only decorated views are recorded."""
+        self.blueprint_rules = blueprint_rules
+        self.value_rules = settings.value_rules
+        self.additions = Names(rename=settings.rename, computed=settings.computed)
+        """What is renamed and computed in each of its records."""
+        self.sampling = settings.sampling
         self._make_store = make_store
         self._place = place
         # Those of parents stay here after a fork, so that their connections are never finalised in a child.
@@ -298,6 +304,14 @@ class Binding:
             except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the others still close
                 here.tally.fault("the store did not close", exc)
         return stored and ended
+
+
+def _app_rule(settings: Settings) -> AppRule | None:
+    tracked = settings.tracked_vars
+    if tracked is None:
+        return None
+    names = TrackedNames.parse(tracked.value, setting=tracked.setting)
+    return AppRule(names, settings.include, settings.exclude)
 
 
 def _why_lost(error: Exception) -> str:

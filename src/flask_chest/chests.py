@@ -7,35 +7,24 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from flask import Flask
 
-from flask_chest.capture import TrackedVars
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
-from flask_chest.settings import SchedulerMode, Settings, WriterMode
+from flask_chest.settings import SettingOptions, Settings
 
 if TYPE_CHECKING:
     from flask_chest.stores import _mongodb_client, _mysql_connections, _postgresql_connections
 
 
-class ChestOptions(TypedDict, total=False):
+class ChestOptions(SettingOptions, total=False):
     """The options of `FlaskChest` that every chest takes."""
 
-    tracked_vars: TrackedVars | None
     request_id_generator: RequestIdGenerator | None
     span_attributes: VariablesObserver | None
-    response_header: str | None
-    trace_url: str | None
-    strict: bool | None
-    instance: str | None
-    scheduler: SchedulerMode | None
-    writer: WriterMode | None
-    journal_dir: str | os.PathLike[str] | None
-    journal_bytes: int | None
-    journal_sync: bool | None
     config_prefix: str
 
 

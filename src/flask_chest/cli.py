@@ -10,12 +10,12 @@ import msgspec
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
-from flask_chest.capture import all_rules_of, misplaced_views
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, StoreStatus
 from flask_chest.record import Query, Record, encode_variables
 from flask_chest.recorder import behind
+from flask_chest.rules import all_rules_of, misplaced_views
 from flask_chest.stats import describe
 
 
@@ -239,7 +239,7 @@ def _no_chest(app: Flask) -> Iterator[str]:
 
 def _nothing_tracked(app: Flask) -> Iterator[str]:
     chests = chests_of(app)
-    app_wide = any(chest.binding().tracked is not None for chest in chests)
+    app_wide = any(chest.binding().app_rule is not None or chest.binding().blueprint_rules for chest in chests)
     decorated = any(all_rules_of(view) for view in app.view_functions.values())
     if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
         yield (

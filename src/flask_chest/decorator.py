@@ -13,11 +13,12 @@ from weakref import WeakSet
 from flask import Flask, current_app
 
 from flask_chest.binding import logger
-from flask_chest.capture import RULES_ATTRIBUTE, Rule, TrackedNames, TrackedVars, decorated_views
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension import EXTENSION_KEY, FlaskChest, check_generator
+from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.recorder import finder
+from flask_chest.rules import RULES_ATTRIBUTE, Rule, decorated_views
 from flask_chest.settings import Settings
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -34,6 +35,8 @@ def flask_chest(view: View, /) -> View: ...
 def flask_chest(
     *,
     tracked_vars: TrackedVars | None = None,
+    rename: Rename | None = None,
+    computed: Computed | None = None,
     request_id_generator: RequestIdGenerator | None = None,
     chests: Sequence[FlaskChest] | None = None,
 ) -> Callable[[View], View]: ...
@@ -44,6 +47,8 @@ def flask_chest(
     /,
     *,
     tracked_vars: TrackedVars | None = None,
+    rename: Rename | None = None,
+    computed: Computed | None = None,
     request_id_generator: RequestIdGenerator | None = None,
     chests: Sequence[FlaskChest] | None = None,
 ) -> View | Callable[[View], View]:
@@ -51,6 +56,8 @@ def flask_chest(
 
     *tracked_vars* maps HTTP methods, or ``"*"``, to names; or lists names for all methods; without it every
     public name is taken whose value is a JSON scalar or container. HEAD has GET's list unless it has its own.
+    A name may be a path (``user.id``, by keys and attributes) or a glob (``cart_*``). *rename* gives variables
+    another name, *computed* adds what its functions return when the request ends.
     *request_id_generator* is called without arguments, once a request. *chests* picks some of the app's.
 
     Put it below ``@app.route``. Stacked decorators join: there is one record for a request and chest. Raises
@@ -59,7 +66,7 @@ def flask_chest(
     check_generator(request_id_generator)
     _check_chests(chests)
     rule = Rule(
-        tracked=TrackedNames.parse(tracked_vars),
+        tracked=TrackedNames.parse(tracked_vars, rename=rename, computed=computed),
         request_id_generator=request_id_generator,
         chests=None if chests is None else tuple(chests),
     )

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Unpack, cast
 from weakref import WeakKeyDictionary
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
 from flask_chest.binding import Binding, Place, logger
-from flask_chest.capture import TrackedVars, all_rules_of, misplaced_views
 from flask_chest.delivery import ExportJob
 from flask_chest.errors import ConfigurationError
+from flask_chest.explanation import explanations
 from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
+from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
+from flask_chest.observation import Plan
 from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store, VariablesObserver
-from flask_chest.record import JSONValue, Query, Record
+from flask_chest.reading import ChestReader
+from flask_chest.record import Record
 from flask_chest.recorder import AppRecorder, behind
+from flask_chest.rules import BlueprintRule, all_rules_of, misplaced_views
 from flask_chest.selection import Selection
-from flask_chest.settings import SchedulerMode, Settings, WriterMode
+from flask_chest.settings import SettingOptions, Settings, check_options
 from flask_chest.stats import ChestStats
 from flask_chest.stores import store_from_uri
 
 EXTENSION_KEY = "flask_chest"
 EXIT_TIMEOUT_SECONDS = 5.0
-READ_PATIENCE_SECONDS = 2.0
-"""How long a reader waits for what its own process recorded before."""
 DEFAULT_INTERVAL = timedelta(minutes=5)
-_NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
 
 
-class FlaskChest:
+class FlaskChest(ChestReader):
     """Keeps chosen variables of ``flask.g`` of each request in a store.
 
     A request appends its record to a journal on disk, and a thread of the process moves it on to the store.
@@ -46,10 +46,10 @@ class FlaskChest:
     app's instance folder.
 
     *tracked_vars* and *request_id_generator* are for every route of the app; without *tracked_vars* only views
-    under `flask_chest.decorator.flask_chest` are recorded. *span_attributes* (`flask_chest.otel.SpanAttributes`)
-    copies the variables onto the request's OpenTelemetry span. *response_header* names the header in which the
-    response tells its request id, unless the app has set it. *trace_url* is for `trace_link`. *config_prefix*
-    takes the place of ``CHEST`` in the names of settings, for a second chest on one app.
+    under `flask_chest.decorator.flask_chest` are recorded, and the blueprints given to `track`.
+    *span_attributes* (`flask_chest.otel.SpanAttributes`) copies the variables onto the request's OpenTelemetry
+    span. *config_prefix* takes the place of ``CHEST`` in the names of settings, for a second chest on one app.
+    All other options are settings, which docs/settings.md lists.
 
     Nothing is opened, connected or started before the first request in a process.
     """
@@ -59,40 +59,19 @@ class FlaskChest:
         app: Flask | None = None,
         *,
         store: Store | Callable[[], Store] | None = None,
-        tracked_vars: TrackedVars | None = None,
         request_id_generator: RequestIdGenerator | None = None,
         span_attributes: VariablesObserver | None = None,
-        response_header: str | None = None,
-        trace_url: str | None = None,
-        strict: bool | None = None,
-        instance: str | None = None,
-        scheduler: SchedulerMode | None = None,
-        writer: WriterMode | None = None,
-        journal_dir: str | os.PathLike[str] | None = None,
-        journal_bytes: int | None = None,
-        journal_sync: bool | None = None,
         config_prefix: str = "CHEST",
+        **settings: Unpack[SettingOptions],
     ) -> None:
         check_generator(request_id_generator)
         self._store = store
         self._request_id_generator = request_id_generator
         self._span_attributes = span_attributes
         self._config_prefix = config_prefix
-        self._given: Mapping[str, object] = MappingProxyType(
-            {
-                "tracked_vars": tracked_vars,
-                "response_header": response_header,
-                "trace_url": trace_url,
-                "strict": strict,
-                "instance": instance,
-                "scheduler": scheduler,
-                "writer": writer,
-                "journal_dir": journal_dir,
-                "journal_bytes": journal_bytes,
-                "journal_sync": journal_sync,
-            }
-        )
+        self._given: Mapping[str, object] = MappingProxyType(check_options(settings))
         self._jobs: dict[str, ExportJob] = {}
+        self._blueprint_rules: list[BlueprintRule] = []
         self._bindings: WeakKeyDictionary[Flask, Binding] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
@@ -110,6 +89,7 @@ class FlaskChest:
             make_store=self._store_factory(app, settings),
             request_id_generator=self._request_id_generator,
             observer=self._span_attributes,
+            blueprint_rules=self._blueprint_rules,
             place=Place(
                 root=Path(app.root_path),
                 default=Path(app.instance_path) / EXTENSION_KEY,
@@ -123,76 +103,22 @@ class FlaskChest:
         recorder.add(binding)
         self._bindings[app] = binding
 
-    def query(
+    def track(
         self,
+        blueprint: Blueprint,
+        tracked_vars: TrackedVars | None = None,
         *,
-        request_id: str | None = None,
-        trace_id: str | None = None,
-        route: str | None = None,
-        method: str | None = None,
-        status_code: int | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Mapping[str, JSONValue] = _NO_VARIABLES,
-        limit: int | None = 100,
-    ) -> list[Record]:
-        """Give the records that match all that is asked, newest first, at most *limit* (``None``: all).
-
-        *since* is inclusive, *until* exclusive; both must know their time zone. *where* asks for variables by
-        exact value and type (1, 1.0 and ``True`` differ); it has no index and reads the time range. What this
-        process recorded is waited for, up to two seconds. Raises `StoreError` when the store cannot answer.
-        """
-        return list(
-            self.iter(
-                request_id=request_id,
-                trace_id=trace_id,
-                route=route,
-                method=method,
-                status_code=status_code,
-                since=since,
-                until=until,
-                where=where,
-                limit=limit,
-            )
-        )
-
-    def iter(
-        self,
-        *,
-        request_id: str | None = None,
-        trace_id: str | None = None,
-        route: str | None = None,
-        method: str | None = None,
-        status_code: int | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Mapping[str, JSONValue] = _NO_VARIABLES,
-        limit: int | None = None,
-    ) -> Iterator[Record]:
-        """Yield what `query` would give, fetched while you iterate, without a limit unless you set one."""
-        if limit is not None and limit < 0:
-            raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
-        question = Query(
-            request_id=request_id,
-            trace_id=trace_id,
-            route=route,
-            method=method,
-            status_code=status_code,
-            since_unix_nano=_unix_nano(since, "since"),
-            until_unix_nano=_unix_nano(until, "until"),
-            where=where,
-            limit=limit,
-        )
-        binding = self.binding()
-        self._await_own_records()
-        return iter(binding.open_store().query(question))
-
-    def trace_link(self, record: Record) -> str | None:
-        """Make the address of the trace of *record*; ``None`` if it has none, or ``trace_url`` is not set."""
-        template = self.binding().settings.trace_url
-        if template is None or record.trace_id is None:
-            return None
-        return template.replace("{trace_id}", record.trace_id)
+        rename: Rename | None = None,
+        computed: Computed | None = None,
+    ) -> None:
+        """Record the requests to *blueprint* and to those nested in it; the options are the decorator's."""
+        tracked = TrackedNames.parse(tracked_vars, rename=rename, computed=computed)
+        if not isinstance(blueprint, Blueprint):
+            raise ConfigurationError(f"track takes a blueprint, got a {type(blueprint).__name__}")
+        self._blueprint_rules.append(BlueprintRule(blueprint, tracked))
+        for app in list(self._bindings):
+            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
+            recorder.forget_plans()
 
     def stats(self) -> ChestStats:
         """Count what happened to records in this process."""
@@ -271,17 +197,36 @@ class FlaskChest:
             recorder.begin_anew()
         return undone == 0
 
+    def explain(self, record: Record) -> list[str]:
+        """Say which rules hid or cut what in *record*, in sentences that hold no value.
+
+        What a rule dropped has left no trace: only those variables are told of that are asked for by name.
+        """
+        app = self._app()
+        binding = self._bindings[app]
+        view = app.view_functions.get(record.endpoint) if record.endpoint is not None else None
+        plan = Plan.make([binding], app, view, endpoint=record.endpoint, route=record.route, method=record.method)
+        asked = plan.asked[0].capture.variables if plan.asked else ()
+        return list(explanations(record.variables, binding.value_rules, asked))
+
     def binding(self) -> Binding:
         """Give the state for the current app, or for the only one outside of an app context."""
+        return self._bindings[self._app()]
+
+    def bindings(self) -> Sequence[Binding]:
+        """Give the state for each app."""
+        return list(self._bindings.values())
+
+    def _app(self) -> Flask:
         if has_app_context():
             app = behind(current_app)
             if app in self._bindings:
-                return self._bindings[app]
+                return app
             raise ConfigurationError(
                 f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) there"
             )
         if len(self._bindings) == 1:
-            return next(iter(self._bindings.values()))
+            return next(iter(self._bindings))
         raise ConfigurationError(
             f"this chest is registered on {len(self._bindings)} apps; "
             + ("use it within app.app_context()" if self._bindings else "call chest.init_app(app) first")
@@ -293,12 +238,6 @@ class FlaskChest:
         if not binding.started:
             binding.start(list(self._jobs.values()), testing=app.testing)
             atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
-
-    def _await_own_records(self) -> None:
-        """Wait a little until what this process recorded is in the store; other apps may share it."""
-        deadline = time.monotonic() + READ_PATIENCE_SECONDS
-        for binding in list(self._bindings.values()):
-            binding.flush(max(0.0, deadline - time.monotonic()))
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Say how the store for *app* is made in each process."""
@@ -324,6 +263,14 @@ def current_request_id() -> str | None:
         return None
     recorder: AppRecorder | None = current_app.extensions.get(EXTENSION_KEY)
     return recorder.request_id(behind(request)) if recorder is not None else None
+
+
+def skip() -> None:
+    """Record nothing of the current request, in no chest; call it before the response begins."""
+    if has_request_context():
+        recorder: AppRecorder | None = current_app.extensions.get(EXTENSION_KEY)
+        if recorder is not None:
+            recorder.skip(behind(request))
 
 
 def check_generator(generator: object) -> None:
@@ -382,12 +329,3 @@ def _close_at_exit(reference: weakref.ref[FlaskChest], pid: int) -> None:
         logger.warning(
             "the process ends before all its records are stored; a journal on disk keeps them for the next"
         )
-
-
-def _unix_nano(moment: datetime | None, name: str) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"{name} must know its time zone, as in datetime.now(UTC); got {moment!r}")
-    since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since_epoch // timedelta(microseconds=1)) * 1_000

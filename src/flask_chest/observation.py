@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from flask import Request
+from flask import Flask, Request
 from msgspec.structs import replace
 from werkzeug.routing import Rule
 
 from flask_chest.binding import Binding
-from flask_chest.capture import Names, SharedG, capture, capture_plain, rules_of
+from flask_chest.capture import Capture
+from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import RequestIdGenerator, VariablesObserver
 from flask_chest.record import JSONValue, Record
 from flask_chest.request_ids import is_header_value, new_record_id, new_request_id, normalise_request_id
+from flask_chest.rules import Rule as ViewRule
+from flask_chest.rules import rules_of
+from flask_chest.shared_g import SharedG
 from flask_chest.trace_context import TraceContext, trace_context
-from flask_chest.values import Conversion, storable_text
+from flask_chest.values import storable_text
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -29,7 +33,16 @@ if TYPE_CHECKING:
 Variables: TypeAlias = dict[str, JSONValue]
 
 _MAX_METHOD = 32
+MAX_ERROR = 500
+"""Characters of an exception's type and text."""
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
+
+
+class Asked(NamedTuple):
+    """What one chest asks of a request."""
+
+    binding: Binding
+    capture: Capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +52,70 @@ class Plan:
     view: object
     method: str
     """Empty for one that a client invented."""
-    names: tuple[tuple[Binding, Names], ...]
+    asked: tuple[Asked, ...]
     """What each chest asked for; empty: the request is not recorded."""
     make_request_id: Callable[[], str]
     response_header: str | None
     """Under which name the response tells the request id."""
+    samples: bool
+    """Whether a chest keeps but a share."""
+    tells_errors: bool
+    """Whether a chest keeps the texts of exceptions."""
 
     @classmethod
-    def make(cls, bindings: Iterable[Binding], view: object, method: str) -> Plan:
-        """Join what the rules of *view* and the chests ask for."""
+    def make(
+        cls,
+        bindings: Iterable[Binding],
+        app: Flask,
+        view: object,
+        *,
+        endpoint: str | None,
+        route: str | None,
+        method: str,
+    ) -> Plan:
+        """Join what the rules of the chests, of the blueprint and of the *view* ask for."""
         rules = rules_of(view, method) if view is not None else ()
-        names: list[tuple[Binding, Names]] = []
+        asked: list[Asked] = []
         for binding in bindings:
-            asked = [binding.tracked] if binding.tracked is not None else []
-            asked += [rule.tracked for rule in rules if rule.chests is None or binding.chest in rule.chests]
-            if asked:
-                joined = Names()
-                for tracked in asked:
-                    joined |= tracked.for_method(method)
-                names.append((binding, joined))
+            names = _names(binding, rules, app, endpoint=endpoint, route=route, method=method)
+            if names is not None:
+                asked.append(Asked(binding, Capture(names, binding.value_rules)))
+        asking = [each.binding for each in asked]
         generators = [rule.request_id_generator for rule in rules]
-        generators += [binding.request_id_generator for binding, _ in names]
+        generators += [binding.request_id_generator for binding in asking]
         chosen = next((generator for generator in generators if generator is not None), None)
-        asking = [binding for binding, _ in names]
-        make_request_id = new_request_id if chosen is None else partial(_request_id, chosen, asking)
-        headers = (binding.settings.response_header for binding in asking)
-        return cls(view, method, tuple(names), make_request_id, next(filter(None, headers), None))
+        return cls(
+            view=view,
+            method=method,
+            asked=tuple(asked),
+            make_request_id=new_request_id if chosen is None else partial(_request_id, chosen, asking),
+            response_header=next(filter(None, (binding.settings.response_header for binding in asking)), None),
+            samples=any(binding.sampling is not None for binding in asking),
+            tells_errors=any(binding.settings.error_messages for binding in asking),
+        )
+
+
+def _names(
+    binding: Binding,
+    rules: Sequence[ViewRule],
+    app: Flask,
+    *,
+    endpoint: str | None,
+    route: str | None,
+    method: str,
+) -> Names | None:
+    """Join what is asked for the chest of *binding*; ``None`` if nobody asks."""
+    asked: list[TrackedNames] = []
+    if binding.app_rule is not None and binding.app_rule.covers(endpoint, route):
+        asked.append(binding.app_rule.tracked)
+    asked += [rule.tracked for rule in binding.blueprint_rules if rule.covers(app, endpoint)]
+    asked += [rule.tracked for rule in rules if rule.chests is None or binding.chest in rule.chests]
+    if not asked:
+        return None
+    joined = binding.additions
+    for tracked in asked:
+        joined |= tracked.for_method(method)
+    return joined
 
 
 def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
@@ -86,11 +137,14 @@ class Observation:
         "captured",
         "ended",
         "error",
+        "error_text",
         "method",
         "plan",
+        "rates",
         "request_id",
         "rule",
         "shared_g",
+        "skipped",
         "started_ns",
         "status_code",
         "stream",
@@ -113,6 +167,12 @@ class Observation:
         """What the chests are to be told, until they were."""
         self.status_code = 500
         self.error: str | None = None
+        self.error_text = ""
+        """What the exception says, where a chest wants it."""
+        self.rates: Mapping[Binding, float] | None = None
+        """The share of such requests that each chest keeps, where one keeps not all."""
+        self.skipped = False
+        """Whether the app wants no record of this request."""
         self.stream: Stream | None = None
         """The response that streams, until it closes or another takes its place."""
         self.ended = False
@@ -126,19 +186,27 @@ class Observation:
             self.trace = _trace(plan, current)
         held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
         captured: list[tuple[Binding, Variables]] = []
-        for binding, names in plan.names:
-            variables = capture_plain(held, names)
+        for binding, capture in plan.asked:
+            variables = capture.plain(held)
             if variables is None:
-                variables = converted(binding, names, held)
+                variables = converted(binding, capture, held)
             captured.append((binding, variables))
             if binding.observer is not None:
                 _show(binding, binding.observer, variables, current)
         self.plan, self.rule, self.method = plan, current.url_rule, current.method
         self.captured = captured
+        if plan.samples:
+            self.rates = _rates(plan)
+
+    def note(self, raised: BaseException) -> None:
+        """Note the exception that ends the request."""
+        self.error, self.status_code = type(raised).__name__, 500
+        self.error_text = _said(raised)
 
     def failed(self, raised: BaseException) -> None:
         """Note that *raised* left the app: there is no response."""
-        self.error = self.error or type(raised).__name__
+        if self.error is None:
+            self.note(raised)
         self.status_code, self.stream = 500, None
 
     def records(self) -> list[tuple[Binding, Record]]:
@@ -159,7 +227,7 @@ class Observation:
                 endpoint=rule.endpoint if rule is not None else None,
                 status_code=self.status_code,
                 instance=binding.instance,
-                error=self.error,
+                error=self.error_for(binding) if self.plan.tells_errors else self.error,
                 trace_id=None if trace is None else trace.trace_id,
                 span_id=None if trace is None else trace.span_id,
                 trace_flags=None if trace is None else trace.trace_flags,
@@ -169,6 +237,23 @@ class Observation:
             records.append((binding, record))
             time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
         return records
+
+    def keeps(self, binding: Binding, record: Record) -> bool:
+        """Tell whether the chest of *binding* keeps *record*; count it if not."""
+        if self.rates is None or binding.sampling is None:
+            return True
+        kept = binding.sampling.keeps(record, self.rates[binding])
+        if not kept:
+            binding.tally.sampled_out()
+        return kept
+
+    def error_for(self, binding: Binding) -> str | None:
+        """Give what the chest of *binding* keeps of the exception."""
+        if self.error is None or not self.error_text or not binding.settings.error_messages:
+            return self.error
+        redaction = binding.value_rules.redaction
+        text = redaction.cleaned(self.error_text, redaction.patterns)
+        return self.error if text is None else storable_text(f"{self.error}: {text}"[:MAX_ERROR])
 
     def header(self) -> tuple[str, str] | None:
         """Give the header that tells the client the request id, if it is to be told and is fit for a header."""
@@ -182,7 +267,7 @@ def _trace(plan: Plan, current: Request) -> TraceContext | None:
     try:
         return trace_context(current.environ)
     except Exception as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
-        for binding, _ in plan.names:
+        for binding, _ in plan.asked:
             binding.tally.fault("the trace of a request was not read", error)
         return None
 
@@ -193,6 +278,25 @@ def _show(binding: Binding, observer: VariablesObserver, variables: Variables, c
             binding.tally.fault("variables were left out of a span that had no room for them")
     except Exception as error:  # noqa: BLE001 - as above
         binding.tally.fault("the observer of variables raised", error)
+
+
+def _said(raised: BaseException) -> str:
+    try:
+        return str(raised)[: 2 * MAX_ERROR]  # what is hidden in it may be longer than what takes its place
+    except Exception:  # noqa: BLE001 - the app's own class; its type is told without it
+        return ""
+
+
+def _rates(plan: Plan) -> Mapping[Binding, float]:
+    rates: dict[Binding, float] = {}
+    for binding, _ in plan.asked:
+        if binding.sampling is not None:
+            try:
+                rates[binding] = binding.sampling.current_rate()
+            except Exception as error:  # noqa: BLE001 - the app's own function; the record is kept
+                binding.tally.fault("the function for sample raised, or returned no share", error)
+                rates[binding] = 1.0
+    return rates
 
 
 class Stream:
@@ -216,8 +320,8 @@ class Stream:
         shared = observation.shared_g
         held = vars(self._g) if shared is None else shared.of_request(self._g)
         self._captured = [
-            (binding, earlier | converted(binding, names, held, earlier))
-            for (binding, names), (_, earlier) in zip(observation.plan.names, self._captured, strict=True)
+            (binding, earlier | converted(binding, capture, held, earlier, compute=False))
+            for (binding, capture), (_, earlier) in zip(observation.plan.asked, self._captured, strict=True)
         ]
         if observation.captured:  # it closed before the app returned, which then tells of it
             observation.captured = self._captured
@@ -228,7 +332,12 @@ class Stream:
         duration_ns = time.perf_counter_ns() - observation.started_ns
         pairs = zip(self.opened, self._captured, strict=True)
         return [
-            (binding, replace(opened, duration_ns=duration_ns, error=observation.error, variables=variables))
+            (
+                binding,
+                replace(
+                    opened, duration_ns=duration_ns, error=observation.error_for(binding), variables=variables
+                ),
+            )
             for (binding, opened), (_, variables) in pairs
         ]
 
@@ -241,12 +350,16 @@ class Stream:
 
 
 def converted(
-    binding: Binding, names: Names, held: Mapping[str, object], earlier: Mapping[str, JSONValue] = _NO_VARIABLES
+    binding: Binding,
+    capture: Capture,
+    held: Mapping[str, object],
+    earlier: Mapping[str, JSONValue] = _NO_VARIABLES,
+    *,
+    compute: bool = True,
 ) -> Variables:
     """Capture whatever there is, and count for *binding* what could not be read."""
-    conversion = Conversion()
-    variables = capture(held, names, conversion, earlier)
-    if conversion.failures:
+    variables, failures = capture.convert(held, earlier, compute=compute)
+    if failures:
         binding.tally.fault("a value raised while it was read")
     return variables
 

@@ -17,10 +17,11 @@ from flask import Flask, Request, Response, g, got_request_exception, has_app_co
 from werkzeug.wsgi import ClosingIterator
 
 from flask_chest.binding import Binding
-from flask_chest.capture import METHODS, SharedG
+from flask_chest.names import METHODS
 from flask_chest.observation import Observation, Plan, Stream, start_observed
 from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
+from flask_chest.shared_g import SharedG
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -65,7 +66,7 @@ class AppRecorder:
         self._app = app
         self._at_start = at_start
         self._pid: int | None = None
-        self._plans: dict[tuple[str | None, str], Plan] = {}
+        self._plans: dict[tuple[str | None, str | None, str], Plan] = {}
         self._environ_key = f"flask_chest.{next(_serial)}"
         self._inner = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]  # Flask's documented way to add a middleware
@@ -84,8 +85,12 @@ class AppRecorder:
     def add(self, binding: Binding) -> None:
         """Record into *binding*'s chest too."""
         self.bindings.append(binding)
-        self._plans.clear()
+        self.forget_plans()
         self.begin_anew()
+
+    def forget_plans(self) -> None:
+        """Ask the rules again: there is a new one."""
+        self._plans.clear()
 
     def begin_anew(self) -> None:
         """Take the next request for the first of this process."""
@@ -122,9 +127,15 @@ class AppRecorder:
         if observation is None:
             return None
         plan = self._plan(current)
-        if observation.request_id is None and plan.names:
+        if observation.request_id is None and plan.asked:
             observation.request_id = plan.make_request_id()
         return observation.request_id
+
+    def skip(self, current: Request) -> None:
+        """Record nothing of the *current* request."""
+        observation: Observation | None = current.environ.get(self._environ_key)
+        if observation is not None:
+            observation.skipped = True
 
     def _begin_process(self) -> int:
         self._pid = process.pid
@@ -145,7 +156,7 @@ class AppRecorder:
 
     def _on_exception(self, _sender: object, *, exception: BaseException, **_: object) -> None:
         # Under PROPAGATE_EXCEPTIONS no after_request follows; else it does and captures again, later values too.
-        self._capture(error=type(exception).__name__)
+        self._capture(raised=exception)
 
     def _should_ignore_error(self, error: BaseException | None) -> bool:
         if not isinstance(error, Exception):
@@ -158,17 +169,17 @@ class AppRecorder:
         if observation is not None and observation.ended:
             self._tell(observation)
 
-    def _capture(self, *, error: str | None = None) -> Observation | None:
+    def _capture(self, *, raised: BaseException | None = None) -> Observation | None:
         try:
             current = _current_request()
             observation: Observation | None = current.environ.get(self._environ_key)
             if observation is None:
                 return None
             observation.stream = None  # of a response that gave way to this one
-            if error is not None:
-                observation.error, observation.status_code = error, 500
+            if raised is not None:
+                observation.note(raised)
             plan = self._plan(current)
-            if not plan.names:
+            if not plan.asked:
                 return None
             observation.capture(plan, current, _current_g())
         except Exception as mishap:
@@ -178,12 +189,13 @@ class AppRecorder:
 
     def _plan(self, current: Request) -> Plan:
         rule = current.url_rule
-        endpoint = rule.endpoint if rule is not None else None
-        view = self._app.view_functions.get(endpoint) if endpoint is not None else None
+        endpoint, route = (rule.endpoint, rule.rule) if rule is not None else (None, None)
         method = current.method if current.method in METHODS else ""
-        plan = self._plans.get((endpoint, method))
+        plan = self._plans.get((endpoint, route, method))
+        view = self._app.view_functions.get(endpoint) if endpoint is not None else None
         if plan is None or plan.view is not view:
-            plan = self._plans[endpoint, method] = Plan.make(self.bindings, view, method)
+            plan = Plan.make(self.bindings, self._app, view, endpoint=endpoint, route=route, method=method)
+            self._plans[endpoint, route, method] = plan
         return plan
 
     def _tell(self, observation: Observation) -> None:
@@ -192,14 +204,17 @@ class AppRecorder:
             observation.shared_g.end()
         if not observation.captured:
             return
-        records = observation.records()
+        records = observation.records() if not observation.skipped else []
         observation.captured = ()
         if observation.stream is None:
-            _keep(records)
+            _keep(observation, records)
             return
         observation.stream.opened = records
         for binding, record in records:
-            binding.keep_opened(record)
+            if (
+                observation.rates is None or binding.sampling is None
+            ):  # else it is not known yet whether it is kept
+                binding.keep_opened(record)
 
     def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:
@@ -213,7 +228,7 @@ class AppRecorder:
         if stream.opened:
             if observation.shared_g is not None:
                 observation.shared_g.end()
-            _keep(stream.records())
+            _keep(observation, stream.records())
 
     def _lost(self, reason: str, error: Exception) -> None:
         for binding in self.bindings:
@@ -222,9 +237,11 @@ class AppRecorder:
             raise error
 
 
-def _keep(records: Iterable[tuple[Binding, Record]]) -> None:
+def _keep(observation: Observation, records: Iterable[tuple[Binding, Record]]) -> None:
     failure: Exception | None = None
     for binding, record in records:
+        if observation.rates is not None and not observation.keeps(binding, record):
+            continue
         try:
             binding.keep(record)
         except Exception as error:

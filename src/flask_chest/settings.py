@@ -11,11 +11,19 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self, TypeAlias, TypeVar, get_args
+from datetime import timedelta
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
 
 from flask_chest.errors import ConfigurationError
+from flask_chest.names import Computed, Rename, TrackedVars, parse_computed, parse_rename
+from flask_chest.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_rules
+from flask_chest.rules import parse_routes
+from flask_chest.sampling import Rate, Sampling
+from flask_chest.values import MAX_RECORD_BYTES, MAX_VALUE_BYTES, Encoders, ValueRules
 
 SchedulerMode: TypeAlias = Literal["auto", "on", "off"]
 """``"auto"`` is on, but off while ``app.testing``."""
@@ -26,11 +34,55 @@ WriterMode: TypeAlias = Literal["thread", "off"]
 MEMORY = "memory:"
 """As the journal's folder: none."""
 MIN_JOURNAL_BYTES = 64 * 1024
+LEAST_BYTES, MOST_BYTES = 64, 1024 * 1024
+"""Of the limits of a value and of a record: a journal's frame must hold one."""
 
 T = TypeVar("T")
 
+_NO_NAMES: Rename = MappingProxyType({})
+_ALL: Rate = 1.0
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
+
+
+class SettingOptions(TypedDict, total=False):
+    """The settings as options of a chest; each is ``CHEST_`` and its name in capitals elsewhere."""
+
+    tracked_vars: TrackedVars | None
+    include: str | Sequence[str] | None
+    exclude: str | Sequence[str] | None
+    rename: Rename | None
+    computed: Computed | None
+    encoders: Encoders | None
+    redact: str | Redact | Sequence[str | Redact] | None
+    hash_key: str | None
+    error_messages: bool | None
+    max_value_bytes: int | None
+    max_record_bytes: int | None
+    sample: Rate | None
+    keep_errors: bool | None
+    keep_slower_than: float | timedelta | None
+    response_header: str | None
+    trace_url: str | None
+    strict: bool | None
+    instance: str | None
+    scheduler: SchedulerMode | None
+    writer: WriterMode | None
+    journal_dir: str | os.PathLike[str] | None
+    journal_bytes: int | None
+    journal_sync: bool | None
+
+
+def check_options(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Raise `TypeError` for an option that is none, as Python does for one that is spelt out."""
+    for name in options:
+        if name not in SettingOptions.__annotations__:
+            close = get_close_matches(name, SettingOptions.__annotations__, n=1)
+            raise TypeError(
+                f"a chest got an unexpected keyword argument {name!r}"
+                + (f"; it has {close[0]!r}" if close else "")
+            )
+    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +117,27 @@ class Settings:
     """Where to look at a trace, with ``{trace_id}`` in it."""
     tracked_vars: Unchecked | None
     """What to capture on every route; ``None``: only decorated views are recorded."""
+    include: tuple[str, ...] | None
+    """On which routes or endpoints, as globs; ``None``: on all."""
+    exclude: tuple[str, ...]
+    """On which not."""
+    rename: Rename
+    computed: Computed
+    encoders: Encoders = field(repr=False)
+    redact: tuple[Redact, ...]
+    """What is hidden, beside names that look secret."""
+    hash_key: str | None = field(repr=False)
+    """The key of hashes, which the rules may ask for."""
+    error_messages: bool
+    """Keep the text of an exception beside its type."""
+    max_value_bytes: int
+    max_record_bytes: int
+    sample: Rate
+    """The share of requests that is kept."""
+    keep_errors: bool
+    """Keep those that ended in an error or a status from 500 on, whatever *sample* says."""
+    keep_slower_than_ns: int | None
+    """And those that took as long or longer."""
 
     @classmethod
     def load(
@@ -77,7 +150,7 @@ class Settings:
     ) -> Self:
         """Read and check all settings; raise `ConfigurationError` that names the key and the way out."""
         source = _Source(prefix, given, config, environ)
-        return cls(
+        settings = cls(
             uri=source.get("uri", _text, None),
             instance=source.get("instance", _text, None) or socket.gethostname(),
             strict=source.get("strict", _boolean, default=False),
@@ -89,6 +162,60 @@ class Settings:
             response_header=source.get("response_header", _header_name, None),
             trace_url=source.get("trace_url", _trace_url, None),
             tracked_vars=source.get("tracked_vars", Unchecked, None),
+            include=source.get("include", parse_routes, None),
+            exclude=source.get("exclude", parse_routes, ()),
+            rename=source.get("rename", parse_rename, _NO_NAMES),
+            computed=source.get("computed", parse_computed, MappingProxyType({})),
+            encoders=source.get("encoders", _encoders, MappingProxyType({})),
+            redact=source.get("redact", parse_rules, ()),
+            hash_key=source.get("hash_key", _hash_key, None),
+            error_messages=source.get("error_messages", _boolean, default=False),
+            max_value_bytes=source.get("max_value_bytes", _size, MAX_VALUE_BYTES),
+            max_record_bytes=source.get("max_record_bytes", _size, MAX_RECORD_BYTES),
+            sample=source.get("sample", _rate, _ALL),
+            keep_errors=source.get("keep_errors", _boolean, default=True),
+            keep_slower_than_ns=source.get("keep_slower_than", _nanoseconds, None),
+        )
+        settings._check(prefix)
+        return settings
+
+    def _check(self, prefix: str) -> None:
+        """Check what no setting can be asked for alone."""
+        if self.tracked_vars is None:
+            for name in ("include", "exclude"):
+                if getattr(self, name):
+                    raise ConfigurationError(
+                        f"{name} is for what is captured on every route; say with tracked_vars what that is, "
+                        'as in tracked_vars=["user_id"], or ["*"] for all'
+                    )
+        if self.hash_key is None and any(rule.action == "hash" for rule in self.redact):
+            raise ConfigurationError(
+                f"a rule of redact hashes, which needs a key: set {prefix}_HASH_KEY to a random text of "
+                f"{MIN_KEY_BYTES} characters or more"
+            )
+        if self.max_value_bytes > self.max_record_bytes:
+            raise ConfigurationError(
+                f"max_value_bytes is {self.max_value_bytes} and must not be above max_record_bytes, "
+                f"which is {self.max_record_bytes}"
+            )
+
+    @property
+    def value_rules(self) -> ValueRules:
+        """How values are converted, and what is hidden of them."""
+        return ValueRules(
+            redaction=Redaction(self.redact, key=self.hash_key),
+            encoders=self.encoders,
+            max_value_bytes=self.max_value_bytes,
+            max_record_bytes=self.max_record_bytes,
+        )
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """Which requests are kept; ``None``: all."""
+        if self.sample == 1:
+            return None
+        return Sampling(
+            rate=self.sample, keep_errors=self.keep_errors, keep_slower_than_ns=self.keep_slower_than_ns
         )
 
 
@@ -158,6 +285,52 @@ def _journal_bytes(value: object, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < MIN_JOURNAL_BYTES:
         raise ConfigurationError(f"{key} must be a number of bytes, at least {MIN_JOURNAL_BYTES}, got {value!r}")
     return value
+
+
+def _size(value: object, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not LEAST_BYTES <= value <= MOST_BYTES:
+        raise ConfigurationError(
+            f"{key} must be a number of bytes from {LEAST_BYTES} to {MOST_BYTES}, got {value!r}"
+        )
+    return value
+
+
+def _rate(value: object, key: str) -> Rate:
+    if callable(value):
+        rate: Rate = value
+        return rate
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{key} must be a share from 0 to 1, as 0.1, or a function, got {value!r}")
+    return value
+
+
+def _nanoseconds(value: object, key: str) -> int:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise ConfigurationError(f"{key} must be seconds, as 0.5, or a timedelta, got {value!r}")
+    return round(seconds * 1_000_000_000)
+
+
+def _hash_key(value: object, key: str) -> str:
+    if not isinstance(value, str) or len(value.encode()) < MIN_KEY_BYTES:
+        # Not the value, which is a secret.
+        raise ConfigurationError(f"{key} must be a random text of at least {MIN_KEY_BYTES} characters")
+    return value
+
+
+def _encoders(value: object, key: str) -> Encoders:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{key} must map types to functions, as in {{Money: str}}, got {value!r}")
+    encoders: dict[type, Callable[[Any], object]] = {}
+    for kind, encode in value.items():
+        if not isinstance(kind, type) or not callable(encode):
+            raise ConfigurationError(f"{key} must map types to functions, as in {{Money: str}}, got {kind!r}")
+        if kind in {str, int, float, bool, type(None), object}:
+            raise ConfigurationError(
+                f"{key} has the type {kind.__name__}, which stays as it is; take a class of your own"
+            )
+        encoders[kind] = encode
+    return MappingProxyType(encoders)
 
 
 def _scheduler_mode(value: object, key: str) -> SchedulerMode:

@@ -37,6 +37,8 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     """Records that the store took, also from processes that are gone."""
     waiting: int = 0
     """Records of this process that wait in its journal."""
+    sampled_out: int = 0
+    """Requests that were not recorded because of ``sample``."""
     set_aside: int = 0
     """Records that the store will never take: they are in the journal's file ``rejected``, with the reason."""
     lost: Mapping[str, int] = {}
@@ -55,6 +57,7 @@ class Tally:
         self._lock = native_lock()  # the writer's thread counts too, and is one also under gevent
         self._captures = itertools.count(1)
         self._looks = 0
+        self._sampled_out = 0
         self._stored = 0
         self._set_aside = 0
         self._lost: dict[str, int] = {}
@@ -64,6 +67,11 @@ class Tally:
     def captured(self) -> None:
         """Count a record that was made."""
         next(self._captures)  # without the lock, which every request would pay
+
+    def sampled_out(self) -> None:
+        """Count a request that is not recorded."""
+        with self._lock:
+            self._sampled_out += 1
 
     def stored(self, count: int = 1) -> None:
         """Count *count* records that the store took."""
@@ -97,6 +105,7 @@ class Tally:
                 captured=next(self._captures) - self._looks,
                 stored=self._stored,
                 waiting=waiting,
+                sampled_out=self._sampled_out,
                 set_aside=self._set_aside,
                 lost=MappingProxyType(dict(self._lost)),
                 faults=MappingProxyType(dict(self._faults)),

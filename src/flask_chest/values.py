@@ -11,21 +11,21 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
-from itertools import pairwise
 from math import isfinite, isnan
 from pathlib import PurePath
 from types import MappingProxyType, MemberDescriptorType
-from typing import TypeGuard, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 from uuid import UUID
 
 import uuid_utils
 from werkzeug.local import LocalProxy
 
 from flask_chest.record import JSONValue
+from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redact, Redaction, Verdict
 
 MAX_VALUE_BYTES = 8 * 1024
 """UTF-8 bytes of text in one variable; what is beyond is cut and marked."""
@@ -37,7 +37,6 @@ MAX_DEPTH = 8
 TRUNCATED = "…[truncated]"
 CYCLE = "…[cycle]"
 TOO_DEEP = "…[too deep]"
-MASK = "[masked]"
 
 _INT64 = 1 << 63
 SMALL_BYTES = 1024
@@ -45,25 +44,28 @@ SMALL_BYTES = 1024
 _INTEGER_BYTES = 8
 _CONSTANT_BYTES = 4
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL takes no NUL, UTF-8 no lone surrogate
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-
-_SECRET_WORDS = frozenset(
-    "apikey authorization bearer cookie cookies credential credentials csrf jwt passcode passphrase passwd "
-    "password passwords pwd secret secrets token xsrf".split()
-)
-_SECRET_KEYS = frozenset({"access", "api", "encryption", "private", "signing"})
 
 
-@lru_cache(maxsize=4096)
-def looks_secret(name: str) -> bool:
-    """Tell whether a variable of this *name* is masked: whole words count, so ``author`` is not ``auth``.
+Encoders: TypeAlias = Mapping[type, Callable[[Any], object]]
+"""Type → what makes of its instances something that has a form."""
 
-    ``api_key``, ``apiKey`` and ``API-KEY`` are the same words.
-    """
-    words = [word.lower() for word in _WORDS.findall(name)]
-    return not _SECRET_WORDS.isdisjoint(words) or any(
-        first in _SECRET_KEYS and second in {"key", "keys"} for first, second in pairwise(words)
-    )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueRules:
+    """How one chest converts values, and what it hides of them."""
+
+    redaction: Redaction = field(default_factory=Redaction)
+    encoders: Encoders = field(default_factory=lambda: _NO_ENCODERS)
+    max_value_bytes: int = MAX_VALUE_BYTES
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+
+_NO_ENCODERS: Encoders = MappingProxyType({})
+DEFAULT_RULES = ValueRules()
+
+
+class Dropped(Exception):
+    """A value that leaves nothing behind."""
 
 
 def storable_text(text: str) -> str:
@@ -86,29 +88,82 @@ def is_small(value: object) -> TypeGuard[str | float | None]:
 
 
 class Conversion:
-    """Converts the variables of one record, within its limits."""
+    """Converts the variables of one record, within its limits, and hides what its rules say."""
 
-    __slots__ = ("_enclosing", "_left", "_objects", "failures", "left_in_record")
+    __slots__ = (
+        "_enclosing",
+        "_encoders",
+        "_left",
+        "_max_value_bytes",
+        "_objects",
+        "_path",
+        "_patterns",
+        "_redaction",
+        "failures",
+        "left_in_record",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, rules: ValueRules = DEFAULT_RULES) -> None:
         """Begin with the whole allowance of a record."""
-        self.left_in_record = MAX_RECORD_BYTES
+        self.left_in_record = rules.max_record_bytes
         self.failures = 0
         """Values that raised while they were read; each became its type's name."""
+        self._max_value_bytes = rules.max_value_bytes
+        self._encoders = rules.encoders
+        self._redaction = rules.redaction
         self._left = 0
         self._objects = False
+        self._path = ""
+        self._patterns: tuple[Redact, ...] = ()
         self._enclosing: set[int] = set()
 
-    def convert(self, value: object, *, objects: bool) -> JSONValue:
-        """Convert one variable's *value*; with *objects* a dataclass, attrs or pydantic object too."""
-        if is_small(value):
+    def convert(
+        self, value: object, *, objects: bool, path: str = "", verdict: Verdict = NOTHING_HIDDEN
+    ) -> JSONValue:
+        """Convert one variable's *value*; with *objects* a dataclass, attrs or pydantic object too.
+
+        *verdict* holds what is hidden of the variable of that *path*. Raises `Dropped` if that is all of it.
+        """
+        if verdict is NOTHING_HIDDEN and is_small(value) and self._max_value_bytes >= SMALL_BYTES:
             return self._small(value)
-        allowance = self._left = max(0, min(MAX_VALUE_BYTES, self.left_in_record))
+        allowance = self._left = max(0, min(self._max_value_bytes, self.left_in_record))
         self._objects = objects
+        self._path, self._patterns = path, ()
         self._enclosing.clear()
-        form = self._walk(value, 0)
+        form = self._walk(value, 0) if verdict is NOTHING_HIDDEN else self._of_name(value, path, verdict, 0)
         self.left_in_record -= allowance - max(0, self._left)
         return form
+
+    def _of_name(self, value: object, path: str, verdict: Verdict, depth: int) -> JSONValue:
+        """Convert what has a name of its own, a variable or a key, as the rules for that name say."""
+        last = verdict.last
+        if last is not None and last.action != "hash" and not verdict.judges:
+            return self._hide(last, value, None)
+        outer = self._path, self._patterns
+        self._path, self._patterns = path, tuple(dict.fromkeys(self._patterns + verdict.patterns))
+        try:
+            form = self._walk(value, depth)
+        finally:
+            self._path, self._patterns = outer
+        for rule in verdict.judges:
+            if self._condemns(rule, path, form):
+                return self._hide(rule, value, form)
+        return form if last is None else self._hide(last, value, form)
+
+    def _condemns(self, rule: Redact, path: str, form: JSONValue) -> bool:
+        try:
+            return rule.when is not None and bool(rule.when(path, form))
+        except Exception:  # noqa: BLE001 - the app's own code; what it cannot judge is hidden
+            self.failures += 1
+            return True
+
+    def _hide(self, rule: Redact, value: object, form: JSONValue) -> JSONValue:
+        if rule.action == "drop":
+            raise Dropped
+        if rule.action == "mask":
+            return self._text(MASK)
+        # Of a text that was cut the whole: else all that begin alike would be one.
+        return self._text(self._redaction.hashed(value if type(value) is str else form))
 
     def _small(self, value: str | float | None) -> JSONValue:
         if isinstance(value, str):
@@ -123,6 +178,8 @@ class Conversion:
     def _walk(self, value: object, depth: int) -> JSONValue:
         try:
             return self._form(value, depth)
+        except Dropped:
+            raise
         except Exception:  # noqa: BLE001 - an object's own code may raise anything; the request goes on
             self.failures += 1
             return self._text(_type_name(value))
@@ -135,6 +192,8 @@ class Conversion:
         if value is None or kind is bool:
             self._left -= _CONSTANT_BYTES
             return cast("bool | None", value)
+        if self._encoders and depth < MAX_DEPTH and (encode := self._encoder(kind)) is not None:
+            return self._walk(encode(value), depth + 1)
         for base, form in _SCALAR_FORMS:
             if issubclass(kind, base):
                 return self._scalar(form(value))
@@ -144,9 +203,12 @@ class Conversion:
             return self._walk(cast("Enum", value)._value_, depth + 1)
         return self._container(value, kind, depth)
 
+    def _encoder(self, kind: type) -> Callable[[Any], object] | None:
+        return next((self._encoders[base] for base in _mro(kind) if base in self._encoders), None)
+
     def _scalar(self, value: str | float) -> JSONValue:
         if isinstance(value, str):
-            return self._text(value)
+            return self._text(self._cleaned(value) if self._patterns else value)
         if isinstance(value, int):
             if not -_INT64 <= value < _INT64:
                 return self._text(_digits(value))
@@ -154,6 +216,13 @@ class Conversion:
             return self._text("NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity")
         self._left -= len(repr(value))
         return value
+
+    def _cleaned(self, text: str) -> str:
+        # Somewhat more than will be kept: what is cut in its middle would not be found.
+        cleaned = self._redaction.cleaned(text[: max(0, self._left) + SMALL_BYTES], self._patterns)
+        if cleaned is None:
+            raise Dropped
+        return cleaned
 
     def _text(self, text: str) -> str:
         room = max(0, self._left)
@@ -198,7 +267,15 @@ class Conversion:
             if self._left <= 0:
                 result[TRUNCATED] = True
                 break
-            result[name] = self._text(MASK) if looks_secret(name) else self._walk(item, depth + 1)
+            path = f"{self._path}.{name}" if self._redaction.needs_paths else name
+            verdict = self._redaction.verdict(path)
+            with suppress(Dropped):
+                kept = self._cleaned(name) if self._patterns else name
+                result[kept] = (
+                    self._walk(item, depth + 1)
+                    if verdict is NOTHING_HIDDEN
+                    else self._of_name(item, path, verdict, depth + 1)
+                )
         return result
 
 

@@ -134,6 +134,6 @@ chest.add_exporter(RightExporter(), interval=30)
 # by pyright: Type "object" is not assignable to type "JSONValue"
 chest.query(where={"user": object()})
 
-# by mypy: Argument "since" to "query" of "FlaskChest" has incompatible type "str"
+# by mypy: Argument "since" to "query" of "ChestReader" has incompatible type "str"
 # by pyright: "Literal['yesterday']" is not assignable to "datetime"
 chest.query(since="yesterday")

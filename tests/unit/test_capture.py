@@ -11,16 +11,19 @@ import pytest
 from flask import Flask, g
 from werkzeug.local import LocalProxy
 
-from flask_chest.capture import METHODS, Names, SharedG, TrackedNames, capture
+from flask_chest.capture import Capture
 from flask_chest.errors import ConfigurationError
+from flask_chest.names import METHODS, Names, TrackedNames
 from flask_chest.record import JSONValue, encode_variables
-from flask_chest.values import MASK, MAX_NAME_CHARACTERS, MAX_RECORD_BYTES, TRUNCATED, Conversion
+from flask_chest.redaction import MASK
+from flask_chest.shared_g import SharedG
+from flask_chest.values import MAX_NAME_CHARACTERS, MAX_RECORD_BYTES, TRUNCATED, ValueRules
 
 EVERY = Names(every=True)
 
 
 def taken(held: dict[str, object], *names: str, every: bool = False) -> dict[str, JSONValue]:
-    return capture(held, Names(names, every), Conversion())
+    return Capture(Names(names, every), ValueRules()).convert(held).variables
 
 
 # Forms of tracked_vars
@@ -71,9 +74,6 @@ def test_key_that_is_no_method_is_an_error_that_lists_them(key: object) -> None:
     )
 
 
-OR_ALL = "; leave tracked_vars out of @flask_chest for all"
-
-
 @pytest.mark.parametrize(
     ("tracked_vars", "message"),
     [
@@ -81,10 +81,12 @@ OR_ALL = "; leave tracked_vars out of @flask_chest for all"
         (b"ab", "tracked_vars must be a list of names on g, got b'ab'"),
         ({"GET": None}, "tracked_vars['GET'] must be a list of names on g, got None"),
         ({"GET": {"a": 1}}, "tracked_vars['GET'] must be a list of names on g, got {'a': 1}"),
-        (["a", 1], "tracked_vars must hold names on g, got 1" + OR_ALL),
-        ({"*": ["a", ""]}, "tracked_vars['*'] must hold names on g, got ''" + OR_ALL),
-        ("", "tracked_vars must hold names on g, got ''" + OR_ALL),
-        ("*", "tracked_vars must hold names on g, got '*'" + OR_ALL),
+        (["a", 1], "tracked_vars must hold names on g, as user_id, user.id or cart_*, got 1"),
+        ({"*": ["a", ""]}, "tracked_vars['*'] must hold names on g, as user_id, user.id or cart_*, got ''"),
+        ("", "tracked_vars must hold names on g, as user_id, user.id or cart_*, got ''"),
+        ("user.", "tracked_vars must hold names on g, as user_id, user.id or cart_*, got 'user.'"),
+        ("user id", "tracked_vars must hold names on g, as user_id, user.id or cart_*, got 'user id'"),
+        ("user.*", "tracked_vars must hold names on g, as user_id, user.id or cart_*, got 'user.*'"),
     ],
 )
 def test_what_is_no_list_of_names_is_an_error(tracked_vars: object, message: str) -> None:
@@ -149,10 +151,9 @@ def test_value_that_raises_is_counted_and_costs_no_other() -> None:
     def unbound() -> NoReturn:
         raise RuntimeError
 
-    conversion = Conversion()
     held: dict[str, object] = {"bad": LocalProxy(unbound), "good": 1}
-    assert capture(held, Names(("bad", "good")), conversion) == {"bad": "LocalProxy", "good": 1}
-    assert conversion.failures == 1
+    captured = Capture(Names(("bad", "good")), ValueRules()).convert(held)
+    assert captured == ({"bad": "LocalProxy", "good": 1}, 1)
 
 
 @pytest.mark.parametrize("every", [True, False])

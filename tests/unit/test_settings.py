@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import socket
+from datetime import timedelta
 from typing import cast
 
 import pytest
 from flask import Flask
 
 from flask_chest.errors import ConfigurationError
+from flask_chest.redaction import Redact
 from flask_chest.settings import Settings, Unchecked
 
 FIELDS = {
     *("uri", "instance", "strict", "scheduler", "tracked_vars"),
     *("journal_dir", "journal_bytes", "journal_sync", "writer"),
-    "response_header",
-    "trace_url",
+    *("response_header", "trace_url"),
+    *("include", "exclude", "rename", "computed", "encoders"),
+    *("redact", "hash_key", "error_messages", "max_value_bytes", "max_record_bytes"),
+    *("sample", "keep_errors", "keep_slower_than_ns"),
 }
 
 
@@ -50,6 +55,19 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         journal_sync=False,
         writer="thread",
         tracked_vars=None,
+        include=None,
+        exclude=(),
+        rename={},
+        computed={},
+        encoders={},
+        redact=(),
+        hash_key=None,
+        error_messages=False,
+        max_value_bytes=8 * 1024,
+        max_record_bytes=64 * 1024,
+        sample=1.0,
+        keep_errors=True,
+        keep_slower_than_ns=None,
     )
     assert {field.name for field in dataclasses.fields(settings)} == FIELDS
 
@@ -73,6 +91,13 @@ def test_settings_cannot_be_changed() -> None:
         ("journal_sync", True, False, "true", True),
         ("writer", "thread", "off", "off", "off"),
         ("tracked_vars", ["a"], {"GET": ["b"]}, '{"POST": ["c"]}', {"POST": ["c"]}),
+        ("rename", {"a": "b"}, {"a": "c"}, '{"a": "d"}', {"a": "d"}),
+        ("hash_key", "k" * 16, "l" * 16, "m" * 16, "m" * 16),
+        ("error_messages", True, False, "true", True),
+        ("max_value_bytes", 100, 200, "300", 300),
+        ("max_record_bytes", 10_000, 20_000, "30000", 30_000),
+        ("sample", 0.1, 0.2, "0.3", 0.3),
+        ("keep_errors", True, False, "false", False),
     ],
 )
 def test_constructor_precedes_config_precedes_environment(
@@ -153,6 +178,37 @@ TEXT = "must be a text that is not empty, got {}; where JSON is read, quote it: 
         ("uri", 7, TEXT.format("a value of type int")),
         ("instance", "", TEXT.format("an empty one")),
         ("instance", 7, TEXT.format("a value of type int")),
+        ("include", 7, "must be a list of routes (/api/*) or endpoints (shop.*), got 7"),
+        ("exclude", [""], "must hold routes (/api/*) or endpoints (shop.*), got ''"),
+        ("rename", ["a"], 'must map names to other names, as in {"user.id": "uid"}; got a list'),
+        ("rename", {"a": 1}, 'must map names to other names, as in {"user.id": "uid"}; got \'a\': 1'),
+        ("rename", {"a": "c", "b": "c"}, "gives two variables the same name, got {'a': 'c', 'b': 'c'}"),
+        (
+            "computed",
+            {"a": 1},
+            "must map names to functions without arguments, as in {\"plan\": current_plan}; got 'a': 1",
+        ),
+        ("encoders", [], "must map types to functions, as in {Money: str}, got []"),
+        ("redact", 7, "must be a list of globs or rules, got 7"),
+        ("redact", [7], "must hold globs or rules, got 7"),
+        ("redact", [{"nmaes": "x"}], "has a rule with ['nmaes']; it takes names, pattern and action"),
+        (
+            "redact",
+            [{"pattern": "("}],
+            "has a wrong rule: the pattern '(' is none: missing ), unterminated subpattern at position 0",
+        ),
+        ("redact", [{}], "has a wrong rule: it needs names, a pattern or when"),
+        (
+            "redact",
+            [{"names": "x", "action": "burn"}],
+            "has a wrong rule: the action 'burn' is none of mask, drop, hash, keep",
+        ),
+        ("hash_key", "short", "must be a random text of at least 16 characters"),
+        ("max_value_bytes", 1, "must be a number of bytes from 64 to 1048576, got 1"),
+        ("max_record_bytes", True, "must be a number of bytes from 64 to 1048576, got True"),
+        ("sample", 2, "must be a share from 0 to 1, as 0.1, or a function, got 2"),
+        ("sample", "some", "must be a share from 0 to 1, as 0.1, or a function, got 'some'"),
+        ("keep_slower_than", -1, "must be seconds, as 0.5, or a timedelta, got -1"),
     ],
 )
 def test_wrong_value_is_said_with_its_key_and_the_way_out(name: str, value: object, message: str) -> None:
@@ -162,7 +218,44 @@ def test_wrong_value_is_said_with_its_key_and_the_way_out(name: str, value: obje
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'{key} {message}')}$"):
         load(config={key: value})
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'FLASK_{key} {message}')}$"):
-        load(environ={f"FLASK_{key}": str(value)})
+        load(environ={f"FLASK_{key}": value if isinstance(value, str) else json.dumps(value)})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"include": ["/a"]},
+            "include is for what is captured on every route; say with tracked_vars what that is",
+        ),
+        ({"exclude": "/a"}, "exclude is for what is captured on every route"),
+        (
+            {"redact": [Redact("a", action="hash")]},
+            "a rule of redact hashes, which needs a key: set CHEST_HASH_KEY",
+        ),
+        (
+            {"max_value_bytes": 2000, "max_record_bytes": 1000},
+            "max_value_bytes is 2000 and must not be above max_record_bytes, which is 1000",
+        ),
+        ({"encoders": {str: repr}}, "encoders has the type str, which stays as it is; take a class of your own"),
+        ({"encoders": {"a": repr}}, "encoders must map types to functions, as in {Money: str}, got 'a'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(message)}"):
+        load(given)
+
+
+def test_key_of_the_hashes_is_in_no_message_and_no_repr() -> None:
+    assert "hunter2" not in repr(load({"hash_key": "hunter2hunter2hunter2"}))
+    with pytest.raises(ConfigurationError) as caught:
+        load({"hash_key": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_duration_may_be_a_timedelta() -> None:
+    assert load({"keep_slower_than": timedelta(milliseconds=250)}).keep_slower_than_ns == 250_000_000
+    assert load({}, {"CHEST_KEEP_SLOWER_THAN": 0.5}).keep_slower_than_ns == 500_000_000
 
 
 def test_address_of_a_store_is_never_in_a_message() -> None:

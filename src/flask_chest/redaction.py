@@ -1,0 +1,201 @@
+"""What is hidden of a request before it leaves its thread: by name, by pattern, by the app's judgement."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias, TypeGuard, get_args
+
+import msgspec
+
+from flask_chest.errors import ConfigurationError
+from flask_chest.record import JSONValue
+
+Action: TypeAlias = Literal["mask", "drop", "hash", "keep"]
+
+MASK = "[masked]"
+HASH = "hmac:"
+"""What a hash begins with; 32 hexadecimal digits follow."""
+MIN_KEY_BYTES = 16
+
+SECRET_NAMES = (
+    "apikey authorization bearer cookie cookies credential credentials csrf jwt passcode passphrase passwd "
+    "password passwords pwd secret secrets token xsrf "
+    "access_key api_key encryption_key private_key signing_key "
+    "access_keys api_keys encryption_keys private_keys signing_keys"
+).split()
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_HASH_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Redact:
+    """Hides what all of its conditions hold for; at least one is needed.
+
+    *names* are globs, matched on the whole name, on the path to a nested key (``user.email``) and on whole
+    words of a name in any spelling: ``card`` hides ``card``, ``cardNumber`` and ``old-card``, not ``discard``.
+    *pattern* is a regular expression: of a text only what it finds is hidden. *when* is called with the path
+    and the value as it would be kept; if it raises, the value is hidden.
+
+    ``"mask"`` leaves ``[masked]``, ``"drop"`` nothing, ``"hash"`` an HMAC-SHA-256 under ``CHEST_HASH_KEY``, which
+    is the same for the same value; a text and a number of the same digits share it. ``"keep"`` exempts from the
+    rules that follow, the built-in list included.
+    """
+
+    names: str | Sequence[str] = ()
+    pattern: str | re.Pattern[str] | None = field(default=None, kw_only=True)
+    when: Callable[[str, JSONValue], bool] | None = field(default=None, kw_only=True)
+    action: Action = field(default="mask", kw_only=True)
+
+    def __post_init__(self) -> None:
+        names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
+        for name in names:
+            if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]  # callers may be unchecked
+                raise ConfigurationError(f"its names must be globs, as card_*, got {name!r}")
+        if not names and self.pattern is None and self.when is None:
+            raise ConfigurationError("it needs names, a pattern or when")
+        if self.action not in get_args(Action):
+            raise ConfigurationError(f"the action {self.action!r} is none of {', '.join(get_args(Action))}")
+        if self.when is not None and not callable(self.when):
+            raise ConfigurationError(f"when must be callable, got a {type(self.when).__name__}")
+        if self.action == "keep" and (not names or self.pattern is not None or self.when is not None):
+            raise ConfigurationError('with the action "keep" it takes names and nothing else')
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "pattern", None if self.pattern is None else _compiled(self.pattern))
+
+    def __str__(self) -> str:
+        """Say which rule it is, as `explain` does."""
+        pattern = self.pattern.pattern if isinstance(self.pattern, re.Pattern) else None
+        parts = [f"names {', '.join(self.names)}"] if self.names else []
+        parts += [f"pattern {pattern}"] if pattern is not None else []
+        parts += [f"when {getattr(self.when, '__qualname__', 'it says so')}"] if self.when is not None else []
+        return f"{self.action}: {', '.join(parts)}"
+
+
+class Verdict(NamedTuple):
+    """The rules that are for one name."""
+
+    patterns: tuple[Redact, ...] = ()
+    judges: tuple[Redact, ...] = ()
+    """Those that look at the value."""
+    last: Redact | None = None
+    """That which needs no look; no rule after it counts."""
+
+
+NOTHING_HIDDEN = Verdict()
+BUILT_IN = Redact(SECRET_NAMES)
+
+
+class Redaction:
+    """The rules of one chest, the built-in list last."""
+
+    def __init__(self, rules: Sequence[Redact] = (), *, key: str | None = None) -> None:
+        """Take *rules* in their order, and the *key* for hashes."""
+        self.rules = (*rules, BUILT_IN)
+        self._key = (key or "").encode()
+        self.needs_paths = any(
+            rule.when is not None or any("." in name for name in rule.names) for rule in self.rules
+        )
+        """Else the name alone decides."""
+        self._matchers = [_matcher(rule.names) for rule in self.rules]
+        self.verdict: Callable[[str], Verdict] = lru_cache(maxsize=4096)(self._verdict)
+        """Give the rules for the name at the end of a path."""
+        self.patterns = self.verdict("").patterns
+        """Those for any text."""
+
+    def _verdict(self, path: str) -> Verdict:
+        patterns: list[Redact] = []
+        judges: list[Redact] = []
+        for rule, matches in zip(self.rules, self._matchers, strict=True):
+            if rule.names and not matches(path):
+                continue
+            if rule.pattern is not None:
+                patterns.append(rule)
+            elif rule.when is not None:
+                judges.append(rule)
+            else:
+                last = None if rule.action == "keep" else rule
+                return (
+                    Verdict(tuple(patterns), tuple(judges), last)
+                    if patterns or judges or last
+                    else NOTHING_HIDDEN
+                )
+        return Verdict(tuple(patterns), tuple(judges)) if patterns or judges else NOTHING_HIDDEN
+
+    def hashed(self, value: JSONValue) -> str:
+        """Give what stands for *value*."""
+        raw = value.encode(errors="surrogatepass") if isinstance(value, str) else msgspec.json.encode(value)
+        return HASH + hmac.new(self._key, raw, hashlib.sha256).hexdigest()[:_HASH_DIGITS]
+
+    def cleaned(self, text: str, patterns: Iterable[Redact]) -> str | None:
+        """Hide in *text* what *patterns* find; ``None`` if it is to be dropped."""
+        for rule in patterns:
+            if not isinstance(rule.pattern, re.Pattern):
+                continue
+            if rule.action == "drop":
+                if rule.pattern.search(text):
+                    return None
+            elif rule.action == "hash":
+                text = rule.pattern.sub(lambda found: self.hashed(found[0]), text)
+            else:
+                text = rule.pattern.sub(MASK, text)
+        return text
+
+
+def parse_rules(value: object, setting: str) -> tuple[Redact, ...]:
+    """Check rules: each a `Redact`, a glob, or a mapping of options, as in JSON. Raises `ConfigurationError`."""
+    if isinstance(value, str | Redact):
+        value = (value,)
+    if not _is_iterable(value) or isinstance(value, bytes | Mapping):
+        raise ConfigurationError(f"{setting} must be a list of globs or rules, got {value!r}")
+    return tuple(_rule(each, setting) for each in value)
+
+
+def _rule(value: object, setting: str) -> Redact:
+    if isinstance(value, Redact):
+        return value
+    if isinstance(value, str | Mapping):
+        try:
+            return Redact(value) if isinstance(value, str) else Redact(**value)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{setting} has a wrong rule: {exc}") from exc
+        except TypeError:
+            raise ConfigurationError(
+                f"{setting} has a rule with {sorted(map(str, value))}; it takes names, pattern and action"
+            ) from None
+    raise ConfigurationError(f"{setting} must hold globs or rules, got {value!r}")
+
+
+def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as exc:
+        raise ConfigurationError(f"the pattern {pattern!r} is none: {exc}") from exc
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[str], bool]:
+    folded = [glob.lower().replace("-", "_") for glob in globs]
+    expression = re.compile("|".join(map(translate, folded)))
+    longest = max((glob.count("_") + 1 for glob in folded), default=0)
+
+    def matches(path: str) -> bool:
+        name = path.rpartition(".")[2]
+        words = [word.lower() for word in _WORDS.findall(path)]
+        runs = (
+            "_".join(words[first : first + length])
+            for length in range(1, longest + 1)
+            for first in range(len(words) - length + 1)
+        )
+        return any(map(expression.fullmatch, (path.lower(), name.lower(), *runs)))
+
+    return matches
+
+
+def _is_iterable(value: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(value, Iterable)
