@@ -139,7 +139,7 @@ class Conversion:
         last = verdict.last
         if last is not None and last.action != "hash" and not verdict.judges:
             return self._hide(last, value, None)
-        outer = self._path, self._patterns
+        outer, left = (self._path, self._patterns), self._left
         self._path, self._patterns = path, tuple(dict.fromkeys(self._patterns + verdict.patterns))
         try:
             form = self._walk(value, depth)
@@ -147,8 +147,12 @@ class Conversion:
             self._path, self._patterns = outer
         for rule in verdict.judges:
             if self._condemns(rule, path, form):
-                return self._hide(rule, value, form)
-        return form if last is None else self._hide(last, value, form)
+                last = rule
+                break
+        if last is None:
+            return form
+        self._left = left  # what is hidden takes no room
+        return self._hide(last, value, form)
 
     def _condemns(self, rule: Redact, path: str, form: JSONValue) -> bool:
         try:
@@ -273,7 +277,7 @@ class Conversion:
                 kept = self._cleaned(name) if self._patterns else name
                 result[kept] = (
                     self._walk(item, depth + 1)
-                    if verdict is NOTHING_HIDDEN
+                    if verdict is NOTHING_HIDDEN and not self._redaction.needs_paths
                     else self._of_name(item, path, verdict, depth + 1)
                 )
         return result

@@ -1,0 +1,274 @@
+"""What a rule hides: by name, by pattern, by the app's judgement; masked, dropped or hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_chest import Redact
+from flask_chest.capture import Capture
+from flask_chest.explanation import explanations
+from flask_chest.names import TrackedNames
+from flask_chest.record import JSONValue
+from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redaction
+from flask_chest.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Encoders, ValueRules
+from json_values import json_values
+
+KEY = "a key of the tests"
+CARD = r"\b\d{4}(?: \d{4}){3}\b"
+
+
+def rules_with(
+    *redact: Redact, encoders: Encoders | None = None, max_value_bytes: int = MAX_VALUE_BYTES
+) -> ValueRules:
+    return ValueRules(
+        redaction=Redaction(redact, key=KEY), encoders=encoders or {}, max_value_bytes=max_value_bytes
+    )
+
+
+def kept(held: dict[str, object], *redact: Redact) -> dict[str, JSONValue]:
+    capture = Capture(TrackedNames.parse(list(held)).for_method("GET"), rules_with(*redact))
+    plain = capture.plain(held)
+    return plain if plain is not None else capture.convert(held).variables
+
+
+def explained(held: dict[str, object], *redact: Redact, names: Sequence[str] = ()) -> list[str]:
+    rules = rules_with(*redact, max_value_bytes=128)
+    capture = Capture(TrackedNames.parse([*held, *names]).for_method("GET"), rules)
+    return list(explanations(capture.convert(held).variables, rules, capture.variables))
+
+
+def hashed(text: str) -> str:
+    return "hmac:" + hmac.new(KEY.encode(), text.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+@pytest.mark.parametrize(
+    ("glob", "hidden", "shown"),
+    [
+        ("card", ["card", "cardNumber", "old-card", "CARD", "card2", "my_card_no"], ["discard", "cards", "car"]),
+        ("card*", ["card", "cards", "cardigan", "my_cards"], ["discard"]),
+        ("*card", ["card", "discard", "my_discard"], ["cards"]),
+        ("user_id", ["user_id", "userId", "the_user_id", "User-ID"], ["user", "id", "user_name_id"]),
+        ("user-id", ["user_id", "userId"], ["user"]),
+        ("?", ["a", "a_bc"], ["ab"]),
+    ],
+)
+def test_glob_is_for_whole_words_in_any_spelling(glob: str, hidden: list[str], shown: list[str]) -> None:
+    redaction = Redaction([Redact(glob)])
+    assert [name for name in hidden if redaction.verdict(name) is NOTHING_HIDDEN] == []
+    assert [name for name in shown if redaction.verdict(name) is not NOTHING_HIDDEN] == []
+
+
+def test_path_is_matched_where_a_rule_names_one() -> None:
+    held: dict[str, object] = {"user": {"email": "a@b", "pet": {"email": "c@d"}}, "shop": {"email": "e@f"}}
+    assert kept(held, Redact("user.email")) == {
+        "user": {"email": MASK, "pet": {"email": "c@d"}},
+        "shop": {"email": "e@f"},
+    }
+    assert kept({"user": {"pet": {"email": "c@d"}}}, Redact("user.*")) == {"user": {"pet": MASK}}
+
+
+def test_dropped_is_gone_at_every_depth() -> None:
+    held: dict[str, object] = {"ssn": 1, "user": {"ssn": 2, "name": "Ada"}, "list": [{"ssn": 3}, 4]}
+    assert kept(held, Redact("ssn", action="drop")) == {"user": {"name": "Ada"}, "list": [{}, 4]}
+
+
+def test_hash_is_the_hmac_of_the_text_or_of_the_json() -> None:
+    held: dict[str, object] = {"email": "ada@example.org", "number": 7, "text": "7", "many": [1, "a"]}
+    names = ["email", "number", "text", "many"]
+    assert kept(held, Redact(names, action="hash")) == {
+        "email": hashed("ada@example.org"),
+        "number": hashed("7"),
+        "text": hashed("7"),
+        "many": hashed('[1,"a"]'),
+    }
+
+
+def test_texts_that_differ_only_beyond_the_limit_have_different_hashes() -> None:
+    first, second = (
+        kept({"note": "x" * MAX_VALUE_BYTES + end}, Redact("note", action="hash")) for end in ("a", "b")
+    )
+    assert first != second
+
+
+def test_other_key_gives_another_hash() -> None:
+    one, other = (Redaction(key=key).hashed("ada") for key in ("first key", "other key"))
+    assert one != other
+
+
+def test_pattern_hides_what_it_finds_in_every_text() -> None:
+    number = "4111 1111 1111 1111"
+    held: dict[str, object] = {
+        "note": f"pay with {number}, please",
+        "deep": [{number: [number, 5]}],
+        "fine": "4111",
+        "number": 4111,
+    }
+    assert kept(held, Redact(pattern=CARD)) == {
+        "note": f"pay with {MASK}, please",
+        "deep": [{MASK: [MASK, 5]}],
+        "fine": "4111",
+        "number": 4111,
+    }
+    assert kept(held, Redact(pattern=CARD, action="hash"))["note"] == f"pay with {hashed(number)}, please"
+    assert kept(held, Redact(pattern=CARD, action="drop")) == {"deep": [{}], "fine": "4111", "number": 4111}
+
+
+def test_pattern_may_be_for_some_names_and_what_is_in_them() -> None:
+    held: dict[str, object] = {
+        "note": "call 555",
+        "more": "call 555",
+        "notes": {"x": ["call 555"], "note": "555"},
+    }
+    rule = Redact("note*", pattern=r"\d+")
+    assert kept(held, rule) == {
+        "note": f"call {MASK}",
+        "more": "call 555",
+        "notes": {"x": [f"call {MASK}"], "note": MASK},
+    }
+
+
+def test_pattern_finds_what_the_limit_would_cut_in_its_middle() -> None:
+    number = "4111 1111 1111 1111"
+    text = "x" * (MAX_VALUE_BYTES - 30) + " " + number + " " + "y" * 100
+    found = kept({"note": text}, Redact(pattern=CARD))["note"]
+    assert isinstance(found, str)
+    assert "4111" not in found
+    assert found.endswith(TRUNCATED)
+
+
+def test_function_judges_the_path_and_the_value() -> None:
+    seen: list[tuple[str, JSONValue]] = []
+
+    def rich(path: str, value: JSONValue) -> bool:
+        seen.append((path, value))
+        return isinstance(value, int) and value > 1000
+
+    held: dict[str, object] = {"income": 5000, "user": {"income": 10, "wealth": 9999}}
+    assert kept(held, Redact(when=rich)) == {"income": MASK, "user": {"income": 10, "wealth": MASK}}
+    assert ("user.wealth", 9999) in seen
+    assert kept(held, Redact("wealth", when=rich, action="drop")) == {"income": 5000, "user": {"income": 10}}
+
+
+def test_what_the_function_cannot_judge_is_hidden_and_counted() -> None:
+    def broken(_path: str, _value: JSONValue) -> bool:
+        raise RuntimeError
+
+    capture = Capture(TrackedNames.parse(["a"]).for_method("GET"), rules_with(Redact(when=broken)))
+    assert capture.convert({"a": 1}) == ({"a": MASK}, 1)
+
+
+def test_first_rule_decides_and_keep_exempts() -> None:
+    held: dict[str, object] = {"csrf_token": "x", "token": "y", "card": "z"}
+    rules = [Redact("csrf_*", action="keep"), Redact("card", action="drop"), Redact("card")]
+    assert kept(held, *rules) == {"csrf_token": "x", "token": MASK}
+
+
+def test_pattern_before_a_keep_still_hides() -> None:
+    held: dict[str, object] = {"token": "number 555"}
+    assert kept(held, Redact(pattern=r"\d+"), Redact("token", action="keep")) == {"token": f"number {MASK}"}
+
+
+def test_public_names_are_hidden_likewise() -> None:
+    capture = Capture(TrackedNames.parse(None).for_method("GET"), rules_with(Redact("ssn", action="drop")))
+    held: dict[str, object] = {"ssn": 1, "password": "x", "fine": {"ssn": 2}}
+    assert capture.convert(held).variables == {"password": MASK, "fine": {}}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "note", "deep"]), json_values, max_size=3), st.text("ab<>", min_size=1)
+)
+def test_found_text_is_nowhere_in_what_is_kept(held: dict[str, object], secret: str) -> None:
+    planted = f"#{secret}#"
+    held = {name: [value, {planted: f"x{planted}{planted}y"}, planted] for name, value in held.items()}
+    found = kept(held, Redact(pattern=f"#{secret}#"))
+    assert planted not in repr(found)
+
+
+def test_encoder_makes_the_form_of_a_class_of_the_apps() -> None:
+    class Money:
+        def __init__(self, cents: int) -> None:
+            self.cents = cents
+
+    class Coin(Money):
+        pass
+
+    encoders: Encoders = {Money: lambda money: {"cents": money.cents, "token": "x"}, Decimal: float}
+    capture = Capture(TrackedNames.parse(["a", "b", "c"]).for_method("GET"), rules_with(encoders=encoders))
+    held: dict[str, object] = {"a": Money(5), "b": [Coin(1), Decimal("1.5")], "c": {"d": Decimal(2)}}
+    assert capture.convert(held) == (
+        {"a": {"cents": 5, "token": MASK}, "b": [{"cents": 1, "token": MASK}, 1.5], "c": {"d": 2.0}},
+        0,
+    )
+
+
+def test_encoder_that_raises_or_never_ends_costs_its_value_alone() -> None:
+    class Bad:
+        pass
+
+    class Endless:
+        pass
+
+    def broken(_: Bad) -> object:
+        raise RuntimeError
+
+    encoders: Encoders = {Bad: broken, Endless: lambda endless: endless}
+    capture = Capture(TrackedNames.parse(["a", "b", "c"]).for_method("GET"), rules_with(encoders=encoders))
+    assert capture.convert({"a": Bad(), "b": Endless(), "c": 1}) == (
+        {"a": Bad.__qualname__, "b": TOO_DEEP, "c": 1},
+        1,
+    )
+
+
+def test_small_limit_holds_for_plain_values_too() -> None:
+    rules = ValueRules(max_value_bytes=64, max_record_bytes=100)
+    capture = Capture(TrackedNames.parse(["a", "b"]).for_method("GET"), rules)
+    held: dict[str, object] = {"a": "x" * 70, "b": "y" * 60}
+    assert capture.plain(held) is None
+    found = capture.convert(held).variables
+    assert found["a"] == "x" * (64 - len(TRUNCATED.encode())) + TRUNCATED
+    assert sum(len(str(value).encode()) for value in found.values()) <= 100 + len(TRUNCATED.encode())
+
+
+def test_explanation_names_the_rule_and_no_value() -> None:
+    held: dict[str, object] = {
+        "password": "hunter2",
+        "user": {"email": "hunter2@example.org", "token": "hunter2"},
+        "note": "call 555-hunter2 or 556",
+        "long": "hunter2" * 100,
+        "many": ["hunter2 " * 20],
+        "plain": 1,
+    }
+    cyclic: list[object] = []
+    cyclic.append(cyclic)
+    held["cyclic"] = cyclic
+    said = explained(
+        held,
+        Redact("email", action="hash"),
+        Redact(pattern=r"\d{3}(-\w+)?"),
+        Redact("ssn", action="drop"),
+        names=["ssn"],
+    )
+    assert "hunter2" not in "".join(said)
+    assert said == [
+        said[0],
+        "user.email was hashed by the rule (hash: names email)",
+        said[2],
+        r"note was masked by the rule (mask: pattern \d{3}(-\w+)?)",
+        "long was cut: a variable has at most 128 bytes, a record 65536 (max_value_bytes, max_record_bytes)",
+        "many[0] was cut: a variable has at most 128 bytes, a record 65536 (max_value_bytes, max_record_bytes)",
+        "cyclic[0] holds itself",
+        "ssn is never kept, by the rule (drop: names ssn)",
+    ]
+    assert said[0].startswith("password was masked by the rule (mask:")
+    assert said[2].startswith("user.token was masked by the rule (mask:")
+
+
+def test_explanation_knows_a_rule_that_is_gone() -> None:
+    assert list(explanations({"ssn": MASK}, ValueRules(), ())) == ["ssn was masked, by a rule that is no more"]

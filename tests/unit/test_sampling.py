@@ -1,0 +1,188 @@
+"""Which requests are recorded where not all are, and those of which the app wants no record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Unpack
+
+import pytest
+from flask import Flask, Response, g, request, stream_with_context
+from hypothesis import given
+from hypothesis import strategies as st
+
+import flask_chest as package
+from flask_chest import FlaskChest
+from flask_chest.sampling import Sampling
+from flask_chest.settings import SettingOptions
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import make_record
+
+traces = st.integers(1, 2**128 - 1)
+
+
+@contextmanager
+def opened(app: Flask, **options: Unpack[SettingOptions]) -> Iterator[FlaskChest]:
+    options.setdefault("tracked_vars", ["x"])
+    chest = FlaskChest(app, store=MemoryStore, **options)
+    try:
+        yield chest
+    finally:
+        chest.close()
+
+
+def always(rate: float) -> Sampling:
+    return Sampling(rate=rate, keep_errors=False, keep_slower_than_ns=None)
+
+
+@pytest.fixture
+def shop(app: Flask) -> Flask:
+    app.add_url_rule("/", "index", lambda: "index")
+
+    @app.route("/boom")
+    def boom() -> str:
+        raise RuntimeError
+
+    @app.route("/bad")
+    def bad() -> tuple[str, int]:
+        return "bad", 503
+
+    return app
+
+
+def test_share_of_the_requests_is_recorded_and_the_rest_counted(shop: Flask) -> None:
+    with opened(shop, sample=0.3) as chest:
+        for _ in range(1_000):
+            shop.test_client().get("/")
+        stats = chest.stats()
+        assert 200 < stats.captured < 400
+        assert stats.sampled_out == 1_000 - stats.captured
+        assert len(chest.query(limit=None)) == stats.captured
+        assert (stats.lost, stats.faults) == ({}, {})
+
+
+def test_errors_are_recorded_whatever_the_share(shop: Flask) -> None:
+    with opened(shop, sample=0) as chest:
+        for path in ("/", "/boom", "/bad", "/nowhere"):
+            shop.test_client().get(path)
+        assert sorted(record.status_code for record in chest.query()) == [500, 503]
+
+
+def test_errors_are_sampled_too_if_so_wanted(shop: Flask) -> None:
+    with opened(shop, sample=0, keep_errors=False) as chest:
+        for path in ("/", "/boom", "/bad"):
+            shop.test_client().get(path)
+        assert chest.query() == []
+
+
+@pytest.mark.parametrize("bound", [1.5, timedelta(seconds=1.5)])
+def test_slow_requests_are_recorded_whatever_the_share(bound: float | timedelta) -> None:
+    sampling = Sampling(rate=0, keep_errors=True, keep_slower_than_ns=1_500_000_000)
+    assert sampling.keeps(make_record(duration_ns=1_500_000_000), 0)
+    assert not sampling.keeps(make_record(duration_ns=1_499_999_999), 0)
+    app = Flask("shop")
+    with opened(app, sample=0, keep_slower_than=bound) as chest:
+        assert chest.binding().sampling == sampling
+
+
+@given(traces, st.floats(0, 1), st.floats(0, 1))
+def test_what_a_low_rate_keeps_a_higher_one_keeps_too(trace: int, low: float, high: float) -> None:
+    low, high = sorted((low, high))
+    record = make_record(trace_id=f"{trace:032x}")
+    assert always(high).keeps(record, high) or not always(low).keeps(record, low)
+
+
+@given(traces, st.floats(0, 1))
+def test_trace_decides_alone_and_as_opentelemetry_decides(trace: int, rate: float) -> None:
+    sampler = pytest.importorskip("opentelemetry.sdk.trace.sampling").TraceIdRatioBased(rate)
+    kept = always(rate).keeps(make_record(trace_id=f"{trace:032x}"), rate)
+    assert kept == always(rate).keeps(make_record(trace_id=f"{trace:032x}", request_id="other"), rate)
+    assert kept == (sampler.should_sample(None, trace, "span").decision.value == 2)
+
+
+def test_function_says_the_share_of_the_current_request(shop: Flask) -> None:
+    with opened(shop, sample=lambda: request.args.get("keep") == "yes") as chest:
+        for path in ("/?keep=yes", "/", "/?keep=no", "/?keep=yes"):
+            shop.test_client().get(path)
+        assert len(chest.query()) == 2
+
+
+def raising() -> float:
+    raise RuntimeError("hunter2")
+
+
+@pytest.mark.parametrize("sample", [raising, lambda: 2, lambda: "many"])
+def test_function_that_fails_costs_no_record(
+    shop: Flask, sample: Callable[[], float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(shop, sample=sample) as chest:
+        assert shop.test_client().get("/").status_code == 200
+        assert len(chest.query()) == 1
+        assert sum(chest.stats().faults.values()) == 1
+    assert "hunter2" not in caplog.text
+
+
+def test_chests_of_one_app_sample_by_themselves(shop: Flask) -> None:
+    with opened(shop, sample=0) as few:
+        every = FlaskChest(shop, store=MemoryStore, tracked_vars=["x"], config_prefix="SECOND")
+        shop.test_client().get("/")
+        assert (few.query(), len(every.query())) == ([], 1)
+        every.close()
+
+
+def streaming(app: Flask, *, fails: bool) -> None:
+    @app.route("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield "a"
+            if fails:
+                raise RuntimeError
+            g.x = 1
+
+        return Response(stream_with_context(body()))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_stream_is_sampled_by_how_it_ended(app: Flask, *, fails: bool) -> None:
+    streaming(app, fails=fails)
+    with opened(app, sample=0) as chest:
+        response = app.test_client().get("/stream", buffered=False)
+        try:
+            list(response.response)
+        except RuntimeError:
+            response.close()
+        response.close()
+        assert [record.error for record in chest.query()] == (["RuntimeError"] if fails else [])
+
+
+def test_request_that_the_app_skips_is_in_no_chest(app: Flask) -> None:
+    @app.route("/<word>")
+    def page(word: str) -> str:
+        if word == "quiet":
+            package.skip()
+        return word
+
+    with opened(app) as chest:
+        second = FlaskChest(app, store=MemoryStore, tracked_vars=["x"], config_prefix="SECOND")
+        for word in ("loud", "quiet", "loud"):
+            assert app.test_client().get(f"/{word}").text == word
+        assert (len(chest.query()), len(second.query())) == (2, 2)
+        assert chest.stats().faults == {}
+        second.close()
+
+
+def test_stream_that_the_app_skips_is_not_recorded_either(app: Flask) -> None:
+    streaming(app, fails=False)
+    app.before_request(package.skip)
+    with opened(app) as chest:
+        assert app.test_client().get("/stream").text == "a"
+        assert chest.query() == []
+        assert chest.stats().faults == {}
+
+
+def test_skip_is_harmless_where_nothing_is_recorded(app: Flask) -> None:
+    package.skip()
+    app.before_request(package.skip)
+    app.add_url_rule("/", "index", lambda: "hi")
+    assert app.test_client().get("/").text == "hi"
