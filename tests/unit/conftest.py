@@ -18,6 +18,7 @@ collect_ignore = (
     else [
         "test_metrics.py",
         "test_otlp_exporter.py",
+        "test_planted_secrets.py",
         "test_span_attributes.py",
         "test_tracing.py",
         "test_tracing_example.py",
