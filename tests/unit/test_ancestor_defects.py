@@ -1,7 +1,4 @@
-"""What broke in the older project of this name, each as a test that it does not break here.
-
-Its HTTP writer (17) has no counterpart yet.
-"""
+"""What broke in the older project of this name, each as a test that it does not break here."""
 
 from __future__ import annotations
 
@@ -23,10 +20,12 @@ from flask import Flask, Response, abort, g
 
 from flask_chest import ConfigurationError, FlaskChest, FlaskChestSQLite, TargetUnavailable
 from flask_chest.decorator import flask_chest
-from flask_chest.exporter import FlaskChestExporterInfluxDB
+from flask_chest.exporter import FlaskChestExporterHTTP, FlaskChestExporterInfluxDB
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import RecordingExporter, make_record
+from http_receiver import Answer, Request, self_signed
+from http_receiver import Receiver as HTTPReceiver
 from influxdb_receiver import Receiver
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +236,26 @@ def test_15_and_16_influxdb_is_not_in_the_request_and_ids_are_no_tags(shop: Flas
     assert point.fields["request_id"] == record.request_id
     assert set(point.tags) == {"method", "route", "endpoint", "status_code", "instance"}
     assert point.time == record.time_unix_nano
+
+
+def test_17_http_writer_verifies_waits_for_a_while_and_sends_json(
+    shop: Flask, chest: FlaskChest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secure, certificate = self_signed(tmp_path)
+    with HTTPReceiver(Request, tls=secure) as receiver, HTTPReceiver(Request) as silent:
+        silent.respond = lambda _: Answer() if silent.closing.wait(30) else Answer(500)
+        FlaskChestExporterHTTP(chest, receiver.url, name="stranger")
+        FlaskChestExporterHTTP(chest, receiver.url, verify=str(certificate), name="known")
+        FlaskChestExporterHTTP(chest, silent.url, timeout=0.2, name="silent")
+        serve(shop)
+        stranger, known, hanging = chest.run_exports()
+    assert "certificate" in str(stranger.error)
+    assert (known.delivered, hanging.delivered) == (1, 0)
+    assert str(hanging.error).endswith("did not take all within 0.2 s")
+    (received,) = receiver.requests
+    assert received.headers["Content-Type"] == "application/json"
+    assert received.json["records"][0]["variables"] == {"user_id": 1, "more": 2}
+    assert "NoneType: None" not in caplog.text
 
 
 def test_18_original_signatures_work(app: Flask, tmp_path: Path) -> None:
