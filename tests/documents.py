@@ -58,9 +58,13 @@ def has_opentelemetry() -> bool:
         return False
 
 
-def run(program: str, folder: Path) -> None:
-    """Run *program* in *folder*, but not what it does only as the main one; any warning is an error."""
+def run(program: str, folder: Path) -> str:
+    """Run *program* in *folder*, but not what it does only as the main one; any warning is an error.
+
+    Give what it printed.
+    """
     if ("flask_chest.otel" in program or "OTLP" in program) and not has_opentelemetry():
         pytest.skip("OpenTelemetry's SDK is not installed")
     (folder / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))
-    subprocess.run([sys.executable, "-W", "error", "program.py"], cwd=folder, check=True)
+    command = [sys.executable, "-W", "error", "program.py"]
+    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -114,9 +114,12 @@ class Capture:
         conversion = Conversion(self._rules)
         variables: dict[str, JSONValue] = {}
         for each in self._variables:
+            failures = conversion.failures
             value = _look_up(each.path, held, conversion)
             if value is not _ABSENT:
                 self._take(each, value, variables, conversion, earlier)
+            elif each.key in earlier:
+                conversion.failures = failures
         for name in self._matching(held):
             each = self._variable(name)
             if each.key not in variables:

@@ -138,6 +138,7 @@ class Observation:
         "ended",
         "error",
         "error_text",
+        "g",
         "method",
         "plan",
         "rates",
@@ -161,6 +162,8 @@ class Observation:
         self.time_unix_nano = time_unix_nano
         self.started_ns = time.perf_counter_ns()
         self.shared_g = shared_g
+        self.g: object = None
+        """That from which the variables were taken."""
         self.request_id: str | None = None
         self.trace: TraceContext | None = None
         self.captured: Sequence[tuple[Binding, Variables]] = ()
@@ -184,7 +187,8 @@ class Observation:
             self.request_id = plan.make_request_id()
         if self.trace is None:
             self.trace = _trace(plan, current)
-        held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
+        self.g = g
+        held = self.held()
         captured: list[tuple[Binding, Variables]] = []
         for binding, capture in plan.asked:
             variables = capture.plain(held)
@@ -197,6 +201,21 @@ class Observation:
         self.captured = captured
         if plan.samples:
             self.rates = _rates(plan)
+
+    def held(self) -> Mapping[str, object]:
+        """Give what the request has on ``g``."""
+        return vars(self.g) if self.shared_g is None else self.shared_g.of_request(self.g)
+
+    def capture_late(self) -> None:
+        """Add what was set since; what is gone from ``g`` or can be read no more stays as it was."""
+        held = self.held()
+        self.captured = [
+            (
+                binding,
+                earlier | (capture.plain(held) or converted(binding, capture, held, earlier, compute=False)),
+            )
+            for (binding, capture), (_, earlier) in zip(self.plan.asked, self.captured, strict=True)
+        ]
 
     def note(self, raised: BaseException) -> None:
         """Note the exception that ends the request."""
@@ -302,13 +321,12 @@ def _rates(plan: Plan) -> Mapping[Binding, float]:
 class Stream:
     """A response that is on its way when the app has returned, and what is needed when it closes."""
 
-    __slots__ = ("_around", "_captured", "_g", "_observation", "opened")
+    __slots__ = ("_around", "_captured", "_observation", "opened")
 
-    def __init__(self, observation: Observation, g: object) -> None:
-        """Wait for the response to the request of *observation*, which may go on to fill *g*."""
+    def __init__(self, observation: Observation) -> None:
+        """Wait for the response to the request of *observation*, which may go on to fill ``g``."""
         self._observation = observation
         self._captured = observation.captured
-        self._g = g
         # By its id: an exception that is being handled would hold its frames, and they the response.
         self._around = id(sys.exc_info()[1])
         self.opened: Sequence[tuple[Binding, Record]] = ()
@@ -317,8 +335,7 @@ class Stream:
     def capture(self) -> None:
         """Add what ``g`` holds by now; what is gone from it or can be read no more stays as it was."""
         observation = self._observation
-        shared = observation.shared_g
-        held = vars(self._g) if shared is None else shared.of_request(self._g)
+        held = observation.held()
         self._captured = [
             (binding, earlier | converted(binding, capture, held, earlier, compute=False))
             for (binding, capture), (_, earlier) in zip(observation.plan.asked, self._captured, strict=True)

@@ -150,7 +150,7 @@ class AppRecorder:
             if (header := observation.header()) is not None:
                 response.headers.setdefault(*header)
             if response.is_streamed and _tells_its_close(response):
-                stream = observation.stream = Stream(observation, _current_g())
+                stream = observation.stream = Stream(observation)
                 response.call_on_close(partial(self._on_close, observation, stream))
         return response
 
@@ -200,6 +200,11 @@ class AppRecorder:
 
     def _tell(self, observation: Observation) -> None:
         """Tell the chests what was captured, once."""
+        if observation.captured and observation.stream is None and self._tears_down():
+            try:
+                observation.capture_late()
+            except Exception as mishap:
+                self._lost("the variables that a teardown set were not captured", mishap)
         if observation.stream is None and observation.shared_g is not None:
             observation.shared_g.end()
         if not observation.captured:
@@ -215,6 +220,9 @@ class AppRecorder:
                 observation.rates is None or binding.sampling is None
             ):  # else it is not known yet whether it is kept
                 binding.keep_opened(record)
+
+    def _tears_down(self) -> bool:
+        return bool(self._app.teardown_request_funcs or self._app.teardown_appcontext_funcs)
 
     def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:

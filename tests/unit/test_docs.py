@@ -11,13 +11,17 @@ from documents import Page, run
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+PROGRAMS = {"capture.md": 2, "delivery.md": 2, "opentelemetry.md": 2, "privacy.md": 1}
+
+
 @pytest.mark.parametrize(
-    ("page", "number"), [("delivery.md", 0), ("delivery.md", 1), ("opentelemetry.md", 0), ("opentelemetry.md", 1)]
+    ("page", "number"), [(page, number) for page in PROGRAMS for number in range(PROGRAMS[page])]
 )
-def test_program_runs(page: str, number: int, tmp_path: Path) -> None:
-    run(Page(DOCS / page).programs()[number], tmp_path)
+def test_program_runs_and_prints_what_is_shown(page: str, number: int, tmp_path: Path) -> None:
+    shown = [block.code for block in Page(DOCS / page).blocks("console", "output")]
+    assert run(Page(DOCS / page).programs()[number], tmp_path) == (shown[number] if shown else "")
 
 
-@pytest.mark.parametrize(("page", "programs"), [("delivery.md", 2), ("opentelemetry.md", 2)])
+@pytest.mark.parametrize(("page", "programs"), PROGRAMS.items())
 def test_every_program_is_run(page: str, programs: int) -> None:
     assert len(Page(DOCS / page).programs()) == programs

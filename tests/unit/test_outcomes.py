@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import werkzeug
@@ -214,6 +214,60 @@ def test_what_after_request_functions_set_is_recorded(app: Flask, chest: FlaskCh
 
     app.test_client().get("/")
     assert (only(chest).status_code, dict(only(chest).variables)) == (203, {"late": "yes"})
+
+
+def test_hooks_may_set_values_from_the_first_to_the_last(app: Flask, chest: FlaskChest) -> None:
+    names = ["before", "view", "after", "teardown", "context", "each"]
+
+    def setter(name: str) -> Callable[..., None]:
+        def set_value(*_: object) -> None:
+            setattr(g, name, len(vars(g)))
+            g.each = name
+
+        return set_value
+
+    app.before_request(setter("before"))
+    app.teardown_request(setter("teardown"))
+    app.teardown_appcontext(setter("context"))
+
+    @app.after_request
+    def after(response: Response) -> Response:
+        setter("after")()
+        return response
+
+    @app.route("/")
+    @flask_chest(tracked_vars=names)
+    def index() -> str:
+        setter("view")()
+        return "hi"
+
+    app.test_client().get("/")
+    variables = only(chest).variables
+    assert sorted(names[:5], key=lambda name: str(variables[name])) == names[:5]
+    assert variables["each"] == "context"
+
+
+def test_value_that_a_teardown_takes_away_stays(app: Flask, chest: FlaskChest) -> None:
+    class Session:
+        id = 7
+
+    @app.route("/")
+    @flask_chest(tracked_vars=["session.id", "user_id"])
+    def index() -> str:
+        g.session, g.user_id = Session(), 8
+        return "hi"
+
+    @app.teardown_appcontext
+    def close(_: object) -> None:
+        def closed(_: Session) -> int:
+            raise RuntimeError
+
+        Session.id = property(closed)  # type: ignore[assignment]  # as after the end of a database session
+        del g.user_id
+
+    app.test_client().get("/")
+    assert only(chest).variables == {"session.id": 7, "user_id": 8}
+    assert chest.stats().faults == {}
 
 
 def test_streamed_answer_is_recorded_once_and_passed_on_whole(app: Flask, chest: FlaskChest) -> None:
