@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
+from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.names import Computed, Rename, TrackedVars, parse_computed, parse_rename
@@ -297,8 +297,7 @@ def _size(value: object, key: str) -> int:
 
 def _rate(value: object, key: str) -> Rate:
     if callable(value):
-        rate: Rate = value
-        return rate
+        return cast("Rate", value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigurationError(f"{key} must be a share from 0 to 1, as 0.1, or a function, got {value!r}")
     return value
