@@ -63,7 +63,8 @@ def run(program: str, folder: Path) -> str:
 
     Give what it printed.
     """
-    if ("flask_chest.otel" in program or "OTLP" in program) and not has_opentelemetry():
+    needs = ("flask_chest.otel", "flask_chest.metrics", "OTLP")
+    if any(need in program for need in needs) and not has_opentelemetry():
         pytest.skip("OpenTelemetry's SDK is not installed")
     (folder / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))
     command = [sys.executable, "-W", "error", "program.py"]

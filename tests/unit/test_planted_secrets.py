@@ -173,9 +173,14 @@ def echoing(received: Request) -> Answer:
     return Answer(500, planted("echo").encode()) if received.path.endswith("bad") else Answer(200)
 
 
-def test_planted_secret_is_in_no_file_no_log_no_span_and_no_payload(tmp_path: Path, lines: Lines) -> None:
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
     app = Flask("shop")
-    app.logger.disabled = True  # Flask logs exceptions with their texts: that is the app's
+    monkeypatch.setattr(app.logger, "disabled", True)  # Flask logs exceptions with their texts: that is the app's
+    return app
+
+
+def test_planted_secret_is_in_no_file_no_log_and_no_payload(app: Flask, tmp_path: Path, lines: Lines) -> None:
     add_views(app)
     with Receiver(Request) as receiver:
         receiver.respond = echoing
@@ -219,9 +224,7 @@ def test_planted_secret_is_in_no_file_no_log_no_span_and_no_payload(tmp_path: Pa
 
 
 @pytest.mark.parametrize("chest_first", [True, False])
-def test_planted_secret_is_on_no_span(chest_first: bool) -> None:
-    app = Flask("shop")
-    app.logger.disabled = True
+def test_planted_secret_is_on_no_span(app: Flask, *, chest_first: bool) -> None:
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     instrumentor: Any = FlaskInstrumentor()

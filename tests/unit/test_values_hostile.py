@@ -7,14 +7,12 @@ from datetime import datetime, tzinfo
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
 from flask_chest.record import JSONValue, same_value
-from flask_chest.values import (
-    Conversion,
-)
+from flask_chest.values import TRUNCATED, Conversion
 from hostile_values import HOSTILE, anything, hashables, raises
 from json_values import assert_storable, convert
 
@@ -78,4 +76,6 @@ def test_bounds_of_64_bits_are_numbers_and_their_neighbours_text(
 
 @given(st.sets(hashables, max_size=8))
 def test_equal_sets_are_stored_equal(values: set[object]) -> None:
-    assert same_value(convert(values), convert(frozenset(sorted(values, key=id))))
+    form = convert(values)
+    assume(TRUNCATED not in str(form))  # which of them the limit leaves out depends on their order
+    assert same_value(form, convert(frozenset(sorted(values, key=id))))
