@@ -19,6 +19,7 @@ from benchmarks import (
     gunicorn_rate,
     import_cost,
     journal_to_store,
+    privacy_cost,
     request_cost,
     server_write,
     sqlite_write,
@@ -30,6 +31,7 @@ from benchmarks import (
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "request_cost": request_cost.main,
     "tracing_cost": tracing_cost.main,
+    "privacy_cost": privacy_cost.main,
     "journal_to_store": journal_to_store.main,
     "waiting_memory": waiting_memory.main,
     "import_cost": import_cost.main,

@@ -124,8 +124,8 @@ class Conversion:
 
         *verdict* holds what is hidden of the variable of that *path*. Raises `Dropped` if that is all of it.
         """
-        if verdict is NOTHING_HIDDEN and is_small(value) and self._max_value_bytes >= SMALL_BYTES:
-            return self._small(value)
+        if is_small(value) and not verdict.judges and self._max_value_bytes >= SMALL_BYTES:
+            return self._small(value) if verdict is NOTHING_HIDDEN else self._small_hidden(value, verdict)
         allowance = self._left = max(0, min(self._max_value_bytes, self.left_in_record))
         self._objects = objects
         self._path, self._patterns = path, ()
@@ -133,6 +133,20 @@ class Conversion:
         form = self._walk(value, 0) if verdict is NOTHING_HIDDEN else self._of_name(value, path, verdict, 0)
         self.left_in_record -= allowance - max(0, self._left)
         return form
+
+    def _small_hidden(self, value: str | float | None, verdict: Verdict) -> JSONValue:
+        """Do what `_of_name` would for a value that is its own form, without the way there."""
+        last = verdict.last
+        if last is None:
+            if isinstance(value, str):
+                cleaned = self._redaction.cleaned(value, verdict.patterns)
+                if cleaned is None:
+                    raise Dropped
+                value = cleaned
+            return self._small(value)
+        if last.action == "drop":
+            raise Dropped
+        return self._small(MASK if last.action == "mask" else self._redaction.hashed(value))
 
     def _of_name(self, value: object, path: str, verdict: Verdict, depth: int) -> JSONValue:
         """Convert what has a name of its own, a variable or a key, as the rules for that name say."""
