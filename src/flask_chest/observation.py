@@ -224,6 +224,8 @@ class Observation:
 
     def failed(self, raised: BaseException) -> None:
         """Note that *raised* left the app: there is no response."""
+        if isinstance(raised, StopIteration):
+            return  # so websockets tell gunicorn that the connection is over
         if self.error is None:
             self.note(raised)
         self.status_code, self.stream = 500, None

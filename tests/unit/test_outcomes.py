@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 import werkzeug
@@ -502,3 +503,22 @@ def test_trapped_http_exception_is_recorded(app: Flask, chest: FlaskChest) -> No
     with pytest.raises(NotFound):
         app.test_client().get("/")
     assert only(chest).error == "NotFound"
+
+
+def test_websocket_is_recorded_when_it_is_over_and_has_not_failed(app: Flask, chest: FlaskChest) -> None:
+    class Over(Response):
+        """As extensions for websockets answer under gunicorn: the connection has been used, nothing is sent."""
+
+        def __call__(self, *_: object) -> NoReturn:
+            raise StopIteration
+
+    @app.route("/ws")
+    @flask_chest(tracked_vars=["messages"])
+    def talk() -> Response:
+        g.messages = len(request.environ["wsgi.websocket"])
+        return Over()
+
+    with pytest.raises(StopIteration):
+        app.test_client().get("/ws", environ_overrides={"wsgi.websocket": ["a", "b"]})
+    record = only(chest)
+    assert (record.status_code, record.error, dict(record.variables)) == (200, None, {"messages": 2})

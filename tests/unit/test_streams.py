@@ -26,6 +26,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Record
 from flask_chest.decorator import flask_chest
+from flask_chest.observation import Observation, Stream
 from flask_chest.stores.memory import MemoryStore
 
 Chunks = Callable[[], Iterator[str]]
@@ -333,6 +334,22 @@ def test_abandoned_stream_keeps_no_shared_g(app: Flask, chest: FlaskChest) -> No
         del body, close
     gc.collect()
     assert shared() is None
+
+
+def test_long_poll_that_is_abandoned_leaves_nothing_behind(app: Flask, chest: FlaskChest) -> None:
+    stream(app, lambda: iter(["a", "b"]))
+
+    def living() -> int:
+        gc.collect()
+        return sum(isinstance(each, Observation | Stream) for each in gc.get_objects())
+
+    before = living()
+    for _ in range(20):
+        body, close = open_stream(app)
+        next(iter(body))
+        del body, close
+    assert living() == before
+    assert chest.stats().lost == {}
 
 
 def test_stream_after_which_the_app_is_asked_again_keeps_both_apart(app: Flask, chest: FlaskChest) -> None:
