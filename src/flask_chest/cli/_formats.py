@@ -1,0 +1,78 @@
+"""Records as lines: for people, as JSON, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+import click
+import msgspec
+
+from flask_chest.record import FIELDS, JSONValue, Record, encode_variables
+
+Format: TypeAlias = Literal["table", "jsonl", "csv"]
+FORMATS: tuple[Format, ...] = ("table", "jsonl", "csv")
+
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+_CIRCUMSTANCES = tuple(name for name in FIELDS if name != "variables")
+
+
+def lines(records: Iterable[Record], form: Format, *, columns: Sequence[str] = ()) -> Iterator[str]:
+    """Write *records* one by one; in CSV each of the *columns* is a variable of that name."""
+    if form == "csv":
+        return _csv_lines(records, columns)
+    line: Callable[[Record], str] = json_line if form == "jsonl" else text_line
+    return map(line, records)
+
+
+def json_line(record: Record) -> str:
+    """Write *record* as a JSON object in one line."""
+    return msgspec.json.encode(msgspec.structs.asdict(record) | {"variables": dict(record.variables)}).decode()
+
+
+def text_line(record: Record) -> str:
+    """Write *record* for people, in colours that click leaves out where the output is no terminal."""
+    time = datetime.fromtimestamp(record.time_unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    failed = record.error is not None or record.status_code >= _SERVER_ERROR
+    colour = "red" if failed else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
+    error = f" {click.style(printable(record.error), fg='red')}" if record.error is not None else ""
+    return (
+        f"{click.style(time, dim=True)} {record.method:6} {click.style(str(record.status_code), fg=colour)} "
+        f"{record.duration_ns / 1e6:8.1f} ms  {printable(record.route or '-')}{error}  "
+        f"{printable(encode_variables(record.variables))}"
+    )
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal would obey instead of printing."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def _csv_lines(records: Iterable[Record], columns: Sequence[str]) -> Iterator[str]:
+    yield _csv_line([*_CIRCUMSTANCES, *(columns or ["variables"])])
+    for record in records:
+        kept: list[JSONValue] = [getattr(record, name) for name in _CIRCUMSTANCES]
+        if columns:
+            kept += [record.variables.get(name) for name in columns]
+        else:
+            kept.append(encode_variables(record.variables))
+        yield _csv_line(kept)
+
+
+def _csv_line(values: Sequence[JSONValue]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(map(_cell, values))  # what ends a line is quoted within one
+    return line.getvalue()[:-2]
+
+
+def _cell(value: JSONValue) -> str | float | None:
+    """Make a cell that no spreadsheet calculates: a text that looks like a formula begins with an apostrophe."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return f"'{text}" if text.startswith(_FORMULA) else text

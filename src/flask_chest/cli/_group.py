@@ -1,0 +1,55 @@
+"""The group ``flask chest``, and what its commands share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from flask_chest.extension import FlaskChest, chests_of
+from flask_chest.recorder import behind
+from flask_chest.stats import describe
+
+
+class _ChestGroup(AppGroup):
+    """Keeps settings out of options: Flask's prefix would make ``FLASK_CHEST_…`` their defaults."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
+    ) -> click.Context:
+        # Click takes a prefix of None for "derive it from the parent's", so the parent's is hidden meanwhile.
+        outer = parent.auto_envvar_prefix if parent is not None else None
+        if parent is not None:
+            parent.auto_envvar_prefix = None
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        finally:
+            if parent is not None:
+                parent.auto_envvar_prefix = outer
+
+
+chest_group = _ChestGroup("chest", help="Look at what flask_chest keeps.")
+
+
+NO_CHEST = "The app {name!r} has no chest: make one, as in FlaskChestSQLite(app), or call chest.init_app(app)."
+
+
+def the_chests() -> list[FlaskChest]:
+    """List the chests of the app; exit where it has none."""
+    chests = chests_of(behind(current_app))
+    if not chests:
+        raise click.ClickException(NO_CHEST.format(name=current_app.name))
+    return chests
+
+
+def give_up(error: Exception) -> NoReturn:
+    """Exit and say that a store is not available; an own store may raise anything, and its text hold a secret."""
+    raise click.ClickException(f"not available{describe(error)}") from error
+
+
+def moment(unix_nano: int) -> str:
+    """Write a time for people."""
+    return datetime.fromtimestamp(unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,68 @@
+"""``flask chest exporters``: who is known to the stores, and who is gone."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli.status import exporter_line, report_of
+from flask_chest.errors import StoreAbsent
+from flask_chest.protocols import ExporterRegistry
+
+
+@chest_group.group("exporters")
+def exporters() -> None:
+    """List the exporters that the stores know, or remove one that is gone."""
+
+
+@exporters.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+def list_exporters(*, as_json: bool) -> None:
+    """Show where each exporter stands, also those that the app does not have any more.
+
+    \b
+    Example: flask --app shop chest exporters list
+
+    Exits with 1 when a store does not answer.
+    """  # noqa: D301
+    reports = [(chest, report_of(chest)) for chest in the_chests()]
+    for _, report in reports:
+        if report.error is not None:
+            raise click.ClickException(f"not available: {report.error}")
+    if as_json:
+        known = [exporter for _, report in reports for exporter in report.exporters]
+        click.echo(msgspec.json.encode({"exporters": known}).decode())
+        return
+    for chest, report in reports:
+        for exporter in report.exporters:
+            gone = "" if exporter.name in chest.exporter_names else " (the app does not have it any more)"
+            click.echo(f"{exporter_line(exporter)}{gone}")
+
+
+@exporters.command("remove")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also one that the app still has: it begins anew.")
+def remove_exporter(name: str, *, force: bool) -> None:
+    """Forget the exporter NAME: its place, and what was set aside for it.
+
+    \b
+    Example: flask --app shop chest exporters remove influxdb
+    """  # noqa: D301
+    removed = 0
+    for chest in the_chests():
+        if name in chest.exporter_names and not force:
+            raise click.ClickException(
+                f"The app still has the exporter {name!r}, which would deliver everything again: "
+                "take it out of the app first, or use --force."
+            )
+        store = chest.binding().store
+        try:
+            removed += isinstance(store, ExporterRegistry) and store.drop(name)
+        except StoreAbsent:
+            continue
+        except Exception as exc:  # noqa: BLE001 - as there
+            give_up(exc)
+    if not removed:
+        raise click.ClickException(f"No store knows an exporter {name!r}; see: flask chest exporters list")
+    click.echo(f"The exporter {name!r} is forgotten.")

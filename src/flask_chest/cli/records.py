@@ -1,0 +1,161 @@
+"""``flask chest show``, ``query`` and ``tail``: the records themselves."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from flask_chest.cli._formats import FORMATS, Format, json_line, lines, text_line
+from flask_chest.cli._group import chest_group, give_up, moment, the_chests
+from flask_chest.cli._questions import asking, question
+from flask_chest.cli._questions import moment as since_when
+from flask_chest.errors import StoreAbsent
+from flask_chest.extension import FlaskChest
+from flask_chest.record import Query, Record, encode_variables
+
+LATE_NANO = 10_000_000_000
+"""A record that comes to the store later than this after its request began is not followed."""
+_SERVER_ERROR = 500
+
+
+@chest_group.command("show")
+@click.argument("id_", metavar="ID")
+def show(*, id_: str) -> None:
+    """Show the records of the request or trace ID, with a link to the trace where trace_url is set.
+
+    \b
+    Example: flask --app shop chest show 0af7651916cd43dd8448eb211c80319c
+
+    Exits with 1 when there is none.
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    found = 0
+    for chest in the_chests():
+        for record in [*answers(chest, Query(request_id=id_))] or answers(chest, Query(trace_id=id_)):
+            found += 1
+            click.echo("\n".join(_record_lines(record, chest.trace_link(record))))
+    if not found:
+        raise click.ClickException(f"No record has the request id or the trace id {id_!r}")
+
+
+@chest_group.command("query")
+@asking
+@click.option(
+    "--since", type=since_when, metavar="MOMENT", help="From this moment on: 2026-11-23, or 2h for two hours ago."
+)
+@click.option("--until", type=since_when, metavar="MOMENT", help="Before this moment.")
+@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many.")
+@click.option("--all", "everything", is_flag=True, help="All there are, whatever --limit says.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How they are written.",
+)
+@click.option(
+    "--column", "columns", multiple=True, help="In CSV, a variable with a column of its own. Repeatable."
+)
+def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...], **asked: Any) -> None:
+    """Write records, newest first; as many as there are, they take no memory.
+
+    \b
+    Example: flask --app shop chest query --where user_id=7 --since 2h
+    Example: flask --app shop chest query --all --format csv --column user_id > records.csv
+
+    Times are nanoseconds since 1970 in jsonl and csv. In CSV a text that a spreadsheet would take for a formula
+    begins with an apostrophe.
+    """  # noqa: D301
+    wanted = question(**asked, limit=None if everything else limit)
+    chests = the_chests()
+    records = (record for chest in chests for record in answers(chest, wanted))
+    for line in lines(_with_progress(records), form, columns=columns):
+        click.echo(line)
+
+
+@chest_group.command("tail")
+@asking
+@click.option("--errors", is_flag=True, help="Only what ended in an error or with a status from 500 on.")
+@click.option(
+    "-n", "--lines", "count", type=click.IntRange(min=0), default=10, show_default=True, help="How many."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on as records come, until interrupted.")
+@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds.")
+def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: Any) -> None:
+    """Write the last records, oldest first: in colours on a terminal, as JSON lines elsewhere.
+
+    \b
+    Example: flask --app shop chest tail --follow --errors --where plan=pro
+    """  # noqa: D301
+    line = text_line if sys.stdout.isatty() else json_line
+    since = time.time_ns() - LATE_NANO
+    chests = the_chests()
+    seen: dict[str, int] = {}
+    for record in _latest(chests, question(**asked), errors=errors, count=count):
+        seen[record.id] = record.time_unix_nano
+        click.echo(line(record))
+    while follow:
+        wanted = question(**asked, since=since)
+        found = [each for chest in chests for each in answers(chest, wanted) if _is_wanted(each, errors=errors)]
+        for record in sorted(found, key=lambda each: each.time_unix_nano):
+            if record.id not in seen:
+                seen[record.id] = record.time_unix_nano
+                click.echo(line(record))
+        since = time.time_ns() - LATE_NANO
+        seen = {id_: began for id_, began in seen.items() if began >= since}
+        time.sleep(interval)
+
+
+def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
+    """Yield what the store of *chest* answers: nothing where there is none yet; exit where it cannot."""
+    try:
+        yield from chest.binding().store.query(wanted)
+    except StoreAbsent:
+        return
+    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        give_up(exc)
+
+
+def _latest(chests: Iterable[FlaskChest], wanted: Query, *, errors: bool, count: int) -> list[Record]:
+    found: list[Record] = []
+    for chest in chests:
+        left = count
+        for record in answers(chest, wanted) if count else ():
+            if _is_wanted(record, errors=errors):
+                found.append(record)
+                left -= 1
+                if not left:
+                    break
+    return sorted(found, key=lambda each: each.time_unix_nano)[-count:] if count else []
+
+
+def _is_wanted(record: Record, *, errors: bool) -> bool:
+    return not errors or record.error is not None or record.status_code >= _SERVER_ERROR
+
+
+def _with_progress(records: Iterator[Record]) -> Iterator[Record]:
+    """Show how many went by where somebody watches and the records themselves go elsewhere."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
+        return records
+    return _counted(records)
+
+
+def _counted(records: Iterator[Record]) -> Iterator[Record]:
+    with click.progressbar(records, label="records", show_pos=True, file=sys.stderr) as bar:
+        yield from bar
+
+
+def _record_lines(record: Record, link: str | None) -> Iterator[str]:
+    error = f", {record.error}" if record.error is not None else ""
+    yield (
+        f"{moment(record.time_unix_nano)} {record.method} {record.route or '-'} "
+        f"{record.status_code}{error}, {record.duration_ns / 1e6:.1f} ms"
+    )
+    yield f"  request {record.request_id}"
+    if record.trace_id is not None:
+        yield f"  trace {link or record.trace_id}"
+    yield f"  {encode_variables(record.variables)}"
