@@ -173,11 +173,17 @@ class FlaskChest(ChestReader):
             if binding.started:
                 binding.start_jobs([job], testing=app.testing)
 
-    def run_exports(self) -> list[ExportReport]:
-        """Run every exporter once, now, in this thread; raise `CapabilityMissing` if the store has no outbox."""
+    def run_exports(self, *names: str) -> list[ExportReport]:
+        """Run the exporters of these *names*, or all, once, now, in this thread.
+
+        Raises `CapabilityMissing` if the store has no outbox, `ConfigurationError` for a name that none has.
+        """
         binding = self.binding()
+        for name in names:
+            if name not in self._jobs:
+                raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(self._jobs)}")
         self._await_own_records()
-        return [binding.delivery.run(job) for job in self._jobs.values()]
+        return [binding.delivery.run(job) for job in self._jobs.values() if not names or job.name in names]
 
     @property
     def exporter_names(self) -> tuple[str, ...]:
