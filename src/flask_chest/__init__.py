@@ -27,7 +27,7 @@ from flask_chest.names import TrackedVars
 from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store, StoreStatus
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.redaction import Redact
-from flask_chest.stats import ChestStats
+from flask_chest.stats import ChestStats, Health
 
 __version__ = "0.1.0"
 
@@ -45,6 +45,7 @@ __all__ = [
     "FlaskChestMySQL",
     "FlaskChestPostgreSQL",
     "FlaskChestSQLite",
+    "Health",
     "JSONValue",
     "MissingDriverError",
     "Query",

@@ -19,11 +19,11 @@ from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUn
 from flask_chest.journal import journal_folder, open_journal
 from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store, VariablesObserver
-from flask_chest.record import Record
+from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, process
 from flask_chest.rules import AppRule, BlueprintRule
 from flask_chest.settings import MEMORY, Settings
-from flask_chest.stats import ChestStats, Tally, describe
+from flask_chest.stats import ChestStats, Health, Tally, describe
 from flask_chest.threads import threads_run
 from flask_chest.writer import JournalOnly, Writer, WriteThrough
 
@@ -259,6 +259,20 @@ class Binding:
         here = self._here
         waiting = here.intake.waiting() if here.intake is not None else 0
         return msgspec.structs.replace(self.tally.snapshot(waiting=waiting), exports=here.delivery.counts())
+
+    def health(self) -> Health:
+        """Look at the counts of this process, and ask the store for a record that cannot be."""
+        stats = self.stats()
+        try:
+            store_answers = not list(self.open_store().query(Query(request_id="", limit=1)))
+        except Exception:  # noqa: BLE001 - an own store may raise anything; the answer is the same
+            store_answers = False
+        return Health(
+            ok=not self.tally.has_just_lost(),
+            store_answers=store_answers,
+            waiting=stats.waiting,
+            lost=sum(stats.lost.values()),
+        )
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""

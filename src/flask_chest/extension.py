@@ -28,7 +28,7 @@ from flask_chest.recorder import AppRecorder, behind
 from flask_chest.rules import BlueprintRule, all_rules_of, misplaced_views
 from flask_chest.selection import Selection
 from flask_chest.settings import SettingOptions, Settings, check_options
-from flask_chest.stats import ChestStats
+from flask_chest.stats import ChestStats, Health
 from flask_chest.stores import store_from_uri
 
 EXTENSION_KEY = "flask_chest"
@@ -123,6 +123,10 @@ class FlaskChest(ChestReader):
     def stats(self) -> ChestStats:
         """Count what happened to records in this process."""
         return self.binding().stats()
+
+    def health(self) -> Health:
+        """Tell whether this process loses records, for a readiness endpoint; see `health_blueprint` for one."""
+        return self.binding().health()
 
     def stats_of_apps(self) -> Iterator[tuple[str, ChestStats]]:
         """Count that for each app that this chest is registered on, with the app's name."""

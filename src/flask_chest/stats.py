@@ -14,6 +14,8 @@ import msgspec
 from flask_chest.threads import native_lock
 
 LOG_INTERVAL_SECONDS = 60.0
+UNWELL_SECONDS = 60.0
+"""How long a loss counts for `Health`."""
 
 
 class ExportCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,18 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     """By the name of the exporter."""
 
 
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How a chest is in this process."""
+
+    ok: bool
+    """Whether nothing was lost in the last minute: what is recorded now is kept, in the store or for it."""
+    store_answers: bool
+    """If not, records wait in the journal; that alone is no reason to take a process out of service."""
+    waiting: int
+    lost: int
+    """Records that nobody took, since this process began."""
+
+
 class Tally:
     """Counts for one chest in one process; each reason is logged at most once a minute."""
 
@@ -62,6 +76,7 @@ class Tally:
         self._set_aside = 0
         self._lost: dict[str, int] = {}
         self._faults: dict[str, int] = {}
+        self._last_loss: float | None = None
         self._last_logged: dict[str, float] = {}
 
     def captured(self) -> None:
@@ -89,6 +104,7 @@ class Tally:
         """Count *count* records as lost and say so."""
         with self._lock:
             total = self._lost[reason] = self._lost.get(reason, 0) + count
+            self._last_loss = time.monotonic()
         self._say(logging.ERROR, reason, f"{total} records lost so far", error)
 
     def fault(self, reason: str, error: BaseException | None = None) -> None:
@@ -96,6 +112,11 @@ class Tally:
         with self._lock:
             total = self._faults[reason] = self._faults.get(reason, 0) + 1
         self._say(logging.WARNING, reason, f"{total} times so far", error)
+
+    def has_just_lost(self) -> bool:
+        """Tell whether a record was lost in the last minute."""
+        with self._lock:
+            return self._last_loss is not None and time.monotonic() - self._last_loss < UNWELL_SECONDS
 
     def snapshot(self, *, waiting: int = 0) -> ChestStats:
         """Copy the counts."""
