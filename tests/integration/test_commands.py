@@ -1,0 +1,131 @@
+"""Every command of `flask chest` over every store, on records that real requests left."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from flask import Flask, abort, g
+
+from flask_chest import FlaskChest, RecordsRejected
+from flask_chest.cli import chest_group
+from flask_chest.decorator import flask_chest
+from flask_chest.stores import store_from_uri
+from flask_chest.testing import RecordingExporter
+from servers import DatabaseServer
+
+Run: TypeAlias = Callable[..., str]
+REQUESTS = 30
+_numbers = count()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql", "mariadb", "mongodb", "documentdb"])
+def chest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FlaskChest]:
+    uri = f"sqlite:///{tmp_path}/chest.db"
+    if request.param != "sqlite":
+        server: DatabaseServer = request.getfixturevalue(request.param)
+        uri = server.uri
+    app = Flask("shop")
+    app.cli.add_command(chest_group)
+    make_store = store_from_uri(uri, root=tmp_path, name=f"commands_{next(_numbers)}")
+    chest = FlaskChest(app, store=make_store, journal_dir=tmp_path / "journal", scheduler="off")
+
+    @app.route("/<int:number>")
+    @flask_chest(tracked_vars=["user_id", "plan"])
+    def page(number: int) -> str:
+        g.user_id, g.plan = number % 3, "=pro" if number % 2 else "free"
+        if number == 7:
+            abort(503)
+        return "hi"
+
+    with closing(chest):
+        yield chest
+
+
+def _app_of(chest: FlaskChest) -> Flask:
+    (app,) = chest._bindings  # the command line finds it by --app
+    return app
+
+
+@pytest.fixture
+def run(chest: FlaskChest) -> Run:
+    runner = _app_of(chest).test_cli_runner()
+
+    def invoke(*arguments: str, code: int = 0) -> str:
+        result = runner.invoke(args=["chest", *arguments])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return invoke
+
+
+@pytest.fixture
+def served(chest: FlaskChest) -> None:
+    client = _app_of(chest).test_client()
+    for number in range(REQUESTS):
+        client.get(f"/{number}")
+    assert chest.flush(30)
+
+
+def test_nothing_is_made_before_migrate_makes_it(chest: FlaskChest, run: Run) -> None:
+    assert "made when the first record is written" in run("migrate", "--check", code=1)
+    assert "no records yet" in run("status")
+    assert run("query") == run("tail") == ""
+    assert run("prune", "--older-than", "1d") == "0 records deleted.\n"
+    assert "up to date" in run("migrate")
+    assert "up to date" in run("migrate", "--check")
+    assert "Nothing is wrong." in run("doctor")
+
+
+@pytest.mark.usefixtures("served")
+def test_records_are_shown_queried_and_followed(chest: FlaskChest, run: Run) -> None:
+    (status,) = json.loads(run("status", "--json"))["chests"]
+    assert status["store"]["records"] == REQUESTS
+    everything = [json.loads(line) for line in run("query", "--format", "jsonl", "--all").splitlines()]
+    assert everything == [json.loads(line) for line in run("query", "--format", "jsonl").splitlines()]
+    assert [each["variables"]["user_id"] for each in everything] == [n % 3 for n in reversed(range(REQUESTS))]
+    of_user = run("query", "--where", "user_id=1", "--since", "1h", "--format", "jsonl").splitlines()
+    assert len(of_user) == REQUESTS // 3
+    rows = csv.DictReader(io.StringIO(run("query", "--format", "csv", "--column", "plan", "--limit", "2")))
+    assert [row["plan"] for row in rows] == ["'=pro", "free"]
+    assert len(run("query", "--limit", "5").splitlines()) == 5
+    (error,) = run("tail", "--errors").splitlines()
+    assert json.loads(error)["status_code"] == 503
+    assert [json.loads(line)["id"] for line in run("tail", "-n", "3").splitlines()] == [
+        each["id"] for each in reversed(everything[:3])
+    ]
+    assert f"request {everything[0]['request_id']}" in run("show", everything[0]["request_id"])
+
+
+@pytest.mark.usefixtures("served")
+def test_records_are_exported_set_aside_and_pruned(chest: FlaskChest, run: Run) -> None:
+    exporter = RecordingExporter("far")
+    bad = chest.query(limit=1)[0].id
+    exporter.failures = [RecordsRejected("no", {bad: "too long"})]
+    chest.add_exporter(exporter, interval=timedelta(days=1))
+    assert run("prune", "--older-than", "1w") == "0 records deleted.\n"
+    assert run("export", "far") == f"far: {REQUESTS - 1} delivered, 1 set aside\n"
+    assert "far: 0 pending, 1 set aside" in run("exporters", "list")
+    assert json.loads(run("rejected", "list", "far", "--json"))["record_id"] == bad
+    assert run("prune", "--older-than", "0s") == f"{REQUESTS} records deleted.\n"
+    assert chest.query() == []
+    assert run("exporters", "remove", "far", "--force") == "The exporter 'far' is forgotten.\n"
+
+
+@pytest.mark.usefixtures("served")
+def test_prune_keeps_what_an_exporter_has_not_had(chest: FlaskChest, run: Run) -> None:
+    chest.add_exporter(RecordingExporter("far"), interval=timedelta(days=1))
+    run("export")
+    client = _app_of(chest).test_client()
+    client.get("/1")
+    assert chest.flush(30)
+    assert run("prune", "--older-than", "0s") == f"{REQUESTS} records deleted.\n"
+    assert run("prune", "--older-than", "0s", "--unexported-too") == "1 records deleted.\n"
