@@ -27,6 +27,7 @@ class Plan(Enum):
 class Point:
     x: int
     y: int
+    _cache: int = 0
 
 
 def unbound() -> NoReturn:

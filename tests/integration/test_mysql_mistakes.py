@@ -13,6 +13,7 @@ import pytest
 from pymysql import _auth
 from pymysql.cursors import DictCursor
 
+from causes import chain
 from flask_chest.errors import (
     ConfigurationError,
     MissingDriverError,
@@ -77,11 +78,6 @@ def told(store: MySQLStore, kind: type[StoreError]) -> str:
     with closing(store), pytest.raises(kind) as opening:
         store.open()
     return str(opening.value)
-
-
-def chain(error: BaseException | None) -> list[BaseException]:
-    """Give *error*, its cause, the cause of that, and so on."""
-    return [] if error is None else [error, *chain(error.__cause__)]
 
 
 def make_tables(database: DatabaseServer, name: str) -> None:
@@ -302,18 +298,6 @@ def test_table_that_somebody_dropped_is_told(
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["", "1a", "a b", "a`b", "a;b", "x`; DROP TABLE flask_chest; --", "a'b", "a%s", "{records}", "x" * 54]
-)
-def test_name_that_would_mean_something_in_sql_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        MySQLStore("mysql://u:hunter2@host/db", name=name)
-    assert str(refused.value) == (
-        "name must be at most 53 ASCII letters, digits, _ or -, begin with a letter or _, "
-        f"and not begin with sqlite_, got {name!r}"
-    )
-
-
 @pytest.mark.parametrize("name", ["select", "values", "Table-1", "x" * 53])
 def test_name_that_is_a_word_of_sql_or_long_is_a_name(database: DatabaseServer, name: str) -> None:
     record = make_record(variables={"a": 1})
@@ -322,21 +306,6 @@ def test_name_that_is_a_word_of_sql_or_long_is_a_name(database: DatabaseServer, 
         store.write([record])
         assert record in list(store.query(Query(where={"a": 1})))
         assert store.prune(record.time_unix_nano + 1, limit=10) == 1
-
-
-@pytest.mark.parametrize("option", ["connect_timeout", "statement_timeout", "lock_timeout"])
-@pytest.mark.parametrize("seconds", [0, -1.0, 3601.0, float("nan"), float("inf")])
-def test_times_must_be_times(option: str, seconds: float) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        MySQLStore("mysql://host/db", **{option: seconds})  # type: ignore[arg-type]  # one of several
-    assert str(refused.value) == f"{option} must be more than 0 and at most 3600 seconds, got {seconds!r}"
-
-
-@pytest.mark.parametrize("size", [0, -1])
-def test_pool_must_hold_a_connection(size: int) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        MySQLStore("mysql://host/db", pool_size=size)
-    assert str(refused.value) == f"pool_size must be at least 1, got {size}"
 
 
 @pytest.mark.parametrize(

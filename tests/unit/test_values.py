@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum, IntEnum
+from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, SimpleNamespace
@@ -32,20 +32,10 @@ from flask_chest.values import (
     TOO_DEEP,
     storable_text,
 )
+from hostile_values import Plan, Point
 from json_values import convert
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "values.md").read_text()
-
-
-class Plan(Enum):
-    FREE = "free"
-
-
-@dataclass
-class Point:
-    x: int
-    y: int
-    _cache: int = 0
 
 
 class User:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import LiteralString, Protocol
 
-from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._sql import Conflicts, Database, Session, SQLValue, Tables, record_rows, row_record
@@ -16,9 +15,6 @@ from flask_chest.stores._sql_outbox import SQLOutbox
 from flask_chest.stores._sql_query import CHUNK, find
 
 Row = tuple[SQLValue, ...]
-
-MAX_TIMEOUT = 3600
-"""Seconds."""
 
 
 class RecordingSession(Session, Protocol):
@@ -132,15 +128,3 @@ class ServerStore(SQLOutbox, SQLDeletion, Store):
 
 def _numbered(rows: Iterable[Row], position: int) -> list[Row]:
     return [(number, *row) for number, row in enumerate(rows, position + 1)]
-
-
-def check_limits(connect_timeout: float, statement_timeout: float, lock_timeout: float, pool_size: int) -> None:
-    """Raise `ConfigurationError` unless the times are some and there may be a connection."""
-    times = {"connect": connect_timeout, "statement": statement_timeout, "lock": lock_timeout}
-    for setting, seconds in times.items():
-        if not 0 < seconds <= MAX_TIMEOUT:
-            raise ConfigurationError(
-                f"{setting}_timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
-            )
-    if pool_size < 1:
-        raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from math import isfinite
 
 from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRefused, StoreError
 from flask_chest.protocols import Store, StoreStatus
@@ -21,6 +20,7 @@ try:
     from pymongo import errors as mongo
     from pymongo.uri_parser import parse_uri
 
+    from flask_chest.stores._limits import check_limits
     from flask_chest.stores._mongodb_client import Client, Clients, Collections
     from flask_chest.stores._mongodb_deletion import MongoDBDeletion
     from flask_chest.stores._mongodb_documents import Document, document_of, record_of
@@ -29,8 +29,6 @@ try:
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
-MAX_TIMEOUT = 3600
-"""Seconds."""
 DUPLICATE_KEY = 11000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r'[^\0/\\. "$]{1,63}')
@@ -63,7 +61,9 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         client: Client | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:
-        _check_limits(pool_size, expire_after, connect_timeout=connect_timeout, timeout=timeout)
+        check_limits(pool_size=pool_size, connect_timeout=connect_timeout, timeout=timeout)
+        if expire_after is not None and expire_after <= timedelta(0):
+            raise ConfigurationError(f"expire_after must be more than 0, got {expire_after!r}")
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
                 "name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, "
@@ -194,18 +194,6 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
             return int(stats["storageSize"]) + int(stats["totalIndexSize"])
         except (mongo.PyMongoError, KeyError, StoreError):  # not every server that speaks its protocol tells
             return None
-
-
-def _check_limits(pool_size: int, expire_after: timedelta | None, **times: float) -> None:
-    for setting, seconds in times.items():
-        if not (isfinite(seconds) and 0 < seconds <= MAX_TIMEOUT):
-            raise ConfigurationError(
-                f"{setting} must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
-            )
-    if pool_size < 1:
-        raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
-    if expire_after is not None and expire_after <= timedelta(0):
-        raise ConfigurationError(f"expire_after must be more than 0, got {expire_after!r}")
 
 
 def _address(uri: str) -> tuple[str, str | None]:

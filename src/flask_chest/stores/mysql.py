@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
+from flask_chest.stores._limits import check_limits
 from flask_chest.stores._mysql_address import Address
 from flask_chest.stores._server_pool import ServerPool
-from flask_chest.stores._server_store import ServerStore, check_limits
+from flask_chest.stores._server_store import ServerStore
 from flask_chest.stores._sql import Tables
 
 try:
@@ -45,7 +46,12 @@ class MySQLStore(ServerStore):
         pool: Pool | None = None,
         **parameters: object,
     ) -> None:
-        check_limits(connect_timeout, statement_timeout, lock_timeout, pool_size)
+        check_limits(
+            pool_size=pool_size,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
         tables = Tables(name, MYSQL)
         # With a pool it is only said where that connects to: journals of two databases must not be one.
         where = "pool" if pool is not None and not uri else str(Address(uri, parameters))

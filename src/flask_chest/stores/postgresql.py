@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
+from flask_chest.stores._limits import check_limits
 from flask_chest.stores._postgresql_schema import MIGRATIONS, PostgreSQLSchema
 from flask_chest.stores._server_pool import ServerPool
-from flask_chest.stores._server_store import ServerStore, check_limits
+from flask_chest.stores._server_store import ServerStore
 from flask_chest.stores._sql import Tables
 
 try:
@@ -47,7 +48,12 @@ class PostgreSQLStore(ServerStore):
         pool: Pool | None = None,
         **parameters: str | int | None,
     ) -> None:
-        check_limits(connect_timeout, statement_timeout, lock_timeout, pool_size)
+        check_limits(
+            pool_size=pool_size,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
         where = Address(conninfo_of(pool) or uri, parameters)
         place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
         tables = Tables(name, POSTGRESQL)
