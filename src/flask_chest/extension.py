@@ -20,7 +20,7 @@ from flask_chest.errors import ConfigurationError
 from flask_chest.explanation import explanations
 from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
 from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
-from flask_chest.observation import Plan
+from flask_chest.plan import Plan
 from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store, VariablesObserver
 from flask_chest.reading import ChestReader
 from flask_chest.record import Record

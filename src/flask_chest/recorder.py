@@ -18,7 +18,8 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_chest.binding import Binding
 from flask_chest.names import METHODS
-from flask_chest.observation import Observation, Plan, Stream, start_observed
+from flask_chest.observation import Observation, Stream, start_observed
+from flask_chest.plan import Plan
 from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
 from flask_chest.shared_g import SharedG
