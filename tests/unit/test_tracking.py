@@ -301,3 +301,13 @@ def test_computed_value_of_a_stream_is_that_of_its_beginning(app: Flask) -> None
 def test_option_that_is_none_is_a_type_error_that_knows_the_right_one(app: Flask) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'redcat'; it has 'redact'"):
         FlaskChest(app, redcat=["x"])  # type: ignore[call-arg]  # what the test is about
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("POST", "/", 405)])
+def test_request_that_matched_no_route_is_recorded_where_every_one_is(
+    shop: Flask, method: str, path: str, status: int
+) -> None:
+    with opened(shop, tracked_vars=["x"]) as chest:
+        assert shop.test_client().open(path, method=method).status_code == status
+        (record,) = chest.query()
+        assert (record.status_code, record.route, record.endpoint, record.method) == (status, None, None, method)
