@@ -67,8 +67,12 @@ class Capture:
     def _make_variable(self, name: str) -> Variable:
         key = storable_text(self._names.rename.get(name, name)[:MAX_NAME_CHARACTERS])
         verdict = self._rules.redaction.verdict(name)
-        if verdict is NOTHING_HIDDEN and key != name:
-            verdict = self._rules.redaction.verdict(key)
+        if key != name and verdict.last is None:  # both names count
+            patterns, judges, last = self._rules.redaction.verdict(key)
+            if patterns or judges or last:
+                patterns = tuple(dict.fromkeys(verdict.patterns + patterns))
+                judges = tuple(dict.fromkeys(verdict.judges + judges))
+                verdict = Verdict(patterns, judges, last)
         return Variable(name, tuple(name.split(".")), key, len(key.encode()), verdict)
 
     def _plain_names(self) -> tuple[tuple[str, str], ...] | None:

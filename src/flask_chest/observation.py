@@ -116,25 +116,25 @@ class Observation:
     def capture_late(self) -> None:
         """Add what was set since; what is gone from ``g`` or can be read no more stays as it was."""
         held = self.held()
-        self.captured = [
-            (
-                binding,
-                earlier | (capture.plain(held) or converted(binding, capture, held, earlier, compute=False)),
-            )
-            for (binding, capture), (_, earlier) in zip(self.plan.asked, self.captured, strict=True)
-        ]
+        captured: list[tuple[Binding, Variables]] = []
+        for (binding, capture), (_, earlier) in zip(self.plan.asked, self.captured, strict=True):
+            later = capture.plain(held)
+            if later is None:
+                later = converted(binding, capture, held, earlier, compute=False)
+            captured.append((binding, earlier | later))
+        self.captured = captured
 
-    def note(self, raised: BaseException) -> None:
-        """Note the exception that ends the request."""
+    def note(self, raised: BaseException, *, text: bool) -> None:
+        """Note the exception that ends the request; its *text*, which is made by its own code, only if wanted."""
         self.error, self.status_code = type(raised).__name__, 500
-        self.error_text = _said(raised)
+        self.error_text = _said(raised) if text else ""
 
     def failed(self, raised: BaseException) -> None:
         """Note that *raised* left the app: there is no response."""
         if isinstance(raised, StopIteration):
             return  # so websockets tell gunicorn that the connection is over
         if self.error is None:
-            self.note(raised)
+            self.note(raised, text=bool(self.captured) and self.plan.tells_errors)
         self.status_code, self.stream = 500, None
 
     def records(self) -> list[tuple[Binding, Record]]:

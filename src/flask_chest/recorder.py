@@ -174,12 +174,12 @@ class AppRecorder:
         try:
             current = _current_request()
             observation: Observation | None = current.environ.get(self._environ_key)
-            if observation is None:
+            if observation is None or observation.skipped:
                 return None
             observation.stream = None  # of a response that gave way to this one
-            if raised is not None:
-                observation.note(raised)
             plan = self._plan(current)
+            if raised is not None:
+                observation.note(raised, text=plan.tells_errors)
             if not plan.asked:
                 return None
             observation.capture(plan, current, _current_g())

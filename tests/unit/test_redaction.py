@@ -175,6 +175,14 @@ def test_pattern_before_a_keep_still_hides() -> None:
     assert kept(held, Redact(pattern=r"\d+"), Redact("token", action="keep")) == {"token": f"number {MASK}"}
 
 
+@pytest.mark.parametrize("rules", [[], [Redact(pattern="x")], [Redact(when=lambda *_: False)]], ids=len)
+def test_both_names_of_a_renamed_variable_count(rules: list[Redact]) -> None:
+    for name, key in (("note", "password"), ("password", "note")):
+        names = TrackedNames.parse([name], rename={name: key}).for_method("GET")
+        held: dict[str, object] = {name: "y"}
+        assert Capture(names, rules_with(*rules)).convert(held).variables == {key: MASK}
+
+
 def test_public_names_are_hidden_likewise() -> None:
     capture = Capture(TrackedNames.parse(None).for_method("GET"), rules_with(Redact("ssn", action="drop")))
     held: dict[str, object] = {"ssn": 1, "password": "x", "fine": {"ssn": 2}}

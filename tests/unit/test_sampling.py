@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Unpack
@@ -170,6 +170,23 @@ def test_request_that_the_app_skips_is_in_no_chest(app: Flask) -> None:
         assert (len(chest.query()), len(second.query())) == (2, 2)
         assert chest.stats().faults == {}
         second.close()
+
+
+def test_what_the_app_skips_is_told_to_no_observer(app: Flask) -> None:
+    class Observer:
+        seen = 0
+
+        def observe(self, variables: Mapping[str, object], environ: Mapping[str, object], /) -> int:
+            self.seen += 1
+            return 0
+
+    observer = Observer()
+    app.before_request(package.skip)
+    app.add_url_rule("/", "index", lambda: "hi")
+    chest = FlaskChest(app, store=MemoryStore, tracked_vars=["x"], span_attributes=observer)
+    app.test_client().get("/")
+    assert (observer.seen, chest.query()) == (0, [])
+    chest.close()
 
 
 def test_stream_that_the_app_skips_is_not_recorded_either(app: Flask) -> None:
