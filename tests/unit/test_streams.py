@@ -341,7 +341,7 @@ def test_long_poll_that_is_abandoned_leaves_nothing_behind(app: Flask, chest: Fl
 
     def living() -> int:
         gc.collect()
-        return sum(isinstance(each, Observation | Stream) for each in gc.get_objects())
+        return sum(type(each) in {Observation, Stream} for each in gc.get_objects())
 
     before = living()
     for _ in range(20):
