@@ -20,6 +20,7 @@ from benchmarks import (
     import_cost,
     journal_to_store,
     privacy_cost,
+    prune_load,
     request_cost,
     server_write,
     sqlite_write,
@@ -47,6 +48,7 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "delivery_rate": delivery_rate.main,
     "dead_neighbour": dead_neighbour.main,
     "through_servers": through_servers.main,
+    "prune_load": prune_load.main,
 }
 RESULTS = Path(__file__).with_name("results")
 

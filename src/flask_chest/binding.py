@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from weakref import WeakSet
 
@@ -17,18 +18,23 @@ import msgspec
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.journal import journal_folder, open_journal
+from flask_chest.limits import Limits
 from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
-from flask_chest.request_ids import continue_time_after, process
+from flask_chest.request_ids import continue_time_after, new_request_id, process
+from flask_chest.retention import RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.stats import ChestStats, Health, Tally, describe
+from flask_chest.suppression import suppressed
 from flask_chest.threads import threads_run
 from flask_chest.writer import JournalOnly, Writer, WriteThrough
 
 logger = logging.getLogger("flask_chest")
 
+RETENTION = "flask_chest retention"
+RETENTION_INTERVAL = timedelta(minutes=15)
 OPEN_PAUSE_SECONDS = 1.0
 """How long a store that could not be opened is left alone."""
 
@@ -291,8 +297,39 @@ class Binding:
     def start_jobs(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
         """Schedule *jobs* in this process unless the settings say otherwise."""
         mode = self.settings.scheduler
-        if jobs and (mode == "on" or (mode == "auto" and not testing)):
+        if mode == "on" or (mode == "auto" and not testing):
             self.delivery.schedule(jobs)
+            if self.retains:
+                self.delivery.schedule_task(RETENTION, self.run_retention, interval=RETENTION_INTERVAL)
+
+    @property
+    def retains(self) -> bool:
+        """Whether the settings limit what is kept."""
+        return self.settings.retention != Limits() or self.settings.retention_cap != Limits()
+
+    def run_retention(self) -> RetentionReport:
+        """Delete what is beyond the limits; raise what the store raises."""
+        here = self._here
+        with suppressed():
+            report = RetentionRun(
+                store=self.open_store(),
+                limits=self.settings.retention,
+                cap=self.settings.retention_cap,
+                owner=f"{here.instance} {new_request_id()}",
+                go_on=here.delivery.term(),
+            ).report()
+        here.tally.deleted(report.deleted)
+        if report.unexported:
+            here.tally.fault(
+                "records that an exporter had not had were deleted at the cap of retention",
+                count=report.unexported,
+            )
+        for name in report.absent:
+            here.tally.fault(
+                f"the exporter {name!r} was not seen for a week and keeps records from being deleted; "
+                f"let it run, or remove it: flask chest exporters remove {name}"
+            )
+        return report
 
     def close(self, timeout: float) -> bool:
         """Store what waits, stop the exporters and close the store; False when something is left at *timeout*.

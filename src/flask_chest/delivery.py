@@ -134,6 +134,7 @@ class Delivery:
     _scheduled: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closings: int = 0
+    """A run that began before the last of them ends after its batch."""
 
     def run(self, job: ExportJob) -> ExportReport:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
@@ -150,6 +151,11 @@ class Delivery:
         if not waits:
             self.run(job)
 
+    def term(self) -> Callable[[], bool]:
+        """Give what tells a run that begins now whether it may go on."""
+        closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
+        return lambda: self._closings == closings and time.monotonic() < deadline
+
     def counts(self) -> dict[str, ExportCounts]:
         """Give what each exporter did in this process."""
         with self._lock:
@@ -165,7 +171,6 @@ class Delivery:
             return ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
         if not isinstance(store, Outbox):
             raise CapabilityMissing(store, "Outbox")
-        closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
         run = ExportRun(
             store,
             exporter,
@@ -173,7 +178,7 @@ class Delivery:
             batch_size=job.batch_size,
             selection=job.selection,
             suspicious=self._history(job).failures >= PATIENCE,
-            go_on=lambda: self._closings == closings and time.monotonic() < deadline,
+            go_on=self.term(),
         )
         return run.report()
 
@@ -182,16 +187,16 @@ class Delivery:
 
     def schedule(self, jobs: Iterable[ExportJob]) -> None:
         """Run *jobs* at their intervals from now on; those that are scheduled already stay."""
-        # APScheduler costs more than all of flask_chest to import, and most processes never schedule.
-        from flask_chest.scheduler import ExportScheduler  # noqa: PLC0415
+        for job in jobs:
+            self.schedule_task(job.name, self._bind(job), interval=job.interval)
 
+    def schedule_task(self, name: str, run: Callable[[], object], *, interval: timedelta) -> None:
+        """Call *run* at every *interval* from now on, unless that is scheduled already."""
         with self._lock:
-            self._scheduler = self._scheduler or ExportScheduler()
-            for job in jobs:
-                if job.name not in self._scheduled:
-                    self._scheduler.add(job.name, self._bind(job), interval=job.interval)
-                    self._scheduled.add(job.name)
-            self._scheduler.start()
+            scheduler = self._started_scheduler()
+            if name not in self._scheduled:
+                scheduler.add(name, run, interval=interval)
+                self._scheduled.add(name)
 
     def close(self, timeout: float) -> bool:
         """Stop scheduling and close the exporters; False when a run goes on after *timeout* seconds."""
@@ -208,6 +213,15 @@ class Delivery:
         self._exporters.clear()
         self._registered.clear()
         return ended
+
+    def _started_scheduler(self) -> ExportScheduler:
+        # APScheduler costs more than all of flask_chest to import, and most processes never schedule.
+        from flask_chest.scheduler import ExportScheduler  # noqa: PLC0415
+
+        if self._scheduler is None:
+            self._scheduler = ExportScheduler()
+            self._scheduler.start()
+        return self._scheduler
 
     def _bind(self, job: ExportJob) -> Callable[[], None]:
         return lambda: self.run_in_turn(job)

@@ -25,6 +25,7 @@ from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store, 
 from flask_chest.reading import ChestReader
 from flask_chest.record import Record
 from flask_chest.recorder import AppRecorder, behind
+from flask_chest.retention import RetentionReport
 from flask_chest.rules import BlueprintRule, all_rules_of, misplaced_views
 from flask_chest.selection import Selection
 from flask_chest.settings import SettingOptions, Settings, check_options
@@ -188,6 +189,13 @@ class FlaskChest(ChestReader):
                 raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(self._jobs)}")
         self._await_own_records()
         return [binding.delivery.run(job) for job in self._jobs.values() if not names or job.name in names]
+
+    def run_retention(self) -> RetentionReport:
+        """Delete what is beyond ``CHEST_RETENTION`` and its cap, once, now, in this thread.
+
+        Raises `CapabilityMissing` if the store cannot prune, and what the store raises.
+        """
+        return self.binding().run_retention()
 
     @property
     def exporter_names(self) -> tuple[str, ...]:

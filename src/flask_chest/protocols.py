@@ -218,6 +218,26 @@ class Retention(Protocol):
         done: from then on nothing that began before that time is taken any more.
         """
 
+    @abstractmethod
+    def boundary(self, newest: int, /) -> int | None:
+        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+
+
+@runtime_checkable
+class Leases(Protocol):
+    """Lets one process at a time have a task, such as retention."""
+
+    @abstractmethod
+    def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
+        """Give *task* to *owner*, a text of no other process, for the time of *lease* by the store's clock.
+
+        True also where *owner* has it already; False while another does.
+        """
+
+    @abstractmethod
+    def let_go(self, task: str, /, *, owner: str) -> None:
+        """Let others have *task* at once, if *owner* has it."""
+
 
 @runtime_checkable
 class Erasure(Protocol):

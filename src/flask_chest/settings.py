@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 from flask_chest.errors import ConfigurationError
+from flask_chest.limits import Limits
 from flask_chest.names import Computed, Rename, TrackedVars, parse_computed, parse_rename
 from flask_chest.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_rules
 from flask_chest.rules import parse_routes
@@ -62,6 +63,8 @@ class SettingOptions(TypedDict, total=False):
     sample: Rate | None
     keep_errors: bool | None
     keep_slower_than: float | timedelta | None
+    retention: str | timedelta | None
+    retention_cap: str | None
     response_header: str | None
     trace_url: str | None
     strict: bool | None
@@ -138,6 +141,10 @@ class Settings:
     """Keep those that ended in an error or a status from 500 on, whatever *sample* says."""
     keep_slower_than_ns: int | None
     """And those that took as long or longer."""
+    retention: Limits
+    """How much the store keeps, of what every exporter has had."""
+    retention_cap: Limits
+    """How much it keeps in any case."""
 
     @classmethod
     def load(
@@ -175,6 +182,8 @@ class Settings:
             sample=source.get("sample", _rate, _ALL),
             keep_errors=source.get("keep_errors", _boolean, default=True),
             keep_slower_than_ns=source.get("keep_slower_than", _nanoseconds, None),
+            retention=source.get("retention", Limits.parse, Limits()),
+            retention_cap=source.get("retention_cap", _cap, Limits()),
         )
         settings._check(prefix)
         return settings
@@ -308,6 +317,15 @@ def _nanoseconds(value: object, key: str) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise ConfigurationError(f"{key} must be seconds, as 0.5, or a timedelta, got {value!r}")
     return round(seconds * 1_000_000_000)
+
+
+def _cap(value: object, key: str) -> Limits:
+    cap = Limits.parse(value, key)
+    if cap.age is not None:
+        raise ConfigurationError(
+            f"{key} is for rows and bytes, got {value!r}: what an exporter has not had is not deleted for its age"
+        )
+    return cap
 
 
 def _hash_key(value: object, key: str) -> str:

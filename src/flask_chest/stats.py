@@ -41,6 +41,8 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     """Records of this process that wait in its journal."""
     sampled_out: int = 0
     """Requests that were not recorded because of ``sample``."""
+    deleted: int = 0
+    """Records that retention deleted in this process."""
     set_aside: int = 0
     """Records that the store will never take: they are in the journal's file ``rejected``, with the reason."""
     lost: Mapping[str, int] = {}
@@ -73,6 +75,7 @@ class Tally:
         self._looks = 0
         self._sampled_out = 0
         self._stored = 0
+        self._deleted = 0
         self._set_aside = 0
         self._lost: dict[str, int] = {}
         self._faults: dict[str, int] = {}
@@ -93,6 +96,11 @@ class Tally:
         with self._lock:
             self._stored += count
 
+    def deleted(self, count: int) -> None:
+        """Count *count* records that retention deleted."""
+        with self._lock:
+            self._deleted += count
+
     def set_aside(self) -> None:
         """Count a record that the store will never take, and say so."""
         with self._lock:
@@ -107,10 +115,10 @@ class Tally:
             self._last_loss = time.monotonic()
         self._say(logging.ERROR, reason, f"{total} records lost so far", error)
 
-    def fault(self, reason: str, error: BaseException | None = None) -> None:
-        """Count a mishap that lost no record and say so."""
+    def fault(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> None:
+        """Count *count* mishaps that lost no record and say so."""
         with self._lock:
-            total = self._faults[reason] = self._faults.get(reason, 0) + 1
+            total = self._faults[reason] = self._faults.get(reason, 0) + count
         self._say(logging.WARNING, reason, f"{total} times so far", error)
 
     def has_just_lost(self) -> bool:
@@ -127,6 +135,7 @@ class Tally:
                 stored=self._stored,
                 waiting=waiting,
                 sampled_out=self._sampled_out,
+                deleted=self._deleted,
                 set_aside=self._set_aside,
                 lost=MappingProxyType(dict(self._lost)),
                 faults=MappingProxyType(dict(self._faults)),

@@ -22,7 +22,7 @@ from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores._mongodb_query import ORDER, condition
 from flask_chest.stores.mongodb import MongoDBStore
-from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
 from server_contract import (
@@ -75,7 +75,7 @@ def store(make_store: MakeStore) -> Any:
     return store
 
 
-class TestMongoDBStore(StoreContract, OutboxContract, DeletionContract):
+class TestMongoDBStore(StoreContract, OutboxContract, DeletionContract, LeasesContract):
     """Does what every store does."""
 
 

@@ -16,7 +16,7 @@ from flask_chest.stores._mysql_connections import MYSQL
 from flask_chest.stores._sql import Tables
 from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
 from servers import DatabaseServer
@@ -65,7 +65,7 @@ def admin(database: DatabaseServer) -> Iterator[pymysql.cursors.Cursor]:
         yield cursor
 
 
-class TestMySQLStore(StoreContract, OutboxContract, DeletionContract, ServerStoreContract):
+class TestMySQLStore(StoreContract, OutboxContract, DeletionContract, LeasesContract, ServerStoreContract):
     """Does what every store does, and every store on a server."""
 
 

@@ -30,7 +30,7 @@ from servers import DatabaseServer, free_port
 
 Connect = Callable[..., "pymysql.Connection[Any]"]
 
-TABLES = ("", "_exporters", "_rejected", "_deletions", "_schema")
+TABLES = ("", "_exporters", "_rejected", "_deletions", "_leases", "_schema")
 _numbers = count()
 
 
@@ -265,7 +265,7 @@ def test_tables_of_a_newer_release_are_left_alone(
     for may_create in (True, False):
         assert told(MySQLStore(database.uri, name=name, create=may_create), SchemaError) == (
             f"the tables of '{name}' in MySQL {database.address}/chest are of version 99, which this release "
-            "does not know (its own is 1); upgrade flask_chest"
+            "does not know (its own is 2); upgrade flask_chest"
         )
 
 

@@ -18,7 +18,7 @@ from flask_chest.stores._postgresql_connections import POSTGRESQL
 from flask_chest.stores._sql import Tables
 from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.postgresql import PostgreSQLStore
-from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
 from server_contract import (
     MakeStore,
@@ -72,7 +72,7 @@ def admin(database: DatabaseServer) -> Iterator[psycopg.Connection[tuple[Any, ..
         yield connection
 
 
-class TestPostgreSQLStore(StoreContract, OutboxContract, DeletionContract, ServerStoreContract):
+class TestPostgreSQLStore(StoreContract, OutboxContract, DeletionContract, LeasesContract, ServerStoreContract):
     """Does what every store does, and every store on a server."""
 
 

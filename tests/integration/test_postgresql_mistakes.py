@@ -120,7 +120,9 @@ def test_grants_for_running_are_enough_and_do_not_let_make_tables(
     clerk: str, name: str, admin: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
     user = f"clerk_{name}"
-    tables = ", ".join(f'"{name}{end}"' for end in ("", "_exporters", "_rejected", "_deletions", "_schema"))
+    tables = ", ".join(
+        f'"{name}{end}"' for end in ("", "_exporters", "_rejected", "_deletions", "_leases", "_schema")
+    )
     admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {user}".encode())
     with closing(PostgreSQLStore(clerk, name=name, create=False)) as store:
         store.open()

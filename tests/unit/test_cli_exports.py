@@ -98,7 +98,10 @@ def test_store_that_cannot_is_told_apart(app: Flask, runner: FlaskCliRunner) -> 
         chest.add_exporter(RecordingExporter("far"))
         assert "Simple does not implement Outbox" in runner.invoke(args=["chest", "export"]).output
         assert "Simple sets nothing aside" in runner.invoke(args=["chest", "rejected", "list", "far"]).output
-        assert "Simple cannot prune" in runner.invoke(args=["chest", "prune", "--older-than", "1d"]).output
+        assert (
+            "Simple does not implement Retention"
+            in runner.invoke(args=["chest", "prune", "--older-than", "1d"]).output
+        )
 
 
 def test_migrate_makes_the_store_and_check_only_looks(

@@ -6,11 +6,11 @@ import pytest
 from flask_chest.errors import SchemaError
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.memory import MemoryStore
-from flask_chest.testing.contracts import DeletionContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
 from flask_chest.testing.records import make_record
 
 
-class TestMemoryStore(StoreContract, OutboxContract, DeletionContract):
+class TestMemoryStore(StoreContract, OutboxContract, DeletionContract, LeasesContract):
     @pytest.fixture
     def store(self) -> MemoryStore:
         store = MemoryStore()

@@ -13,6 +13,7 @@ import pytest
 from flask import Flask
 
 from flask_chest.errors import ConfigurationError
+from flask_chest.limits import Limits
 from flask_chest.redaction import Redact
 from flask_chest.settings import Settings, Unchecked
 
@@ -23,6 +24,7 @@ FIELDS = {
     *("include", "exclude", "rename", "computed", "encoders"),
     *("redact", "hash_key", "error_messages", "max_value_bytes", "max_record_bytes"),
     *("sample", "keep_errors", "keep_slower_than_ns"),
+    *("retention", "retention_cap"),
 }
 
 
@@ -68,6 +70,8 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         sample=1.0,
         keep_errors=True,
         keep_slower_than_ns=None,
+        retention=Limits(),
+        retention_cap=Limits(),
     )
     assert {field.name for field in dataclasses.fields(settings)} == FIELDS
 
@@ -75,6 +79,22 @@ def test_defaults_stand_where_nothing_is_set() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load().strict = True  # type: ignore[misc]  # what the test is about
+
+
+@pytest.mark.parametrize("name", ["retention", "retention_cap"])
+def test_limits_of_retention_come_from_where_all_settings_come(name: str) -> None:
+    key = f"CHEST_{name.upper()}"
+    given: dict[str, object] = {name: "1 rows"}
+    config: dict[str, object] = {key: "2 rows"}
+    environ = {f"FLASK_{key}": "3 rows, 4 KB"}
+    assert getattr(load(given, config, environ), name) == Limits(rows=1)
+    assert getattr(load({}, config, environ), name) == Limits(rows=2)
+    assert getattr(load({}, {}, environ), name) == Limits(rows=3, size=4_000)
+
+
+def test_cap_of_retention_is_no_age() -> None:
+    with pytest.raises(ConfigurationError, match="CHEST_RETENTION_CAP is for rows and bytes, got '30d'"):
+        load(config={"CHEST_RETENTION_CAP": "30d"})
 
 
 @pytest.mark.parametrize(

@@ -11,22 +11,18 @@ from typing import TypeVar
 
 import click
 
+from flask_chest.limits import parse_span
 from flask_chest.record import JSONValue, Query
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 
 def span(text: str) -> timedelta:
     """Read a span of time, as ``90s``, ``15m``, ``2h``, ``30d`` or ``4w``."""
-    found = re.fullmatch(r"(\d+)([smhdw])", text)
+    found = parse_span(text)
     if found is None:
-        raise click.BadParameter(f"{text!r} is no span of time; write 90s, 15m, 2h, 30d or 4w")
-    try:
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
-    except OverflowError:
-        raise click.BadParameter(f"{text!r} is too long") from None
+        raise click.BadParameter(f"{text!r} is no span of time, or too long; write 90s, 15m, 2h, 30d or 4w")
+    return found
 
 
 def moment(text: str) -> int:

@@ -10,16 +10,17 @@ import click
 
 from flask_chest.cli._group import chest_group, give_up, the_chests
 from flask_chest.cli._questions import span
-from flask_chest.errors import StoreAbsent
+from flask_chest.errors import CapabilityMissing, StoreAbsent
+from flask_chest.extension import FlaskChest
 from flask_chest.protocols import Retention
-
-BATCH = 1_000
-"""Records that are deleted at a time: no lock lasts longer than that takes."""
+from flask_chest.retention import in_batches
 
 
 @chest_group.command("prune")
 @click.option(
-    "--older-than", type=span, required=True, help="How long ago a request began: 90s, 15m, 2h, 30d, 4w."
+    "--older-than",
+    type=span,
+    help="How long ago a request began: 90s, 15m, 2h, 30d, 4w. [default: CHEST_RETENTION]",
 )
 @click.option(
     "--keep-unexported/--unexported-too",
@@ -27,32 +28,55 @@ BATCH = 1_000
     show_default=True,
     help="Whether records stay that an exporter has not had yet.",
 )
-def prune(*, older_than: timedelta, keep_unexported: bool) -> None:
+def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
     """Delete the records of requests that began long ago, in small batches, while the app goes on writing.
+
+    Without --older-than it is what CHEST_RETENTION and CHEST_RETENTION_CAP say that goes.
 
     \b
     Example: flask --app shop chest prune --older-than 30d
     """  # noqa: D301 - \b is click's mark for lines to keep
-    before = time.time_ns() - round(older_than.total_seconds() * 1e9)
     for chest in the_chests():
-        store = chest.binding().store
-        if not isinstance(store, Retention):
-            raise click.ClickException(f"{type(store).__name__} cannot prune: it does not implement Retention")
-        deleted = _prune(store, before, keep_unexported=keep_unexported)
-        click.echo(f"{deleted:,} records deleted.")
-
-
-def _prune(store: Retention, before: int, *, keep_unexported: bool) -> int:
-    deleted = 0
-    while True:
         try:
-            found = store.prune(before, limit=BATCH, keep_unexported=keep_unexported)
+            if older_than is None:
+                _retain(chest)
+            else:
+                _prune(chest, older_than, keep_unexported=keep_unexported)
         except StoreAbsent:
-            return deleted
+            click.echo("0 records deleted.")
+        except CapabilityMissing as exc:
+            raise click.ClickException(str(exc)) from exc
+        except click.ClickException:
+            raise
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
             give_up(exc)
-        deleted += found
+
+
+def _retain(chest: FlaskChest) -> None:
+    if not chest.binding().retains:
+        raise click.ClickException(
+            "say what is to go, as in --older-than 30d, or set what is kept: CHEST_RETENTION to 30d"
+        )
+    chest.binding().store.status()  # which a store that is not there yet refuses, instead of being made
+    report = chest.run_retention()
+    if report.busy:
+        raise click.ClickException("another process is deleting; try again when it has ended")
+    cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
+    click.echo(f"{report.deleted:,} records deleted{cap}.")
+    for name in report.absent:
+        click.echo(
+            f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list"
+        )
+
+
+def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -> None:
+    store = chest.binding().store
+    if not isinstance(store, Retention):
+        raise CapabilityMissing(store, "Retention")
+    before = time.time_ns() - older_than // timedelta(microseconds=1) * 1_000
+    deleted = 0
+    for count in in_batches(store, before, keep_unexported=keep_unexported, go_on=lambda: True):
+        deleted += count
         if sys.stderr.isatty():
             click.echo(f"\r{deleted:,} records deleted …", err=True, nl=False)
-        if found < BATCH:
-            return deleted
+    click.echo(f"{deleted:,} records deleted.")

@@ -40,6 +40,7 @@ _SUFFIXES = {
     "exporters": "_exporters",
     "rejected": "_rejected",
     "deletions": "_deletions",
+    "leases": "_leases",
     "schema": "_schema",
 }
 _INDEXES: Mapping[str, Sequence[str]] = {
@@ -182,6 +183,11 @@ class Collections:
     def deletions(self) -> Collection[Document]:
         """What was deleted for good."""
         return self._collection("deletions")
+
+    @property
+    def leases(self) -> Collection[Document]:
+        """One document for each task that one process at a time has."""
+        return self._collection("leases")
 
     @property
     def schema(self) -> Collection[Document]:

@@ -104,7 +104,15 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
 )
 
-MIGRATIONS: Migrations = (_FIRST,)
+_SECOND: tuple[LiteralString, ...] = (
+    """
+    CREATE TABLE IF NOT EXISTS {leases} (
+        task varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, until_unix_nano bigint NOT NULL
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
+    """,
+)
+
+MIGRATIONS: Migrations = (_FIRST, _SECOND)
 
 
 class MySQLSchema(SQLSchema):

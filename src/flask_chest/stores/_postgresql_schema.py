@@ -91,7 +91,15 @@ _FIRST: tuple[LiteralString, ...] = (
     "CREATE TABLE {deletions} (before_unix_nano bigint NOT NULL, query text)",
 )
 
-MIGRATIONS: Migrations = (_FIRST,)
+_SECOND: tuple[LiteralString, ...] = (
+    """
+    CREATE TABLE {leases} (
+        task text COLLATE "C" PRIMARY KEY, owner text COLLATE "C" NOT NULL, until_unix_nano bigint NOT NULL
+    )
+    """,
+)
+
+MIGRATIONS: Migrations = (_FIRST, _SECOND)
 
 _LOCK = 0x666C63686573
 """The key of the advisory lock under which tables are made: the first letters of "flchest"."""

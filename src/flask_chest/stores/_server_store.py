@@ -11,6 +11,7 @@ from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._sql import Conflicts, Database, Session, SQLValue, Tables, record_rows, row_record
 from flask_chest.stores._sql_deletion import SQLDeletion
+from flask_chest.stores._sql_leases import SQLLeases
 from flask_chest.stores._sql_outbox import SQLOutbox
 from flask_chest.stores._sql_query import CHUNK, find
 
@@ -40,7 +41,7 @@ class ServerDatabase(Database, Protocol):
         """Close the connections, those in use when they come back."""
 
 
-class ServerStore(SQLOutbox, SQLDeletion, Store):
+class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, Store):
     """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
 
     _size: LiteralString

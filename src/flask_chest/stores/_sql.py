@@ -36,6 +36,7 @@ _SUFFIXES = {
     "exporters": "_exporters",
     "rejected": "_rejected",
     "deletions": "_deletions",
+    "leases": "_leases",
     "schema": "_schema",
 }
 _MAX_NAME = MAX_IDENTIFIER - max(map(len, _SUFFIXES.values()))

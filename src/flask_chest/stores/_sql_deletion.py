@@ -36,6 +36,13 @@ class SQLDeletion(Retention, Erasure):
             self._note(session, Deletion(before_unix_nano=cut_off))
         return len(found)
 
+    def boundary(self, newest: int, /) -> int | None:
+        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+        select = "SELECT time_unix_nano FROM {records} ORDER BY time_unix_nano DESC, id DESC LIMIT 1 OFFSET ?"
+        with self._database.reading() as session:
+            found = session.rows(self._tables.sql(select), (newest,))
+        return int(found[0][0]) + 1 if found else None
+
     def forget(self, query: Query, /) -> int:
         """Delete every record that matches, and what was set aside of them; give how many those were.
 

@@ -93,7 +93,15 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
 )
 
-MIGRATIONS: Migrations = (_FIRST,)
+_SECOND: tuple[LiteralString, ...] = (
+    """
+    CREATE TABLE {leases} (
+        task TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until_unix_nano INTEGER NOT NULL
+    )
+    """,
+)
+
+MIGRATIONS: Migrations = (_FIRST, _SECOND)
 
 
 class SQLiteSchema(SQLSchema):
@@ -107,6 +115,8 @@ class SQLiteSchema(SQLSchema):
         """Make or migrate our tables; of several processes one does it, and the others wait for it."""
         session = SQLiteSession(connection)
         if not self.is_newest(session):
+            # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             with immediate(connection):
                 self.migrate(session)
         self._write_ahead(connection, patience)

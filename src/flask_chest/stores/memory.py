@@ -23,6 +23,7 @@ from flask_chest.protocols import (
     Erasure,
     ExporterRegistry,
     ExporterStatus,
+    Leases,
     Outbox,
     Rejection,
     Rejections,
@@ -60,7 +61,7 @@ class _Place:
         self.holder = self.lease_until = None
 
 
-class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure):
+class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure, Leases):
     """Keeps records in this process alone: they are lost with it, or with the store object.
 
     `close` forgets nothing, and the store may be used after it. A forked child goes on with its own copy.
@@ -76,6 +77,8 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
         self._deletions: list[Deletion] = []
         self._places: dict[str, _Place] = {}
         self._tokens = itertools.count(1)
+        self._leases: dict[str, tuple[str, int]] = {}
+        """Task → its owner, and until when."""
         self._conflicts = 0
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -241,6 +244,28 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             found = [record for record in self._kept.values() if query.matches(record)]
             self._delete(found)
             return len(found)
+
+    def boundary(self, newest: int, /) -> int | None:
+        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+        with self._alone():
+            times = sorted((record.time_unix_nano for record in self._kept.values()), reverse=True)
+            return times[newest] + 1 if newest < len(times) else None
+
+    def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
+        """Give *task* to *owner* for the time of *lease*, unless another has it."""
+        with self._alone():
+            now = self._now()
+            holder, until = self._leases.get(task, (owner, now))
+            if holder != owner and until > now:
+                return False
+            self._leases[task] = owner, now + _nanoseconds(lease)
+            return True
+
+    def let_go(self, task: str, /, *, owner: str) -> None:
+        """Let others have *task* at once, if *owner* has it."""
+        with self._alone():
+            if self._leases.get(task, ("", 0))[0] == owner:
+                del self._leases[task]
 
     def _delete(self, records: Sequence[Record]) -> None:
         gone = {record.id for record in records}

@@ -24,6 +24,7 @@ try:
     from flask_chest.stores._mongodb_client import Client, Clients, Collections
     from flask_chest.stores._mongodb_deletion import MongoDBDeletion
     from flask_chest.stores._mongodb_documents import Document, document_of, record_of
+    from flask_chest.stores._mongodb_leases import MongoDBLeases
     from flask_chest.stores._mongodb_outbox import MongoDBOutbox
     from flask_chest.stores._mongodb_query import CHUNK, find
 except ImportError as exc:
@@ -38,7 +39,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
@@ -101,6 +102,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, Store):
         )
         MongoDBOutbox.__init__(self, collections, expire_after=expire_after)
         MongoDBDeletion.__init__(self, collections)
+        MongoDBLeases.__init__(self, collections)
         self._conflicts = Conflicts()
 
     @property

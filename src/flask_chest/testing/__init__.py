@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flask_chest.testing.contracts import (
         DeletionContract,
         ExporterContract,
+        LeasesContract,
         OutboxContract,
         SinkContract,
         StoreContract,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeletionContract",
     "ExporterContract",
+    "LeasesContract",
     "ManualClock",
     "OutboxContract",
     "RecordingExporter",

@@ -23,7 +23,7 @@ import pytest
 
 from flask_chest.protocols import Exporter, hand_over
 from flask_chest.record import JSONValue
-from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract
+from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract, LeasesContract
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
 from flask_chest.testing.records import make_record
 from flask_chest.testing.store_contract import NAMES, VALUES, SinkContract, StoreContract
@@ -35,6 +35,7 @@ __all__ = [
     "DeletionContract",
     "DeliveringStore",
     "ExporterContract",
+    "LeasesContract",
     "OutboxContract",
     "SinkContract",
     "StoreContract",

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import Protocol
 
-from flask_chest.protocols import Claim, Erasure, ExporterRegistry, Outbox, Rejections, Retention, Store
+from flask_chest.protocols import Claim, Erasure, ExporterRegistry, Leases, Outbox, Rejections, Retention, Store
 from flask_chest.record import Query, Record
 from flask_chest.testing.records import make_record
 
@@ -88,6 +88,20 @@ class DeletionContract:
         assert store.claim("a", limit=10, lease=_MINUTE) is None
         assert [exporter.backlog for exporter in store.exporters()] == [0]
 
+    def test_boundary_parts_the_newest_from_the_others(self, store: DeletingStore) -> None:
+        records = [make_record(time_unix_nano=moment) for moment in (30, 10, 50, 20, 40)]
+        store.write(records)
+        boundary = store.boundary(2)
+        assert boundary is not None
+        assert store.prune(boundary, limit=100) == 3
+        assert [record.time_unix_nano for record in _kept(store)] == [50, 40]
+
+    def test_there_is_no_boundary_where_there_are_no_more(self, store: DeletingStore) -> None:
+        assert store.boundary(0) is None
+        store.write([make_record(), make_record()])
+        assert store.boundary(2) is None
+        assert store.boundary(1) is not None
+
     def test_forget_deletes_all_that_matches_and_nothing_else(self, store: DeletingStore) -> None:
         hers = [make_record(variables={"user_id": 7}) for _ in range(3)]
         others = [make_record(variables={"user_id": value}) for value in ("7", 7.0, True, None)]
@@ -132,6 +146,38 @@ class DeletionContract:
         store.prune(10, limit=100)
         store.write([hers])
         assert _kept(store) == []
+
+
+class LeasesContract:
+    """What `Leases` must do; needs the fixture *store*, which is open."""
+
+    def test_task_is_held_by_one_owner_at_a_time(self, store: Leases) -> None:
+        assert store.hold("task", owner="one", lease=_MINUTE)
+        assert not store.hold("task", owner="two", lease=_MINUTE)
+        assert store.hold("other task", owner="two", lease=_MINUTE)
+
+    def test_owner_may_hold_on(self, store: Leases) -> None:
+        assert store.hold("task", owner="one", lease=_MINUTE)
+        assert store.hold("task", owner="one", lease=_MINUTE)
+        assert not store.hold("task", owner="two", lease=_MINUTE)
+
+    def test_task_that_was_let_go_is_free_at_once(self, store: Leases) -> None:
+        store.hold("task", owner="one", lease=_MINUTE)
+        store.let_go("task", owner="one")
+        assert store.hold("task", owner="two", lease=_MINUTE)
+
+    def test_only_its_owner_can_let_go_of_a_task(self, store: Leases) -> None:
+        store.hold("task", owner="one", lease=_MINUTE)
+        store.let_go("task", owner="two")
+        store.let_go("task that nobody has", owner="two")
+        assert not store.hold("task", owner="two", lease=_MINUTE)
+
+    def test_task_of_an_owner_that_is_gone_is_free_when_its_time_is_over(self, store: Leases) -> None:
+        store.hold("task", owner="one", lease=timedelta(milliseconds=1))
+        deadline = time.monotonic() + 10
+        while not store.hold("task", owner="two", lease=_MINUTE):
+            assert time.monotonic() < deadline
+        assert not store.hold("task", owner="one", lease=_MINUTE)
 
 
 def _kept(store: DeletingStore) -> list[Record]:
