@@ -10,45 +10,33 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from weakref import WeakSet
 
 import msgspec
 
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.journal import journal_folder, open_journal
+from flask_chest.journals import Journals, Place, threads_can_run
 from flask_chest.limits import Limits
 from flask_chest.names import Names, TrackedNames
-from flask_chest.protocols import Addressed, Intake, Journal, RequestIdGenerator, Store, VariablesObserver
+from flask_chest.protocols import Appendable, Intake, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id, process
 from flask_chest.retention import RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
-from flask_chest.settings import MEMORY, Settings
+from flask_chest.settings import Settings
 from flask_chest.stats import ChestStats, Health, Tally, describe
 from flask_chest.suppression import suppressed
-from flask_chest.threads import threads_run
-from flask_chest.writer import JournalOnly, Writer, WriteThrough
+from flask_chest.writer import INHERIT_SECONDS, JournalOnly, Writer, WriteThrough
 
 logger = logging.getLogger("flask_chest")
 
+WORKER_SECONDS = 0.25
+"""How often a worker looks for what other processes have left."""
 RETENTION = "flask_chest retention"
 RETENTION_INTERVAL = timedelta(minutes=15)
 OPEN_PAUSE_SECONDS = 1.0
 """How long a store that could not be opened is left alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where an app's journals lie, and under which name."""
-
-    root: Path
-    """What a relative folder begins at."""
-    default: Path
-    chest: str
-    app: str
-    """Part of the identity of a store that has no address."""
 
 
 @dataclass(slots=True)
@@ -71,6 +59,8 @@ class _InProcess:
     testing: bool = False
     started: bool = False
     """Whether it was told to start."""
+    works: bool = False
+    """Whether it is a worker, which stores what others leave whatever the settings say."""
 
 
 class Binding:
@@ -223,36 +213,19 @@ class Binding:
     def _make_intake(self, here: _InProcess) -> Intake:
         if self.settings.strict:
             return WriteThrough(self.open_store, here.tally)
-        journal = self._open_journal(here)
+        journals = Journals(self.settings, self._place, self._made(here), testing=here.testing)
+        if (self.settings.writer == "off" and not here.works) or not threads_can_run():
+            left = journals.open_left()
+            self._continue(here, left)
+            return JournalOnly(left)
+        journal = journals.open(here.tally.fault)
+        self._continue(here, journal)
+        pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
+        return Writer(journal, self.open_store, here.tally, inherit_seconds=pause)
+
+    def _continue(self, here: _InProcess, journal: Appendable) -> None:
         here.instance = journal.instance
         continue_time_after(journal.latest_unix_nano)
-        if self.settings.writer == "off":
-            return JournalOnly(journal)
-        if not threads_run():
-            logger.warning(
-                "threads do not run under this uWSGI: start it with --enable-threads; until then records wait in "
-                "the journal for another process"
-            )
-            return JournalOnly(journal)
-        return Writer(journal, self.open_store, here.tally)
-
-    def _open_journal(self, here: _InProcess) -> Journal:
-        store = self._made(here)
-        settings = self.settings
-        address = store.address if isinstance(store, Addressed) else f"{self._place.app} {_name_of(type(store))}"
-        folder: Path | None = None
-        if address is not None and settings.journal_dir != MEMORY and (settings.journal_dir or not here.testing):
-            parent = self._place.root / settings.journal_dir if settings.journal_dir else self._place.default
-            folder = journal_folder(parent, chest=self._place.chest, address=address)
-        return open_journal(
-            folder,
-            chest=self._place.chest,
-            address=address or "",
-            host=settings.instance,
-            max_bytes=settings.journal_bytes,
-            synchronous=settings.journal_sync,
-            report=here.tally.fault,
-        )
 
     def mishap(self, reason: str, error: Exception) -> None:
         """Count a mishap of the recording itself; raise *error* under ``strict``."""
@@ -294,13 +267,26 @@ class Binding:
             self._begin(here)
         self.start_jobs(jobs, testing=testing)
 
+    def work(self, jobs: Sequence[ExportJob]) -> None:
+        """Begin, in a process that serves no requests, to do what the others leave: storing and *jobs*."""
+        here = self._here
+        here.works = here.started = True
+        intake = self._begin(here)
+        if isinstance(intake, Writer):
+            intake.start()
+        self._schedule(jobs, at_once=True)
+
     def start_jobs(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
         """Schedule *jobs* in this process unless the settings say otherwise."""
         mode = self.settings.scheduler
         if mode == "on" or (mode == "auto" and not testing):
-            self.delivery.schedule(jobs)
-            if self.retains:
-                self.delivery.schedule_task(RETENTION, self.run_retention, interval=RETENTION_INTERVAL)
+            self._schedule(jobs)
+
+    def _schedule(self, jobs: Sequence[ExportJob], *, at_once: bool = False) -> None:
+        delivery = self.delivery
+        delivery.schedule(jobs, at_once=at_once)
+        if self.retains:
+            delivery.schedule_task(RETENTION, self.run_retention, interval=RETENTION_INTERVAL, at_once=at_once)
 
     @property
     def retains(self) -> bool:
@@ -371,10 +357,6 @@ def _why_lost(error: Exception) -> str:
     if isinstance(error, JournalError):
         return "the journal did not take a record"
     return "a record was not taken by the store"
-
-
-def _name_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 _bindings: WeakSet[Binding] = WeakSet()

@@ -41,6 +41,7 @@ class ExportJob:
     make: Callable[[], Exporter]
     interval: timedelta
     batch_size: int
+    lease: timedelta
     start_at: StartAt
     selection: Selection
 
@@ -52,6 +53,7 @@ class ExportJob:
         interval: timedelta,
         name: str | None,
         batch_size: int,
+        lease: timedelta,
         start_at: StartAt,
         selection: Selection,
     ) -> Self:
@@ -64,6 +66,10 @@ class ExportJob:
             raise ConfigurationError(
                 f"interval must be above 0 and at most {MAX_INTERVAL.days} days, got {interval!r}"
             )
+        if not timedelta(0) < lease <= MAX_INTERVAL:
+            raise ConfigurationError(
+                f"lease must be a timedelta above 0 and of at most {MAX_INTERVAL.days} days, got {lease!r}"
+            )
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
         if start_at not in ("beginning", "now"):
@@ -74,6 +80,7 @@ class ExportJob:
             make=make,
             interval=interval,
             batch_size=batch_size,
+            lease=lease,
             start_at=start_at,
             selection=selection,
         )
@@ -176,6 +183,7 @@ class Delivery:
             exporter,
             name=job.name,
             batch_size=job.batch_size,
+            lease=job.lease,
             selection=job.selection,
             suspicious=self._history(job).failures >= PATIENCE,
             go_on=self.term(),
@@ -185,17 +193,19 @@ class Delivery:
     def _history(self, job: ExportJob) -> _History:
         return self._histories.setdefault(job.name, _History())
 
-    def schedule(self, jobs: Iterable[ExportJob]) -> None:
+    def schedule(self, jobs: Iterable[ExportJob], *, at_once: bool = False) -> None:
         """Run *jobs* at their intervals from now on; those that are scheduled already stay."""
         for job in jobs:
-            self.schedule_task(job.name, self._bind(job), interval=job.interval)
+            self.schedule_task(job.name, self._bind(job), interval=job.interval, at_once=at_once)
 
-    def schedule_task(self, name: str, run: Callable[[], object], *, interval: timedelta) -> None:
-        """Call *run* at every *interval* from now on, unless that is scheduled already."""
+    def schedule_task(
+        self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False
+    ) -> None:
+        """Call *run* at every *interval* from now on, first at its end or *at_once*, unless it is scheduled."""
         with self._lock:
             scheduler = self._started_scheduler()
             if name not in self._scheduled:
-                scheduler.add(name, run, interval=interval)
+                scheduler.add(name, run, interval=interval, at_once=at_once)
                 self._scheduled.add(name)
 
     def close(self, timeout: float) -> bool:

@@ -14,11 +14,12 @@ from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
-from flask_chest.binding import Binding, Place, logger
+from flask_chest.binding import Binding, logger
 from flask_chest.delivery import ExportJob
 from flask_chest.errors import ConfigurationError
 from flask_chest.explanation import explanations
-from flask_chest.export import DEFAULT_BATCH_SIZE, ExportReport
+from flask_chest.export import DEFAULT_BATCH_SIZE, DEFAULT_LEASE, ExportReport
+from flask_chest.journals import Place
 from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.plan import Plan
 from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store, VariablesObserver
@@ -149,6 +150,7 @@ class FlaskChest(ChestReader):
         interval: timedelta = DEFAULT_INTERVAL,
         name: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        lease: timedelta = DEFAULT_LEASE,
         start_at: StartAt = "beginning",
         filter: Callable[[Record], bool] | None = None,  # noqa: A002 - the word for it
         transform: Callable[[Record], Record | None] | None = None,
@@ -157,6 +159,7 @@ class FlaskChest(ChestReader):
 
         A callable is called for an exporter in each process, and needs a *name*. Delivery goes on where it
         ended for this name, in whichever process: rename an exporter and it begins anew at *start_at*.
+        When a process is killed in the middle of a delivery, another one takes it up after the time of *lease*.
         *filter* says which records it is to have; *transform* changes them on the way, or makes them ``None``
         for none, and leaves their id as it is. A record at which one of the two raises is set aside.
         Raises `ConfigurationError` for a name that is taken.
@@ -166,6 +169,7 @@ class FlaskChest(ChestReader):
             interval=interval,
             name=name,
             batch_size=batch_size,
+            lease=lease,
             start_at=start_at,
             selection=Selection(wanted=filter, transform=transform),
         )
@@ -256,6 +260,15 @@ class FlaskChest(ChestReader):
         if not binding.started:
             binding.start(list(self._jobs.values()), testing=app.testing)
             atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+
+    def work(self) -> None:
+        """Do in this process, which is to serve no requests, what the others leave to it, until `close`.
+
+        That is, on each app: to store what waits in the journals of processes that are gone, or whose setting
+        ``CHEST_WRITER`` is off; to run the exporters, at once and then at their intervals; and retention.
+        """
+        for binding in self._bindings.values():
+            binding.work(list(self._jobs.values()))
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Say how the store for *app* is made in each process."""

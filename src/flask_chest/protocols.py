@@ -252,11 +252,8 @@ class Erasure(Protocol):
         """
 
 
-class Journal(Protocol):
-    """The queue of one process between its requests, which append, and its writer, which reads.
-
-    Any thread may append. All else is called by one thread at a time.
-    """
+class Appendable(Protocol):
+    """The end of a journal to which the requests of one process append. Any thread may do that."""
 
     @property
     @abstractmethod
@@ -275,11 +272,30 @@ class Journal(Protocol):
 
     @abstractmethod
     def append(self, record: Record, /) -> int:
-        """Take *record* and give how many records wait; `JournalError`, and it is not taken."""
+        """Take *record* and give how many wait for this process; `JournalError`, and it is not taken."""
 
     @abstractmethod
     def append_opened(self, record: Record, /) -> None:
         """Take *record*, whose response streams, for the case that no complete one with its id follows."""
+
+    @abstractmethod
+    def waiting(self) -> int:
+        """Count the records of this process that were taken and are not stored."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave what waits to a later process; may be called again. Appending raises `JournalClosed` then."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
+
+
+class Journal(Appendable, Protocol):
+    """The queue of one process between its requests, which append, and its writer, which reads.
+
+    One thread at a time reads.
+    """
 
     @abstractmethod
     def read(self, limit: int, /) -> Sequence[Record]:
@@ -297,20 +313,8 @@ class Journal(Protocol):
         """Keep *record*, which the store will never take, for people; `JournalError` if that cannot be done."""
 
     @abstractmethod
-    def waiting(self) -> int:
-        """Count the records of this process that were taken and are not stored."""
-
-    @abstractmethod
     def inherit(self) -> None:
-        """Take over what processes that are gone have left; `read` gives it after this process's own."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Leave what waits to a later process; may be called again. Appending raises `JournalClosed` then."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Let go, in a forked child, of what is its parent's."""
+        """Take over what processes have left that are gone, or that say so; `read` gives it after its own."""
 
 
 class Intake(Protocol):

@@ -28,18 +28,18 @@ JITTER_LIMIT_SECONDS = 30.0
 class ExportScheduler:
     """Runs export jobs at their intervals, in this process, in threads that do not hold up its exit.
 
-    The first run comes one interval after the start. Every interval is lengthened at random, by a tenth and
-    at most 30 seconds, so that the processes of a deployment do not all ask for the lease at once. No job
-    runs twice at the same time in one process. `start` and `close` concern the current process alone: after
-    a fork the child has the jobs, and neither the threads nor the locks.
+    The first run comes one interval after the start unless it is to come at once. Every interval is lengthened
+    at random, by a tenth and at most 30 seconds, so that the processes of a deployment do not all ask for the
+    lease at once. No job runs twice at the same time in one process. `start` and `close` concern the current
+    process alone: after a fork the child has the jobs, and neither the threads nor the locks.
     """
 
     def __init__(self) -> None:
         self._jobs: dict[str, _ExportJob] = {}
         self._by_process: dict[int, _Background] = {}
 
-    def add(self, name: str, run: Callable[[], object], *, interval: timedelta) -> None:
-        """Call *run* at every *interval*, also when started already; names are unique."""
+    def add(self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False) -> None:
+        """Call *run* at every *interval*, first at its end or *at_once*, also when started; names are unique."""
         if not timedelta(0) < interval <= LONGEST_INTERVAL:
             raise ConfigurationError(
                 f"the interval of {name!r} must be more than 0 and at most {LONGEST_INTERVAL.days} days, "
@@ -49,7 +49,7 @@ class ExportScheduler:
         with background.lock:
             if name in self._jobs:
                 raise ConfigurationError(f"{name!r} is scheduled already; give the second one another name")
-            job = self._jobs[name] = _ExportJob(name=name, run=run, interval=interval)
+            job = self._jobs[name] = _ExportJob(name=name, run=run, interval=interval, at_once=at_once)
             background.add(job)
 
     def start(self) -> None:
@@ -82,6 +82,7 @@ class _ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     run: Callable[[], object]
     interval: timedelta
+    at_once: bool
 
     def trigger(self) -> IntervalTrigger:
         """Count from now."""
@@ -117,7 +118,7 @@ class _Background:
     def add(self, job: _ExportJob) -> None:
         """Schedule *job*, if that has begun."""
         if self._scheduler is not None:
-            self._scheduler.add_job(
+            scheduled = self._scheduler.add_job(
                 job.run,
                 job.trigger(),
                 id=job.name,
@@ -128,6 +129,8 @@ class _Background:
                 coalesce=True,
                 max_instances=1,
             )
+            if job.at_once:
+                scheduled.modify(next_run_time=datetime.now(UTC))
 
     def stop(self) -> None:
         """Begin no more runs, now or later."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from flask_chest.backoff import pause_seconds
 from flask_chest.errors import JournalError
 from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
-from flask_chest.protocols import Intake, Journal, Sink, hand_over
+from flask_chest.protocols import Appendable, Intake, Journal, Sink, hand_over
 from flask_chest.record import Record
 from flask_chest.stats import Tally
 from flask_chest.suppression import suppressed
@@ -23,7 +23,7 @@ BATCH_RECORDS = 1_000
 COLLECT_SECONDS = 0.25
 """How long the writer waits for company after the first record, so that one transaction takes many."""
 INHERIT_SECONDS = 15.0
-"""How often it looks for what killed processes have left."""
+"""How often it looks for what other processes have left."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 HURRIED_PAUSE_SECONDS = 0.1
@@ -66,7 +66,7 @@ class WriteThrough(Intake):
 class JournalOnly(Intake):
     """Appends to *journal*, and leaves it to another process to store what is there."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Appendable) -> None:
         self._journal = journal
 
     def take(self, record: Record, /) -> None:
@@ -103,7 +103,16 @@ class Writer(Intake):
     aside, so that it does not hold up the others.
     """
 
-    def __init__(self, journal: Journal, open_store: Callable[[], Sink], tally: Tally) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        open_store: Callable[[], Sink],
+        tally: Tally,
+        *,
+        inherit_seconds: float = INHERIT_SECONDS,
+    ) -> None:
+        """Look for what others have left every *inherit_seconds*."""
+        self._inherit_seconds = inherit_seconds
         self._journal = journal
         self._open_store = open_store
         self._tally = tally
@@ -126,13 +135,13 @@ class Writer(Intake):
         if waiting >= self._ring_at:
             self._ring()
         if not self._started:
-            self._start()
+            self.start()
 
     def take_opened(self, record: Record, /) -> None:
         """Append *record* as one that is to be completed."""
         self._journal.append_opened(record)
         if not self._started:
-            self._start()
+            self.start()
 
     def flush(self, timeout: float, /) -> bool:
         """Wait until what waits now is stored; False when *timeout* seconds do not suffice."""
@@ -145,7 +154,7 @@ class Writer(Intake):
                 left = deadline - time.monotonic()
                 if left <= 0 or self._ended:
                     return False
-                self._start()
+                self.start()
                 self._ring()
                 # Not an event: under gevent this thread and the writer's have no kind of it in common.
                 time.sleep(min(pause, left))
@@ -179,7 +188,8 @@ class Writer(Intake):
         self._stopping = self._started = self._ended = True
         self._journal.abandon()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin the thread, which the first record does otherwise."""
         with self._lock:
             if self._started:
                 return
@@ -220,7 +230,7 @@ class Writer(Intake):
     def _await_records(self) -> None:
         self._ring_at = 1
         if self._journal.waiting() == 0:
-            self._wait(INHERIT_SECONDS)
+            self._wait(self._inherit_seconds)
         self._ring_at = BATCH_RECORDS
         if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
             self._wait(COLLECT_SECONDS)
@@ -228,7 +238,7 @@ class Writer(Intake):
     def _inherit_at_times(self) -> None:
         now = time.monotonic()
         if now >= self._next_inheritance:
-            self._next_inheritance = now + INHERIT_SECONDS
+            self._next_inheritance = now + self._inherit_seconds
             self._journal.inherit()
 
     def _move_all(self) -> None:

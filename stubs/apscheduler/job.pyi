@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Self
 
 from apscheduler.schedulers.base import BaseScheduler
 
@@ -6,3 +7,4 @@ class Job:
     id: str
     func: Callable[..., object]
     def __init__(self, scheduler: BaseScheduler, id: str | None = None, **kwargs: object) -> None: ...
+    def modify(self, **changes: object) -> Self: ...

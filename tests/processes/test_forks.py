@@ -56,8 +56,7 @@ def test_parent_and_child_that_never_reach_the_store_have_ids_of_their_own(site:
     assert set(points.values()) == {1}
 
 
-def test_journal_of_a_killed_parent_is_stored_while_its_child_lives_on(site: Site) -> None:
-    # Else the parent itself might have stored it before its end.
+def test_journals_of_a_killed_parent_and_of_its_child_are_stored_while_that_lives_on(site: Site) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "forking_app", "orphan", str(site.folder)],
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "FLASK_CHEST_WRITER": "off"},
@@ -69,11 +68,10 @@ def test_journal_of_a_killed_parent_is_stored_while_its_child_lives_on(site: Sit
         child = int(process.stdout.readline())
         try:
             assert process.wait(60) == -signal.SIGKILL
-            parents = visits_of("before", "parent")
-            stored = site.settle(parents.keys())
+            everything = visits_of("before", "parent", "child")
+            stored = site.settle(everything.keys())
             os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
-    assert stored == parents
-    everything = parents + visits_of("child")
+    assert stored == everything
     assert site.settle(everything.keys()) == everything

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flask_chest.binding import Binding, Place
+from flask_chest.binding import Binding
 from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
+from flask_chest.journals import Place
 from flask_chest.protocols import Store
 from flask_chest.record import Record
 from flask_chest.settings import Settings

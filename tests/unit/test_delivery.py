@@ -41,6 +41,7 @@ def job_of(
         exporter,
         interval=timedelta(milliseconds=10),
         name=name,
+        lease=timedelta(minutes=2),
         batch_size=batch_size,
         start_at="beginning",
         selection=Selection(),

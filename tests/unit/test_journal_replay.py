@@ -11,7 +11,7 @@ import pytest
 from flask_chest.journal import _appender, _backlog
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
 from flask_chest.journal._segments import SegmentName, SegmentReader
-from flask_chest.journal.file import MAX_CLOCK_STEP_NS
+from flask_chest.journal._writing import MAX_CLOCK_STEP_NS
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
 from journals import (

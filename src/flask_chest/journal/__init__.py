@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
-from flask_chest.protocols import Journal
+from flask_chest.protocols import Appendable, Journal
+
+T = TypeVar("T")
 
 logger = logging.getLogger("flask_chest.journal")
 
@@ -42,23 +45,54 @@ def open_journal(
 
     The latter is said once, for a killed process then loses what waits.
     """
-    in_memory = MemoryJournal(instance=f"{host}:{os.getpid()}", max_bytes=min(max_bytes, MAX_BYTES))
+
+    def on_disk(folder: Path) -> Journal:
+        from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
+
+        return FileJournal(
+            folder,
+            chest=chest,
+            store=digest(address),
+            host=host,
+            max_bytes=max_bytes,
+            synchronous=synchronous,
+            report=report,
+        )
+
+    return _open(folder, on_disk) or _in_memory(host, max_bytes)
+
+
+def open_left_journal(
+    folder: Path | None, *, chest: str, address: str, host: str, max_bytes: int, synchronous: bool
+) -> Appendable:
+    """Open a journal that other processes store, or one in memory as `open_journal` does."""
+
+    def on_disk(folder: Path) -> Appendable:
+        from flask_chest.journal.left import LeftJournal  # noqa: PLC0415 - as above
+
+        return LeftJournal(
+            folder,
+            chest=chest,
+            store=digest(address),
+            host=host,
+            max_bytes=max_bytes,
+            synchronous=synchronous,
+        )
+
+    return _open(folder, on_disk) or _in_memory(host, max_bytes)
+
+
+def _in_memory(host: str, max_bytes: int) -> MemoryJournal:
+    return MemoryJournal(instance=f"{host}:{os.getpid()}", max_bytes=min(max_bytes, MAX_BYTES))
+
+
+def _open(folder: Path | None, on_disk: Callable[[Path], T]) -> T | None:
     if folder is None:
-        return in_memory
+        return None
     why = _unsuitable(folder)
     if why is None:
         try:
-            from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
-
-            return FileJournal(
-                folder,
-                chest=chest,
-                store=digest(address),
-                host=host,
-                max_bytes=max_bytes,
-                synchronous=synchronous,
-                report=report,
-            )
+            return on_disk(folder)
         except OSError as exc:
             why = exc.strerror or str(exc)
     logger.warning(
@@ -67,7 +101,7 @@ def open_journal(
         folder,
         why,
     )
-    return in_memory
+    return None
 
 
 def _unsuitable(folder: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class _Part:
         self._folder = folder
         self._name = name
         self._writer = writer
+        self.final = True
+        """Whether no other process appends to it any more."""
         self._reader: SegmentReader | None = None
         self._passed = 0
 
@@ -43,13 +45,19 @@ class _Part:
             self._reader = SegmentReader(self._folder, self._name)
         writer = self._writer
         if writer is None:
-            yield from self._reader.read(self._reader.size())
-            self.exhausted = True
+            final = self.final
+            yield from self._reader.read(self._reader.size(), final=final)
+            self.exhausted = final
         else:
             # In this order: once it is sealed, the others are final; and no record is counted before its frame.
             final, records, end = writer.sealed, writer.records, writer.committed
             yield from self._reader.read(end)
             self.exhausted, self._passed = final, records
+
+    @property
+    def name(self) -> SegmentName:
+        """The segment's name."""
+        return self._name
 
     @property
     def live(self) -> bool:
@@ -124,6 +132,20 @@ class Backlog:
     def add(self, name: SegmentName, writer: SegmentWriter | None = None) -> None:
         """Add the owner's next segment, with its *writer* if the owner is alive."""
         self._parts.append(_Part(self._folder, name, writer))
+
+    def follow(self, names: Sequence[SegmentName]) -> None:
+        """Add those of *names* that are new: segments of an owner that lives, and appends to the last."""
+        known = self.names
+        for name in names:
+            if name not in known:
+                self.add(name)
+        for part in self._parts:
+            part.final = part.name < names[-1]
+
+    @property
+    def names(self) -> frozenset[SegmentName]:
+        """The segments of which something is left."""
+        return frozenset(part.name for part in self._parts)
 
     def read(self, limit: int) -> list[Record]:
         """Read on until at most *limit* records are out; give all that are."""

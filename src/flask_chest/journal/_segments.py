@@ -161,10 +161,11 @@ class SegmentReader:
         """Tell how long the file is now."""
         return os.fstat(self._descriptor).st_size
 
-    def read(self, end: int) -> Iterator[Frame | Skipped]:
-        """Yield what lies between the position and *end*, which is the end of a frame; move the position.
+    def read(self, end: int, *, final: bool = True) -> Iterator[Frame | Skipped]:
+        """Yield what lies between the position and *end*, and move the position.
 
-        What is not taken from the iterator comes again.
+        What is not taken from the iterator comes again. Unless *end* is *final*, an owner in another process may
+        be in the middle of a frame there, which is left for later.
         """
         wanted = CHUNK_BYTES
         while self.position < end:
@@ -172,13 +173,16 @@ class SegmentReader:
             asked = min(wanted, end - base)
             data = os.pread(self._descriptor, asked, base)
             if not data:  # somebody has cut the file
-                self.position = end
-                yield Skipped(end - base, end)
+                if final:
+                    self.position = end
+                    yield Skipped(end - base, end)
                 return
             last = base + asked == end or len(data) < asked
-            for found in scan(data, self.name.marker, complete=last, base=base):
+            for found in scan(data, self.name.marker, complete=last and final, base=base):
                 self.position = found.end
                 yield found
+            if last and not final:
+                return
             if self.position == base:  # a frame longer than what was read, or whose damaged length says so
                 wanted = min(wanted * 4, MAX_PAYLOAD_BYTES + CHUNK_BYTES)
 

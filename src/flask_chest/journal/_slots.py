@@ -15,7 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _NAME = "slot-{number}.lock"
-_TIME_DIGITS = 20
+_FOLLOWER_NAME = "follower-{number}.lock"
+_DIGITS = 20
+_LEFT = b"+"
+_NOT_LEFT = b"-"
+"""Behind the time: whether others are to store what the owner appends. Then comes its first segment."""
 
 
 class Slot:
@@ -32,13 +36,19 @@ class Slot:
 
     def last_time_unix_nano(self) -> int:
         """Read the last time that was issued under this slot, as far as it is known."""
-        digits = os.pread(self._descriptor, _TIME_DIGITS, 0)
+        digits = os.pread(self._descriptor, _DIGITS, 0)
         return int(digits) if digits.isdigit() else 0
 
     def note_time(self, unix_nano: int) -> None:
         """Write down that *unix_nano* was issued under this slot, if the disk lets us."""
         with suppress(OSError):
-            os.pwrite(self._descriptor, str(unix_nano).zfill(_TIME_DIGITS).encode(), 0)
+            os.pwrite(self._descriptor, str(unix_nano).zfill(_DIGITS).encode(), 0)
+
+    def begin(self, *, serial: int, left: bool) -> None:
+        """Write down, if the disk lets us, the new owner's first segment and whether others are to store it."""
+        mark = (_LEFT if left else _NOT_LEFT) + str(serial).zfill(_DIGITS).encode()
+        with suppress(OSError):  # then nobody follows it while it lives
+            os.pwrite(self._descriptor, mark, _DIGITS)
 
     def release(self) -> None:
         """Give the slot back, also where a forked child still has the descriptor."""
@@ -52,6 +62,16 @@ class Slot:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def left_from(folder: Path, number: int) -> int | None:
+    """Tell from which segment on the owner of slot *number* leaves what it appends to others; ``None``: none."""
+    try:
+        data = (folder / _NAME.format(number=number)).read_bytes()
+    except OSError:
+        return None
+    digits = data[_DIGITS + 1 : 2 * _DIGITS + 1]
+    return int(digits) if data[_DIGITS : _DIGITS + 1] == _LEFT and digits.isdigit() else None
 
 
 def take_lowest(folder: Path) -> Slot:
@@ -70,7 +90,15 @@ def take_lowest(folder: Path) -> Slot:
 
 def take(folder: Path, number: int) -> Slot | None:
     """Take slot *number*; ``None`` when it is held."""
-    path = folder / _NAME.format(number=number)
+    return _take(folder / _NAME.format(number=number), number)
+
+
+def take_following(folder: Path, number: int) -> Slot | None:
+    """Take the task to store what the owner of slot *number* leaves to others; ``None`` when another has it."""
+    return _take(folder / _FOLLOWER_NAME.format(number=number), number)
+
+
+def _take(path: Path, number: int) -> Slot | None:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -1,0 +1,96 @@
+"""The writing end of a journal on disk: a slot, and the segments that its owner appends to."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flask_chest.journal._appender import Appender, Room
+from flask_chest.journal._frames import Identity
+from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
+from flask_chest.journal._slots import take_lowest
+from flask_chest.threads import native_lock
+
+MTIME_LAG_NS = 10_000_000
+"""By how much a file's time, which the kernel's coarse clock tells, may lie behind the clock's."""
+MAX_CLOCK_STEP_NS = 24 * 3600 * 1_000_000_000
+"""A former time further ahead than this was a clock's error, and is not continued."""
+
+
+class WritingEnd:
+    """Owns a slot in *folder* and appends to segments of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        chest: str,
+        store: str,
+        host: str,
+        max_bytes: int,
+        synchronous: bool,
+        left: bool,
+    ) -> None:
+        """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done.
+
+        *left* tells other processes to store what is appended here while this one lives.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._slot = take_lowest(folder)
+        self._instance = f"{host}:{self._slot.number}"
+        self._lock = native_lock()
+        self._room = Room(folder, max_bytes)
+        try:
+            self._former = segments_in(folder, slot=self._slot.number)
+            self._latest_unix_nano = self._continued_time()
+            serial = 1 + max((name.serial for name in self._former), default=0)
+            self._slot.begin(serial=serial, left=left)
+            remove_unfinished(folder, slot=self._slot.number)
+        except BaseException:
+            self._slot.release()
+            raise
+        self._appender = Appender(
+            self._room,
+            slot=self._slot.number,
+            serial=serial,
+            # What people read in it is cut to what fits into a header.
+            identity=Identity(chest=chest[:32], store=store, instance=self._instance[-32:]),
+            synchronous=synchronous,
+            announce=self._begin_segment,
+        )
+
+    @property
+    def instance(self) -> str:
+        """``host:slot``, unique among the live processes that share the folder."""
+        return self._instance
+
+    @property
+    def latest_unix_nano(self) -> int:
+        """The latest time of a record, of former owners of the slot too."""
+        return self._latest_unix_nano
+
+    @property
+    def durable(self) -> bool:
+        """True."""
+        return True
+
+    def _begin_segment(self, writer: SegmentWriter) -> None:
+        """Take note of a new segment, to which nothing was appended yet."""
+        raise NotImplementedError
+
+    def _give_back(self) -> None:
+        """Leave the slot and what waits to the next owner."""
+        self._slot.note_time(self._latest_unix_nano)
+        self._slot.release()
+
+    def _continued_time(self) -> int:
+        times = [self._slot.last_time_unix_nano(), *map(self._changed, self._former)]
+        possible = time.time_ns() + MAX_CLOCK_STEP_NS
+        return max((unix_nano for unix_nano in times if unix_nano < possible), default=0)
+
+    def _changed(self, name: SegmentName) -> int:
+        try:
+            return (self._folder / str(name)).stat().st_mtime_ns + MTIME_LAG_NS
+        except FileNotFoundError:  # stored by another process meanwhile
+            return 0

@@ -1,0 +1,92 @@
+"""The journal of a process that leaves it to others to store its records."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_stored
+from flask_chest.journal._segments import SegmentWriter
+from flask_chest.journal._writing import WritingEnd
+from flask_chest.protocols import Appendable
+from flask_chest.record import Record
+
+
+class LeftJournal(WritingEnd, Appendable):
+    """Appends records to *folder*, where the writer of another process finds them while this one lives.
+
+    The options are those of `FileJournal`.
+    """
+
+    def __init__(
+        self, folder: Path, *, chest: str, store: str, host: str, max_bytes: int, synchronous: bool = False
+    ) -> None:
+        """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
+        self._segments: deque[SegmentWriter] = deque()
+        super().__init__(
+            folder,
+            chest=chest,
+            store=store,
+            host=host,
+            max_bytes=max_bytes,
+            synchronous=synchronous,
+            left=True,
+        )
+
+    def append(self, record: Record, /) -> int:
+        """Keep *record* against the end of this process; give 0: nobody here waits to be rung."""
+        payload = encode_record(record)
+        with self._lock:
+            self._appender.append(COMPLETE, payload)
+            self._latest_unix_nano = max(self._latest_unix_nano, record.time_unix_nano)
+        return 0
+
+    def append_opened(self, record: Record, /) -> None:
+        """Keep *record* for the case that no complete one with its id follows."""
+        payload = encode_record(record)
+        with self._lock:
+            self._appender.append(OPENED, payload)
+
+    def waiting(self) -> int:
+        """Count the records that nobody has stored; of a segment that is stored in part, estimate it by bytes."""
+        with self._lock:
+            segments = list(self._segments)
+        waiting = 0
+        for segment in segments:
+            stored = self._stored(segment)
+            if stored is None:
+                with self._lock:
+                    self._segments.remove(segment)
+                continue
+            appended = segment.committed - HEADER_BYTES
+            left = segment.committed - max(stored, HEADER_BYTES)
+            waiting += -(-segment.records * left // appended) if appended else 0
+        return waiting
+
+    def close(self) -> None:
+        """Leave what waits to another process; may be called again."""
+        if self._slot.held:
+            with self._lock:
+                self._appender.close()
+            self._give_back()
+
+    def abandon(self) -> None:
+        """Leave everything to the parent of this forked child."""
+        self._appender.abandon()
+        self._slot.abandon()
+
+    def _begin_segment(self, writer: SegmentWriter) -> None:
+        # It is called by who holds the lock. Those that are gone need no place any more.
+        while self._segments and self._stored(self._segments[0]) is None:
+            self._segments.popleft()
+        self._segments.append(writer)
+
+    def _stored(self, segment: SegmentWriter) -> int | None:
+        """Tell up to where *segment* is stored; ``None``: all of it, and it is gone."""
+        try:
+            with (self._folder / str(segment.name)).open("rb") as file:
+                header = file.read(HEADER_BYTES)
+                return read_stored(header, size=os.fstat(file.fileno()).st_size)
+        except FileNotFoundError:
+            return None

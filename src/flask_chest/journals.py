@@ -1,0 +1,90 @@
+"""Where the journal of a chest lies, and opening it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from flask_chest.journal import journal_folder, open_journal, open_left_journal
+from flask_chest.protocols import Addressed, Appendable, Journal, Store
+from flask_chest.settings import MEMORY, Settings
+from flask_chest.threads import threads_run
+
+logger = logging.getLogger("flask_chest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an app's journals lie, and under which name."""
+
+    root: Path
+    """What a relative folder begins at."""
+    default: Path
+    chest: str
+    app: str
+    """Part of the identity of a store that has no address."""
+
+
+class _Options(TypedDict):
+    folder: Path | None
+    chest: str
+    address: str
+    host: str
+    max_bytes: int
+    synchronous: bool
+
+
+class Journals:
+    """The journals of one chest on one app; while *testing*, they are in memory unless a folder is named."""
+
+    def __init__(self, settings: Settings, place: Place, store: Store, *, testing: bool) -> None:
+        self._settings = settings
+        self._place = place
+        self._address = store.address if isinstance(store, Addressed) else f"{place.app} {_name_of(type(store))}"
+        self._testing = testing
+
+    @property
+    def folder(self) -> Path | None:
+        """Where they lie, whether or not that exists; ``None``: in memory."""
+        place, chosen = self._place, self._settings.journal_dir
+        if self._address is None or chosen == MEMORY or (self._testing and not chosen):
+            return None
+        parent = place.root / chosen if chosen else place.default
+        return journal_folder(parent, chest=place.chest, address=self._address)
+
+    def open(self, report: Callable[[str], None]) -> Journal:
+        """Open one that this process stores; *report* what is found damaged in it."""
+        return open_journal(report=report, **self._options())
+
+    def open_left(self) -> Appendable:
+        """Open one that other processes store."""
+        return open_left_journal(**self._options())
+
+    def _options(self) -> _Options:
+        settings = self._settings
+        return _Options(
+            folder=self.folder,
+            chest=self._place.chest,
+            address=self._address or "",
+            host=settings.instance,
+            max_bytes=settings.journal_bytes,
+            synchronous=settings.journal_sync,
+        )
+
+
+def threads_can_run() -> bool:
+    """Tell whether a thread of ours would run, and say so if not."""
+    if threads_run():
+        return True
+    logger.warning(
+        "threads do not run under this uWSGI: start it with --enable-threads; until then records wait in "
+        "the journal for another process"
+    )
+    return False
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
