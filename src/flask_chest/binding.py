@@ -265,7 +265,7 @@ class Binding:
         here.started = True
         with suppress(Exception):  # the first record tries it again, and is counted if it fails again
             self._begin(here)
-        self.start_jobs(jobs, testing=testing)
+        self.start_jobs(jobs)
 
     def work(self, jobs: Sequence[ExportJob]) -> None:
         """Begin, in a process that serves no requests, to do what the others leave: storing and *jobs*."""
@@ -276,10 +276,10 @@ class Binding:
             intake.start()
         self._schedule(jobs, at_once=True)
 
-    def start_jobs(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
+    def start_jobs(self, jobs: Sequence[ExportJob]) -> None:
         """Schedule *jobs* in this process unless the settings say otherwise."""
         mode = self.settings.scheduler
-        if mode == "on" or (mode == "auto" and not testing):
+        if mode == "on" or (mode == "auto" and not self._here.testing):
             self._schedule(jobs)
 
     def _schedule(self, jobs: Sequence[ExportJob], *, at_once: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self, cast
@@ -15,6 +15,8 @@ from flask_chest.errors import CapabilityMissing, ConfigurationError
 from flask_chest.export import ExportReport, ExportRun
 from flask_chest.isolation import PATIENCE
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
+from flask_chest.record import Record
+from flask_chest.redelivery import Redelivered, redeliver
 from flask_chest.selection import Selection
 from flask_chest.stats import ExportCounts, describe
 from flask_chest.suppression import suppressed
@@ -150,6 +152,16 @@ class Delivery:
         with self._lock:
             self._history(job).note(report)
         return report
+
+    def redeliver(self, job: ExportJob, records: Iterable[Record]) -> Iterator[Redelivered]:
+        """Deliver *records* once more by the exporter of *job*, batch by batch; raise what ends it."""
+        batches = redeliver(records, self._exporter(job), batch_size=job.batch_size, selection=job.selection)
+        while True:
+            with suppressed():  # around each step: a generator would keep it up between them
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def run_in_turn(self, job: ExportJob) -> None:
         """Run *job* unless its target is left alone for a while."""

@@ -6,7 +6,6 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Unpack, cast
@@ -15,30 +14,25 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
 from flask_chest.binding import Binding, logger
-from flask_chest.delivery import ExportJob
+from flask_chest.delivering import ChestDeliverer
 from flask_chest.errors import ConfigurationError
 from flask_chest.explanation import explanations
-from flask_chest.export import DEFAULT_BATCH_SIZE, DEFAULT_LEASE, ExportReport
 from flask_chest.journals import Place
 from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.plan import Plan
-from flask_chest.protocols import Exporter, RequestIdGenerator, StartAt, Store, VariablesObserver
-from flask_chest.reading import ChestReader
+from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Record
 from flask_chest.recorder import AppRecorder, behind
-from flask_chest.retention import RetentionReport
 from flask_chest.rules import BlueprintRule, all_rules_of, misplaced_views
-from flask_chest.selection import Selection
 from flask_chest.settings import SettingOptions, Settings, check_options
 from flask_chest.stats import ChestStats, Health
 from flask_chest.stores import store_from_uri
 
 EXTENSION_KEY = "flask_chest"
 EXIT_TIMEOUT_SECONDS = 5.0
-DEFAULT_INTERVAL = timedelta(minutes=5)
 
 
-class FlaskChest(ChestReader):
+class FlaskChest(ChestDeliverer):
     """Keeps chosen variables of ``flask.g`` of each request in a store.
 
     A request appends its record to a journal on disk, and a thread of the process moves it on to the store.
@@ -72,7 +66,7 @@ class FlaskChest(ChestReader):
         self._span_attributes = span_attributes
         self._config_prefix = config_prefix
         self._given: Mapping[str, object] = MappingProxyType(check_options(settings))
-        self._jobs: dict[str, ExportJob] = {}
+        self._jobs = {}
         self._blueprint_rules: list[BlueprintRule] = []
         self._bindings: WeakKeyDictionary[Flask, Binding] = WeakKeyDictionary()
         if app is not None:
@@ -142,69 +136,6 @@ class FlaskChest(ChestReader):
     def flush(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
         """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do."""
         return self.binding().flush(timeout)
-
-    def add_exporter(
-        self,
-        exporter: Exporter | Callable[[], Exporter],
-        *,
-        interval: timedelta = DEFAULT_INTERVAL,
-        name: str | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        lease: timedelta = DEFAULT_LEASE,
-        start_at: StartAt = "beginning",
-        filter: Callable[[Record], bool] | None = None,  # noqa: A002 - the word for it
-        transform: Callable[[Record], Record | None] | None = None,
-    ) -> None:
-        """Deliver this chest's records by *exporter* at every *interval*, from the first request on.
-
-        A callable is called for an exporter in each process, and needs a *name*. Delivery goes on where it
-        ended for this name, in whichever process: rename an exporter and it begins anew at *start_at*.
-        When a process is killed in the middle of a delivery, another one takes it up after the time of *lease*.
-        *filter* says which records it is to have; *transform* changes them on the way, or makes them ``None``
-        for none, and leaves their id as it is. A record at which one of the two raises is set aside.
-        Raises `ConfigurationError` for a name that is taken.
-        """
-        job = ExportJob.checked(
-            exporter,
-            interval=interval,
-            name=name,
-            batch_size=batch_size,
-            lease=lease,
-            start_at=start_at,
-            selection=Selection(wanted=filter, transform=transform),
-        )
-        if job.name in self._jobs:
-            raise ConfigurationError(
-                f"the chest has an exporter named {job.name!r} already; give the second one another name="
-            )
-        self._jobs[job.name] = job
-        for app, binding in list(self._bindings.items()):
-            if binding.started:
-                binding.start_jobs([job], testing=app.testing)
-
-    def run_exports(self, *names: str) -> list[ExportReport]:
-        """Run the exporters of these *names*, or all, once, now, in this thread.
-
-        Raises `CapabilityMissing` if the store has no outbox, `ConfigurationError` for a name that none has.
-        """
-        binding = self.binding()
-        for name in names:
-            if name not in self._jobs:
-                raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(self._jobs)}")
-        self._await_own_records()
-        return [binding.delivery.run(job) for job in self._jobs.values() if not names or job.name in names]
-
-    def run_retention(self) -> RetentionReport:
-        """Delete what is beyond ``CHEST_RETENTION`` and its cap, once, now, in this thread.
-
-        Raises `CapabilityMissing` if the store cannot prune, and what the store raises.
-        """
-        return self.binding().run_retention()
-
-    @property
-    def exporter_names(self) -> tuple[str, ...]:
-        """The names of the exporters that were added."""
-        return tuple(self._jobs)
 
     def close(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
         """Store what waits, stop the exporters and close the store on every app, each within *timeout* seconds.

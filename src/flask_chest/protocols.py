@@ -201,6 +201,10 @@ class Rejections(Protocol):
     def rejections(self, exporter: str, /) -> Iterable[Rejection]:
         """Yield what was set aside for *exporter*, oldest first."""
 
+    @abstractmethod
+    def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
+        """Forget that these records were set aside for *exporter*; give how many were."""
+
 
 @runtime_checkable
 class Retention(Protocol):

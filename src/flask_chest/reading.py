@@ -32,6 +32,7 @@ class ChestReader:
     def query(
         self,
         *,
+        id: str | None = None,  # noqa: A002 - the record's field
         request_id: str | None = None,
         trace_id: str | None = None,
         route: str | None = None,
@@ -50,6 +51,7 @@ class ChestReader:
         """
         return list(
             self.iter(
+                id=id,
                 request_id=request_id,
                 trace_id=trace_id,
                 route=route,
@@ -65,6 +67,7 @@ class ChestReader:
     def iter(
         self,
         *,
+        id: str | None = None,  # noqa: A002 - the record's field
         request_id: str | None = None,
         trace_id: str | None = None,
         route: str | None = None,
@@ -79,6 +82,7 @@ class ChestReader:
         if limit is not None and limit < 0:
             raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
         question = Query(
+            id=id,
             request_id=request_id,
             trace_id=trace_id,
             route=route,

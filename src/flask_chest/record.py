@@ -66,6 +66,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     by exact value and type. *limit* bounds the answer; ``None`` means all there is.
     """
 
+    id: str | None = None
     request_id: str | None = None
     trace_id: str | None = None
     route: str | None = None
@@ -92,7 +93,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return all(name in variables and same_value(variables[name], value) for name, value in self.where.items())
 
 
-COLUMN_FILTERS = ("request_id", "trace_id", "route", "method", "status_code")
+COLUMN_FILTERS = ("id", "request_id", "trace_id", "route", "method", "status_code")
 """The fields of a query that ask for equality with the record's field of the same name."""
 
 

@@ -115,6 +115,11 @@ def test_records_are_exported_set_aside_and_pruned(chest: FlaskChest, run: Run) 
     assert run("export", "far") == f"far: {REQUESTS - 1} delivered, 1 set aside\n"
     assert "far: 0 pending, 1 set aside" in run("exporters", "list")
     assert json.loads(run("rejected", "list", "far", "--json"))["record_id"] == bad
+    assert run("replay", "far", "--since", "1h") == f"far: {REQUESTS} delivered again\n"
+    assert run("rejected", "retry", "far", bad) == "far: 1 delivered again\n"
+    assert run("rejected", "list", "far") == ""
+    assert run("rejected", "drop", "far", "--all") == "0 forgotten.\n"
+    assert f"request {chest.query(id=bad)[0].request_id}" in run("show", bad)
     assert run("prune", "--older-than", "0s") == f"{REQUESTS} records deleted.\n"
     assert chest.query() == []
     assert run("exporters", "remove", "far", "--force") == "The exporter 'far' is forgotten.\n"

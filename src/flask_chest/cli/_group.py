@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import click
@@ -50,6 +50,11 @@ def give_up(error: Exception) -> NoReturn:
     raise click.ClickException(f"not available{describe(error)}") from error
 
 
+def at(unix_nano: int) -> datetime:
+    """Give a moment, to the microsecond."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_nano // 1_000)
+
+
 def moment(unix_nano: int) -> str:
     """Write a time for people."""
-    return datetime.fromtimestamp(unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return at(unix_nano).strftime("%Y-%m-%d %H:%M:%S UTC")

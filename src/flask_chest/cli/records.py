@@ -25,7 +25,7 @@ _SERVER_ERROR = 500
 @chest_group.command("show")
 @click.argument("id_", metavar="ID")
 def show(*, id_: str) -> None:
-    """Show the records of the request or trace ID, with a link to the trace where trace_url is set.
+    """Show the record, or those of the request or trace, ID, with a link to the trace where trace_url is set.
 
     \b
     Example: flask --app shop chest show 0af7651916cd43dd8448eb211c80319c
@@ -34,11 +34,12 @@ def show(*, id_: str) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
     found = 0
     for chest in the_chests():
-        for record in [*answers(chest, Query(request_id=id_))] or answers(chest, Query(trace_id=id_)):
+        asked = (Query(id=id_), Query(request_id=id_), Query(trace_id=id_))
+        for record in next(filter(None, (list(answers(chest, each)) for each in asked)), ()):
             found += 1
             click.echo("\n".join(_record_lines(record, chest.trace_link(record))))
     if not found:
-        raise click.ClickException(f"No record has the request id or the trace id {id_!r}")
+        raise click.ClickException(f"No record, request or trace has the id {id_!r}")
 
 
 @chest_group.command("query")

@@ -30,6 +30,7 @@ from flask_chest.protocols import (
 )
 from flask_chest.stores._mongodb_client import NOW, NUMBERING, Collections, unix_nano
 from flask_chest.stores._mongodb_documents import Document, record_of
+from flask_chest.stores._mongodb_query import CHUNK
 from flask_chest.stores._sql import storable_reason
 
 NUMBERED_AT_ONCE = 1_000
@@ -156,6 +157,16 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
                 )
                 for each in found
             ]
+
+    def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
+        """Forget that these records were set aside for *exporter*; give how many were."""
+        count = 0
+        with self._collections.checked() as collections:
+            for first in range(0, len(record_ids), CHUNK):
+                ids = list(record_ids[first : first + CHUNK])
+                found = collections.rejected.delete_many({"exporter": exporter, "record_id": {"$in": ids}})
+                count += found.deleted_count
+        return count
 
     def _register(self, exporter: str, *, position: int) -> None:
         # Epochs begin at the clock: one that is dropped and known anew must not repeat the tokens it had.

@@ -65,7 +65,9 @@ def condition(query: Query, *, before: Record | None) -> Document:
     """Ask for the candidates that come after *before* in the order of the answer."""
     # Flat, as not every planner looks into an $and for an index.
     wanted: Document = {
-        name: value for name in COLUMN_FILTERS if (value := getattr(query, name)) is not None and bindable(value)
+        "_id" if name == "id" else name: value
+        for name in COLUMN_FILTERS
+        if (value := getattr(query, name)) is not None and bindable(value)
     }
     for name, value in query.where.items():
         if bindable(name) and isinstance(value, str | int) and bindable(value):

@@ -22,6 +22,7 @@ from flask_chest.protocols import (
     StartAt,
 )
 from flask_chest.stores._sql import Database, Session, Tables, row_record, storable_reason
+from flask_chest.stores._sql_query import CHUNK
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +157,16 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
             )
         names = ("exporter", "record_id", "reason", "time_unix_nano")
         return [msgspec.convert(dict(zip(names, row, strict=True)), Rejection) for row in rows]
+
+    def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
+        """Forget that these records were set aside for *exporter*; give how many were."""
+        count = 0
+        with self._database.writing() as session:
+            for first in range(0, len(record_ids), CHUNK):
+                chunk = record_ids[first : first + CHUNK]
+                delete = "DELETE FROM {rejected} WHERE exporter = ? AND record_id IN ({many})"
+                count += session.change(self._tables.sql(delete, many=len(chunk)), (exporter, *chunk))
+        return count
 
     def _register(self, session: Session, exporter: str, *, position: int, now: int) -> None:
         # Epochs begin at the clock: one that is dropped and known anew must not repeat the tokens it had.

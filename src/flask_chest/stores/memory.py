@@ -223,6 +223,13 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             place = self._places.get(exporter)
             return [] if place is None else list(place.rejected.values())
 
+    def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
+        """Forget that these records were set aside for *exporter*; give how many were."""
+        with self._alone():
+            place = self._places.get(exporter)
+            found = [] if place is None else [place.rejected.pop(each, None) for each in record_ids]
+            return sum(rejection is not None for rejection in found)
+
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
         with self._alone():

@@ -163,6 +163,17 @@ class OutboxContract:
         assert store.claim("a", limit=10, lease=_MINUTE) is None
         assert list(store.rejections("b")) == []
 
+    def test_discarded_rejections_are_gone_and_the_others_stay(self, store: DeliveringStore) -> None:
+        records = [make_record() for _ in range(3)]
+        store.write(records)
+        for exporter in ("a", "b"):
+            claim = _claim(store, exporter)
+            assert store.acknowledge(claim, rejected={record.id: "no" for record in records})
+        assert store.discard("a", [records[0].id, records[2].id, "unknown"]) == 2
+        assert [each.record_id for each in store.rejections("a")] == [records[1].id]
+        assert len(list(store.rejections("b"))) == 3
+        assert store.discard("a", []) == store.discard("nobody", [records[1].id]) == 0
+
     def test_rejections_come_oldest_first(self, store: DeliveringStore) -> None:
         records = [make_record() for _ in range(3)]
         store.write(records)

@@ -208,6 +208,7 @@ class StoreContract(SinkContract):
         "query",
         [
             Query(request_id="r1"),
+            Query(id="absent"),
             Query(trace_id="t1"),
             Query(route="/a"),
             Query(method="POST"),
