@@ -21,6 +21,7 @@ from benchmarks import (
     journal_to_store,
     privacy_cost,
     prune_load,
+    query_memory,
     request_cost,
     server_write,
     sqlite_write,
@@ -49,6 +50,7 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
     "dead_neighbour": dead_neighbour.main,
     "through_servers": through_servers.main,
     "prune_load": prune_load.main,
+    "query_memory": query_memory.main,
 }
 RESULTS = Path(__file__).with_name("results")
 

@@ -85,9 +85,9 @@ class DeadlyOutbox(Outbox):
         self._doom.may_strike()
         return acknowledged
 
-    def release(self, claim: Claim, /) -> None:
+    def release(self, claim: Claim, /, *, error: str | None = None) -> None:
         self._doom.may_strike()
-        self._outbox.release(claim)
+        self._outbox.release(claim, error=error)
 
 
 class DeadlyExporter(Exporter):

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from benchmarks.web_servers import PATIENCE, ROOT
 from flask import Flask, g
 
-from flask_chest import FlaskChestSQLite
+from flask_chest import FlaskChest
 from flask_chest.exporters.store import StoreExporter
+from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
 
-FOLDER = "WORKER_FOLDER"
+FOLDER, URI = "WORKER_FOLDER", "WORKER_URI"
 BATCH = 50
 
 
-def make(folder: Path | None = None) -> Flask:
+def make(folder: Path | None = None, uri: str | None = None) -> Flask:
     folder = folder or Path(os.environ[FOLDER])
+    uri = uri or os.environ.get(URI, f"sqlite:///{source(folder)}")
     app = Flask("worked")
     app.config |= {"CHEST_WRITER": "off", "CHEST_SCHEDULER": "off", "CHEST_JOURNAL_DIR": str(folder / "journal")}
-    chest = FlaskChestSQLite(app, db_uri=source(folder), tracked_vars=["visit"])
+    store = store_from_uri(uri, root=folder, name="worked")
+    chest = FlaskChest(app, store=store, tracked_vars=["visit"])
     chest.add_exporter(
         lambda: StoreExporter(lambda: SQLiteStore(target(folder)), name="target"),
         name="target",
@@ -43,3 +52,29 @@ def source(folder: Path) -> Path:
 
 def target(folder: Path) -> Path:
     return folder / "target.db"
+
+
+@contextmanager
+def working(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker, and wait until it says that it works."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "worker_app:make", "chest", "worker"],
+        env=os.environ | {"PYTHONPATH": path, FOLDER: str(folder)} | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "The worker stores what waits; exporters: target.\n"
+            yield worker
+        finally:
+            worker.kill()
+
+
+def ended(worker: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    worker.send_signal(number)
+    output, _ = worker.communicate(timeout=PATIENCE)
+    return worker.returncode, output

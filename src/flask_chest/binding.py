@@ -213,7 +213,7 @@ class Binding:
     def _make_intake(self, here: _InProcess) -> Intake:
         if self.settings.strict:
             return WriteThrough(self.open_store, here.tally)
-        journals = Journals(self.settings, self._place, self._made(here), testing=here.testing)
+        journals = self.journals
         if (self.settings.writer == "off" and not here.works) or not threads_can_run():
             left = journals.open_left()
             self._continue(here, left)
@@ -266,6 +266,22 @@ class Binding:
         with suppress(Exception):  # the first record tries it again, and is counted if it fails again
             self._begin(here)
         self.start_jobs(jobs)
+
+    @property
+    def journals(self) -> Journals:
+        """Where the journals lie."""
+        here = self._here
+        return Journals(self.settings, self._place, self._made(here), testing=here.testing)
+
+    def store_left(self) -> int:
+        """Store now what other processes have left in their journals, and give how many records that were."""
+        here = self._here
+        journal = self.journals.open(here.tally.fault)
+        writer = Writer(journal, self.open_store, here.tally)
+        try:
+            return writer.store_left()
+        finally:
+            journal.close()
 
     def work(self, jobs: Sequence[ExportJob]) -> None:
         """Begin, in a process that serves no requests, to do what the others leave: storing and *jobs*."""

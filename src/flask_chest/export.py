@@ -120,8 +120,8 @@ class ExportRun:
             with self._lease.held(claim):
                 selected, faults = self._selection.of(claim.records)
                 faults |= self._export(selected)
-        except BaseException:
-            _release(self._outbox, claim)
+        except BaseException as exc:
+            _release(self._outbox, claim, error=describe(exc).removeprefix(": "))
             raise
         if not self._outbox.acknowledge(claim, rejected=_reasons(faults)):
             raise _lost(claim)
@@ -167,9 +167,9 @@ def _lost(claim: Claim) -> ChestError:
     )
 
 
-def _release(outbox: Outbox, claim: Claim) -> None:
+def _release(outbox: Outbox, claim: Claim, *, error: str) -> None:
     try:
-        outbox.release(claim)
+        outbox.release(claim, error=error)
     except Exception as exc:  # noqa: BLE001 - what ended the export is to be told; the lease ends by itself
         logger.debug("the claim of %s was not released%s", claim.exporter, describe(exc))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from flask_chest.journal import journal_folder, open_journal, open_left_journal
+from flask_chest.journal import digest, journal_folder, open_journal, open_left_journal
 from flask_chest.protocols import Addressed, Appendable, Journal, Store
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.threads import threads_run
@@ -54,6 +54,11 @@ class Journals:
             return None
         parent = place.root / chosen if chosen else place.default
         return journal_folder(parent, chest=place.chest, address=self._address)
+
+    @property
+    def store_digest(self) -> str:
+        """What stands for the store in the headers of segments."""
+        return digest(self._address or "")
 
     def open(self, report: Callable[[str], None]) -> Journal:
         """Open one that this process stores; *report* what is found damaged in it."""

@@ -147,8 +147,8 @@ class Outbox(Protocol):
         """
 
     @abstractmethod
-    def release(self, claim: Claim, /) -> None:
-        """End the claim without delivery: the same batch can be claimed at once."""
+    def release(self, claim: Claim, /, *, error: str | None = None) -> None:
+        """End the claim without delivery, for the reason *error*: the same batch can be claimed at once."""
 
 
 class ExporterStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +160,10 @@ class ExporterStatus(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     last_seen_unix_nano: int
     last_success_unix_nano: int | None = None
+    next_unix_nano: int | None = None
+    """When the next record began that it is to have; ``None``: it has had all."""
+    last_error: str | None = None
+    """Why its last delivery failed; ``None`` after one that did not."""
     holder: str | None = None
     lease_until_unix_nano: int | None = None
 
@@ -242,6 +246,10 @@ class Leases(Protocol):
     def let_go(self, task: str, /, *, owner: str) -> None:
         """Let others have *task* at once, if *owner* has it."""
 
+    @abstractmethod
+    def now_unix_nano(self) -> int:
+        """Read the store's clock."""
+
 
 @runtime_checkable
 class Erasure(Protocol):
@@ -253,6 +261,58 @@ class Erasure(Protocol):
 
         ``query.limit`` is not looked at. Deletion is final: of what began before this call, a later ``write``
         keeps nothing that matches.
+        """
+
+
+class ValueCount(msgspec.Struct, frozen=True, kw_only=True):
+    """A value of a variable, and how many records have it."""
+
+    value: JSONValue
+    records: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the numbers of a variable come to in one group of records."""
+
+    group: JSONValue
+    """The route, or the value of the variable by which is grouped; ``None`` where nothing is."""
+    records: int
+    """Those in which the variable is a number: an integer or a float, never a boolean."""
+    mean: float
+    minimum: float
+    maximum: float
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """Names a variable, which may be called like a column."""
+
+    name: str
+
+
+GroupBy: TypeAlias = Literal["route"] | Variable
+
+
+@runtime_checkable
+class Statistics(Protocol):
+    """Counts and sums up where the records are, so that they need not be fetched.
+
+    Of *query* the variables in ``where`` are refused with a `ConfigurationError`, as they are decided record by
+    record, and the ``limit`` is not looked at. What is equally frequent comes in the order in which it was first
+    seen, by (time, id) of the records.
+    """
+
+    @abstractmethod
+    def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
+        """Give the most frequent values of *variable* in the records that match, at most *limit*.
+
+        Values are compared strictly: 1, 1.0, ``True`` and ``"1"`` are four, and ``None`` is one too.
+        """
+
+    @abstractmethod
+    def summarise(self, variable: str, query: Query, /, *, by: GroupBy | None = None) -> Sequence[Summary]:
+        """Sum up the numbers in *variable* of the records that match; the group with the most records first.
+
+        With a `Variable` as *by*, records that lack it are left out. Numbers are taken in double precision.
         """
 
 

@@ -126,6 +126,11 @@ def encode_variables(variables: Mapping[str, JSONValue]) -> str:
     return _encoder.encode(variables).decode()
 
 
+def encode_text(text: str) -> str:
+    """Encode as `encode_variables` does a name."""
+    return _encoder.encode(text).decode()
+
+
 def decode_variables(text: str | bytes) -> dict[str, JSONValue]:
     """Decode what `encode_variables` made; ``ValueError`` for anything that is not a JSON object."""
     variables: dict[str, JSONValue] = _decoder.decode(text)  # type: ignore[assignment]  # JSON holds JSON values only

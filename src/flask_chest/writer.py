@@ -188,6 +188,17 @@ class Writer(Intake):
         self._stopping = self._started = self._ended = True
         self._journal.abandon()
 
+    def store_left(self) -> int:
+        """Store, in this thread, what others have left, and give how many records; raise what the store raises.
+
+        Only where the thread was not begun.
+        """
+        self._journal.inherit()
+        count = 0
+        while moved := self._move():
+            count += moved
+        return count
+
     def start(self) -> None:
         """Begin the thread, which the first record does otherwise."""
         with self._lock:
@@ -246,8 +257,8 @@ class Writer(Intake):
             if 0 < self._journal.waiting() < BATCH_RECORDS and not self._hurried:
                 return  # these are written with those that come, for the price of one transaction
 
-    def _move(self) -> bool:
-        """Move one batch; False when nothing waits."""
+    def _move(self) -> int:
+        """Move one batch; give how many records it had, 0 when nothing waits."""
         records = self._journal.read(BATCH_RECORDS)
         refused: Mapping[str, Fault] = {}
         if records:
@@ -260,7 +271,7 @@ class Writer(Intake):
         self._tally.stored(len(records) - len(culprits))  # before `flush` may see that nothing waits
         self._journal.stored()
         self._failures = 0
-        return bool(records)
+        return len(records)
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         hand_over(self._open_store().write, records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from benchmarks.web_servers import PATIENCE, happens
 from flask import Flask, abort, g
 
-from flask_chest import FlaskChest, RecordsRejected
+import worker_app
+from flask_chest import FlaskChest, RecordsRejected, SchemaError
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
+from flask_chest.extension import chests_of
 from flask_chest.stores import store_from_uri
+from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import RecordingExporter
 from servers import DatabaseServer
 
@@ -28,11 +33,15 @@ _numbers = count()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql", "mariadb", "mongodb", "documentdb"])
-def chest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FlaskChest]:
-    uri = f"sqlite:///{tmp_path}/chest.db"
-    if request.param != "sqlite":
-        server: DatabaseServer = request.getfixturevalue(request.param)
-        uri = server.uri
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/chest.db"
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    return server.uri
+
+
+@pytest.fixture
+def chest(uri: str, tmp_path: Path) -> Iterator[FlaskChest]:
     app = Flask("shop")
     app.cli.add_command(chest_group)
     make_store = store_from_uri(uri, root=tmp_path, name=f"commands_{next(_numbers)}")
@@ -78,7 +87,7 @@ def served(chest: FlaskChest) -> None:
 def test_nothing_is_made_before_migrate_makes_it(chest: FlaskChest, run: Run) -> None:
     assert "made when the first record is written" in run("migrate", "--check", code=1)
     assert "no records yet" in run("status")
-    assert run("query") == run("tail") == ""
+    assert run("query") == run("tail") == run("top", "user_id") == run("stats", "user_id") == ""
     assert run("prune", "--older-than", "1d") == "0 records deleted.\n"
     assert "up to date" in run("migrate")
     assert "up to date" in run("migrate", "--check")
@@ -134,3 +143,69 @@ def test_prune_keeps_what_an_exporter_has_not_had(chest: FlaskChest, run: Run) -
     assert chest.flush(30)
     assert run("prune", "--older-than", "0s") == f"{REQUESTS} records deleted.\n"
     assert run("prune", "--older-than", "0s", "--unexported-too") == "1 records deleted.\n"
+
+
+def test_what_waits_on_disk_is_listed_verified_and_stored(uri: str, tmp_path: Path) -> None:
+    app = Flask("shop")
+    app.cli.add_command(chest_group)
+    make_store = store_from_uri(uri, root=tmp_path, name=f"commands_{next(_numbers)}")
+    chest = FlaskChest(
+        app,
+        store=make_store,
+        journal_dir=tmp_path / "journal",
+        writer="off",
+        tracked_vars=["x"],
+        retention="2 rows",
+    )
+    with closing(chest):
+        for _ in range(REQUESTS):
+            app.test_client().get("/")
+        runner = app.test_cli_runner()
+        assert f"{REQUESTS} records wait" in runner.invoke(args=["chest", "journal", "list"]).output
+        assert runner.invoke(args=["chest", "journal", "verify"]).exit_code == 0
+        assert f"{REQUESTS} records wait" in runner.invoke(args=["chest", "doctor"]).output
+        assert runner.invoke(args=["chest", "journal", "replay"]).output == f"{REQUESTS} records stored.\n"
+        assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
+        assert runner.invoke(args=["chest", "prune"]).output == f"{REQUESTS - 2} records deleted.\n"
+        assert len(chest.query()) == 2
+
+
+def test_worker_stores_and_delivers(uri: str, tmp_path: Path) -> None:
+    app = worker_app.make(tmp_path, uri)
+    for visit in range(REQUESTS):
+        app.test_client().get(f"/{visit}")
+    (chest,) = chests_of(app)
+    with closing(chest), worker_app.working(tmp_path, **{worker_app.URI: uri}) as worker:
+        assert happens(lambda: chest.stats().waiting == 0, seconds=PATIENCE)
+        with closing(SQLiteStore(worker_app.target(tmp_path))) as target:
+            assert happens(lambda: records_in(target) == REQUESTS, seconds=PATIENCE)
+        assert worker_app.ended(worker, signal.SIGTERM) == (0, "The worker ends.\n")
+        assert len(chest.query()) == REQUESTS
+
+
+def records_in(store: SQLiteStore) -> int:
+    try:
+        return store.status().records
+    except SchemaError:  # the worker makes it just now
+        return 0
+
+
+@pytest.mark.usefixtures("served")
+def test_values_are_counted_and_summed_up(run: Run) -> None:
+    assert [json.loads(line) for line in run("top", "user_id", "--json").splitlines()] == [
+        {"value": user, "records": REQUESTS // 3} for user in range(3)
+    ]
+    assert run("top", "plan", "--status", "503") == 'records  plan\n      1  "=pro"\n'
+    assert run("top", "plan", "--limit", "1", "--since", "1h") == f'records  plan\n     {REQUESTS // 2}  "free"\n'
+    assert run("stats", "user_id") == "records  mean  minimum  maximum\n     30     1        0        2\n"
+    (by_route,) = run("stats", "user_id", "--by", "route", "--json").splitlines()
+    assert json.loads(by_route) == {
+        "group": "/<int:number>",
+        "records": REQUESTS,
+        "mean": 1,
+        "minimum": 0,
+        "maximum": 2,
+    }
+    by_plan = map(json.loads, run("stats", "user_id", "--by-variable", "plan", "--json").splitlines())
+    assert [(each["group"], each["records"]) for each in by_plan] == [("free", 15), ("=pro", 15)]
+    assert run("top", "plan", "--route", "/elsewhere") == run("stats", "plan") == ""

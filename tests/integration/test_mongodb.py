@@ -22,7 +22,13 @@ from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores._mongodb_query import ORDER, condition
 from flask_chest.stores.mongodb import MongoDBStore
-from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import (
+    DeletionContract,
+    LeasesContract,
+    OutboxContract,
+    StatisticsContract,
+    StoreContract,
+)
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
 from server_contract import (
@@ -38,6 +44,7 @@ from server_contract import (
     write_through,
 )
 from servers import DatabaseServer
+from statistics_property import StatisticsProperty
 
 _numbers = count()
 MINUTE = timedelta(minutes=1)
@@ -75,7 +82,9 @@ def store(make_store: MakeStore) -> Any:
     return store
 
 
-class TestMongoDBStore(StoreContract, OutboxContract, DeletionContract, LeasesContract):
+class TestMongoDBStore(
+    StoreContract, OutboxContract, DeletionContract, LeasesContract, StatisticsContract, StatisticsProperty
+):
     """Does what every store does."""
 
 

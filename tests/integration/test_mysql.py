@@ -16,10 +16,17 @@ from flask_chest.stores._mysql_connections import MYSQL
 from flask_chest.stores._sql import Tables
 from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import (
+    DeletionContract,
+    LeasesContract,
+    OutboxContract,
+    StatisticsContract,
+    StoreContract,
+)
 from flask_chest.testing.records import make_record
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
 from servers import DatabaseServer
+from statistics_property import StatisticsProperty
 
 _numbers = count()
 
@@ -65,7 +72,15 @@ def admin(database: DatabaseServer) -> Iterator[pymysql.cursors.Cursor]:
         yield cursor
 
 
-class TestMySQLStore(StoreContract, OutboxContract, DeletionContract, LeasesContract, ServerStoreContract):
+class TestMySQLStore(
+    StoreContract,
+    OutboxContract,
+    DeletionContract,
+    LeasesContract,
+    StatisticsContract,
+    StatisticsProperty,
+    ServerStoreContract,
+):
     """Does what every store does, and every store on a server."""
 
 
@@ -137,7 +152,7 @@ def test_each_table_has_a_primary_key(store: MySQLStore, name: str, admin: pymys
     """A server may refuse others (sql_require_primary_key), and replicates them slowly."""
     tables = f"FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_name LIKE '{name}%'"
     admin.execute(f"SELECT table_name {tables}")
-    assert len(admin.fetchall()) == 5
+    assert len(admin.fetchall()) == 6
     admin.execute(
         f"SELECT table_name {tables} AND table_name NOT IN"
         " (SELECT table_name FROM information_schema.table_constraints WHERE constraint_type = 'PRIMARY KEY')"

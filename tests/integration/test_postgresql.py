@@ -18,7 +18,13 @@ from flask_chest.stores._postgresql_connections import POSTGRESQL
 from flask_chest.stores._sql import Tables
 from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.postgresql import PostgreSQLStore
-from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import (
+    DeletionContract,
+    LeasesContract,
+    OutboxContract,
+    StatisticsContract,
+    StoreContract,
+)
 from flask_chest.testing.records import make_record
 from server_contract import (
     MakeStore,
@@ -31,6 +37,7 @@ from server_contract import (
     write_through,
 )
 from servers import DatabaseServer
+from statistics_property import StatisticsProperty
 
 _numbers = count()
 
@@ -72,7 +79,15 @@ def admin(database: DatabaseServer) -> Iterator[psycopg.Connection[tuple[Any, ..
         yield connection
 
 
-class TestPostgreSQLStore(StoreContract, OutboxContract, DeletionContract, LeasesContract, ServerStoreContract):
+class TestPostgreSQLStore(
+    StoreContract,
+    OutboxContract,
+    DeletionContract,
+    LeasesContract,
+    StatisticsContract,
+    StatisticsProperty,
+    ServerStoreContract,
+):
     """Does what every store does, and every store on a server."""
 
 

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from benchmarks.visits import Site
-from benchmarks.web_servers import PATIENCE, ROOT, happens
+from benchmarks.web_servers import PATIENCE, happens
 from flask import Flask
 
 from flask_chest import Query, SchemaError
 from flask_chest.extension import chests_of
 from flask_chest.stores.sqlite import SQLiteStore
-from worker_app import FOLDER, make, source, target
+from worker_app import ended, make, source, target, working
 
 VISITS = 2_000
 KILLS = 20
 
 
-@contextmanager
-def working(site: Site) -> Iterator[subprocess.Popen[str]]:
-    """Start a worker, and wait until it says that it works."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "worker_app:make", "chest", "worker"],
-        env=os.environ | {"PYTHONPATH": path, FOLDER: str(site.folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with worker:
-        try:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "The worker stores what waits; exporters: target.\n"
-            yield worker
-        finally:
-            worker.kill()
-
-
-def visits_in(path: Path) -> list[int]:
+def visits_in(path: Path, *, name: str = "flask_chest") -> list[int]:
     """Read the numbers of the visits whose records are there, from the lowest on."""
     if not path.exists():
         return []
-    with closing(SQLiteStore(path)) as store, suppress(SchemaError):  # somebody makes it just now
+    with closing(SQLiteStore(path, name=name)) as store, suppress(SchemaError):  # somebody makes it just now
         return sorted(int(str(record.variables["visit"])) for record in store.query(Query(limit=None)))
     return []
 
@@ -57,12 +34,6 @@ def visits_in(path: Path) -> list[int]:
 def arrives(site: Site, count: int, *, seconds: float = PATIENCE) -> bool:
     """Tell whether the target has so many records within that time."""
     return happens(lambda: len(visits_in(target(site.folder))) >= count, seconds=seconds)
-
-
-def ended(worker: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    worker.send_signal(number)
-    output, _ = worker.communicate(timeout=PATIENCE)
-    return worker.returncode, output
 
 
 @pytest.fixture
@@ -84,14 +55,14 @@ def test_worker_stores_and_delivers_what_a_living_process_leaves(
         client.get(f"/{visit}")
     assert chest.stats().waiting == 10
     assert not source(site.folder).exists()
-    with working(site) as worker:
+    with working(site.folder) as worker:
         assert arrives(site, 10)
         for visit in range(10, 20):
             client.get(f"/{visit}")
         assert arrives(site, 20)
         assert happens(lambda: chest.stats().waiting == 0, seconds=PATIENCE)
         assert ended(worker, number) == (0, "The worker ends.\n")
-    assert visits_in(source(site.folder)) == [*range(20)]
+    assert visits_in(source(site.folder), name="worked") == [*range(20)]
 
 
 def test_worker_that_is_killed_again_and_again_loses_and_doubles_nothing(app: Flask, site: Site) -> None:
@@ -102,23 +73,23 @@ def test_worker_that_is_killed_again_and_again_loses_and_doubles_nothing(app: Fl
         for _ in range(VISITS // KILLS):
             client.get(f"/{visit}")
             visit += 1
-        with working(site) as worker:
+        with working(site.folder) as worker:
             delivered = len(visits_in(target(site.folder)))
             # Some are killed at their first step, some in the middle of what there is to do.
             if kill % 2:
                 arrives(site, delivered + 1, seconds=2)
             happens(lambda: chance.random() < 0.05, seconds=1)
             worker.kill()
-    with working(site) as worker:
+    with working(site.folder) as worker:
         assert arrives(site, VISITS)
         assert ended(worker, signal.SIGTERM) == (0, "The worker ends.\n")
     assert visits_in(target(site.folder)) == [*range(VISITS)]
-    assert visits_in(source(site.folder)) == [*range(VISITS)]
+    assert visits_in(source(site.folder), name="worked") == [*range(VISITS)]
 
 
 def test_two_workers_share_the_work(app: Flask, site: Site) -> None:
     client = app.test_client()
-    with working(site) as one, working(site) as other:
+    with working(site.folder) as one, working(site.folder) as other:
         for visit in range(200):
             client.get(f"/{visit}")
         assert arrives(site, 200)

@@ -6,11 +6,20 @@ import pytest
 from flask_chest.errors import SchemaError
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.memory import MemoryStore
-from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import (
+    DeletionContract,
+    LeasesContract,
+    OutboxContract,
+    StatisticsContract,
+    StoreContract,
+)
 from flask_chest.testing.records import make_record
+from statistics_property import StatisticsProperty
 
 
-class TestMemoryStore(StoreContract, OutboxContract, DeletionContract, LeasesContract):
+class TestMemoryStore(
+    StoreContract, OutboxContract, DeletionContract, LeasesContract, StatisticsContract, StatisticsProperty
+):
     @pytest.fixture
     def store(self) -> MemoryStore:
         store = MemoryStore()

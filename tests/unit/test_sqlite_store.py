@@ -22,14 +22,23 @@ from flask_chest.stores._sqlite_connections import SQLiteSession
 from flask_chest.stores._sqlite_dialect import SQLITE
 from flask_chest.stores._sqlite_schema import MIGRATIONS, SQLiteSchema
 from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.testing.contracts import DeletionContract, LeasesContract, OutboxContract, StoreContract
+from flask_chest.testing.contracts import (
+    DeletionContract,
+    LeasesContract,
+    OutboxContract,
+    StatisticsContract,
+    StoreContract,
+)
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
+from statistics_property import StatisticsProperty
 
 MINUTE = timedelta(minutes=1)
 
 
-class TestSQLiteStore(StoreContract, OutboxContract, DeletionContract, LeasesContract):
+class TestSQLiteStore(
+    StoreContract, OutboxContract, DeletionContract, LeasesContract, StatisticsContract, StatisticsProperty
+):
     @pytest.fixture
     def store(self, path: Path) -> Iterator[SQLiteStore]:
         with closing(opened(path)) as store:

@@ -1,6 +1,20 @@
-"""``flask chest``: look at a chest, and find out why one stays empty. Only ``migrate`` creates a database."""
+"""``flask chest``: look at a chest, find out why one stays empty, and run what it needs.
 
-from flask_chest.cli import doctor, exporters, exporting, migrating, records, retention, status, worker
+Only ``migrate``, ``worker`` and ``journal replay`` make a database.
+"""
+
+from flask_chest.cli import (
+    doctor,
+    exporters,
+    exporting,
+    journals,
+    migrating,
+    records,
+    retention,
+    statistics,
+    status,
+    worker,
+)
 from flask_chest.cli._group import chest_group
 
 __all__ = [
@@ -8,9 +22,11 @@ __all__ = [
     "doctor",
     "exporters",
     "exporting",
+    "journals",
     "migrating",
     "records",
     "retention",
+    "statistics",
     "status",
     "worker",
 ]

@@ -53,6 +53,18 @@ def variable(text: str) -> tuple[str, JSONValue]:
 
 def asking(command: Command) -> Command:
     """Add the options that narrow which records are meant."""
+    where = click.option(
+        "--where",
+        multiple=True,
+        type=variable,
+        metavar="NAME=VALUE",
+        help="With this value of a variable, as user_id=7; 'user_id=\"7\"' is a text. Repeatable.",
+    )
+    return circumstances(where(command))
+
+
+def circumstances(command: Command) -> Command:
+    """Add the options that narrow by anything but variables."""
     for option in reversed(
         [
             click.option("--request-id", help="Of this request id."),
@@ -60,17 +72,19 @@ def asking(command: Command) -> Command:
             click.option("--route", help="Of this URL rule, as /users/<int:id>."),
             click.option("--method", help="Of this HTTP method."),
             click.option("--status", "status_code", type=int, help="With this status code."),
-            click.option(
-                "--where",
-                multiple=True,
-                type=variable,
-                metavar="NAME=VALUE",
-                help="With this value of a variable, as user_id=7; 'user_id=\"7\"' is a text. Repeatable.",
-            ),
         ]
     ):
         command = option(command)
     return command
+
+
+def within(command: Command) -> Command:
+    """Add the options for a span of time."""
+    since = click.option(
+        "--since", type=moment, metavar="MOMENT", help="From this moment on: 2026-11-23, or 2h for two hours ago."
+    )
+    until = click.option("--until", type=moment, metavar="MOMENT", help="Before this moment.")
+    return since(until(command))
 
 
 def question(
@@ -80,7 +94,7 @@ def question(
     route: str | None,
     method: str | None,
     status_code: int | None,
-    where: tuple[tuple[str, JSONValue], ...],
+    where: tuple[tuple[str, JSONValue], ...] = (),
     since: int | None = None,
     until: int | None = None,
     limit: int | None = None,

@@ -11,8 +11,7 @@ import click
 
 from flask_chest.cli._formats import FORMATS, Format, json_line, lines, text_line
 from flask_chest.cli._group import chest_group, give_up, moment, the_chests
-from flask_chest.cli._questions import asking, question
-from flask_chest.cli._questions import moment as since_when
+from flask_chest.cli._questions import asking, question, within
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.record import Query, Record, encode_variables
@@ -44,10 +43,7 @@ def show(*, id_: str) -> None:
 
 @chest_group.command("query")
 @asking
-@click.option(
-    "--since", type=since_when, metavar="MOMENT", help="From this moment on: 2026-11-23, or 2h for two hours ago."
-)
-@click.option("--until", type=since_when, metavar="MOMENT", help="Before this moment.")
+@within
 @click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many.")
 @click.option("--all", "everything", is_flag=True, help="All there are, whatever --limit says.")
 @click.option(

@@ -104,6 +104,18 @@ def _open(folder: Path | None, on_disk: Callable[[Path], T]) -> T | None:
     return None
 
 
+def obstacle(folder: Path) -> str | None:
+    """Say why no journal can be kept in *folder*, without making it; ``None``: it can."""
+    why = _unsuitable(folder)
+    if why is None:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            return f"{there} is no folder"
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            return f"{there} cannot be written by this user"
+    return why
+
+
 def _unsuitable(folder: Path) -> str | None:
     if sys.platform == "win32":
         return "Windows has no flock"

@@ -74,6 +74,30 @@ def left_from(folder: Path, number: int) -> int | None:
     return int(digits) if data[_DIGITS : _DIGITS + 1] == _LEFT and digits.isdigit() else None
 
 
+def is_held(folder: Path, number: int) -> bool:
+    """Tell whether somebody holds slot *number*, without making its file."""
+    return _is_locked(folder / _NAME.format(number=number))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_followed(folder: Path, number: int) -> bool:
+    """Tell whether somebody stores what the owner of slot *number* leaves to others."""
+    return _is_locked(folder / _FOLLOWER_NAME.format(number=number))
+
+
 def take_lowest(folder: Path) -> Slot:
     """Take the lowest slot in *folder* that nobody holds; ``OSError`` where files cannot be locked."""
     for number in itertools.count():

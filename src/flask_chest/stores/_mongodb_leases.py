@@ -36,3 +36,8 @@ class MongoDBLeases(Leases):
         """Let others have *task* at once, if *owner* has it."""
         with self._collections.checked() as collections:
             collections.leases.update_one({"_id": task, "owner": owner}, {"$set": {"until": Int64(0)}})
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        with self._collections.checked() as collections:
+            return collections.now_unix_nano()

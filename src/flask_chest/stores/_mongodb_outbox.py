@@ -95,6 +95,7 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
                             "lease_until": None,
                             "last_seen": NOW,
                             "last_success": NOW,
+                            "last_error": None,
                         }
                     }
                 ],
@@ -104,12 +105,19 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
             self._let_expire()
             return True
 
-    def release(self, claim: Claim, /) -> None:
-        """End the claim without delivery; its token is void from here on."""
+    def release(self, claim: Claim, /, *, error: str | None = None) -> None:
+        """End the claim without delivery, for the reason *error*; its token is void from here on."""
         with self._collections.checked() as collections:
             collections.exporters.update_one(
                 {**_held(claim), "boundary": {"$ne": None}},
-                {"$inc": {"epoch": 1}, "$set": {"holder": None, "lease_until": None}},
+                {
+                    "$inc": {"epoch": 1},
+                    "$set": {
+                        "holder": None,
+                        "lease_until": None,
+                        "last_error": None if error is None else storable_reason(error),
+                    },
+                },
             )
 
     def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
@@ -129,11 +137,22 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
                     rejected=collections.rejected.count_documents({"exporter": place["_id"]}),
                     last_seen_unix_nano=unix_nano(place["last_seen"]),
                     last_success_unix_nano=_optional(place.get("last_success")),
+                    next_unix_nano=self._next(int(place["position"])),
+                    last_error=place.get("last_error"),
                     holder=place["holder"],
                     lease_until_unix_nano=_optional(place["lease_until"]),
                 )
                 for place in collections.exporters.find(sort=[("_id", ASCENDING)])
             ]
+
+    def _next(self, position: int) -> int | None:
+        """Tell when the first record began that was written after *position*."""
+        records, time = self._collections.records, {"time_unix_nano": 1}
+        numbered = {"position": {"$gt": position}}
+        found = records.find_one(numbered, time, sort=[("position", ASCENDING)]) or records.find_one(
+            {"position": None}, time, sort=[("written_unix_nano", ASCENDING)]
+        )
+        return None if found is None else int(found["time_unix_nano"])
 
     def drop(self, exporter: str, /) -> bool:
         """Forget *exporter*, its place and what was set aside for it; False when it is not known."""

@@ -23,6 +23,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flask_chest.record import encode_text
 from flask_chest.stores._mysql_address import Address
 from flask_chest.stores._server_pool import Connector, ServerPool
 from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
@@ -46,6 +47,11 @@ MYSQL = Dialect(
     on_conflict="ON DUPLICATE KEY UPDATE",
     keep="ON DUPLICATE KEY UPDATE {first} = {first}",
     conditions=lambda _: (),  # a search by variables reads the time range
+    value="CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)",  # compared as bytes
+    # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
+    path=lambda name: f"$.{encode_text(name)}",
+    number="CASE WHEN value REGEXP '^[-0-9]' THEN CAST(CAST(value AS CHAR) AS DOUBLE) END",
+    seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",
 )
 
 _WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"

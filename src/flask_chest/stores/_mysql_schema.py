@@ -84,7 +84,8 @@ _FIRST: tuple[LiteralString, ...] = (
         holder varchar(512),
         lease_until_unix_nano bigint,
         last_seen_unix_nano bigint NOT NULL,
-        last_success_unix_nano bigint
+        last_success_unix_nano bigint,
+        last_error longtext
     ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
     """,
     """

@@ -42,6 +42,25 @@ POSTGRESQL = Dialect(
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
     conditions=lambda _: (),  # a search by variables reads the time range
+    # Of an escaped NUL, which the functions that read JSON refuse, another escape is made meanwhile that no text
+    # holds, once that of the backslash is one of which no other can be a part.
+    value=r"""
+        CASE
+            WHEN strpos(record.variables::text, '\u0000') = 0 THEN (record.variables -> ?::text)::text
+            ELSE replace(replace(
+                (
+                    replace(replace(record.variables::text, '\\', '\u005c'), '\u0000', '\ufdd0')::json -> ?::text
+                )::text,
+            '\ufdd0', '\u0000'), '\u005c', '\\')
+        END COLLATE "C"
+    """,
+    path=str,
+    number="CASE WHEN value ~ '^[-0-9]' THEN value::double precision END",
+    seen="""
+        concat(
+            (time_unix_nano >= 0)::integer, lpad((time_unix_nano & 9223372036854775807)::text, 19, '0'), id
+        ) COLLATE "C"
+    """,
 )
 
 _COPY = "COPY {records} (position, {columns}) FROM STDIN"

@@ -75,7 +75,8 @@ _FIRST: tuple[LiteralString, ...] = (
         holder text,
         lease_until_unix_nano bigint,
         last_seen_unix_nano bigint NOT NULL,
-        last_success_unix_nano bigint
+        last_success_unix_nano bigint,
+        last_error text
     )
     """,
     """

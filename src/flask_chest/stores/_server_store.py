@@ -14,6 +14,7 @@ from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
 from flask_chest.stores._sql_outbox import SQLOutbox
 from flask_chest.stores._sql_query import CHUNK, find
+from flask_chest.stores._sql_statistics import SQLStatistics
 
 Row = tuple[SQLValue, ...]
 
@@ -41,7 +42,7 @@ class ServerDatabase(Database, Protocol):
         """Close the connections, those in use when they come back."""
 
 
-class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, Store):
+class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
     """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
 
     _size: LiteralString

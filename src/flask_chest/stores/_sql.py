@@ -137,6 +137,17 @@ class Dialect:
     """At the end of an INSERT that leaves such a row as it is; has a ``{key}``, and its ``{first}`` column."""
     conditions: Callable[[Mapping[str, JSONValue]], Iterable[Condition]]
     """What narrows a search to the records that have such variables; `Query.matches` decides."""
+    value: LiteralString
+    """A variable of a ``record`` as JSON text, for its `path` at each question mark; NULL where there is none.
+
+    Equal numbers and texts are written alike, byte by byte, but for 0.0 and -0.0.
+    """
+    path: Callable[[str], str]
+    """Of a variable's name what is bound for it."""
+    number: LiteralString
+    """Of ``value``, such a text, the number in double precision; NULL where it is none."""
+    seen: LiteralString
+    """Of a ``record`` a text that sorts as (time, id)."""
 
 
 def bindable(value: object) -> bool:

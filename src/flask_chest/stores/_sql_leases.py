@@ -41,3 +41,8 @@ class SQLLeases(Leases):
                 self._tables.sql("UPDATE {leases} SET until_unix_nano = 0 WHERE task = ? AND owner = ?"),
                 (task, owner),
             )
+
+    def now_unix_nano(self) -> int:
+        """Read the database's clock."""
+        with self._database.reading() as session:
+            return session.now_unix_nano()

@@ -24,6 +24,19 @@ from flask_chest.protocols import (
 from flask_chest.stores._sql import Database, Session, Tables, row_record, storable_reason
 from flask_chest.stores._sql_query import CHUNK
 
+_STATUS = (
+    "name",
+    "holder",
+    "lease_until_unix_nano",
+    "last_seen_unix_nano",
+    "last_success_unix_nano",
+    "last_error",
+    "next_unix_nano",
+    "backlog",
+    "rejected",
+)
+"""The columns in which exporters are listed."""
+
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter's row."""
@@ -94,7 +107,8 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
                 session.change(
                     self._tables.sql(
                         "UPDATE {exporters} SET position = ?, boundary = NULL, holder = NULL,"
-                        " lease_until_unix_nano = NULL, last_seen_unix_nano = ?, last_success_unix_nano = ?"
+                        " lease_until_unix_nano = NULL, last_error = NULL, last_seen_unix_nano = ?,"
+                        " last_success_unix_nano = ?"
                         " WHERE name = ?"
                     ),
                     (place.boundary, now, now, claim.exporter),
@@ -102,17 +116,17 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
                 self._set_aside(session, claim, rejected, now)
             return True
 
-    def release(self, claim: Claim, /) -> None:
-        """End the claim without delivery; its token is void from here on."""
+    def release(self, claim: Claim, /, *, error: str | None = None) -> None:
+        """End the claim without delivery, for the reason *error*; its token is void from here on."""
         with self._database.writing() as session:
             place = self._held(session, claim)
             if place is not None and place.boundary is not None:
                 session.change(
                     self._tables.sql(
-                        "UPDATE {exporters} SET epoch = ?, holder = NULL, lease_until_unix_nano = NULL"
-                        " WHERE name = ?"
+                        "UPDATE {exporters} SET epoch = ?, holder = NULL, lease_until_unix_nano = NULL,"
+                        " last_error = ? WHERE name = ?"
                     ),
-                    (place.epoch + 1, claim.exporter),
+                    (place.epoch + 1, None if error is None else storable_reason(error), claim.exporter),
                 )
 
     def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
@@ -130,13 +144,14 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
             rows = session.rows(
                 self._tables.sql(
                     "SELECT name, holder, lease_until_unix_nano, last_seen_unix_nano, last_success_unix_nano,"
+                    " last_error, (SELECT time_unix_nano FROM {records} AS record"
+                    " WHERE record.position > exporter.position ORDER BY record.position LIMIT 1),"
                     " (SELECT count(*) FROM {records} AS record WHERE record.position > exporter.position),"
                     " (SELECT count(*) FROM {rejected} AS rejected WHERE rejected.exporter = exporter.name)"
                     " FROM {exporters} AS exporter ORDER BY name"
                 )
             )
-        names = "name holder lease_until_unix_nano last_seen_unix_nano last_success_unix_nano backlog rejected"
-        return [msgspec.convert(dict(zip(names.split(), row, strict=True)), ExporterStatus) for row in rows]
+        return [msgspec.convert(dict(zip(_STATUS, row, strict=True)), ExporterStatus) for row in rows]
 
     def drop(self, exporter: str, /) -> bool:
         """Forget *exporter*, its place and what was set aside for it; False when it is not known."""

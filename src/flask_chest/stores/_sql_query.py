@@ -44,7 +44,7 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
 
 def chunk(tables: Tables, query: Query, *, before: Record | None, size: int) -> Statement:
     """Ask for the next *size* candidates, in the order of the answer, that come after *before*."""
-    conditions = [*_column_conditions(query), *tables.dialect.conditions(query.where)]
+    conditions = [*column_conditions(query), *tables.dialect.conditions(query.where)]
     if before is not None:
         # Not (time, id) < (?, ?), for which MySQL does not use the index.
         time, after = before.time_unix_nano, "time_unix_nano <= ? AND (time_unix_nano < ? OR id < ?)"
@@ -56,7 +56,8 @@ def chunk(tables: Tables, query: Query, *, before: Record | None, size: int) -> 
     return Statement(tables.sql(select + where + order), (*values, size))
 
 
-def _column_conditions(query: Query) -> Iterator[Condition]:
+def column_conditions(query: Query) -> Iterator[Condition]:
+    """Ask for everything but the variables, as far as the database takes it."""
     for name in COLUMN_FILTERS:
         value = getattr(query, name)
         if value is not None and bindable(value):

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
 from flask_chest.stores._sql import Database, Session, SQLValue
+from flask_chest.stores._sqlite_dialect import add_functions
 
 FORK_PATIENCE = 5.0
 """Seconds that a fork waits for the connections in use in other threads."""
@@ -150,6 +151,7 @@ class Connections(Database):
             check_same_thread=False,
         )
         try:
+            add_functions(connection)
             connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
             if not create:
                 self._check(SQLiteSession(connection))
@@ -183,6 +185,10 @@ class Connections(Database):
             )
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return SchemaError(f"SQLite {self.path}: {text}; choose another file, or restore it from a backup")
+        if text == "user-defined function raised exception":
+            return SchemaError(
+                f"SQLite {self.path}: the variables of a record are not a JSON object; correct or delete its row"
+            )
         if text.startswith("no such "):
             return SchemaError(f"SQLite {self.path}: {text}; another program changed the tables of this chest")
         return StoreUnavailable(f"SQLite {self.path}: {text}; {_ADVICE.get(code, 'try again')}")

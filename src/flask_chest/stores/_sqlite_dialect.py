@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from types import NoneType
+
+import msgspec
 
 from flask_chest.record import JSONValue
 from flask_chest.stores._sql import Condition, Dialect, bindable
@@ -33,6 +36,27 @@ _JSON_TYPES: dict[type, str] = {
     dict: "object",
 }
 
+_pieces = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Let statements on *connection* read a variable exactly.
+
+    SQLite's own functions end a text at a NUL, and not every release reads a float to its last digit.
+    """
+    connection.create_function("flask_chest_value", 2, _value, deterministic=True)
+    connection.create_function("flask_chest_number", 1, _number, deterministic=True)
+
+
+def _value(variables: str, name: str) -> str | None:
+    found = _pieces.decode(variables).get(name)
+    return None if found is None else bytes(found).decode()
+
+
+def _number(value: str | None) -> float | None:
+    return float(value) if value is not None and value[0] in "-0123456789" else None
+
+
 SQLITE = Dialect(
     quote='"',
     mark="?",
@@ -40,4 +64,8 @@ SQLITE = Dialect(
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
     conditions=_conditions,
+    value="flask_chest_value(record.variables, ?)",
+    path=str,
+    number="flask_chest_number(value)",
+    seen="printf('%d%019d', time_unix_nano >= 0, time_unix_nano & 9223372036854775807) || id",
 )

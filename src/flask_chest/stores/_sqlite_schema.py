@@ -72,7 +72,8 @@ _FIRST: tuple[LiteralString, ...] = (
         holder TEXT,
         lease_until_unix_nano INTEGER,
         last_seen_unix_nano INTEGER NOT NULL,
-        last_success_unix_nano INTEGER
+        last_success_unix_nano INTEGER,
+        last_error TEXT
     )
     """,
     """

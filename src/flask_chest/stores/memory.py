@@ -23,17 +23,22 @@ from flask_chest.protocols import (
     Erasure,
     ExporterRegistry,
     ExporterStatus,
+    GroupBy,
     Leases,
     Outbox,
     Rejection,
     Rejections,
     Retention,
     StartAt,
+    Statistics,
     Store,
     StoreStatus,
+    Summary,
+    ValueCount,
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Deletion, spared
+from flask_chest.stores._statistics import check_group, count, sum_up, whole
 from flask_chest.stores._storable import storable_rows
 
 logger = logging.getLogger("flask_chest.stores")
@@ -55,13 +60,14 @@ class _Place:
     holder: str | None = None
     lease_until: int | None = None
     last_success: int | None = None
+    last_error: str | None = None
     rejected: dict[str, Rejection] = field(default_factory=dict)
 
     def end(self) -> None:
         self.holder = self.lease_until = None
 
 
-class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure, Leases):
+class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure, Statistics, Leases):
     """Keeps records in this process alone: they are lost with it, or with the store object.
 
     `close` forgets nothing, and the store may be used after it. A forked child goes on with its own copy.
@@ -180,15 +186,16 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
                 place.position, place.boundary = place.boundary, None
                 place.end()
                 place.last_seen = place.last_success = now
+                place.last_error = None
                 _set_aside(place, claim, rejected, now)
             return True
 
-    def release(self, claim: Claim, /) -> None:
-        """End the claim without delivery; its token is void from here on."""
+    def release(self, claim: Claim, /, *, error: str | None = None) -> None:
+        """End the claim without delivery, for the reason *error*; its token is void from here on."""
         with self._alone():
             place = self._held(claim)
             if place is not None and place.boundary is not None:
-                place.token = next(self._tokens)
+                place.token, place.last_error = next(self._tokens), error
                 place.end()
 
     def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
@@ -206,6 +213,10 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
                     rejected=len(place.rejected),
                     last_seen_unix_nano=place.last_seen,
                     last_success_unix_nano=place.last_success,
+                    next_unix_nano=next(
+                        (each.time_unix_nano for each in self._between(place.position, len(self._order))), None
+                    ),
+                    last_error=place.last_error,
                     holder=place.holder,
                     lease_until_unix_nano=place.lease_until,
                 )
@@ -252,6 +263,15 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             self._delete(found)
             return len(found)
 
+    def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
+        """Give the most frequent values of *variable* in the records that match, at most *limit*."""
+        return count(self.query(whole(query)), variable, limit=limit)
+
+    def summarise(self, variable: str, query: Query, /, *, by: GroupBy | None = None) -> Sequence[Summary]:
+        """Sum up the numbers in *variable* of the records that match; the group with the most records first."""
+        check_group(by)
+        return sum_up(self.query(whole(query)), variable, by=by)
+
     def boundary(self, newest: int, /) -> int | None:
         """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
         with self._alone():
@@ -273,6 +293,10 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
         with self._alone():
             if self._leases.get(task, ("", 0))[0] == owner:
                 del self._leases[task]
+
+    def now_unix_nano(self) -> int:
+        """Read the clock that it was made with."""
+        return self._now()
 
     def _delete(self, records: Sequence[Record]) -> None:
         gone = {record.id for record in records}

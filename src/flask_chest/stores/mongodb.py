@@ -27,6 +27,7 @@ try:
     from flask_chest.stores._mongodb_leases import MongoDBLeases
     from flask_chest.stores._mongodb_outbox import MongoDBOutbox
     from flask_chest.stores._mongodb_query import CHUNK, find
+    from flask_chest.stores._mongodb_statistics import MongoDBStatistics
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
@@ -39,7 +40,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatistics, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
@@ -103,6 +104,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, Store):
         MongoDBOutbox.__init__(self, collections, expire_after=expire_after)
         MongoDBDeletion.__init__(self, collections)
         MongoDBLeases.__init__(self, collections)
+        MongoDBStatistics.__init__(self, collections)
         self._conflicts = Conflicts()
 
     @property

@@ -15,6 +15,7 @@ from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
 from flask_chest.stores._sql_outbox import SQLOutbox
 from flask_chest.stores._sql_query import find
+from flask_chest.stores._sql_statistics import SQLStatistics
 from flask_chest.stores._sqlite_connections import Connections, SQLiteSession
 from flask_chest.stores._sqlite_dialect import SQLITE
 from flask_chest.stores._sqlite_schema import SQLiteSchema
@@ -24,7 +25,7 @@ PAGES_GIVEN_BACK = 1_000
 """At a time: 4 MB, which others wait for as long as for a batch of records."""
 
 
-class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, Store):
+class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LeasesContract,
         OutboxContract,
         SinkContract,
+        StatisticsContract,
         StoreContract,
     )
 
@@ -31,6 +32,7 @@ __all__ = [
     "OutboxContract",
     "RecordingExporter",
     "SinkContract",
+    "StatisticsContract",
     "StoreContract",
     "make_record",
     "recorded",

@@ -26,11 +26,13 @@ from flask_chest.record import JSONValue
 from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract, LeasesContract
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
 from flask_chest.testing.records import make_record
+from flask_chest.testing.statistics_contract import CountingStore, StatisticsContract
 from flask_chest.testing.store_contract import NAMES, VALUES, SinkContract, StoreContract
 
 __all__ = [
     "NAMES",
     "VALUES",
+    "CountingStore",
     "DeletingStore",
     "DeletionContract",
     "DeliveringStore",
@@ -38,6 +40,7 @@ __all__ = [
     "LeasesContract",
     "OutboxContract",
     "SinkContract",
+    "StatisticsContract",
     "StoreContract",
 ]
 

@@ -166,6 +166,9 @@ class LeasesContract:
         store.let_go("task", owner="one")
         assert store.hold("task", owner="two", lease=_MINUTE)
 
+    def test_clock_is_that_of_a_machine_in_order(self, store: Leases) -> None:
+        assert abs(store.now_unix_nano() - time.time_ns()) < 60_000_000_000
+
     def test_only_its_owner_can_let_go_of_a_task(self, store: Leases) -> None:
         store.hold("task", owner="one", lease=_MINUTE)
         store.let_go("task", owner="two")

@@ -163,6 +163,18 @@ class OutboxContract:
         assert store.claim("a", limit=10, lease=_MINUTE) is None
         assert list(store.rejections("b")) == []
 
+    def test_last_error_is_told_until_a_delivery_succeeds(self, store: DeliveringStore) -> None:
+        first, second = make_record(), make_record()
+        store.write([first])
+        store.write([second])
+        store.release(_claim(store, limit=1), error="it is away")
+        (failed,) = store.exporters()
+        assert failed.last_error == "it is away"
+        assert failed.next_unix_nano == first.time_unix_nano
+        assert store.acknowledge(_claim(store, limit=1))
+        (ended,) = store.exporters()
+        assert (ended.last_error, ended.next_unix_nano) == (None, second.time_unix_nano)
+
     def test_discarded_rejections_are_gone_and_the_others_stay(self, store: DeliveringStore) -> None:
         records = [make_record() for _ in range(3)]
         store.write(records)
@@ -212,6 +224,7 @@ class OutboxContract:
         first = _claim(store, "a", limit=1)
         claimed, waiting = store.exporters()
         assert (claimed.name, claimed.backlog, claimed.last_success_unix_nano) == ("a", 3, None)
+        assert claimed.next_unix_nano is not None
         assert claimed.lease_until_unix_nano == first.deadline_unix_nano
         assert claimed.holder
         assert (waiting.name, waiting.backlog, waiting.holder) == ("b", 3, None)

@@ -1,0 +1,187 @@
+"""What may be wrong with an app and its chests: examinations that yield sentences, each with the way out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+from flask import Flask
+
+from flask_chest.cli._group import NO_CHEST
+from flask_chest.cli.journals import complaints, segments_of
+from flask_chest.cli.status import report_of
+from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
+from flask_chest.journal import obstacle
+from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
+from flask_chest.rules import all_rules_of, misplaced_views
+from flask_chest.stats import describe
+
+MAX_SKEW_NANO = 5_000_000_000
+ABSENT_NANO = 3600 * 1_000_000_000
+"""An exporter that was not seen for so long runs nowhere."""
+_OTEL = "opentelemetry.instrumentation.flask"
+
+
+def _no_chest(app: Flask) -> Iterator[str]:
+    if not chests_of(app):
+        yield NO_CHEST.format(name=app.name)
+
+
+def _nothing_tracked(app: Flask) -> Iterator[str]:
+    chests = chests_of(app)
+    app_wide = any(chest.binding().app_rule is not None or chest.binding().blueprint_rules for chest in chests)
+    decorated = any(all_rules_of(view) for view in app.view_functions.values())
+    if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
+        yield (
+            "No view is decorated with @flask_chest and no chest has tracked_vars, so nothing is recorded: "
+            "decorate a view, or pass tracked_vars= to the chest. (A decorator above it that does not use "
+            "functools.wraps hides it.)"
+        )
+
+
+def _misplaced(app: Flask) -> Iterator[str]:
+    for endpoint in misplaced_views(app.view_functions):
+        yield (
+            f"@flask_chest stands above @app.route for the endpoint {endpoint!r}, so the route serves the bare "
+            "view and nothing is recorded: put @flask_chest below @app.route."
+        )
+
+
+def _absent_chests(app: Flask) -> Iterator[str]:
+    for endpoint in endpoints_of_absent_chests(app):
+        yield (
+            f"@flask_chest of the endpoint {endpoint!r} names in chests= one that is not registered on the app: "
+            "call its init_app(app)."
+        )
+
+
+def _tracing_begins_late(app: Flask) -> Iterator[str]:
+    first = [function.__module__ for function in app.before_request_funcs.get(None, [])]
+    traced = [number for number, module in enumerate(first) if module.startswith(_OTEL)]
+    observed = [chest for chest in chests_of(app) if chest.binding().observer is not None]
+    if observed and not traced:
+        yield (
+            "span_attributes is given, but OpenTelemetry does not instrument the app, so there is no span: call "
+            "FlaskInstrumentor().instrument_app(app)."
+        )
+    if traced and traced[0] > 0:
+        yield (
+            f"{traced[0]} before_request functions run before OpenTelemetry begins the request's span: a request "
+            "id that they ask for is no trace's. Call FlaskInstrumentor().instrument_app(app) before they are "
+            "registered."
+        )
+
+
+def _store_unreachable(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        report = report_of(chest)
+        if report.error is not None:
+            yield f"The store does not answer: {report.error}"
+        elif report.store is not None:
+            yield from _store_unwritable(chest)
+
+
+def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
+    store = chest.binding().store
+    if not isinstance(store, Leases):
+        return
+    try:
+        # Writes as records do, and leaves nothing behind that matters.
+        store.hold("doctor", owner=f"doctor {os.getpid()}", lease=timedelta(0))
+        skew = time.time_ns() - store.now_unix_nano()
+    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        yield f"The store cannot be written: {describe(exc).removeprefix(': ')}"
+        return
+    if abs(skew) > MAX_SKEW_NANO:
+        yield (
+            f"This machine's clock is {abs(skew) / 1e9:.0f} s {'ahead of' if skew > 0 else 'behind'} that of the "
+            "store: times of records, retention and tail go by it. Let both be set by NTP."
+        )
+
+
+def _journal_amiss(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        folder = chest.binding().journals.folder
+        if folder is None:
+            if chest.binding().settings.writer == "off":
+                yield (
+                    "CHEST_WRITER is off, and the journal is in memory, where no other process finds it: nothing "
+                    "is stored. Set CHEST_JOURNAL_DIR to a folder, or CHEST_WRITER to thread."
+                )
+            continue
+        if (why := obstacle(folder)) is not None:
+            yield (
+                f"No journal can be kept in {folder} ({why}), so records wait in memory, and are lost with their "
+                "process: set CHEST_JOURNAL_DIR to a folder on a local disk that the app may write."
+            )
+            continue
+        segments = segments_of(chest)
+        for segment in segments:
+            yield from complaints(segment)
+        left = sum(segment.waiting_records for segment in segments if segment.owner == "leaves")
+        if left:
+            yield (
+                f"{left:,} records wait in the journals of processes that leave it to others to store them, and "
+                "there is none: run flask chest worker."
+            )
+
+
+def nothing_recorded_yet(app: Flask) -> Iterator[str]:
+    """Say where there is nothing yet, which is no fault."""
+    for chest in chests_of(app):
+        if (absent := report_of(chest).absent) is not None:
+            yield f"Nothing is recorded yet: {absent}"
+
+
+def _exports_stuck(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        binding = chest.binding()
+        if chest.exporter_names and not isinstance(binding.store, ExporterRegistry):
+            kind = type(binding.store).__name__
+            yield f"{kind} cannot export: it does not implement Outbox and ExporterRegistry."
+        known = {exporter.name: exporter for exporter in report_of(chest).exporters}
+        for name in chest.exporter_names:
+            yield from _export_stuck(name, known.get(name), scheduled=binding.settings.scheduler != "off")
+        for name in known.keys() - set(chest.exporter_names):
+            if known[name].backlog:
+                yield (
+                    f"The exporter {name!r}, which the app does not have, keeps {known[name].backlog:,} records "
+                    f"from being deleted: add it again, or remove it: flask chest exporters remove {name}"
+                )
+
+
+def _export_stuck(name: str, exporter: ExporterStatus | None, *, scheduled: bool) -> Iterator[str]:
+    unseen = exporter is None or time.time_ns() - exporter.last_seen_unix_nano > ABSENT_NANO
+    if unseen and not scheduled:
+        yield (
+            f"The exporter {name!r} runs nowhere: the scheduler is off, and no worker was seen for an hour. Set "
+            "CHEST_SCHEDULER to auto, run flask chest worker, or call chest.run_exports() yourself."
+        )
+    if exporter is None:
+        return
+    if exporter.last_error is not None:
+        yield f"The exporter {name!r} has {exporter.backlog:,} records pending: {exporter.last_error}"
+    elif exporter.backlog and not exporter.last_success_unix_nano and scheduled and unseen:
+        yield (
+            f"The exporter {name!r} has {exporter.backlog:,} records pending and was not seen for an hour: the "
+            "app runs it from its first request on."
+        )
+    if exporter.rejected:
+        yield (
+            f"The target of the exporter {name!r} refused {exporter.rejected:,} records: see flask chest "
+            f"rejected list {name}, then retry or drop them."
+        )
+
+
+EXAMINATIONS = (
+    _no_chest,
+    _nothing_tracked,
+    _misplaced,
+    _absent_chests,
+    _tracing_begins_late,
+    _store_unreachable,
+    _journal_amiss,
+    _exports_stuck,
+)

@@ -1,0 +1,107 @@
+"""``flask chest journal``: what waits on disk for the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from flask_chest.cli._formats import printable
+from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.extension import FlaskChest
+from flask_chest.journal.inspection import SegmentReport, inspect
+
+_OWNERS = {
+    "stores": "its process stores them",
+    "followed": "another process stores them",
+    "leaves": "its process leaves them to others, and there are none",
+    "gone": "its process is gone",
+}
+
+
+@chest_group.group("journal")
+def journal() -> None:
+    """Look at what waits on disk for the store, or store it now."""
+
+
+@journal.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
+def list_segments(*, as_json: bool) -> None:
+    """List the segments of the journals, and what waits in each.
+
+    \b
+    Example: flask --app shop chest journal list
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    for chest in the_chests():
+        for segment in segments_of(chest):
+            click.echo(msgspec.json.encode(segment).decode() if as_json else _segment_line(segment))
+
+
+@journal.command("verify")
+def verify() -> None:
+    """Read all that waits in the journals, and say what is damaged.
+
+    What is damaged is skipped when the rest is stored. Exits with 1 when there is any.
+
+    \b
+    Example: flask --app shop chest journal verify
+    """  # noqa: D301
+    segments = [segment for chest in the_chests() for segment in segments_of(chest)]
+    wrong = [line for segment in segments for line in complaints(segment)]
+    records = sum(segment.waiting_records for segment in segments)
+    click.echo("\n".join([*wrong, f"{records:,} records wait in {len(segments):,} segments."]))
+    if wrong:
+        raise SystemExit(1)
+
+
+@journal.command("replay")
+def replay() -> None:
+    """Store now what processes have left that are gone, or that leave it to others.
+
+    Every process with a writer, and the worker, does that by itself; this is for a machine on which none runs.
+
+    \b
+    Example: flask --app shop chest journal replay
+    """  # noqa: D301
+    for chest in the_chests():
+        try:
+            stored = chest.binding().store_left() if segments_of(chest) else 0
+        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+            give_up(exc)
+        click.echo(f"{stored:,} records stored.")
+
+
+def segments_of(chest: FlaskChest) -> list[SegmentReport]:
+    """Look at the segments of *chest*; there are none where its journal is in memory."""
+    journals = chest.binding().journals
+    if journals.folder is None or not journals.folder.is_dir():
+        return []
+
+    return inspect(journals.folder, store=journals.store_digest)
+
+
+def refused_by_store(chest: FlaskChest) -> int:
+    """Count the records that the store of *chest* refused for good."""
+    folder = chest.binding().journals.folder
+    if folder is None or not folder.is_dir():
+        return 0
+    from flask_chest.journal.inspection import rejected_records  # noqa: PLC0415 - as above
+
+    return rejected_records(folder)
+
+
+def _segment_line(segment: SegmentReport) -> str:
+    waits = f"{segment.waiting_records:,} records wait, {segment.waiting_bytes / 1024:,.0f} KiB"
+    said = f"{segment.foreign}, left alone" if segment.foreign else f"{waits}, {_OWNERS[segment.owner]}"
+    return f"{segment.segment} {printable(segment.instance or '-')}: {said}"
+
+
+def complaints(segment: SegmentReport) -> Iterator[str]:
+    """Say what is wrong with *segment*."""
+    if segment.foreign:
+        yield f"{segment.segment} is {segment.foreign}, and left alone."
+    if segment.damaged_bytes:
+        yield f"{segment.segment} has {segment.damaged_bytes:,} damaged bytes, which will be skipped."
+    if segment.unreadable_records:
+        yield f"{segment.segment} has {segment.unreadable_records:,} records that this release cannot read."

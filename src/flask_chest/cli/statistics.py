@@ -1,0 +1,117 @@
+"""``flask chest top`` and ``stats``: what the database counts and sums up of a variable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
+
+import click
+import msgspec
+
+from flask_chest.cli._formats import printable
+from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli._questions import circumstances, question, within
+from flask_chest.errors import CapabilityMissing, StoreAbsent
+from flask_chest.extension import FlaskChest
+from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
+from flask_chest.record import JSONValue
+
+Row = TypeVar("Row", ValueCount, Summary)
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
+
+
+@chest_group.command("top")
+@click.argument("variable")
+@circumstances
+@within
+@click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="At most so many.")
+@_as_json
+def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
+    """Show the most frequent values of VARIABLE, and how many records have each.
+
+    Values are written as JSON, as 1, 1.0, true and "1" are four of them.
+
+    \b
+    Example: flask --app shop chest top user_id --since 2h
+    Example: flask --app shop chest top plan --route /checkout --status 503
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    wanted = question(**asked)
+    for chest in the_chests():
+        found = _answers(chest, lambda store: store.top(variable, wanted, limit=limit))
+        if as_json:
+            _echo_json(found)
+        else:
+            _echo_table(("records",), variable, [((f"{row.records:,}",), _json(row.value)) for row in found])
+
+
+@chest_group.command("stats")
+@click.argument("variable")
+@click.option("--by", type=click.Choice(["route"]), help="A line for each route.")
+@click.option("--by-variable", metavar="NAME", help="A line for each value of this variable.")
+@circumstances
+@within
+@_as_json
+def stats(
+    *, variable: str, by: Literal["route"] | None, by_variable: str | None, as_json: bool, **asked: Any
+) -> None:
+    """Show mean, minimum and maximum of VARIABLE where it is a number, and how many records that are.
+
+    \b
+    Example: flask --app shop chest stats cart_total --since 7d
+    Example: flask --app shop chest stats cart_total --by route
+    Example: flask --app shop chest stats cart_total --by-variable plan
+    """  # noqa: D301
+    if by is not None and by_variable is not None:
+        raise click.UsageError("--by and --by-variable exclude each other: give one of them.")
+    group: GroupBy | None = by if by_variable is None else Variable(by_variable)
+    wanted = question(**asked)
+    for chest in the_chests():
+        found = _answers(chest, lambda store: store.summarise(variable, wanted, by=group))
+        if as_json:
+            _echo_json(found)
+        else:
+            rows = [(_numbers(row), _label(row, group)) for row in found]
+            _echo_table(("records", "mean", "minimum", "maximum"), by or by_variable or "", rows)
+
+
+def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> Sequence[Row]:
+    """Ask the store of *chest*: nothing where there is none yet; exit where it cannot."""
+    store = chest.binding().store
+    if not isinstance(store, Statistics):
+        raise click.ClickException(str(CapabilityMissing(store, "Statistics")))
+    try:
+        return ask(store)
+    except StoreAbsent:
+        return []
+    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        give_up(exc)
+
+
+def _echo_json(rows: Iterable[ValueCount] | Iterable[Summary]) -> None:
+    for row in rows:
+        click.echo(msgspec.json.encode(row).decode())
+
+
+def _echo_table(names: Sequence[str], title: str, rows: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Write *rows*, their numbers under *names* and what these are of under *title*; nothing without rows."""
+    if not rows:
+        return
+    widths = [max(map(len, column)) for column in zip(names, *(numbers for numbers, _ in rows), strict=True)]
+    for numbers, label in ((names, title), *rows):
+        cells = [number.rjust(width) for number, width in zip(numbers, widths, strict=True)]
+        click.echo("  ".join([*cells, printable(label)] if label else cells))
+
+
+def _numbers(row: Summary) -> tuple[str, ...]:
+    return (f"{row.records:,}", *(f"{number:.10g}" for number in (row.mean, row.minimum, row.maximum)))
+
+
+def _label(row: Summary, group: GroupBy | None) -> str:
+    if group is None:
+        return ""
+    return _json(row.group) if isinstance(group, Variable) else str(row.group or "-")
+
+
+def _json(value: JSONValue) -> str:
+    return msgspec.json.encode(value).decode()

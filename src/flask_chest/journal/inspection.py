@@ -1,0 +1,114 @@
+"""Looking at a journal's folder without taking part in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from flask_chest.journal._frames import (
+    COMPLETE,
+    HEADER_BYTES,
+    Frame,
+    Skipped,
+    decode_record,
+    read_header,
+    read_stored,
+    scan,
+)
+from flask_chest.journal._segments import SegmentName, segments_in
+from flask_chest.journal._slots import is_followed, is_held, left_from
+from flask_chest.journal.file import REJECTED
+
+Owner = Literal["stores", "followed", "leaves", "gone"]
+"""What becomes of a segment's records: its owner stores them, or another process while the owner lives, or nobody
+does as long as it lives; or it has ended, and they are anybody's."""
+
+
+class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a segment holds."""
+
+    segment: str
+    owner: Owner
+    instance: str | None
+    """As its header says; ``None`` where that is damaged, or of another release."""
+    size_bytes: int
+    waiting_bytes: int
+    waiting_records: int
+    damaged_bytes: int = 0
+    """Among those that wait; they will be skipped."""
+    unreadable_records: int = 0
+    """Whole frames that hold no record of this release."""
+    foreign: str | None = None
+    """Why it is left alone: it is another store's, or another release's."""
+
+
+def inspect(folder: Path, *, store: str) -> list[SegmentReport]:
+    """Read every segment in *folder* from where it is stored on; *store* is the digest of the store's address."""
+    return [report for name in segments_in(folder) if (report := _inspected(folder, name, store)) is not None]
+
+
+def rejected_records(folder: Path) -> int:
+    """Count the records in *folder* that the store refused for good."""
+    try:
+        with (folder / REJECTED).open("rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
+
+
+def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | None:
+    # The owner first: one that ends meanwhile may leave a whole last frame, and no half one.
+    owner = _owner(folder, name)
+    try:
+        data = (folder / str(name)).read_bytes()
+    except FileNotFoundError:  # it was stored meanwhile
+        return None
+    header = read_header(data[:HEADER_BYTES])
+    identity = header.identity if header is not None else None
+    foreign = None
+    if header is not None and identity is None:
+        foreign = f"of the unknown version {header.version}"
+    elif identity is not None and identity.store != store:
+        foreign = "of another store"
+    stored = read_stored(data[:HEADER_BYTES], size=len(data))
+    frames = () if foreign else scan(data[stored:], name.marker, complete=owner == "gone", base=stored)
+    records = damaged = unreadable = 0
+    for found in frames:
+        if isinstance(found, Skipped):
+            damaged += found.count
+        elif not _is_record(found):
+            unreadable += 1
+        elif found.kind == COMPLETE:
+            records += 1
+    return SegmentReport(
+        segment=str(name),
+        owner=owner,
+        instance=identity.instance if identity is not None else None,
+        size_bytes=len(data),
+        waiting_bytes=len(data) - stored,
+        waiting_records=records,
+        damaged_bytes=damaged,
+        unreadable_records=unreadable,
+        foreign=foreign,
+    )
+
+
+def _owner(folder: Path, name: SegmentName) -> Owner:
+    if not is_held(folder, name.slot):
+        return "gone"
+    first = left_from(folder, name.slot)
+    if first is None:
+        return "stores"
+    if name.serial < first:
+        return "gone"
+    return "followed" if is_followed(folder, name.slot) else "leaves"
+
+
+def _is_record(frame: Frame) -> bool:
+    try:
+        decode_record(frame.payload)
+    except (ValueError, TypeError):
+        return False
+    return True

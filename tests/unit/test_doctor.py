@@ -1,0 +1,239 @@
+"""`flask chest doctor` finds each fault, and nothing where there is none."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask, g
+from flask.testing import FlaskCliRunner
+
+from flask_chest import FlaskChest, FlaskChestSQLite, RecordsRejected, StoreUnavailable, TargetUnavailable
+from flask_chest.cli import chest_group
+from flask_chest.decorator import flask_chest
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import RecordingExporter
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Flask:
+    return Flask("shop", root_path=str(tmp_path))
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    app.cli.add_command(chest_group)
+    return app.test_cli_runner()
+
+
+def add_view(app: Flask) -> None:
+    @app.route("/")
+    @flask_chest
+    def index() -> str:
+        g.user_id = 1
+        return "hi"
+
+
+def said(runner: FlaskCliRunner) -> str:
+    """Give what the doctor finds wrong."""
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1, result.output
+    return result.output
+
+
+def healthy(runner: FlaskCliRunner) -> None:
+    result = runner.invoke(args=["chest", "doctor"])
+    assert (result.exit_code, result.output) == (0, "Nothing is wrong.\n")
+
+
+def test_doctor_is_content_with_a_healthy_app(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app)
+    add_view(app)
+    app.test_client().get("/")
+    chest.close()
+    result = runner.invoke(args=["chest", "doctor"])
+    assert (result.exit_code, result.output) == (0, "Nothing is wrong.\n")
+
+
+def test_doctor_finds_a_decorator_above_the_route(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore)
+
+    @flask_chest
+    @app.route("/")
+    def index() -> str:
+        return "hi"
+
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "@flask_chest stands above @app.route for the endpoint 'index'" in result.output
+    assert "put @flask_chest below @app.route" in result.output
+
+
+def test_doctor_finds_that_nothing_is_tracked(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore)
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "so nothing is recorded: decorate a view, or pass tracked_vars=" in result.output
+
+
+def test_doctor_finds_a_store_that_cannot_be_reached(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite3").write_text("this is no database, however long one looks at it\n" * 100)
+    FlaskChestSQLite(app)
+    add_view(app)
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "The store does not answer: " in result.output
+
+
+def test_doctor_finds_an_exporter_whose_target_is_away(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChest(app, store=MemoryStore)
+    exporter = RecordingExporter()
+    exporter.failures = [TargetUnavailable("it is away; start it")]
+    chest.add_exporter(exporter)
+    add_view(app)
+    app.test_client().get("/")
+    chest.run_exports()
+    assert said(runner) == "- The exporter 'recording' has 1 records pending: it is away; start it\n"
+    chest.run_exports()
+    app.test_client().get("/")
+    healthy(runner)
+
+
+def test_doctor_finds_a_chest_that_is_not_on_the_app(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore)
+
+    @app.route("/")
+    @flask_chest(chests=[FlaskChest(store=MemoryStore)])
+    def index() -> str:
+        return "hi"
+
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 1
+    assert "the endpoint 'index' names in chests= one that is not registered on the app" in result.output
+
+
+def test_doctor_finds_exporters_that_nobody_runs(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChest(app, store=MemoryStore, scheduler="off")
+    chest.add_exporter(RecordingExporter())
+    add_view(app)
+    result = runner.invoke(args=["chest", "doctor"])
+    assert "The exporter 'recording' runs nowhere: the scheduler is off, and no worker was seen" in result.output
+    assert "Set CHEST_SCHEDULER to auto, run flask chest worker, or call chest.run_exports()" in result.output
+    chest.run_exports()  # as a worker does
+    healthy(runner)
+
+
+def test_doctor_finds_tables_of_an_older_release(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri="chest.db")
+    add_view(app)
+    app.test_client().get("/")
+    chest.close()
+    with closing(sqlite3.connect(tmp_path / "chest.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE flask_chest_schema SET version = 0")
+    assert "are of the older version 0; they are migrated when the first record is written" in said(runner)
+
+
+def test_doctor_finds_a_store_that_may_only_be_read(app: Flask, runner: FlaskCliRunner) -> None:
+    class Closed(MemoryStore):
+        def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
+            raise StoreUnavailable(f"{task}: permission denied; grant what the docs list")
+
+    chest = FlaskChest(app, store=Closed)
+    add_view(app)
+    app.test_client().get("/")
+    chest.flush()
+    assert said(runner) == "- The store cannot be written: doctor: permission denied; grant what the docs list\n"
+
+
+@pytest.mark.parametrize(("ahead", "which"), [(90, "behind"), (-90, "ahead of")])
+def test_doctor_finds_clocks_that_differ(app: Flask, runner: FlaskCliRunner, ahead: int, which: str) -> None:
+    store = MemoryStore(clock=lambda: time.time_ns() + ahead * 1_000_000_000)
+    store.open()
+    FlaskChest(app, store=store)
+    add_view(app)
+    assert f"This machine's clock is 90 s {which} that of the store" in said(runner)
+
+
+def test_doctor_finds_a_journal_that_cannot_be_kept(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    FlaskChestSQLite(app, db_uri="chest.db", journal_dir="file/journal")
+    add_view(app)
+    told = said(runner)
+    assert f"({tmp_path}/file is no folder), so records wait in memory" in told
+    assert "set CHEST_JOURNAL_DIR to a folder on a local disk that the app may write" in told
+
+
+def test_doctor_finds_records_that_nobody_stores(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri="chest.db", writer="off", journal_dir="journal")
+    add_view(app)
+    for _ in range(3):
+        app.test_client().get("/")
+    told = said(runner)
+    assert told == (
+        "- 3 records wait in the journals of processes that leave it to others to store them, "
+        "and there is none: run flask chest worker.\n"
+    )
+    other = Flask("shop", root_path=str(tmp_path))
+    worker = FlaskChestSQLite(other, db_uri="chest.db", writer="off", journal_dir="journal")
+    worker.work()
+    deadline = time.monotonic() + 30
+    while chest.stats().waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    app.test_client().get("/")
+    healthy(runner)
+    worker.close()
+    chest.close()
+
+
+def test_doctor_finds_a_journal_that_no_worker_can_find(app: Flask, runner: FlaskCliRunner) -> None:
+    FlaskChest(app, store=MemoryStore, writer="off")
+    add_view(app)
+    assert "CHEST_WRITER is off, and the journal is in memory, where no other process finds it" in said(runner)
+
+
+def test_doctor_finds_damage_in_a_journal(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri="chest.db", writer="off", journal_dir="journal")
+    add_view(app)
+    for _ in range(3):
+        app.test_client().get("/")
+    chest.close()
+    (segment,) = tmp_path.glob("journal/*/*.journal")
+    data = bytearray(segment.read_bytes())
+    data[-5] ^= 1
+    segment.write_bytes(data)
+    assert "damaged bytes, which will be skipped." in said(runner)
+
+
+def test_doctor_finds_what_a_target_refused(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChest(app, store=MemoryStore)
+    exporter = RecordingExporter("far")
+    chest.add_exporter(exporter)
+    add_view(app)
+    app.test_client().get("/")
+    exporter.failures = [RecordsRejected("no", {chest.query()[0].id: "too long"})]
+    chest.run_exports()
+    assert said(runner) == (
+        "- The target of the exporter 'far' refused 1 records: see flask chest rejected list far, "
+        "then retry or drop them.\n"
+    )
+    chest.drop_rejected("far")
+    healthy(runner)
+
+
+def test_doctor_finds_an_exporter_that_is_gone_and_keeps_records(app: Flask, runner: FlaskCliRunner) -> None:
+    store = MemoryStore()
+    store.open()
+    store.register("former")
+    FlaskChest(app, store=store)
+    add_view(app)
+    app.test_client().get("/")
+    assert "The exporter 'former', which the app does not have, keeps 1 records from being deleted" in said(
+        runner
+    )
+    store.drop("former")
+    healthy(runner)
