@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flask_chest.errors import RecordRefused, StoreUnavailable
-from flask_chest.protocols import Journal, Sink
+from flask_chest.journal_protocols import Journal
+from flask_chest.protocols import Sink
 from flask_chest.record import Record
 from flask_chest.stats import ChestStats, Tally
 from flask_chest.writer import Writer

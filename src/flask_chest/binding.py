@@ -16,10 +16,11 @@ import msgspec
 
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
+from flask_chest.journal_protocols import Appendable, Intake
 from flask_chest.journals import Journals, Place, threads_can_run
 from flask_chest.limits import Limits
 from flask_chest.names import Names, TrackedNames
-from flask_chest.protocols import Appendable, Intake, RequestIdGenerator, Store, VariablesObserver
+from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id, process
 from flask_chest.retention import RetentionReport, RetentionRun

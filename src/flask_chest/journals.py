@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from flask_chest.journal import digest, journal_folder, open_journal, open_left_journal
-from flask_chest.protocols import Addressed, Appendable, Journal, Store
+from flask_chest.journal_protocols import Appendable, Journal
+from flask_chest.protocols import Addressed, Store
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.threads import threads_run
 

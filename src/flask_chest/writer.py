@@ -13,7 +13,8 @@ from contextlib import suppress
 from flask_chest.backoff import pause_seconds
 from flask_chest.errors import JournalError
 from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
-from flask_chest.protocols import Appendable, Intake, Journal, Sink, hand_over
+from flask_chest.journal_protocols import Appendable, Intake, Journal
+from flask_chest.protocols import Sink, hand_over
 from flask_chest.record import Record
 from flask_chest.stats import Tally
 from flask_chest.suppression import suppressed

@@ -229,9 +229,10 @@ def test_doctor_finds_an_exporter_that_is_gone_and_keeps_records(app: Flask, run
     store = MemoryStore()
     store.open()
     store.register("former")
-    FlaskChest(app, store=store)
+    chest = FlaskChest(app, store=store)
     add_view(app)
     app.test_client().get("/")
+    assert chest.flush()
     assert "The exporter 'former', which the app does not have, keeps 1 records from being deleted" in said(
         runner
     )

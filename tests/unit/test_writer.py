@@ -18,7 +18,8 @@ import pytest
 from flask_chest.backoff import pause_seconds
 from flask_chest.errors import JournalClosed
 from flask_chest.journal.memory import MemoryJournal
-from flask_chest.protocols import Journal, Sink
+from flask_chest.journal_protocols import Journal
+from flask_chest.protocols import Sink
 from flask_chest.record import Record
 from flask_chest.stats import ChestStats, Tally
 from flask_chest.testing.records import make_record

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
-from flask_chest.protocols import Appendable, Journal
+from flask_chest.journal_protocols import Appendable, Journal
 
 T = TypeVar("T")
 

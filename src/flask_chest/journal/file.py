@@ -16,7 +16,7 @@ from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
 from flask_chest.journal._others import Others
 from flask_chest.journal._segments import SegmentWriter, append_line
 from flask_chest.journal._writing import WritingEnd
-from flask_chest.protocols import Journal
+from flask_chest.journal_protocols import Journal
 from flask_chest.record import Record
 
 REJECTED = "rejected"

@@ -9,7 +9,7 @@ from pathlib import Path
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_stored
 from flask_chest.journal._segments import SegmentWriter
 from flask_chest.journal._writing import WritingEnd
-from flask_chest.protocols import Appendable
+from flask_chest.journal_protocols import Appendable
 from flask_chest.record import Record
 
 

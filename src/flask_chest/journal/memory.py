@@ -6,7 +6,7 @@ from collections import deque
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.journal._frames import decode_record, encode_record
-from flask_chest.protocols import Journal
+from flask_chest.journal_protocols import Journal
 from flask_chest.record import Record
 from flask_chest.threads import native_lock
 

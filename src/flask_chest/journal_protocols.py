@@ -1,0 +1,102 @@
+"""The seams within a process, between a request and the store: a journal, and the way into it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from flask_chest.record import Record
+
+
+class Appendable(Protocol):
+    """The end of a journal to which the requests of one process append. Any thread may do that."""
+
+    @property
+    @abstractmethod
+    def instance(self) -> str:
+        """The name of this process in `Record.instance`."""
+
+    @property
+    @abstractmethod
+    def latest_unix_nano(self) -> int:
+        """The latest time of a record that was appended under `instance`, perhaps by a former process."""
+
+    @property
+    @abstractmethod
+    def durable(self) -> bool:
+        """Whether what waits outlives this process."""
+
+    @abstractmethod
+    def append(self, record: Record, /) -> int:
+        """Take *record* and give how many wait for this process; `JournalError`, and it is not taken."""
+
+    @abstractmethod
+    def append_opened(self, record: Record, /) -> None:
+        """Take *record*, whose response streams, for the case that no complete one with its id follows."""
+
+    @abstractmethod
+    def waiting(self) -> int:
+        """Count the records of this process that were taken and are not stored."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave what waits to a later process; may be called again. Appending raises `JournalClosed` then."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
+
+
+class Journal(Appendable, Protocol):
+    """The queue of one process between its requests, which append, and its writer, which reads.
+
+    One thread at a time reads.
+    """
+
+    @abstractmethod
+    def read(self, limit: int, /) -> Sequence[Record]:
+        """Give the oldest records that wait, at most *limit*; they wait until `stored` is called.
+
+        Called again before that, it gives the same records again, and newer ones up to *limit*.
+        """
+
+    @abstractmethod
+    def stored(self) -> None:
+        """Remove what `read` gave last: it is stored, or set aside."""
+
+    @abstractmethod
+    def set_aside(self, record: Record, reason: str, /) -> None:
+        """Keep *record*, which the store will never take, for people; `JournalError` if that cannot be done."""
+
+    @abstractmethod
+    def inherit(self) -> None:
+        """Take over what processes have left that are gone, or that say so; `read` gives it after its own."""
+
+
+class Intake(Protocol):
+    """Where requests leave their records."""
+
+    @abstractmethod
+    def take(self, record: Record, /) -> None:
+        """Take *record*, or raise why it is lost."""
+
+    @abstractmethod
+    def take_opened(self, record: Record, /) -> None:
+        """Take *record*, whose response streams; a complete one with its id follows unless this process ends."""
+
+    @abstractmethod
+    def flush(self, timeout: float, /) -> bool:
+        """Wait at most *timeout* seconds until all that was taken is stored; False when some is not."""
+
+    @abstractmethod
+    def waiting(self) -> int:
+        """Count the records that were taken and are not stored yet."""
+
+    @abstractmethod
+    def close(self, timeout: float, /) -> bool:
+        """End, after a `flush`; what is not stored by then is left to a later process where that is possible."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
