@@ -287,8 +287,14 @@ class Binding:
     def work(self, jobs: Sequence[ExportJob]) -> None:
         """Begin, in a process that serves no requests, to do what the others leave: storing and *jobs*."""
         here = self._here
-        here.works = here.started = True
+        with here.making:
+            here.works = here.started = True
+            former = here.intake if isinstance(here.intake, JournalOnly) else None
+            if former is not None:
+                here.intake = None
         intake = self._begin(here)
+        if former is not None:
+            former.close(0)
         if isinstance(intake, Writer):
             intake.start()
         self._schedule(jobs, at_once=True)

@@ -95,3 +95,16 @@ def test_two_workers_share_the_work(app: Flask, site: Site) -> None:
         assert arrives(site, 200)
         assert ended(one, signal.SIGTERM)[0] == ended(other, signal.SIGTERM)[0] == 0
     assert visits_in(target(site.folder)) == [*range(200)]
+
+
+def test_process_that_served_may_become_a_worker(app: Flask, site: Site) -> None:
+    client = app.test_client()
+    for visit in range(10):
+        client.get(f"/{visit}")
+    (chest,) = chests_of(app)
+    chest.work()
+    assert arrives(site, 10)
+    client.get("/10")
+    assert arrives(site, 11)
+    assert chest.close()
+    assert visits_in(source(site.folder), name="worked") == [*range(11)]

@@ -57,6 +57,19 @@ def scheduler_threads() -> int:
     return sum(thread.name == "APScheduler" for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_job_that_is_to_run_at_once_does_not_wait_for_its_interval(
+    scheduler: ExportScheduler, started: bool
+) -> None:
+    if started:
+        scheduler.start()
+    runs = Runs()
+    scheduler.add("now", runs, interval=timedelta(days=1), at_once=True)
+    scheduler.start()
+    assert runs.reach(1)
+    assert runs.count == 1
+
+
 def test_job_runs_again_and_again(scheduler: ExportScheduler) -> None:
     runs = Runs()
     scheduler.add("influxdb", runs, interval=SHORT)

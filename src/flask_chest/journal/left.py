@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_stored
@@ -56,7 +57,7 @@ class LeftJournal(WritingEnd, Appendable):
         for segment in segments:
             stored = self._stored(segment)
             if stored is None:
-                with self._lock:
+                with self._lock, suppress(ValueError):  # another thread has seen it too
                     self._segments.remove(segment)
                 continue
             appended = segment.committed - HEADER_BYTES
