@@ -11,9 +11,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
+from flask_chest import FlaskChest
+from flask_chest.cli import chest_group
 from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreError, StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
@@ -114,6 +117,24 @@ def test_user_who_may_not_write_is_told(clerk: str, name: str) -> None:
     text = told(PostgreSQLStore(clerk, name=name, create=False), StoreUnavailable)
     assert f"permission denied for table {name}" in text
     assert text.endswith("; grant what docs/postgresql.md lists")
+
+
+def test_doctor_finds_a_role_that_may_only_read(
+    clerk: str, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    tables = [f'"{name}{end}"' for end in ("", "_exporters", "_rejected", "_deletions", "_leases", "_schema")]
+    admin.execute(f"GRANT SELECT ON {', '.join(tables)} TO clerk_{name}".encode())
+    app = Flask("shop")
+    app.cli.add_command(chest_group)
+    store = PostgreSQLStore(clerk, name=name, create=False)
+    with closing(FlaskChest(app, store=store, journal_dir="memory:", tracked_vars=["x"])):
+        runner = app.test_cli_runner()
+        result = runner.invoke(args=["chest", "doctor"])
+        assert result.exit_code == 1
+        assert "- The store cannot be written: PostgreSQL " in result.output
+        assert f"permission denied for table {name}_leases; grant what docs/postgresql.md lists" in result.output
+        admin.execute(f"GRANT INSERT, UPDATE, DELETE ON {', '.join(tables)} TO clerk_{name}".encode())
+        assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
 
 
 def test_grants_for_running_are_enough_and_do_not_let_make_tables(
