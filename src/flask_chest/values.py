@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -17,13 +17,14 @@ from decimal import Decimal
 from enum import Enum
 from math import isfinite, isnan
 from pathlib import PurePath
-from types import MappingProxyType, MemberDescriptorType
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeGuard, cast
 from uuid import UUID
 
 import uuid_utils
 from werkzeug.local import LocalProxy
 
+from flask_chest.object_fields import fields, mro
 from flask_chest.record import JSONValue
 from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redact, Redaction, Verdict
 
@@ -222,7 +223,7 @@ class Conversion:
         return self._container(value, kind, depth)
 
     def _encoder(self, kind: type) -> Callable[[Any], object] | None:
-        return next((self._encoders[base] for base in _mro(kind) if base in self._encoders), None)
+        return next((self._encoders[base] for base in mro(kind) if base in self._encoders), None)
 
     def _scalar(self, value: str | float) -> JSONValue:
         if isinstance(value, str):
@@ -364,40 +365,5 @@ def _items(value: object, kind: type, *, objects: bool) -> Iterable[tuple[object
         return dict.items(cast("dict[object, object]", value))
     if kind is MappingProxyType:
         return cast("Mapping[object, object]", value).items()
-    return _fields(value, kind) if objects else None
-
-
-def _fields(value: object, kind: type) -> Iterable[tuple[object, object]] | None:
-    """List the fields of a dataclass, attrs or pydantic object without running its code.
-
-    Only what the instance holds is read: an attribute that a descriptor would have to fetch, such as a lazy
-    database relation, is not there. Objects of SQLAlchemy are no values, whatever else they are.
-    """
-    marks = [mark for base in _mro(kind) for mark in _FIELD_MARKS if mark in _namespace(base)]
-    if not marks or "__mapper__" in marks:
-        return None
-    return ((name, item) for name, item in _held(value, kind) if not _key(name).startswith("_"))
-
-
-def _held(value: object, kind: type) -> Iterator[tuple[object, object]]:
-    for base in reversed(_mro(kind)):
-        for name, member in _namespace(base).items():
-            if type(member) is MemberDescriptorType:
-                with suppress(AttributeError):  # a slot may be empty
-                    yield name, member.__get__(value)
-    with suppress(AttributeError):  # an object with slots alone
-        yield from dict.items(object.__getattribute__(value, "__dict__"))
-
-
-def _mro(kind: type) -> tuple[type, ...]:
-    # By type's own look-up: a metaclass may have replaced it
-    found: tuple[type, ...] = type.__getattribute__(kind, "__mro__")
-    return found
-
-
-def _namespace(kind: type) -> Mapping[str, object]:
-    found: Mapping[str, object] = type.__getattribute__(kind, "__dict__")
-    return found
-
-
-_FIELD_MARKS = ("__mapper__", "__dataclass_fields__", "__attrs_attrs__", "__pydantic_complete__")
+    found = fields(value, kind) if objects else None
+    return None if found is None else (item for item in found if not _key(item[0]).startswith("_"))
