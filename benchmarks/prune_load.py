@@ -15,16 +15,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from benchmarks.engines import database_server
 from benchmarks.sqlite_write import BATCH, sample
-from benchmarks.web_servers import ROOT
+from benchmarks.web_servers import ROOT, wait_until
 from flask import Flask, g
 from msgspec.structs import replace
 
-from flask_chest import FlaskChest
+from flask_chest import FlaskChest, StoreUnavailable
 from flask_chest.protocols import Retention, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.retention import in_batches
@@ -163,7 +164,17 @@ def fill(store: Store, records: int) -> None:
     for first in range(0, records, BATCH):
         begin = now - (2 * DAY_NS if first < records // 2 else DAY_NS // 2)
         numbers = range(first, min(first + BATCH, records))
-        store.write([replace(sample(), time_unix_nano=begin + number * 1_000) for number in numbers])
+        batch = [replace(sample(), time_unix_nano=begin + number * 1_000) for number in numbers]
+        wait_until(partial(is_kept, store, batch), seconds=PATIENCE)
+
+
+def is_kept(store: Store, batch: Sequence[Record]) -> bool:
+    """Write *batch*, perhaps once more; False where an engine does not answer while it puts much on its disk."""
+    try:
+        store.write(batch)
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def prune(uri: str, folder: str, name: str) -> None:
