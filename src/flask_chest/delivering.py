@@ -101,6 +101,15 @@ class ChestDeliverer(ChestReader):
         store = self._rejections()
         return store.discard(name, self._set_aside(store, name, record_ids))
 
+    def export_obstacle(self, name: str) -> str | None:
+        """Say why the exporter *name* can deliver nothing, as far as it knows without a record to deliver."""
+        job = self._job(name)
+        try:
+            self.binding().delivery.try_out(job)
+        except Exception as exc:  # noqa: BLE001 - an own exporter, or what makes it, may raise anything
+            return describe(exc).removeprefix(": ")
+        return None
+
     def _job(self, name: str) -> ExportJob:
         if name not in self._jobs:
             raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(self._jobs)}")

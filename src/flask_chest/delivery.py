@@ -163,6 +163,11 @@ class Delivery:
                 return
             yield batch
 
+    def try_out(self, job: ExportJob) -> None:
+        """Hand the exporter of *job* no records; raise why it could deliver none, as far as that tells."""
+        with suppressed():
+            self._exporter(job).export(())
+
     def run_in_turn(self, job: ExportJob) -> None:
         """Run *job* unless its target is left alone for a while."""
         with self._lock:

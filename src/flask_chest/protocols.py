@@ -330,7 +330,8 @@ class Exporter(Protocol):
 
         Returning means delivered. `TargetUnavailable` keeps the batch for later; `RecordsRejected` names
         those that will never be taken, and the others come again. A repeated delivery must change nothing
-        where the target can tell one.
+        where the target can tell one. No records deliver nothing; an exporter that knows that it cannot
+        deliver may say so then too, which is how the doctor asks.
         """
 
     @abstractmethod

@@ -81,10 +81,10 @@ def check_options(options: Mapping[str, object]) -> Mapping[str, object]:
     for name in options:
         if name not in SettingOptions.__annotations__:
             close = get_close_matches(name, SettingOptions.__annotations__, n=1)
-            raise TypeError(
-                f"a chest got an unexpected keyword argument {name!r}"
-                + (f"; it has {close[0]!r}" if close else "")
-            )
+            way_out = f"; it has {close[0]!r}" if close else ""
+            if "uri" in name:
+                way_out = "; FlaskChest has its database from CHEST_URI, or takes store="
+            raise TypeError(f"a chest got an unexpected keyword argument {name!r}{way_out}")
     return options
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,14 @@ def test_show_says_when_there_is_none_and_creates_nothing(
     assert result.exit_code == 1
     assert "No record, request or trace has the id 'nobody'" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_status_names_an_exporter_that_has_not_run_yet(app: Flask, runner: FlaskCliRunner) -> None:
+    with closing(FlaskChestSQLite(app)) as chest:
+        chest.add_exporter(RecordingExporter("far"))
+        chest.binding().open_store()
+        assert runner.invoke(args=["chest", "status"]).output.endswith("  exporter far: has not run yet\n")
+        (found,) = json.loads(runner.invoke(args=["chest", "status", "--json"]).output)["chests"]
+        assert found["not_run"] == ["far"]
+        chest.run_exports()
+        assert "has not run yet" not in runner.invoke(args=["chest", "status"]).output

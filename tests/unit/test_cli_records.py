@@ -238,3 +238,14 @@ def test_command_creates_no_database(tmp_path: Path, command: list[str]) -> None
     result = app.test_cli_runner().invoke(args=["chest", *command])
     assert result.exit_code == 0, result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_query_that_asks_for_a_number_in_vain_says_how_to_ask_for_the_text(
+    runner: FlaskCliRunner, store: MemoryStore
+) -> None:
+    store.write([make_record(variables={"user_id": "123"})])
+    result = runner.invoke(args=["chest", "query", "--where", "user_id=123"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "Nothing found; user_id=123 asks for no text, 'user_id=\"123\"' would.\n"
+    assert len(asked(runner, "--where", 'user_id="123"')) == 1
+    assert runner.invoke(args=["chest", "query", "--where", "user_id=abc"]).stderr == ""

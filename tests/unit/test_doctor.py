@@ -15,6 +15,7 @@ from flask.testing import FlaskCliRunner
 from flask_chest import FlaskChest, FlaskChestSQLite, RecordsRejected, StoreUnavailable, TargetUnavailable
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
+from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 
@@ -238,3 +239,37 @@ def test_doctor_finds_an_exporter_that_is_gone_and_keeps_records(app: Flask, run
     )
     store.drop("former")
     healthy(runner)
+
+
+def test_doctor_says_what_an_exporter_that_never_ran_lacks(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app)
+    add_view(app)
+    chest.add_exporter(
+        InfluxDBExporter(url="http://influx.example:8086", token=None, org="o", bucket="b"), name="influxdb"
+    )
+    assert said(runner) == (
+        "- The exporter 'influxdb' can deliver nothing: nothing is sent to InfluxDB at influx.example:8086: "
+        'token is None: the variable it was read from is not set; set it, or pass token="" to a server without '
+        "authentication\n"
+    )
+
+
+def test_doctor_says_that_an_exporter_cannot_be_made(app: Flask, runner: FlaskCliRunner) -> None:
+    def make() -> RecordingExporter:
+        raise KeyError("s3cret")
+
+    chest = FlaskChestSQLite(app)
+    add_view(app)
+    chest.add_exporter(make, name="far")
+    assert said(runner) == "- The exporter 'far' can deliver nothing: builtins.KeyError\n"
+
+
+def test_doctor_delivers_nothing(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app)
+    add_view(app)
+    exporter = RecordingExporter("far")
+    chest.add_exporter(exporter)
+    app.test_client().get("/")
+    assert chest.flush(timeout=5)
+    healthy(runner)
+    assert exporter.delivered == []

@@ -144,12 +144,19 @@ def _exports_stuck(app: Flask) -> Iterator[str]:
         known = {exporter.name: exporter for exporter in report_of(chest).exporters}
         for name in chest.exporter_names:
             yield from _export_stuck(name, known.get(name), scheduled=binding.settings.scheduler != "off")
+            if name not in known or known[name].last_error is None:
+                yield from _export_hopeless(chest, name)
         for name in known.keys() - set(chest.exporter_names):
             if known[name].backlog:
                 yield (
                     f"The exporter {name!r}, which the app does not have, keeps {known[name].backlog:,} records "
                     f"from being deleted: add it again, or remove it: flask chest exporters remove {name}"
                 )
+
+
+def _export_hopeless(chest: FlaskChest, name: str) -> Iterator[str]:
+    if (why := chest.export_obstacle(name)) is not None:
+        yield f"The exporter {name!r} can deliver nothing: {why}"
 
 
 def _export_stuck(name: str, exporter: ExporterStatus | None, *, scheduled: bool) -> Iterator[str]:

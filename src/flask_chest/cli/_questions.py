@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -49,6 +49,14 @@ def variable(text: str) -> tuple[str, JSONValue]:
     except ValueError:
         return name, value
     return name, read
+
+
+def hints(asked: Query) -> Iterator[str]:
+    """Say what one may have meant who found nothing."""
+    for name, value in asked.where.items():
+        if value is None or isinstance(value, bool | int | float):
+            written = json.dumps(value)
+            yield f"Nothing found; {name}={written} asks for no text, '{name}=\"{written}\"' would."
 
 
 def asking(command: Command) -> Command:

@@ -11,7 +11,7 @@ import click
 
 from flask_chest.cli._formats import FORMATS, Format, json_line, lines, text_line
 from flask_chest.cli._group import chest_group, give_up, moment, the_chests
-from flask_chest.cli._questions import asking, question, within
+from flask_chest.cli._questions import asking, hints, question, within
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.record import Query, Record, encode_variables
@@ -70,8 +70,13 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     wanted = question(**asked, limit=None if everything else limit)
     chests = the_chests()
     records = (record for chest in chests for record in answers(chest, wanted))
+    found = False
     for line in lines(_with_progress(records), form, columns=columns):
+        found = True
         click.echo(line)
+    if not found:
+        for hint in hints(wanted):
+            click.echo(hint, err=True)
 
 
 @chest_group.command("tail")

@@ -51,6 +51,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     store: StoreStatus | None = None
     exporters: list[ExporterStatus] = []
+    not_run: list[str] = []
+    """The app's exporters that the store does not know yet."""
     journal: JournalReport | None = None
     absent: str | None = None
     error: str | None = None
@@ -63,11 +65,12 @@ def report_of(chest: FlaskChest) -> Report:
         store = chest.binding().store
         found = store.status()
         exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
+        not_run = sorted(set(chest.exporter_names) - {exporter.name for exporter in exporters})
     except StoreAbsent as exc:
         return Report(absent=str(exc), journal=journal)
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything, and its text may hold a secret
         return Report(error=describe(exc).removeprefix(": "), journal=journal)
-    return Report(store=found, exporters=exporters, journal=journal)
+    return Report(store=found, exporters=exporters, not_run=not_run, journal=journal)
 
 
 def _journal_report(chest: FlaskChest) -> JournalReport | None:
@@ -99,6 +102,8 @@ def _status_lines(report: Report) -> Iterator[str]:
     yield from _journal_lines(report.journal)
     for exporter in report.exporters:
         yield f"  {exporter_line(exporter)}"
+    for name in report.not_run:
+        yield f"  exporter {name}: has not run yet"
 
 
 def _journal_lines(journal: JournalReport | None) -> Iterator[str]:

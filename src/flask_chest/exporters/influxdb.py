@@ -91,13 +91,13 @@ class InfluxDBExporter(Exporter):
 
     def export(self, records: Sequence[Record], /) -> None:
         """Write *records*, those of a refused field type under suffixed field names."""
-        if not records:
-            return
         if self._token is None:
             raise TargetUnavailable(
                 f"nothing is sent to InfluxDB at {self._host}: token is None: the variable it was read from "
                 'is not set; set it, or pass token="" to a server without authentication'
             )
+        if not records:
+            return
         self._deliver(records, Conflicts(), time.monotonic() + self._timeout)
 
     def close(self) -> None:
