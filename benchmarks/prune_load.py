@@ -150,7 +150,7 @@ def prune_while_writing(uri: str, folder: Path, *, records: int) -> Outcome:
         return Outcome(
             deleted=told["deleted"],
             served=served,
-            left=sum(1 for _ in watched.query(Query(limit=None))),
+            left=watched.status().records,
             faults=stats.faults,
             lost=stats.lost,
             longest_batch=told["longest"],
@@ -159,12 +159,13 @@ def prune_while_writing(uri: str, folder: Path, *, records: int) -> Outcome:
 
 
 def fill(store: Store, records: int) -> None:
-    """Write *records*, the first half of two days ago and the second of half a day ago."""
+    """Write *records*, the first half from two days ago on and the second from half a day ago on."""
     now = time.time_ns()
+    pause = DAY_NS // 2 // records
     for first in range(0, records, BATCH):
         begin = now - (2 * DAY_NS if first < records // 2 else DAY_NS // 2)
         numbers = range(first, min(first + BATCH, records))
-        batch = [replace(sample(), time_unix_nano=begin + number * 1_000) for number in numbers]
+        batch = [replace(sample(), time_unix_nano=begin + number * pause) for number in numbers]
         wait_until(partial(is_kept, store, batch), seconds=PATIENCE)
 
 

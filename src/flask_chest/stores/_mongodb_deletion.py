@@ -6,7 +6,7 @@ slips in between is found by one of the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -18,12 +18,41 @@ from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Deletion, decode_query, encode_query
 from flask_chest.stores._mongodb_client import Collections
 from flask_chest.stores._mongodb_documents import Document
-from flask_chest.stores._mongodb_query import CHUNK, find
+from flask_chest.stores._mongodb_query import CHUNK, GROWING_SPANS_NANO, find
 
 DELETED_AT_ONCE = 100
 """Some engines let nobody write meanwhile, and take 2 ms for each."""
 CUT_OFF = "cut_off"
 """The document of retention; those of what was forgotten have ids of their own."""
+
+
+def _oldest(collections: Collections, old: Document, before_unix_nano: int, *, limit: int) -> list[Document]:
+    """Find the oldest documents that are *old* and began before that time."""
+    order = [("time_unix_nano", ASCENDING), ("_id", ASCENDING)]
+    found: list[Document] = []
+    for times in _spans_before(before_unix_nano, note=collections.deletions.find_one({"_id": CUT_OFF})):
+        asked = {**old, "time_unix_nano": times}
+        found += collections.records.find(asked, {"time_unix_nano": 1}, sort=order, limit=limit - len(found))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _spans_before(before_unix_nano: int, *, note: Document | None) -> Iterator[Document]:
+    """Cut the time before that into spans, the earliest first, each longer than the one before.
+
+    What began before the *note* of the last pruning is mostly gone, and the oldest are behind it. As in a search,
+    some engines would sort all that is old for each batch.
+    """
+    begin = before_unix_nano if note is None else min(int(note["before_unix_nano"]), before_unix_nano)
+    yield {"$lt": Int64(begin)}
+    for length in GROWING_SPANS_NANO:
+        end = min(begin + length, before_unix_nano)
+        if begin == end:
+            return
+        yield {"$gte": Int64(begin), "$lt": Int64(end)}
+        begin = end
+    yield {"$gte": Int64(begin), "$lt": Int64(before_unix_nano)}
 
 
 class MongoDBDeletion(Retention, Erasure):
@@ -35,12 +64,11 @@ class MongoDBDeletion(Retention, Erasure):
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
         with self._collections.checked() as collections:
-            old: Document = {"time_unix_nano": {"$lt": Int64(before_unix_nano)}}
+            old: Document = {}
             slowest = collections.exporters.find_one(sort=[("position", ASCENDING)]) if keep_unexported else None
             if slowest is not None:
                 old["position"] = {"$gt": 0, "$lte": slowest["position"]}
-            order = [("time_unix_nano", ASCENDING), ("_id", ASCENDING)]
-            found = list(collections.records.find(old, {"time_unix_nano": 1}, sort=order, limit=limit))
+            found = _oldest(collections, old, before_unix_nano, limit=limit)
             cut_off = before_unix_nano if len(found) < limit else int(found[-1]["time_unix_nano"]) + 1
             collections.deletions.update_one(
                 {"_id": CUT_OFF}, {"$max": {"before_unix_nano": Int64(cut_off)}}, upsert=True

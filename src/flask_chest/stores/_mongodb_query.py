@@ -19,7 +19,7 @@ from flask_chest.stores._storable import MAX_INTEGER, MIN_INTEGER
 CHUNK = 500
 """Records that are fetched at a time: no cursor stays open while the caller looks at them."""
 
-LOOKS_BACK_UNIX_NANO = tuple(1_000_000_000 * 8**step for step in range(10))
+GROWING_SPANS_NANO = tuple(1_000_000_000 * 8**step for step in range(10))
 """From a second to four years; then there is no bound."""
 
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
@@ -52,7 +52,7 @@ def _spans(query: Query) -> Iterator[Query]:
     """
     now = time.time_ns()
     latest = now if query.until_unix_nano is None else min(now, query.until_unix_nano)
-    for ago in LOOKS_BACK_UNIX_NANO:
+    for ago in GROWING_SPANS_NANO:
         since = latest - ago
         if query.since_unix_nano is not None and since <= query.since_unix_nano:
             break

@@ -37,6 +37,17 @@ class DeletionContract:
         assert store.prune(100, limit=2) == 0
         assert _kept(store) == []
 
+    def test_prune_that_goes_on_takes_the_oldest_first_however_far_apart_they_are(
+        self, store: DeletingStore
+    ) -> None:
+        moments = [100 + seconds * 1_000_000_000 for seconds in (0, 1, 8, 9, 3_600, 86_400 * 30, 86_400 * 3_650)]
+        store.write([make_record(time_unix_nano=moment) for moment in moments])
+        for left in (5, 3, 1):
+            assert store.prune(moments[-1] + 1, limit=2) == 2
+            assert sorted(record.time_unix_nano for record in _kept(store)) == moments[-left:]
+        assert store.prune(moments[-1] + 1, limit=2) == 1
+        assert store.prune(moments[-1] + 1, limit=2) == 0
+
     def test_pruned_record_that_is_written_again_stays_gone(self, store: DeletingStore) -> None:
         old, new = make_record(time_unix_nano=1), make_record(time_unix_nano=20)
         store.write([old, new])
@@ -72,6 +83,13 @@ class DeletionContract:
         assert store.prune(10, limit=100) == 1
         assert _kept(store) == [pending]
         assert list(_claim(store).records) == [pending]
+
+    def test_what_was_spared_goes_when_the_exporter_has_had_it(self, store: DeletingStore) -> None:
+        store.register("a")
+        store.write([make_record(time_unix_nano=1)])
+        assert store.prune(10, limit=100) == 0
+        assert store.acknowledge(_claim(store))
+        assert store.prune(5, limit=100) == 1
 
     def test_what_was_spared_stays_as_it_is_when_it_is_written_again(self, store: DeletingStore) -> None:
         store.register("a")
