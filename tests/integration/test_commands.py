@@ -161,9 +161,9 @@ def test_what_waits_on_disk_is_listed_verified_and_stored(uri: str, tmp_path: Pa
         for _ in range(REQUESTS):
             app.test_client().get("/")
         runner = app.test_cli_runner()
-        assert f"{REQUESTS} records wait" in runner.invoke(args=["chest", "journal", "list"]).output
+        assert f"{REQUESTS} records waiting" in runner.invoke(args=["chest", "journal", "list"]).output
         assert runner.invoke(args=["chest", "journal", "verify"]).exit_code == 0
-        assert f"{REQUESTS} records wait" in runner.invoke(args=["chest", "doctor"]).output
+        assert f"{REQUESTS} records waiting" in runner.invoke(args=["chest", "doctor"]).output
         assert runner.invoke(args=["chest", "journal", "replay"]).output == f"{REQUESTS} records stored.\n"
         assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
         assert runner.invoke(args=["chest", "prune"]).output == f"{REQUESTS - 2} records deleted.\n"

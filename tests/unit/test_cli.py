@@ -131,7 +131,9 @@ class TestExporters:
         chest = self.chest_with(app)
         result = runner.invoke(args=["chest", "exporters", "remove", "former"])
         assert (result.exit_code, result.output) == (0, "The exporter 'former' is forgotten.\n")
-        assert runner.invoke(args=["chest", "exporters", "list"]).output == ""
+        listed = runner.invoke(args=["chest", "exporters", "list"])
+        assert (listed.exit_code, listed.stdout) == (0, "")
+        assert listed.stderr == "No exporter was added to the chest: chest.add_exporter does.\n"
         again = runner.invoke(args=["chest", "exporters", "remove", "former"])
         assert again.exit_code == 1
         assert "No store knows an exporter 'former'; see: flask chest exporters list" in again.output

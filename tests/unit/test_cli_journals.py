@@ -59,7 +59,7 @@ def test_list_tells_what_waits_and_who_is_to_store_it(
     name = segment_in(tmp_path).name
     listed = runner.invoke(args=["chest", "journal", "list"])
     assert listed.output == (
-        f"{name} web:0: {REQUESTS} records wait, 1 KiB, its process leaves them to others, and there are none\n"
+        f"{name} web:0: {REQUESTS} records waiting, 1 KiB, left by its process to others, and there are none\n"
     )
     (line,) = runner.invoke(args=["chest", "journal", "list", "--json"]).output.splitlines()
     found = json.loads(line)
@@ -73,7 +73,7 @@ def test_list_tells_of_processes_that_store_their_own(app: Flask, runner: FlaskC
     app.test_client().get("/1")
     chest.flush()
     assert (
-        "0 records wait, 0 KiB, its process stores them"
+        "0 records waiting, 0 KiB, stored by its process"
         in runner.invoke(args=["chest", "journal", "list"]).output
     )
     chest.close()
@@ -84,7 +84,7 @@ def test_replay_stores_what_waits_and_a_second_one_finds_nothing(runner: FlaskCl
     assert runner.invoke(args=["chest", "journal", "replay"]).output == f"{REQUESTS} records stored.\n"
     assert runner.invoke(args=["chest", "journal", "replay"]).output == "0 records stored.\n"
     app.test_client().get("/6")
-    assert runner.invoke(args=["chest", "journal", "replay"]).output == "1 records stored.\n"
+    assert runner.invoke(args=["chest", "journal", "replay"]).output == "1 record stored.\n"
     tail = runner.invoke(args=["chest", "tail"]).output.splitlines()
     assert [json.loads(line)["variables"]["number"] for line in tail] == [0, 1, 2, 3, 4, 6]
 
@@ -92,7 +92,7 @@ def test_replay_stores_what_waits_and_a_second_one_finds_nothing(runner: FlaskCl
 @pytest.mark.usefixtures("chest")
 def test_verify_reads_all_that_waits(runner: FlaskCliRunner, tmp_path: Path) -> None:
     whole = runner.invoke(args=["chest", "journal", "verify"])
-    assert (whole.exit_code, whole.output) == (0, f"{REQUESTS} records wait in 1 segments.\n")
+    assert (whole.exit_code, whole.output) == (0, f"{REQUESTS} records waiting in 1 segment.\n")
     segment = segment_in(tmp_path)
     data = bytearray(segment.read_bytes())
     data[600] ^= 1
@@ -101,7 +101,7 @@ def test_verify_reads_all_that_waits(runner: FlaskCliRunner, tmp_path: Path) -> 
     assert damaged.exit_code == 1
     assert damaged.output.startswith(f"{segment.name} has ")
     assert damaged.output.endswith(
-        f" damaged bytes, which will be skipped.\n{REQUESTS - 1} records wait in 1 segments.\n"
+        f" damaged bytes, which will be skipped.\n{REQUESTS - 1} records waiting in 1 segment.\n"
     )
 
 
@@ -117,7 +117,7 @@ def test_verify_tells_of_segments_of_another_release(runner: FlaskCliRunner, tmp
 
 @pytest.mark.usefixtures("chest")
 def test_status_tells_what_waits(runner: FlaskCliRunner, tmp_path: Path) -> None:
-    assert f"journal: {REQUESTS} records wait in 1 segments, " in runner.invoke(args=["chest", "status"]).output
+    assert f"journal: {REQUESTS} records waiting in 1 segment, " in runner.invoke(args=["chest", "status"]).output
     (rejected,) = [path.parent / "rejected" for path in [segment_in(tmp_path)]]
     rejected.write_text("{}\n{}\n")
     assert "; 2 refused by the store for good" in runner.invoke(args=["chest", "status"]).output
@@ -130,5 +130,5 @@ def test_status_tells_what_waits(runner: FlaskCliRunner, tmp_path: Path) -> None
 def test_journal_in_memory_has_no_segments(app: Flask, runner: FlaskCliRunner, command: str) -> None:
     FlaskChest(app, store=MemoryStore)
     result = runner.invoke(args=["chest", "journal", command])
-    said = {"list": "", "verify": "0 records wait in 0 segments.\n", "replay": "0 records stored.\n"}
+    said = {"list": "", "verify": "0 records waiting in 0 segments.\n", "replay": "0 records stored.\n"}
     assert (result.exit_code, result.output) == (0, said[command])

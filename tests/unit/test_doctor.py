@@ -98,7 +98,7 @@ def test_doctor_finds_an_exporter_whose_target_is_away(app: Flask, runner: Flask
     add_view(app)
     app.test_client().get("/")
     chest.run_exports()
-    assert said(runner) == "- The exporter 'recording' has 1 records pending: it is away; start it\n"
+    assert said(runner) == "- The exporter 'recording' has 1 record pending: it is away; start it\n"
     chest.run_exports()
     app.test_client().get("/")
     healthy(runner)
@@ -175,7 +175,7 @@ def test_doctor_finds_records_that_nobody_stores(app: Flask, runner: FlaskCliRun
         app.test_client().get("/")
     told = said(runner)
     assert told == (
-        "- 3 records wait in the journals of processes that leave it to others to store them, "
+        "- 3 records waiting in the journals of processes that leave it to others to store them, "
         "and there is none: run flask chest worker.\n"
     )
     other = Flask("shop", root_path=str(tmp_path))
@@ -219,7 +219,7 @@ def test_doctor_finds_what_a_target_refused(app: Flask, runner: FlaskCliRunner) 
     exporter.failures = [RecordsRejected("no", {chest.query()[0].id: "too long"})]
     chest.run_exports()
     assert said(runner) == (
-        "- The target of the exporter 'far' refused 1 records: see flask chest rejected list far, "
+        "- The target of the exporter 'far' refused 1 record: see flask chest rejected list far, "
         "then retry or drop them.\n"
     )
     chest.drop_rejected("far")
@@ -234,7 +234,7 @@ def test_doctor_finds_an_exporter_that_is_gone_and_keeps_records(app: Flask, run
     add_view(app)
     app.test_client().get("/")
     assert chest.flush()
-    assert "The exporter 'former', which the app does not have, keeps 1 records from being deleted" in said(
+    assert "The exporter 'former', which the app does not have, keeps 1 record from being deleted" in said(
         runner
     )
     store.drop("former")

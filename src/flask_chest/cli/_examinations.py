@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from flask import Flask
 
+from flask_chest.cli._formats import amount
 from flask_chest.cli._group import NO_CHEST
 from flask_chest.cli.journals import complaints, segments_of
 from flask_chest.cli.status import report_of
@@ -123,7 +124,7 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
         left = sum(segment.waiting_records for segment in segments if segment.owner == "leaves")
         if left:
             yield (
-                f"{left:,} records wait in the journals of processes that leave it to others to store them, and "
+                f"{amount(left)} waiting in the journals of processes that leave it to others to store them, and "
                 "there is none: run flask chest worker."
             )
 
@@ -149,7 +150,7 @@ def _exports_stuck(app: Flask) -> Iterator[str]:
         for name in known.keys() - set(chest.exporter_names):
             if known[name].backlog:
                 yield (
-                    f"The exporter {name!r}, which the app does not have, keeps {known[name].backlog:,} records "
+                    f"The exporter {name!r}, which the app does not have, keeps {amount(known[name].backlog)} "
                     f"from being deleted: add it again, or remove it: flask chest exporters remove {name}"
                 )
 
@@ -168,16 +169,16 @@ def _export_stuck(name: str, exporter: ExporterStatus | None, *, scheduled: bool
         )
     if exporter is None:
         return
-    if exporter.last_error is not None:
-        yield f"The exporter {name!r} has {exporter.backlog:,} records pending: {exporter.last_error}"
+    if exporter.last_error is not None and exporter.backlog:
+        yield f"The exporter {name!r} has {amount(exporter.backlog)} pending: {exporter.last_error}"
     elif exporter.backlog and not exporter.last_success_unix_nano and scheduled and unseen:
         yield (
-            f"The exporter {name!r} has {exporter.backlog:,} records pending and was not seen for an hour: the "
+            f"The exporter {name!r} has {amount(exporter.backlog)} pending and was not seen for an hour: the "
             "app runs it from its first request on."
         )
     if exporter.rejected:
         yield (
-            f"The target of the exporter {name!r} refused {exporter.rejected:,} records: see flask chest "
+            f"The target of the exporter {name!r} refused {amount(exporter.rejected)}: see flask chest "
             f"rejected list {name}, then retry or drop them."
         )
 

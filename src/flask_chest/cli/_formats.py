@@ -44,8 +44,13 @@ def text_line(record: Record) -> str:
     return (
         f"{click.style(time, dim=True)} {record.method:6} {click.style(str(record.status_code), fg=colour)} "
         f"{record.duration_ns / 1e6:8.1f} ms  {printable(record.route or '-')}{error}  "
-        f"{printable(encode_variables(record.variables))}"
+        f"{click.style(printable(record.request_id), dim=True)}  {printable(encode_variables(record.variables))}"
     )
+
+
+def amount(count: int, noun: str = "record") -> str:
+    """Write how many there are of something."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def printable(text: str) -> str:

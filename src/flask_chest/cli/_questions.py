@@ -12,7 +12,7 @@ from typing import TypeVar
 import click
 
 from flask_chest.limits import parse_span
-from flask_chest.record import JSONValue, Query
+from flask_chest.record import FIELDS, JSONValue, Query
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -54,9 +54,11 @@ def variable(text: str) -> tuple[str, JSONValue]:
 def hints(asked: Query) -> Iterator[str]:
     """Say what one may have meant who found nothing."""
     for name, value in asked.where.items():
-        if value is None or isinstance(value, bool | int | float):
+        if name in FIELDS:
+            yield f"{name} is no variable but a field of each record, and has an option if it can be asked for."
+        elif value is None or isinstance(value, bool | int | float):
             written = json.dumps(value)
-            yield f"Nothing found; {name}={written} asks for no text, '{name}=\"{written}\"' would."
+            yield f"{name}={written} asks for no text, '{name}=\"{written}\"' would."
 
 
 def asking(command: Command) -> Command:
@@ -108,6 +110,8 @@ def question(
     limit: int | None = None,
 ) -> Query:
     """Make the question of what `asking` read."""
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be before --until")
     return Query(
         request_id=request_id,
         trace_id=trace_id,

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from flask_chest.cli._group import chest_group, give_up, the_chests
-from flask_chest.cli.status import exporter_line, report_of
+from flask_chest.cli.status import exporter_line, not_run_line, report_of
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import ExporterRegistry
 
@@ -38,6 +38,10 @@ def list_exporters(*, as_json: bool) -> None:
         for exporter in report.exporters:
             gone = "" if exporter.name in chest.exporter_names else " (the app does not have it any more)"
             click.echo(f"{exporter_line(exporter)}{gone}")
+        for name in report.not_run:
+            click.echo(not_run_line(name))
+    if not any(report.exporters or report.not_run for _, report in reports):
+        click.echo("No exporter was added to the chest: chest.add_exporter does.", err=True)
 
 
 @exporters.command("remove")

@@ -13,6 +13,7 @@ import msgspec
 from flask_chest.cli._formats import printable
 from flask_chest.cli._group import at, chest_group, give_up, moment, the_chests
 from flask_chest.cli._questions import moment as since_when
+from flask_chest.cli.status import report_of
 from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
 from flask_chest.export import ExportReport
 from flask_chest.extension import FlaskChest
@@ -64,7 +65,7 @@ def replay(*, name: str, since: int, until: int | None) -> None:
 def _chosen(name: str | None) -> list[tuple[FlaskChest, str]]:
     known = [(chest, each) for chest in the_chests() for each in chest.exporter_names]
     if not known:
-        raise click.ClickException("The app has no exporter; see docs/delivery.md")
+        raise click.ClickException("The app has no exporter: add one with chest.add_exporter")
     chosen = [(chest, each) for chest, each in known if name in (None, each)]
     if not chosen:
         names = ", ".join(each for _, each in known)
@@ -125,7 +126,10 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
     \b
     Example: flask --app shop chest rejected list influxdb
     """  # noqa: D301
-    for chest in the_chests():
+    chests = the_chests()
+    if not any(exporter in _known_exporters(chest) for chest in chests):
+        raise click.ClickException(f"No chest knows an exporter {exporter!r}; see: flask chest exporters list")
+    for chest in chests:
         store = chest.binding().store
         if not isinstance(store, Rejections):
             raise click.ClickException(
@@ -155,7 +159,10 @@ def retry_rejected(*, exporter: str, record_ids: tuple[str, ...]) -> None:
     """  # noqa: D301
     ((chest, name),) = _chosen(exporter)
     report = _try(lambda: chest.retry_rejected(name, record_ids))
-    if _tell(report, again=True) or report.rejected:
+    undone = _tell(report, again=True)
+    if report.rejected:
+        click.echo(f"Why they are refused: flask chest rejected list {name}", err=True)
+    if undone or report.rejected:
         raise SystemExit(1)
 
 
@@ -173,6 +180,11 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
         raise click.UsageError("say which: the ids of records, or --all")
     count = sum(_try(partial(chest.drop_rejected, exporter, record_ids)) for chest in the_chests())
     click.echo(f"{count:,} forgotten.")
+
+
+def _known_exporters(chest: FlaskChest) -> set[str]:
+    """Name the exporters of *chest*, and those that its store has known."""
+    return {*chest.exporter_names, *(exporter.name for exporter in report_of(chest).exporters)}
 
 
 def _try(do: Callable[[], T]) -> T:

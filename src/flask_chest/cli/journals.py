@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from flask_chest.cli._formats import printable
+from flask_chest.cli._formats import amount, printable
 from flask_chest.cli._group import chest_group, give_up, the_chests
 from flask_chest.extension import FlaskChest
-from flask_chest.journal.inspection import SegmentReport, inspect
+from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
 
 _OWNERS = {
-    "stores": "its process stores them",
-    "followed": "another process stores them",
-    "leaves": "its process leaves them to others, and there are none",
+    "stores": "stored by its process",
+    "followed": "stored by another process",
+    "leaves": "left by its process to others, and there are none",
     "gone": "its process is gone",
 }
 
@@ -50,7 +50,7 @@ def verify() -> None:
     segments = [segment for chest in the_chests() for segment in segments_of(chest)]
     wrong = [line for segment in segments for line in complaints(segment)]
     records = sum(segment.waiting_records for segment in segments)
-    click.echo("\n".join([*wrong, f"{records:,} records wait in {len(segments):,} segments."]))
+    click.echo("\n".join([*wrong, f"{amount(records)} waiting in {amount(len(segments), 'segment')}."]))
     if wrong:
         raise SystemExit(1)
 
@@ -69,7 +69,7 @@ def replay() -> None:
             stored = chest.binding().store_left() if segments_of(chest) else 0
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
             give_up(exc)
-        click.echo(f"{stored:,} records stored.")
+        click.echo(f"{amount(stored)} stored.")
 
 
 def segments_of(chest: FlaskChest) -> list[SegmentReport]:
@@ -77,7 +77,6 @@ def segments_of(chest: FlaskChest) -> list[SegmentReport]:
     journals = chest.binding().journals
     if journals.folder is None or not journals.folder.is_dir():
         return []
-
     return inspect(journals.folder, store=journals.store_digest)
 
 
@@ -86,13 +85,11 @@ def refused_by_store(chest: FlaskChest) -> int:
     folder = chest.binding().journals.folder
     if folder is None or not folder.is_dir():
         return 0
-    from flask_chest.journal.inspection import rejected_records  # noqa: PLC0415 - as above
-
     return rejected_records(folder)
 
 
 def _segment_line(segment: SegmentReport) -> str:
-    waits = f"{segment.waiting_records:,} records wait, {segment.waiting_bytes / 1024:,.0f} KiB"
+    waits = f"{amount(segment.waiting_records)} waiting, {segment.waiting_bytes / 1024:,.0f} KiB"
     said = f"{segment.foreign}, left alone" if segment.foreign else f"{waits}, {_OWNERS[segment.owner]}"
     return f"{segment.segment} {printable(segment.instance or '-')}: {said}"
 
@@ -104,4 +101,4 @@ def complaints(segment: SegmentReport) -> Iterator[str]:
     if segment.damaged_bytes:
         yield f"{segment.segment} has {segment.damaged_bytes:,} damaged bytes, which will be skipped."
     if segment.unreadable_records:
-        yield f"{segment.segment} has {segment.unreadable_records:,} records that this release cannot read."
+        yield f"{segment.segment} has {amount(segment.unreadable_records)} that this release cannot read."

@@ -67,6 +67,8 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     Times are nanoseconds since 1970 in jsonl and csv. In CSV a text that a spreadsheet would take for a formula
     begins with an apostrophe.
     """  # noqa: D301
+    if columns and form != "csv":
+        raise click.UsageError("--column is for --format csv")
     wanted = question(**asked, limit=None if everything else limit)
     chests = the_chests()
     records = (record for chest in chests for record in answers(chest, wanted))
@@ -74,9 +76,8 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     for line in lines(_with_progress(records), form, columns=columns):
         found = True
         click.echo(line)
-    if not found:
-        for hint in hints(wanted):
-            click.echo(hint, err=True)
+    if not found and form == "table":
+        click.echo("\n".join(["Nothing found.", *hints(wanted)]), err=True)
 
 
 @chest_group.command("tail")

@@ -8,11 +8,13 @@ from datetime import timedelta
 
 import click
 
+from flask_chest.cli._formats import amount
 from flask_chest.cli._group import chest_group, give_up, the_chests
 from flask_chest.cli._questions import span
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import Retention
+from flask_chest.record import Query
 from flask_chest.retention import in_batches
 
 
@@ -43,7 +45,7 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
             else:
                 _prune(chest, older_than, keep_unexported=keep_unexported)
         except StoreAbsent:
-            click.echo("0 records deleted.")
+            click.echo(f"{amount(0)} deleted.")
         except CapabilityMissing as exc:
             raise click.ClickException(str(exc)) from exc
         except click.ClickException:
@@ -62,7 +64,7 @@ def _retain(chest: FlaskChest) -> None:
     if report.busy:
         raise click.ClickException("another process is deleting; try again when it has ended")
     cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
-    click.echo(f"{report.deleted:,} records deleted{cap}.")
+    click.echo(f"{amount(report.deleted)} deleted{cap}.")
     for name in report.absent:
         click.echo(
             f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list"
@@ -78,5 +80,7 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
     for count in in_batches(store, before, keep_unexported=keep_unexported, go_on=lambda: True):
         deleted += count
         if sys.stderr.isatty():
-            click.echo(f"\r{deleted:,} records deleted …", err=True, nl=False)
-    click.echo(f"{deleted:,} records deleted.")
+            click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
+    click.echo(f"{amount(deleted)} deleted.")
+    if keep_unexported and any(True for _ in store.query(Query(until_unix_nano=before, limit=1))):
+        click.echo("Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.")

@@ -14,7 +14,7 @@ from flask_chest.cli._questions import circumstances, question, within
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
-from flask_chest.record import JSONValue
+from flask_chest.record import FIELDS, JSONValue
 
 Row = TypeVar("Row", ValueCount, Summary)
 
@@ -43,6 +43,8 @@ def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
             _echo_json(found)
         else:
             _echo_table(("records",), variable, [((f"{row.records:,}",), _json(row.value)) for row in found])
+        if not found and not as_json:
+            click.echo(f"No record was found with the variable {variable!r}{_hint(variable)}.", err=True)
 
 
 @chest_group.command("stats")
@@ -73,6 +75,12 @@ def stats(
         else:
             rows = [(_numbers(row), _label(row, group)) for row in found]
             _echo_table(("records", "mean", "minimum", "maximum"), by or by_variable or "", rows)
+        if not found and not as_json:
+            click.echo(f"No record was found with a number in {variable!r}{_hint(variable)}.", err=True)
+
+
+def _hint(variable: str) -> str:
+    return ", which is a field of each record" if variable in FIELDS else ""
 
 
 def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> Sequence[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from flask_chest.cli._formats import printable
+from flask_chest.cli._formats import amount, printable
 from flask_chest.cli._group import chest_group, moment, the_chests
 from flask_chest.cli.journals import refused_by_store, segments_of
 from flask_chest.errors import StoreAbsent
@@ -96,23 +96,28 @@ def _status_lines(report: Report) -> Iterator[str]:
         return
     found = report.store
     size = "" if found.size_bytes is None else f", {found.size_bytes / 1024:,.0f} KiB"
-    yield f"{found.description}: {found.records:,} records{size}"
+    yield f"{found.description}: {amount(found.records)}{size}"
     if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
         yield f"  from {moment(found.oldest_unix_nano)} to {moment(found.newest_unix_nano)}"
     yield from _journal_lines(report.journal)
     for exporter in report.exporters:
         yield f"  {exporter_line(exporter)}"
     for name in report.not_run:
-        yield f"  exporter {name}: has not run yet"
+        yield f"  {not_run_line(name)}"
 
 
 def _journal_lines(journal: JournalReport | None) -> Iterator[str]:
     if journal is not None:
         refused = f"; {journal.refused:,} refused by the store for good" if journal.refused else ""
         yield (
-            f"  journal: {journal.waiting_records:,} records wait in {journal.segments:,} segments, "
+            f"  journal: {amount(journal.waiting_records)} waiting in {amount(journal.segments, 'segment')}, "
             f"{journal.waiting_bytes / 1024:,.0f} KiB{refused}"
         )
+
+
+def not_run_line(name: str) -> str:
+    """Say that the exporter of this *name* is not known to the store yet."""
+    return f"exporter {name}: has not run yet"
 
 
 def exporter_line(exporter: ExporterStatus) -> str:
