@@ -17,7 +17,7 @@ from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
 from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.stores.memory import MemoryStore
-from flask_chest.testing import RecordingExporter
+from flask_chest.testing import RecordingExporter, make_record
 
 
 @pytest.fixture
@@ -191,6 +191,52 @@ def test_doctor_finds_records_that_nobody_stores(app: Flask, runner: FlaskCliRun
     chest.close()
 
 
+def keep_from_long_ago(chest: FlaskChest) -> None:
+    for _ in range(2):
+        chest.binding().keep(make_record(time_unix_nano=time.time_ns() - 120 * 10**9))
+
+
+def test_doctor_finds_records_that_a_store_does_not_take(
+    app: Flask, runner: FlaskCliRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    chest = FlaskChestSQLite(app, db_uri="/proc/chest.db", journal_dir="journal")
+    add_view(app)
+    keep_from_long_ago(chest)
+    chest.flush(timeout=0.1)
+    told = said(runner)
+    assert "- 2 records waiting since 20" in told
+    assert ": the store does not take them. The app's log says why.\n" in told
+    chest.close(timeout=0.1)
+    assert (
+        "SQLite /proc/chest.db cannot be made; check the permissions of the file and of its folder" in caplog.text
+    )
+
+
+def test_doctor_finds_records_of_a_process_that_is_gone(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app, db_uri="chest.db", writer="off", journal_dir="journal")
+    add_view(app)
+    chest.binding().keep(make_record())
+    chest.close()
+    healthy_so_far = runner.invoke(args=["chest", "doctor"])
+    assert healthy_so_far.exit_code == 0, healthy_so_far.output
+    keep_from_long_ago(chest)
+    chest.close()
+    assert (
+        ": their process is gone, and no other runs. Start the app, or run flask chest journal replay."
+        in said(runner)
+    )
+
+
+def test_doctor_finds_a_database_that_cannot_be_made(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    FlaskChestSQLite(app, db_uri="file/chest.db")
+    add_view(app)
+    assert said(runner) == (
+        f"- The store does not answer: SQLite {tmp_path}/file/chest.db cannot be made; check the permissions of "
+        "the file and of its folder\n"
+    )
+
+
 def test_doctor_finds_a_journal_that_no_worker_can_find(app: Flask, runner: FlaskCliRunner) -> None:
     FlaskChest(app, store=MemoryStore, writer="off")
     add_view(app)
@@ -234,9 +280,7 @@ def test_doctor_finds_an_exporter_that_is_gone_and_keeps_records(app: Flask, run
     add_view(app)
     app.test_client().get("/")
     assert chest.flush()
-    assert "The exporter 'former', which the app does not have, keeps 1 record from being deleted" in said(
-        runner
-    )
+    assert "The exporter 'former', which the app does not have, keeps 1 record from being deleted" in said(runner)
     store.drop("former")
     healthy(runner)
 

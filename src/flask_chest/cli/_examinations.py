@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from flask import Flask
 
 from flask_chest.cli._formats import amount
-from flask_chest.cli._group import NO_CHEST
+from flask_chest.cli._group import NO_CHEST, moment
 from flask_chest.cli.journals import complaints, segments_of
 from flask_chest.cli.status import report_of
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
 from flask_chest.journal import obstacle
+from flask_chest.journal.inspection import SegmentReport
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 from flask_chest.rules import all_rules_of, misplaced_views
 from flask_chest.stats import describe
@@ -22,6 +23,12 @@ from flask_chest.stats import describe
 MAX_SKEW_NANO = 5_000_000_000
 ABSENT_NANO = 3600 * 1_000_000_000
 """An exporter that was not seen for so long runs nowhere."""
+LATE_NANO = 60 * 1_000_000_000
+"""What waits in a journal for so long is not taken by the store, or nobody asks it to."""
+_WHY_WAITING = {
+    ("stores", "followed"): "the store does not take them. The app's log says why.",
+    ("gone",): "their process is gone, and no other runs. Start the app, or run flask chest journal replay.",
+}
 _OTEL = "opentelemetry.instrumentation.flask"
 
 
@@ -121,12 +128,27 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
         segments = segments_of(chest)
         for segment in segments:
             yield from complaints(segment)
+        yield from _waiting_long(segments)
         left = sum(segment.waiting_records for segment in segments if segment.owner == "leaves")
         if left:
             yield (
                 f"{amount(left)} waiting in the journals of processes that leave it to others to store them, and "
                 "there is none: run flask chest worker."
             )
+
+
+def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
+    for owners, why in _WHY_WAITING.items():
+        late = [
+            segment
+            for segment in segments
+            if segment.owner in owners
+            and segment.oldest_unix_nano is not None
+            and time.time_ns() - segment.oldest_unix_nano > LATE_NANO
+        ]
+        if late:
+            since = min(segment.oldest_unix_nano or 0 for segment in late)
+            yield f"{amount(sum(each.waiting_records for each in late))} waiting since {moment(since)}: {why}"
 
 
 def nothing_recorded_yet(app: Flask) -> Iterator[str]:

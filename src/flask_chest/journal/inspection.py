@@ -20,6 +20,7 @@ from flask_chest.journal._frames import (
 from flask_chest.journal._segments import SegmentName, segments_in
 from flask_chest.journal._slots import is_followed, is_held, left_from
 from flask_chest.journal.file import REJECTED
+from flask_chest.record import Record
 
 Owner = Literal["stores", "followed", "leaves", "gone"]
 """What becomes of a segment's records: its owner stores them, or another process while the owner lives, or nobody
@@ -36,6 +37,8 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     waiting_bytes: int
     waiting_records: int
+    oldest_unix_nano: int | None = None
+    """When the oldest of these began."""
     damaged_bytes: int = 0
     """Among those that wait; they will be skipped."""
     unreadable_records: int = 0
@@ -74,21 +77,23 @@ def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
         foreign = "of another store"
     stored = read_stored(data[:HEADER_BYTES], size=len(data))
     frames = () if foreign else scan(data[stored:], name.marker, complete=owner == "gone", base=stored)
-    records = damaged = unreadable = 0
+    times: list[int] = []
+    damaged = unreadable = 0
     for found in frames:
         if isinstance(found, Skipped):
             damaged += found.count
-        elif not _is_record(found):
+        elif (record := _record_in(found)) is None:
             unreadable += 1
         elif found.kind == COMPLETE:
-            records += 1
+            times.append(record.time_unix_nano)
     return SegmentReport(
         segment=str(name),
         owner=owner,
         instance=identity.instance if identity is not None else None,
         size_bytes=len(data),
         waiting_bytes=len(data) - stored,
-        waiting_records=records,
+        waiting_records=len(times),
+        oldest_unix_nano=min(times, default=None),
         damaged_bytes=damaged,
         unreadable_records=unreadable,
         foreign=foreign,
@@ -106,9 +111,8 @@ def _owner(folder: Path, name: SegmentName) -> Owner:
     return "followed" if is_followed(folder, name.slot) else "leaves"
 
 
-def _is_record(frame: Frame) -> bool:
+def _record_in(frame: Frame) -> Record | None:
     try:
-        decode_record(frame.payload)
+        return decode_record(frame.payload)
     except (ValueError, TypeError):
-        return False
-    return True
+        return None

@@ -72,7 +72,7 @@ class Connections(Database):
             finally:
                 self._give_back(connection)
         except sqlite3.Error as exc:
-            raise self._store_error(exc) from exc
+            raise self._store_error(exc, create=create) from exc
 
     @contextmanager
     def reading(self) -> Iterator[SQLiteSession]:
@@ -176,10 +176,12 @@ class Connections(Database):
             self._users -= 1
             _process.turn.notify_all()
 
-    def _store_error(self, exc: sqlite3.Error) -> StoreError:
+    def _store_error(self, exc: sqlite3.Error, *, create: bool) -> StoreError:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         text = str(exc)
         if code == sqlite3.SQLITE_CANTOPEN and _absent(self.path):
+            if create or not _can_be_made(self.path):
+                return StoreUnavailable(f"SQLite {self.path} cannot be made; {_PERMISSIONS}")
             return StoreAbsent(
                 f"SQLite {self.path} does not exist yet; it is made when the first record is written"
             )
@@ -204,6 +206,11 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     yield
     connection.execute("COMMIT")
+
+
+def _can_be_made(path: Path) -> bool:
+    there = next(place for place in path.parents if not _absent(place))
+    return os.access(there / ".", os.W_OK | os.X_OK)  # False for what is no folder
 
 
 def _absent(path: Path) -> bool:
