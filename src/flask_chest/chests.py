@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -54,6 +55,11 @@ class FlaskChestSQLite(FlaskChest):
         from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver loads when it is chosen
 
         path = self._path.removeprefix("sqlite:///")
+        if re.match(r"(?!sqlite:)[a-z+]+://", path):  # which may hold a password
+            raise ConfigurationError(
+                "db_uri of FlaskChestSQLite must be the path of a file; for another database take its own class, "
+                "as FlaskChestPostgreSQL, or FlaskChest with CHEST_URI"
+            )
         if not path or path.startswith("sqlite:"):
             raise ConfigurationError(
                 f"db_uri must be the path of a file, or sqlite:/// and the path, got {self._path!r}"

@@ -24,7 +24,7 @@ from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Record
 from flask_chest.recorder import AppRecorder, behind
 from flask_chest.rules import BlueprintRule, all_rules_of, misplaced_views
-from flask_chest.settings import SettingOptions, Settings, check_options
+from flask_chest.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.stats import ChestStats, Health
 from flask_chest.stores import store_from_uri
 
@@ -45,7 +45,7 @@ class FlaskChest(ChestDeliverer):
     under `flask_chest.decorator.flask_chest` are recorded, and the blueprints given to `track`.
     *span_attributes* (`flask_chest.otel.SpanAttributes`) copies the variables onto the request's OpenTelemetry
     span. *config_prefix* takes the place of ``CHEST`` in the names of settings, for a second chest on one app.
-    All other options are settings, which docs/settings.md lists.
+    All other options are settings, which the README lists.
 
     Nothing is opened, connected or started before the first request in a process.
     """
@@ -79,6 +79,8 @@ class FlaskChest(ChestDeliverer):
         settings = Settings.load(
             prefix=self._config_prefix, given=self._given, config=app.config, environ=os.environ
         )
+        for name, meant in settings.misspelt.items():
+            logger.warning(MISSPELT.format(name=name, meant=meant))
         binding = Binding(
             chest=self,
             settings=settings,

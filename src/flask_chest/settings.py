@@ -11,7 +11,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
@@ -74,6 +74,11 @@ class SettingOptions(TypedDict, total=False):
     journal_dir: str | os.PathLike[str] | None
     journal_bytes: int | None
     journal_sync: bool | None
+
+
+MISSPELT = "{name} is no setting and does nothing: write {meant} if that is meant"
+NEARLY = 0.85
+"""How alike a name must be to a setting's to be taken for it; an app may have settings of its own."""
 
 
 def check_options(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -145,6 +150,8 @@ class Settings:
     """How much the store keeps, of what every exporter has had."""
     retention_cap: Limits
     """How much it keeps in any case."""
+    misspelt: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Names that are no settings, and the ones that were meant."""
 
     @classmethod
     def load(
@@ -184,6 +191,7 @@ class Settings:
             keep_slower_than_ns=source.get("keep_slower_than", _nanoseconds, None),
             retention=source.get("retention", Limits.parse, Limits()),
             retention_cap=source.get("retention_cap", _cap, Limits()),
+            misspelt=dict(source.misspelt()),
         )
         settings._check(prefix)
         return settings
@@ -243,6 +251,16 @@ class _Source:
             return check(self.config[key], key)
         value = _from_environment(self.environ.get(f"FLASK_{key}", "null"))
         return default if value is None else check(value, f"FLASK_{key}")
+
+    def misspelt(self) -> Iterator[tuple[str, str]]:
+        known = [f"{self.prefix}_{name.upper()}" for name in SettingOptions.__annotations__]
+        known.append(f"{self.prefix}_URI")
+        for lead, names in (("", self.config), ("FLASK_", self.environ)):
+            for name in names:
+                key = name.removeprefix(lead)
+                if name.startswith(f"{lead}{self.prefix}_") and key not in known:
+                    for meant in get_close_matches(key, known, n=1, cutoff=NEARLY):
+                        yield name, lead + meant
 
 
 def _from_environment(text: str) -> object:

@@ -317,3 +317,12 @@ def test_doctor_delivers_nothing(app: Flask, runner: FlaskCliRunner) -> None:
     assert chest.flush(timeout=5)
     healthy(runner)
     assert exporter.delivered == []
+
+
+def test_doctor_finds_a_setting_that_is_misspelt(app: Flask, runner: FlaskCliRunner) -> None:
+    app.config["CHEST_RETENTON"] = "30d"
+    FlaskChestSQLite(app)
+    add_view(app)
+    assert said(runner) == (
+        "- CHEST_RETENTON is no setting and does nothing: write CHEST_RETENTION if that is meant.\n"
+    )

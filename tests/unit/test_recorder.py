@@ -365,6 +365,12 @@ def test_store_is_closed_when_the_process_ends(tmp_path: Path) -> None:
     assert result.stdout.split() == ["served", "closed"]
 
 
+def test_address_of_another_database_is_refused_and_not_shown(app: Flask) -> None:
+    with pytest.raises(ConfigurationError, match="for another database take its own class") as refused:
+        FlaskChestSQLite(app, db_uri="postgresql://shop:s3cret@db.example/chest")
+    assert "s3cret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("db_uri", ["", "sqlite:///", "sqlite:x.db", "sqlite://x.db"])
 def test_path_that_is_none_is_refused(app: Flask, db_uri: str) -> None:
     with pytest.raises(ConfigurationError, match="db_uri must be the path of a file, or sqlite:/// and the path"):

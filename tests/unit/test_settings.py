@@ -12,10 +12,12 @@ from typing import cast
 import pytest
 from flask import Flask
 
+from flask_chest import FlaskChest
 from flask_chest.errors import ConfigurationError
 from flask_chest.limits import Limits
 from flask_chest.redaction import Redact
 from flask_chest.settings import Settings, Unchecked
+from flask_chest.stores.memory import MemoryStore
 
 FIELDS = {
     *("uri", "instance", "strict", "scheduler", "tracked_vars"),
@@ -73,7 +75,7 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         retention=Limits(),
         retention_cap=Limits(),
     )
-    assert {field.name for field in dataclasses.fields(settings)} == FIELDS
+    assert {field.name for field in dataclasses.fields(settings)} == FIELDS | {"misspelt"}
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -282,3 +284,32 @@ def test_address_of_a_store_is_never_in_a_message() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(config={"CHEST_URI": ["postgresql://me:hunter2@db/shop"]})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CHEST_RETENTON", "CHEST_RETENTION"),
+        ("CHEST_DB_URI", "CHEST_URI"),
+        ("CHEST_WRITERS", "CHEST_WRITER"),
+        ("CHEST_URI", None),
+        ("CHEST_COLOUR", None),
+        ("CHEST_AUDIT_URI", None),
+        ("CHESTNUTS_URI", None),
+    ],
+)
+def test_name_that_is_nearly_a_setting_is_told(name: str, meant: str | None) -> None:
+    told = {} if meant is None else {name: meant}
+    assert load(config={name: "memory:"}).misspelt == told
+    assert load(environ={f"FLASK_{name}": "memory:"}).misspelt == {
+        f"FLASK_{key}": f"FLASK_{value}" for key, value in told.items()
+    }
+    assert load(config={name: "memory:"}, prefix="OTHER").misspelt == {}
+
+
+def test_misspelt_setting_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask("shop")
+    app.config["CHEST_RETENTON"] = "30d"
+    FlaskChest(app, store=MemoryStore)
+    (logged,) = caplog.messages
+    assert logged == ("CHEST_RETENTON is no setting and does nothing: write CHEST_RETENTION if that is meant")

@@ -18,6 +18,7 @@ from flask_chest.journal import obstacle
 from flask_chest.journal.inspection import SegmentReport
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 from flask_chest.rules import all_rules_of, misplaced_views
+from flask_chest.settings import MISSPELT
 from flask_chest.stats import describe
 
 MAX_SKEW_NANO = 5_000_000_000
@@ -47,6 +48,12 @@ def _nothing_tracked(app: Flask) -> Iterator[str]:
             "decorate a view, or pass tracked_vars= to the chest. (A decorator above it that does not use "
             "functools.wraps hides it.)"
         )
+
+
+def _misspelt_settings(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        for name, meant in chest.binding().settings.misspelt.items():
+            yield f"{MISSPELT.format(name=name, meant=meant)}."
 
 
 def _misplaced(app: Flask) -> Iterator[str]:
@@ -207,6 +214,7 @@ def _export_stuck(name: str, exporter: ExporterStatus | None, *, scheduled: bool
 
 EXAMINATIONS = (
     _no_chest,
+    _misspelt_settings,
     _nothing_tracked,
     _misplaced,
     _absent_chests,
