@@ -34,6 +34,8 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
     """Those among them that an exporter had not had: the hard cap took them."""
     busy: bool = False
     """Whether another process does it."""
+    left: bool = False
+    """Whether records beyond the limits stay: an exporter has not had them, or the run had to end."""
     absent: tuple[str, ...] = ()
     """Exporters that keep records beyond the limits, and were not seen for a week."""
 
@@ -72,8 +74,9 @@ class RetentionRun:
             deleted = self._prune(store, max(before or 0, capped or 0), keep_unexported=True)
         if capped is not None:
             unexported = self._prune(store, capped, keep_unexported=False)
-        absent = self._absent(before) if before is not None else ()
-        return RetentionReport(deleted=deleted + unexported, unexported=unexported, absent=absent)
+        left = before is not None and any(self.store.query(Query(until_unix_nano=before, limit=1)))
+        absent = self._absent() if left else ()
+        return RetentionReport(deleted=deleted + unexported, unexported=unexported, left=left, absent=absent)
 
     def _prune(self, store: Retention, before: int, *, keep_unexported: bool) -> int:
         return sum(in_batches(store, before, keep_unexported=keep_unexported, go_on=self._goes_on))
@@ -100,11 +103,9 @@ class RetentionRun:
         sizes = [len(msgspec.json.encode(msgspec.structs.asdict(record))) + 1 for record in newest]
         return max(1.0, sum(sizes) / len(sizes)) if sizes else 1.0
 
-    def _absent(self, before: int) -> tuple[str, ...]:
+    def _absent(self) -> tuple[str, ...]:
         store = self.store
-        if not isinstance(store, ExporterRegistry) or not list(
-            store.query(Query(until_unix_nano=before, limit=1))
-        ):
+        if not isinstance(store, ExporterRegistry):
             return ()
         long_ago = time.time_ns() - ABSENT // timedelta(microseconds=1) * 1_000
         return tuple(

@@ -96,14 +96,14 @@ def test_run_ends_between_batches_when_its_time_is_over(store: MemoryStore) -> N
         owner="this test",
         go_on=lambda: next(answers),
     )
-    assert run.report() == RetentionReport(deleted=BATCH)
+    assert run.report() == RetentionReport(deleted=BATCH, left=True)
     assert store.status().records == BATCH + 1
 
 
 def test_what_an_exporter_has_not_had_stays(store: MemoryStore) -> None:
     store.register("slow")
     fill(store, range(10))
-    assert retain(store, limits="5d") == RetentionReport()
+    assert retain(store, limits="5d") == RetentionReport(left=True)
     claim = store.claim("slow", limit=100, lease=timedelta(minutes=1))
     assert isinstance(claim, Claim)
     store.acknowledge(claim)
@@ -113,7 +113,7 @@ def test_what_an_exporter_has_not_had_stays(store: MemoryStore) -> None:
 def test_what_is_beyond_the_cap_goes_in_any_case_and_is_counted(store: MemoryStore) -> None:
     store.register("slow")
     fill(store, range(10))
-    assert retain(store, limits="1d", cap="6 rows") == RetentionReport(deleted=4, unexported=4)
+    assert retain(store, limits="1d", cap="6 rows") == RetentionReport(deleted=4, unexported=4, left=True)
     assert ages(store) == [0, 1, 2, 3, 4, 5]
 
 
@@ -135,7 +135,7 @@ def test_exporter_that_was_not_seen_for_a_week_is_named() -> None:
     clock.advance(timedelta(days=8))
     store.register("here")
     fill(store, range(10))
-    assert retain(store, limits="5d") == RetentionReport(absent=("gone",))
+    assert retain(store, limits="5d") == RetentionReport(left=True, absent=("gone",))
     assert retain(store, limits="20d") == RetentionReport()  # it keeps nothing from being deleted
     assert store.drop("gone")
     assert store.drop("here")
@@ -181,7 +181,7 @@ def test_chest_deletes_what_its_settings_say_and_counts_it(caplog: pytest.LogCap
     store.register("slow")
     fill(store, range(10))
     with caplog.at_level(logging.WARNING, logger="flask_chest"):
-        assert chest.run_retention() == RetentionReport(deleted=2, unexported=2)
+        assert chest.run_retention() == RetentionReport(deleted=2, unexported=2, left=True)
     stats = chest.stats()
     assert stats.deleted == 2
     assert stats.faults == {"records that an exporter had not had were deleted at the cap of retention": 2}

@@ -65,6 +65,8 @@ def _retain(chest: FlaskChest) -> None:
         raise click.ClickException("another process is deleting; try again when it has ended")
     cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
     click.echo(f"{amount(report.deleted)} deleted{cap}.")
+    if report.left:
+        click.echo("Others stay: an exporter has not had them yet, or this run took its time; the next goes on.")
     for name in report.absent:
         click.echo(
             f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list"
@@ -82,5 +84,5 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
         if sys.stderr.isatty():
             click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
     click.echo(f"{amount(deleted)} deleted.")
-    if keep_unexported and any(True for _ in store.query(Query(until_unix_nano=before, limit=1))):
+    if keep_unexported and any(store.query(Query(until_unix_nano=before, limit=1))):
         click.echo("Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.")
