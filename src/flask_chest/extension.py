@@ -217,7 +217,8 @@ class FlaskChest(ChestDeliverer):
         if callable(store):
             return cast("Callable[[], Store]", store)
         raise ConfigurationError(
-            f"store must be a Store or a callable that makes one, got a {type(store).__name__}"
+            f"store must be a Store or a callable that makes one, got a {type(store).__name__}; "
+            "a URI belongs into CHEST_URI"
         )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
+import msgspec
+
 from flask_chest.binding import Binding
 from flask_chest.errors import CapabilityMissing, ConfigurationError
 from flask_chest.protocols import Erasure
@@ -79,9 +81,7 @@ class ChestReader:
         limit: int | None = None,
     ) -> Iterator[Record]:
         """Yield what `query` would give, fetched while you iterate, without a limit unless you set one."""
-        if limit is not None and limit < 0:
-            raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
-        question = Query(
+        question = _question(
             id=id,
             request_id=request_id,
             trace_id=trace_id,
@@ -93,6 +93,8 @@ class ChestReader:
             where=where,
             limit=limit,
         )
+        if limit is not None and limit < 0:
+            raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
         binding = self.binding()
         self._await_own_records()
         return iter(binding.open_store().query(question))
@@ -117,7 +119,7 @@ class ChestReader:
         if not isinstance(store, Erasure):
             raise CapabilityMissing(store, "Erasure")
         self._await_own_records()
-        return store.forget(Query(where=where, request_id=request_id, limit=None))
+        return store.forget(_question(where=where, request_id=request_id, limit=None))
 
     def _await_own_records(self) -> None:
         """Wait a little until what this process recorded is in the store; other apps may share it."""
@@ -126,9 +128,19 @@ class ChestReader:
             binding.flush(max(0.0, deadline - time.monotonic()))
 
 
+def _question(**asked: object) -> Query:
+    """Make a question; raise `ConfigurationError` for a value of the wrong type, which would find nothing."""
+    try:
+        return msgspec.convert(asked, Query)
+    except msgspec.ValidationError as exc:
+        raise ConfigurationError(f"this cannot be asked for: {exc}") from None
+
+
 def _unix_nano(moment: datetime | None, name: str) -> int | None:
     if moment is None:
         return None
+    if not isinstance(moment, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
+        raise ConfigurationError(f"{name} must be a datetime, as in datetime.now(UTC), got {moment!r}")
     if moment.tzinfo is None:
         raise ConfigurationError(f"{name} must know its time zone, as in datetime.now(UTC); got {moment!r}")
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)

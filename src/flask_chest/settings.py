@@ -257,10 +257,15 @@ class _Source:
         known.append(f"{self.prefix}_URI")
         for lead, names in (("", self.config), ("FLASK_", self.environ)):
             for name in names:
-                key = name.removeprefix(lead)
-                if name.startswith(f"{lead}{self.prefix}_") and key not in known:
+                key = name.removeprefix("FLASK_")
+                misplaced = key in known and name != lead + key and not self._is_set(key)
+                if key.startswith(f"{self.prefix}_") and (key not in known or misplaced):
                     for meant in get_close_matches(key, known, n=1, cutoff=NEARLY):
                         yield name, lead + meant
+
+    def _is_set(self, key: str) -> bool:
+        given = self.given.get(key.removeprefix(f"{self.prefix}_").lower())
+        return given is not None or self.config.get(key) is not None or f"FLASK_{key}" in self.environ
 
 
 def _from_environment(text: str) -> object:

@@ -271,3 +271,13 @@ def test_query_that_can_mean_nothing_is_refused(
     result = runner.invoke(args=["chest", "query", *arguments])
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
+def test_query_that_its_usual_limit_cuts_says_so(runner: FlaskCliRunner, store: MemoryStore, form: str) -> None:
+    store.write([make_record() for _ in range(101)])
+    cut = runner.invoke(args=["chest", "query", "--format", form])
+    assert len(cut.stdout.splitlines()) == 100 + (form == "csv")
+    assert cut.stderr == "These are the newest 100: --limit gives more, and --all all.\n"
+    assert runner.invoke(args=["chest", "query", "--format", form, "--limit", "100"]).stderr == ""
+    assert runner.invoke(args=["chest", "query", "--format", form, "--all"]).stderr == ""

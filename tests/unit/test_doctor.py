@@ -326,3 +326,49 @@ def test_doctor_finds_a_setting_that_is_misspelt(app: Flask, runner: FlaskCliRun
     assert said(runner) == (
         "- CHEST_RETENTON is no setting and does nothing: write CHEST_RETENTION if that is meant.\n"
     )
+
+
+def notes(runner: FlaskCliRunner) -> list[str]:
+    """Give what the doctor remarks about an app that has nothing wrong with it."""
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 0, result.output
+    first, *rest = result.output.splitlines()
+    assert first == "Nothing is wrong."
+    return rest
+
+
+def test_doctor_remarks_a_variable_that_is_never_set(app: Flask, runner: FlaskCliRunner) -> None:
+    chest = FlaskChestSQLite(app)
+
+    @app.route("/buy/<item>", methods=["GET", "POST"])
+    @flask_chest(tracked_vars={"GET": ["item", "plam", "plan", "password"], "POST": ["item"]})
+    def buy(item: str) -> str:
+        g.item = item
+        if item == "hat":
+            g.plan = "pro"
+        if item == "bug":
+            raise ValueError
+        return "hi"
+
+    client = app.test_client()
+    client.get("/buy/bug")
+    client.post("/buy/hat")
+    assert chest.flush()
+    assert notes(runner) == []
+    client.get("/buy/hat")
+    client.get("/buy/shoe")
+    assert chest.flush()
+    assert notes(runner) == [
+        "GET /buy/<item> asks for 'plam', which is in none of its last 2 records: is it set on g, and spelt so?"
+    ]
+    chest.close()
+
+
+def test_doctor_remarks_chests_that_share_their_tables(app: Flask, runner: FlaskCliRunner) -> None:
+    chests = [FlaskChestSQLite(app, db_uri="chest.db") for _ in range(2)]
+    other = FlaskChestSQLite(app, "other", db_uri="chest.db")
+    add_view(app)
+    app.test_client().get("/")
+    for chest in (*chests, other):
+        chest.close()
+    assert notes(runner) == ["2 chests keep their records in the same tables: what both record is there twice."]

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, g
@@ -555,3 +556,24 @@ def test_interval_that_is_no_timedelta_and_limit_below_zero_are_said(chest: Flas
         chest.add_exporter(RecordingExporter(), interval=30)  # type: ignore[arg-type]  # the error is the point
     with pytest.raises(ConfigurationError, match="limit must be 0 or more, or None for all, got -1"):
         chest.query(limit=-1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"where": "x"}, r"Expected `object`, got `str` - at `\$.where`"),
+        ({"where": {1: 2}}, r"Expected `str`, got `int` - at `key` in `\$.where`"),
+        ({"status_code": "500"}, r"Expected `int \| null`, got `str` - at `\$.status_code`"),
+        ({"limit": "3"}, r"Expected `int \| null`, got `str` - at `\$.limit`"),
+        ({"since": "2h"}, "since must be a datetime, as in datetime.now.UTC., got '2h'"),
+    ],
+)
+def test_question_of_the_wrong_type_is_refused(chest: FlaskChest, asked: dict[str, Any], message: str) -> None:
+    for ask in (chest.query, chest.iter):
+        with pytest.raises(ConfigurationError, match=message):
+            ask(**asked)
+
+
+def test_forgetting_of_the_wrong_type_is_refused(chest: FlaskChest) -> None:
+    with pytest.raises(ConfigurationError, match="Expected `object`, got `str`"):
+        chest.forget(where="user_id")  # type: ignore[arg-type]  # the error is the point

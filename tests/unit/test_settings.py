@@ -307,6 +307,14 @@ def test_name_that_is_nearly_a_setting_is_told(name: str, meant: str | None) -> 
     assert load(config={name: "memory:"}, prefix="OTHER").misspelt == {}
 
 
+def test_prefix_of_the_environment_in_the_wrong_place_is_told() -> None:
+    assert load(config={"FLASK_CHEST_RETENTION": "30d"}).misspelt == {"FLASK_CHEST_RETENTION": "CHEST_RETENTION"}
+    assert load(environ={"CHEST_RETENTION": "30d"}).misspelt == {"CHEST_RETENTION": "FLASK_CHEST_RETENTION"}
+    assert load(environ={"CHEST_RETENTON": "30d"}).misspelt == {"CHEST_RETENTON": "FLASK_CHEST_RETENTION"}
+    handed_on = load(environ={"CHEST_RETENTION": "30d"}, config={"CHEST_RETENTION": "30d"})
+    assert handed_on.misspelt == {}
+
+
 def test_misspelt_setting_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     app = Flask("shop")
     app.config["CHEST_RETENTON"] = "30d"

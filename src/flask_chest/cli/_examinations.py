@@ -45,8 +45,8 @@ def _nothing_tracked(app: Flask) -> Iterator[str]:
     if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
         yield (
             "No view is decorated with @flask_chest and no chest has tracked_vars, so nothing is recorded: "
-            "decorate a view, or pass tracked_vars= to the chest. (A decorator above it that does not use "
-            "functools.wraps hides it.)"
+            "decorate a view, or pass tracked_vars= to the chest. (Another decorator above @flask_chest "
+            "would hide it if it did not use functools.wraps.)"
         )
 
 
@@ -156,13 +156,6 @@ def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
         if late:
             since = min(segment.oldest_unix_nano or 0 for segment in late)
             yield f"{amount(sum(each.waiting_records for each in late))} waiting since {moment(since)}: {why}"
-
-
-def nothing_recorded_yet(app: Flask) -> Iterator[str]:
-    """Say where there is nothing yet, which is no fault."""
-    for chest in chests_of(app):
-        if (absent := report_of(chest).absent) is not None:
-            yield f"Nothing is recorded yet: {absent}"
 
 
 def _exports_stuck(app: Flask) -> Iterator[str]:

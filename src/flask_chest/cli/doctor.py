@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 from flask import current_app
 
-from flask_chest.cli._examinations import EXAMINATIONS, nothing_recorded_yet
+from flask_chest.cli._examinations import EXAMINATIONS
 from flask_chest.cli._formats import printable
 from flask_chest.cli._group import chest_group
+from flask_chest.cli._notes import NOTES
 from flask_chest.recorder import behind
 
 
@@ -26,4 +27,5 @@ def doctor() -> None:
         click.echo(f"- {printable(finding)}")
     if findings:
         raise SystemExit(1)
-    click.echo("\n".join(["Nothing is wrong.", *nothing_recorded_yet(app)]))
+    notes = [note for look in NOTES for note in look(app)]
+    click.echo("\n".join(["Nothing is wrong.", *map(printable, notes)]))

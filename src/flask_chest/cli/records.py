@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from flask_chest.cli._formats import FORMATS, Format, json_line, lines, text_line
 from flask_chest.cli._group import chest_group, give_up, moment, the_chests
@@ -72,12 +75,13 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     wanted = question(**asked, limit=None if everything else limit)
     chests = the_chests()
     records = (record for chest in chests for record in answers(chest, wanted))
-    found = False
-    for line in lines(_with_progress(records), form, columns=columns):
-        found = True
+    counted = _Counted(records)
+    for line in lines(_with_progress(counted), form, columns=columns):
         click.echo(line)
-    if not found and form == "table":
+    if not counted.count and form == "table":
         click.echo("\n".join(["Nothing found.", *hints(wanted)]), err=True)
+    if counted.count == limit and not _is_given("limit") and not everything:
+        click.echo(f"These are the newest {limit}: --limit gives more, and --all all.", err=True)
 
 
 @chest_group.command("tail")
@@ -97,20 +101,21 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
     line = text_line if sys.stdout.isatty() else json_line
     since = time.time_ns() - LATE_NANO
     chests = the_chests()
-    seen: dict[str, int] = {}
-    for record in _latest(chests, question(**asked), errors=errors, count=count):
-        seen[record.id] = record.time_unix_nano
+    last = _latest(chests, question(**asked), errors=errors, count=count)
+    for record in last:
         click.echo(line(record))
-    while follow:
-        wanted = question(**asked, since=since)
-        found = [each for chest in chests for each in answers(chest, wanted) if _is_wanted(each, errors=errors)]
-        for record in sorted(found, key=lambda each: each.time_unix_nano):
-            if record.id not in seen:
-                seen[record.id] = record.time_unix_nano
-                click.echo(line(record))
-        since = time.time_ns() - LATE_NANO
-        seen = {id_: began for id_, began in seen.items() if began >= since}
-        time.sleep(interval)
+    seen = {record.id: record.time_unix_nano for record in last}
+    with suppress(KeyboardInterrupt):  # which is how to end it
+        while follow:
+            wanted = question(**asked, since=since)
+            found = [each for chest in chests for each in answers(chest, wanted)]
+            for record in sorted(found, key=lambda each: each.time_unix_nano):
+                if record.id not in seen and _is_wanted(record, errors=errors):
+                    seen[record.id] = record.time_unix_nano
+                    click.echo(line(record))
+            since = time.time_ns() - LATE_NANO
+            seen = {id_: began for id_, began in seen.items() if began >= since}
+            time.sleep(interval)
 
 
 def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
@@ -140,14 +145,29 @@ def _is_wanted(record: Record, *, errors: bool) -> bool:
     return not errors or record.error is not None or record.status_code >= _SERVER_ERROR
 
 
-def _with_progress(records: Iterator[Record]) -> Iterator[Record]:
+@dataclass(slots=True)
+class _Counted:
+    records: Iterable[Record]
+    count: int = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self.records:
+            self.count += 1
+            yield record
+
+
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _with_progress(records: Iterable[Record]) -> Iterable[Record]:
     """Show how many went by where somebody watches and the records themselves go elsewhere."""
     if sys.stdout.isatty() or not sys.stderr.isatty():
         return records
-    return _counted(records)
+    return _watched(records)
 
 
-def _counted(records: Iterator[Record]) -> Iterator[Record]:
+def _watched(records: Iterable[Record]) -> Iterator[Record]:
     with click.progressbar(records, label="records", show_pos=True, file=sys.stderr) as bar:
         yield from bar
 
