@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from benchmarks.web_servers import PATIENCE, happens
 
 from documents import Block, Page, run
 
@@ -89,6 +92,51 @@ def test_demo_prints_what_the_readme_shows() -> None:
     assert shape(result.stdout) == shape(block.code)
 
 
+@contextlib.contextmanager
+def serving(command: Sequence[str], folder: Path) -> Iterator[int]:
+    """Run Flask's own server in *folder* while the block lasts; give its port."""
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        deadline = threading.Timer(60, process.kill)
+        deadline.start()
+        stack.callback(deadline.cancel)
+        assert process.stderr is not None
+        yield next(
+            int(match[1])
+            for line in process.stderr
+            if (match := re.search(r"Running on http://[^:]+:(\d+)", line))
+        )
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+
+
+def answer(port: int, path: str, method: str = "GET") -> str:
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request(method, path)
+        return connection.getresponse().read().decode()
+
+
+def test_first_record_is_had_as_it_says(tmp_path: Path) -> None:
+    (program,), (console,) = blocks("python", "start"), blocks("console", "start")
+    (tmp_path / "app.py").write_text(program.code)
+    parts = [part.split("\n", 1) for part in console.code.split("$ ")[1:]]
+    run_, curl, *commands = [command for command, _ in parts]
+    assert run_ == "flask run &"
+
+    def printed(command: str) -> str:
+        asked = [sys.executable, "-m", *shlex.split(command)]
+        return subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    with serving(["-m", "flask", "run", "--port", "0"], tmp_path) as port:
+        assert answer(port, curl.removeprefix("curl http://127.0.0.1:5000")) + "\n" == parts[1][1]
+        assert happens(lambda: printed(commands[0]) != "", seconds=PATIENCE)
+        for command, (_, shown) in zip(commands, parts[2:], strict=True):
+            assert shape(printed(command)) == shape(shown)
+
+
 def test_example_serves_by_its_own_app_run(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(programs()[0])
     # On a port that is free: the example's is 5000, which somebody may have.
@@ -97,25 +145,9 @@ def test_example_serves_by_its_own_app_run(tmp_path: Path) -> None:
         "flask.Flask.run = functools.partialmethod(flask.Flask.run, port=0)\n"
         "runpy.run_path('program.py', run_name='__main__')\n"
     )
-    command = [sys.executable, "-u", "-c", code]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    with process, contextlib.ExitStack() as stack:
-        stack.callback(process.kill)
-        deadline = threading.Timer(60, process.kill)
-        deadline.start()
-        stack.callback(deadline.cancel)
-        assert process.stderr is not None
-        port = next(
-            match[1] for line in process.stderr if (match := re.search(r"Running on http://[^:]+:(\d+)", line))
-        )
-        with contextlib.closing(HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
-            for method in ("GET", "POST"):
-                connection.request(method, "/")
-                assert connection.getresponse().read() == b"Hello, World!"
-        process.send_signal(signal.SIGINT)
-        process.stderr.read()
+    with serving(["-u", "-c", code], tmp_path) as port:
+        for method in ("GET", "POST"):
+            assert answer(port, "/", method) == "Hello, World!"
     with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database:
         kept = database.execute("SELECT method, status_code FROM flask_chest ORDER BY position").fetchall()
     assert kept == [("GET", 200), ("POST", 200)]
