@@ -190,9 +190,11 @@ def test_tail_follows_the_records_of_another_process(tmp_path: Path) -> None:
 
     (tmp_path / "shop.py").write_text(APP.format(folder=tmp_path))
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", journal_dir=tmp_path / "journal")
-    command = [sys.executable, "-m", "flask", "--app", "shop", "chest", "tail", "-f", "--interval", "0.05"]
+    tail = ["chest", "tail", "-f", "-n", "1", "--interval", "0.05"]
+    command = [sys.executable, "-m", "flask", "--app", "shop", *tail]
     with closing(chest):
-        app.test_client().get("/?n=0")
+        for number in (-2, -1, 0):  # of which the last is wanted
+            app.test_client().get(f"/?n={number}")
         assert chest.flush()
         with subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -207,6 +209,7 @@ def test_tail_follows_the_records_of_another_process(tmp_path: Path) -> None:
                 following.send_signal(signal.SIGINT)
             rest = following.stdout.read()
     assert len(rest.splitlines()) <= 1
+    assert following.returncode == 0
 
 
 def test_prune_deletes_what_is_old_and_keeps_what_an_exporter_must_have(tmp_path: Path) -> None:

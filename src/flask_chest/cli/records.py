@@ -101,10 +101,11 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
     line = text_line if sys.stdout.isatty() else json_line
     since = time.time_ns() - LATE_NANO
     chests = the_chests()
-    last = _latest(chests, question(**asked), errors=errors, count=count)
-    for record in last:
+    recent = question(**asked, since=since)
+    seen = {each.id: each.time_unix_nano for chest in chests if follow for each in answers(chest, recent)}
+    for record in _latest(chests, question(**asked), errors=errors, count=count):
+        seen[record.id] = record.time_unix_nano
         click.echo(line(record))
-    seen = {record.id: record.time_unix_nano for record in last}
     with suppress(KeyboardInterrupt):  # which is how to end it
         while follow:
             wanted = question(**asked, since=since)
