@@ -87,7 +87,10 @@ def served(chest: FlaskChest) -> None:
 def test_nothing_is_made_before_migrate_makes_it(chest: FlaskChest, run: Run) -> None:
     assert "made when the first record is written" in run("migrate", "--check", code=1)
     assert "no records yet" in run("status")
-    assert run("query") == run("tail") == run("top", "user_id") == run("stats", "user_id") == ""
+    assert run("tail") == run("query", "--format", "jsonl") == run("top", "user_id", "--json") == ""
+    assert run("query") == "Nothing found.\n"
+    assert run("top", "user_id") == "No record was found with the variable 'user_id'.\n"
+    assert run("stats", "user_id") == "No record was found with a number in 'user_id'.\n"
     assert run("prune", "--older-than", "1d") == "0 records deleted.\n"
     assert "up to date" in run("migrate")
     assert "up to date" in run("migrate", "--check")
@@ -141,8 +144,11 @@ def test_prune_keeps_what_an_exporter_has_not_had(chest: FlaskChest, run: Run) -
     client = _app_of(chest).test_client()
     client.get("/1")
     assert chest.flush(30)
-    assert run("prune", "--older-than", "0s") == f"{REQUESTS} records deleted.\n"
-    assert run("prune", "--older-than", "0s", "--unexported-too") == "1 records deleted.\n"
+    assert run("prune", "--older-than", "0s") == (
+        f"{REQUESTS} records deleted.\n"
+        "Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.\n"
+    )
+    assert run("prune", "--older-than", "0s", "--unexported-too") == "1 record deleted.\n"
 
 
 def test_what_waits_on_disk_is_listed_verified_and_stored(uri: str, tmp_path: Path) -> None:
@@ -208,4 +214,5 @@ def test_values_are_counted_and_summed_up(run: Run) -> None:
     }
     by_plan = map(json.loads, run("stats", "user_id", "--by-variable", "plan", "--json").splitlines())
     assert [(each["group"], each["records"]) for each in by_plan] == [("free", 15), ("=pro", 15)]
-    assert run("top", "plan", "--route", "/elsewhere") == run("stats", "plan") == ""
+    assert run("top", "plan", "--route", "/elsewhere") == "No record was found with the variable 'plan'.\n"
+    assert run("stats", "plan") == "No record was found with a number in 'plan'.\n"

@@ -115,7 +115,8 @@ def test_commands_retry_and_drop(chest: FlaskChest, exporter: RecordingExporter,
     first, second = aside(chest)
     exporter.failures = [RecordsRejected("no", {first: "still too long"})]
     again = runner.invoke(args=["chest", "rejected", "retry", "far"])
-    assert (again.exit_code, again.output) == (1, "far: 1 delivered again, 1 refused\n")
+    assert (again.exit_code, again.stdout) == (1, "far: 1 delivered again, 1 refused\n")
+    assert again.stderr == "Why they are refused: flask chest rejected list far\n"
     which = runner.invoke(args=["chest", "rejected", "drop", "far"])
     assert (which.exit_code, "say which: the ids of records, or --all" in which.output) == (2, True)
     gone = runner.invoke(args=["chest", "rejected", "drop", "far", second])

@@ -38,7 +38,7 @@ def _never_set(app: Flask) -> Iterator[str]:
         newest: list[Record] = []
         with suppress(Exception):  # what a store raises is said elsewhere
             newest += chest.binding().store.query(Query(limit=NEWEST))
-        sound = (record for record in newest if record.error is None)
+        sound = (each for each in newest if each.error is None and each.endpoint is not None)
         for (endpoint, route, method), found in _by_route(sound).items():
             view = app.view_functions.get(endpoint or "")
             plan = Plan.make([chest.binding()], app, view, endpoint=endpoint, route=route, method=method)
