@@ -27,7 +27,7 @@ ABSENT_NANO = 3600 * 1_000_000_000
 LATE_NANO = 60 * 1_000_000_000
 """What waits in a journal for so long is not taken by the store, or nobody asks it to."""
 _WHY_WAITING = {
-    ("stores", "followed"): "the store does not take them. The app's log says why.",
+    ("stores", "followed"): "the store does not take them, or too slowly. The app's log says why.",
     ("gone",): "their process is gone, and no other runs. Start the app, or run flask chest journal replay.",
 }
 _OTEL = "opentelemetry.instrumentation.flask"

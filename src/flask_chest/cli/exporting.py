@@ -184,7 +184,10 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
 
 def _known_exporters(chest: FlaskChest) -> set[str]:
     """Name the exporters of *chest*, and those that its store has known."""
-    return {*chest.exporter_names, *(exporter.name for exporter in report_of(chest).exporters)}
+    report = report_of(chest)
+    if report.error is not None:
+        raise click.ClickException(f"not available: {report.error}")
+    return {*chest.exporter_names, *(exporter.name for exporter in report.exporters)}
 
 
 def _try(do: Callable[[], T]) -> T:

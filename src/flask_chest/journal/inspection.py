@@ -38,7 +38,7 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     waiting_bytes: int
     waiting_records: int
     oldest_unix_nano: int | None = None
-    """When the oldest of these began."""
+    """When the first of their requests ended."""
     damaged_bytes: int = 0
     """Among those that wait; they will be skipped."""
     unreadable_records: int = 0
@@ -85,7 +85,7 @@ def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
         elif (record := _record_in(found)) is None:
             unreadable += 1
         elif found.kind == COMPLETE:
-            times.append(record.time_unix_nano)
+            times.append(record.time_unix_nano + record.duration_ns)
     return SegmentReport(
         segment=str(name),
         owner=owner,
