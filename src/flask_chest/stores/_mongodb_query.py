@@ -19,8 +19,12 @@ from flask_chest.stores._storable import MAX_INTEGER, MIN_INTEGER
 CHUNK = 500
 """Records that are fetched at a time: no cursor stays open while the caller looks at them."""
 
-GROWING_SPANS_NANO = tuple(1_000_000_000 * 8**step for step in range(10))
+FIRST_SPAN_NANO = 1_000_000_000
+GROWTH = 8
+GROWING_SPANS_NANO = tuple(FIRST_SPAN_NANO * GROWTH**step for step in range(10))
 """From a second to four years; then there is no bound."""
+SPAN_CHUNKS = 4
+"""How many chunks a span is to hold, going by the one that was read last."""
 
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
 
@@ -31,34 +35,35 @@ def find(collections: Collections, query: Query) -> Iterator[Record]:
 
 
 def _candidates(collections: Collections, query: Query) -> Iterator[Record]:
-    size = CHUNK if query.limit is None or query.where else min(query.limit, CHUNK)
-    for span in _spans(query):
-        before: Record | None = None
-        found = size
-        while found == size:
-            with collections.checked():
-                documents = list(collections.records.find(condition(span, before=before), sort=ORDER, limit=size))
-            for document in documents:
-                before = record_of(document)
-                yield before
-            found = len(documents)
-
-
-def _spans(query: Query) -> Iterator[Query]:
-    """Cut the time of *query* into spans, the latest first, each longer than the one before.
+    """Yield what the database finds, the newest first, in spans of time.
 
     MongoDB reads an index in its order and stops at the limit. Engines that speak its protocol were seen to sort
-    all that a filter leaves first, however old: they are given little to sort.
+    all that a filter leaves first, however old: they are given little to sort. A span in which there is little is
+    followed by a longer one; where there is much, by one for a few chunks.
     """
-    now = time.time_ns()
-    latest = now if query.until_unix_nano is None else min(now, query.until_unix_nano)
-    for ago in GROWING_SPANS_NANO:
-        since = latest - ago
-        if query.since_unix_nano is not None and since <= query.since_unix_nano:
-            break
-        yield replace(query, since_unix_nano=since)
-        query = replace(query, until_unix_nano=since)
-    yield query
+    size = CHUNK if query.limit is None or query.where else min(query.limit, CHUNK)
+    until, since = query.until_unix_nano, query.since_unix_nano
+    end, length = time.time_ns(), FIRST_SPAN_NANO
+    if until is not None:
+        end = min(end, until)
+    before: Record | None = None
+    while True:
+        begin = end - length
+        last = length > GROWING_SPANS_NANO[-1] or (since is not None and begin <= since)
+        span = query if last else replace(query, since_unix_nano=begin)
+        with collections.checked():
+            documents = list(collections.records.find(condition(span, before=before), sort=ORDER, limit=size))
+        for document in documents:
+            before = record_of(document)
+            yield before
+        if before is not None and len(documents) == size:
+            covered = int(documents[0]["time_unix_nano"]) - before.time_unix_nano
+            end, length = before.time_unix_nano, max(SPAN_CHUNKS * covered, FIRST_SPAN_NANO)
+        elif last:
+            return
+        else:
+            query = replace(query, until_unix_nano=begin)
+            before, end, length = None, begin, length * GROWTH
 
 
 def condition(query: Query, *, before: Record | None) -> Document:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
@@ -198,6 +199,17 @@ class StoreContract(SinkContract):
         records = [make_record(time_unix_nano=time) for time in (5, 1, 4, 2, 3)]
         store.write(records)
         assert [record.time_unix_nano for record in store.query(Query())] == [5, 4, 3, 2, 1]
+
+    def test_all_come_in_order_where_time_is_crowded_and_where_it_is_empty(self, store: Store) -> None:
+        now, day = time.time_ns(), 24 * 3600 * 1_000_000_000
+        crowds = [(now + day, 1), (now, 600), (now - day, 3), (now - 900 * day, 1_100), (1, 2)]
+        moments = [begin + number % 550 for begin, count in crowds for number in range(count)]
+        records = [make_record(time_unix_nano=moment) for moment in moments]
+        store.write(records)
+        found = list(store.query(Query(limit=None)))
+        assert found == sorted(records, key=lambda each: (each.time_unix_nano, each.id), reverse=True)
+        bounded = list(store.query(Query(limit=None, since_unix_nano=now - 2 * day, until_unix_nano=now + 300)))
+        assert bounded == [each for each in found if now - 2 * day <= each.time_unix_nano < now + 300]
 
     def test_records_of_one_time_come_in_descending_order_of_their_ids(self, store: Store) -> None:
         ids = ["a", "C", "b", "é", "10", "9", "😀", "\uffff"]
