@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -200,6 +201,8 @@ def test_tail_follows_the_records_of_another_process(tmp_path: Path) -> None:
             command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
         ) as following:
             assert following.stdout is not None
+            deadline = threading.Timer(60, following.kill)
+            deadline.start()
             try:
                 for number in range(20):
                     assert json.loads(following.stdout.readline())["variables"] == {"n": number}
@@ -208,6 +211,7 @@ def test_tail_follows_the_records_of_another_process(tmp_path: Path) -> None:
             finally:
                 following.send_signal(signal.SIGINT)
             rest = following.stdout.read()
+            deadline.cancel()
     assert len(rest.splitlines()) <= 1
     assert following.returncode == 0
 
