@@ -92,6 +92,17 @@ def uuid4_request_id() -> str:
     return new_request_id()
 
 
+def uuid7_request_id() -> str:
+    """Make a request id that begins with the time; a `RequestIdGenerator`.
+
+    Ids that come in order spare a store the work of putting each into its own place of the index. Whoever sees
+    one can read from it, to the millisecond, when the request began.
+    """
+    if process.pid != os.getpid():
+        process.begin()
+    return str(uuid7())
+
+
 def normalise_request_id(value: object) -> str:
     """Make a generator's result storable: text of at most 255 characters.
 

@@ -26,6 +26,7 @@ from flask_chest.request_ids import (
     normalise_request_id,
     unique_time_unix_nano,
     uuid4_request_id,
+    uuid7_request_id,
 )
 
 # Request ids
@@ -86,6 +87,16 @@ def test_default_id_is_a_random_uuid() -> None:
     assert len({uuid4_request_id() for _ in range(1000)}) == 1000
 
 
+def test_ids_with_the_time_in_front_are_unique_and_increasing() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = [uuid7_request_id() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    assert {uuid.UUID(i).version for i in ids} == {7}
+    assert before <= uuid.UUID(ids[0]).int >> 80 <= uuid.UUID(ids[-1]).int >> 80 <= after
+    assert len(set(ids)) == 1000
+    assert ids == sorted(ids)
+
+
 # A header
 
 
@@ -129,20 +140,22 @@ def test_record_ids_are_of_version_7_unique_and_increasing() -> None:
 
 FORKING = """
 import ctypes, os, sys
-from flask_chest.request_ids import new_record_id, process, unique_time_unix_nano, uuid4_request_id
-new_record_id(), uuid4_request_id(), unique_time_unix_nano()
+from flask_chest.request_ids import process, unique_time_unix_nano
+from flask_chest.request_ids import new_record_id, uuid4_request_id, uuid7_request_id
+MAKERS = (new_record_id, uuid4_request_id, uuid7_request_id)
+unique_time_unix_nano(), [make() for make in MAKERS]
 process.lock.acquire()  # as another thread would hold it at the fork
 children = []
 for _ in range(3):
     pid = FORK()
     if pid == 0:
         unique_time_unix_nano()
-        os.write(1, b"".join(f"{new_record_id()}\\n{uuid4_request_id()}\\n".encode() for _ in range(20)))
+        os.write(1, "".join(f"{make()}\\n" for make in MAKERS * 20).encode())
         os._exit(0)
     children.append(pid)
 process.lock.release()
 assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
-os.write(1, b"".join(f"{new_record_id()}\\n{uuid4_request_id()}\\n".encode() for _ in range(20)))
+os.write(1, "".join(f"{make()}\\n" for make in MAKERS * 20).encode())
 """
 
 
@@ -153,7 +166,7 @@ def test_ids_are_unique_after_a_fork(fork: str) -> None:
     code = FORKING.replace("FORK", fork)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     ids = done.stdout.split()
-    assert len(ids) == 4 * 40
+    assert len(ids) == 4 * 60
     assert len(set(ids)) == len(ids)
     # The random part: the time at the front of a UUIDv7 would hide a repeated one.
     assert len({i[19:] for i in ids}) == len(ids)

@@ -10,7 +10,7 @@ from pathlib import Path
 from flask_chest.errors import ConfigurationError, StoreUnavailable
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.stores._sql import COLUMNS, Conflicts, Tables, record_rows, row_record
+from flask_chest.stores._sql import Conflicts, Tables, record_rows, row_record
 from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
 from flask_chest.stores._sql_outbox import SQLOutbox
@@ -18,6 +18,7 @@ from flask_chest.stores._sql_query import find
 from flask_chest.stores._sql_statistics import SQLStatistics
 from flask_chest.stores._sqlite_connections import Connections, SQLiteSession
 from flask_chest.stores._sqlite_dialect import SQLITE
+from flask_chest.stores._sqlite_insertion import Insertion
 from flask_chest.stores._sqlite_schema import SQLiteSchema
 
 MAX_BUSY_TIMEOUT = 3600
@@ -52,6 +53,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
         self._connections = Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check)
         super().__init__(self._connections, tables)
         self._busy_timeout = busy_timeout
+        self._insertion = Insertion(tables)
         self._conflicts = Conflicts()
 
     @property
@@ -83,7 +85,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
             left = self._spared(session, records)
             if len(left) < len(records):
                 records, rows = left, record_rows(left)
-            inserted = session.connection.executemany(self._insert, rows).rowcount
+            inserted = self._insertion.insert(session.connection, rows)
             conflicts = self._conflicting(session, records) if inserted < len(rows) else []
         self._conflicts.note(conflicts)
 
@@ -123,12 +125,6 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
     def close(self) -> None:
         """Close all connections, those in use as soon as they come back."""
         self._connections.close()
-
-    @property
-    def _insert(self) -> str:
-        return self._tables.sql(
-            "INSERT INTO {records} ({columns}) VALUES ({many}) ON CONFLICT (id) DO NOTHING", many=len(COLUMNS)
-        )
 
     def _conflicting(self, session: SQLiteSession, records: Sequence[Record]) -> list[str]:
         select = self._tables.sql("SELECT {columns} FROM {records} WHERE id = ?")
