@@ -38,6 +38,7 @@ WARM_UP_SECONDS = 0.3
 KINDS: Mapping[str, Sequence[str]] = {
     "sync": ["--worker-class=sync"],
     "gthread": ["--worker-class=gthread", "--threads=2"],
+    "gevent": ["--worker-class=gevent"],
 }
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
