@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple, cast
@@ -100,6 +101,9 @@ class Capture:
                 # What most are; to ask `is_small` about each would take as long as all the rest.
                 if type(value) is str:
                     if not value.isascii() or len(value) > self._small or "\0" in value:
+                        return None
+                elif type(value) is float:
+                    if not isfinite(value):
                         return None
                 elif not is_small(value):
                     return None

@@ -19,7 +19,7 @@ from flask_chest.protocols import VariablesObserver
 from flask_chest.record import JSONValue, Record
 from flask_chest.request_ids import is_header_value, new_record_id, new_request_id
 from flask_chest.shared_g import SharedG
-from flask_chest.trace_context import TraceContext, trace_context
+from flask_chest.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
 from flask_chest.values import storable_text
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ class Observation:
         """Take the *current* request and what it left on *g*, in place of what was taken before."""
         if self.request_id is None:
             self.request_id = plan.make_request_id()
-        if self.trace is None:
-            self.trace = _trace(plan, current)
+        environ = current.environ
+        # Asked here, since most requests have no trace, and to find that out takes four calls.
+        if self.trace is None and (TRACEPARENT_KEY in environ or TRACE_MODULE in sys.modules):
+            self.trace = _trace(plan, environ)
         self.g = g
         held = self.held()
         captured: list[tuple[Binding, Variables]] = []
@@ -191,9 +193,9 @@ class Observation:
         return name, self.request_id
 
 
-def _trace(plan: Plan, current: Request) -> TraceContext | None:
+def _trace(plan: Plan, environ: Mapping[str, object]) -> TraceContext | None:
     try:
-        return trace_context(current.environ)
+        return trace_context(environ)
     except Exception as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
         for binding, _ in plan.asked:
             binding.tally.fault("the trace of a request was not read", error)

@@ -148,7 +148,7 @@ class AppRecorder:
         observation = self._capture()
         if observation is not None:
             observation.status_code = response.status_code
-            if (header := observation.header()) is not None:
+            if observation.plan.response_header is not None and (header := observation.header()) is not None:
                 response.headers.setdefault(*header)
             if response.is_streamed and _tells_its_close(response):
                 stream = observation.stream = Stream(observation)
@@ -201,7 +201,9 @@ class AppRecorder:
 
     def _tell(self, observation: Observation) -> None:
         """Tell the chests what was captured, once."""
-        if observation.captured and observation.stream is None and self._tears_down():
+        app = self._app
+        tears_down = app.teardown_request_funcs or app.teardown_appcontext_funcs
+        if tears_down and observation.captured and observation.stream is None:
             try:
                 observation.capture_late()
             except Exception as mishap:
@@ -221,9 +223,6 @@ class AppRecorder:
                 observation.rates is None or binding.sampling is None
             ):  # else it is not known yet whether it is kept
                 binding.keep_opened(record)
-
-    def _tears_down(self) -> bool:
-        return bool(self._app.teardown_request_funcs or self._app.teardown_appcontext_funcs)
 
     def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
@@ -72,6 +72,9 @@ class Tally:
         self._logger = logger
         self._lock = native_lock()  # the writer's thread counts too, and is one also under gevent
         self._captures = itertools.count(1)
+        # Without the lock and a call of our own, which every request would pay.
+        self.captured: Callable[[], int] = self._captures.__next__
+        """Count a record that was made."""
         self._looks = 0
         self._sampled_out = 0
         self._stored = 0
@@ -81,10 +84,6 @@ class Tally:
         self._faults: dict[str, int] = {}
         self._last_loss: float | None = None
         self._last_logged: dict[str, float] = {}
-
-    def captured(self) -> None:
-        """Count a record that was made."""
-        next(self._captures)  # without the lock, which every request would pay
 
     def sampled_out(self) -> None:
         """Count a request that is not recorded."""

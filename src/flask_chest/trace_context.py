@@ -20,6 +20,11 @@ NO_TRACE = "0" * 32
 NO_SPAN = "0" * 16
 SAMPLED = 0x01
 
+TRACEPARENT_KEY = "HTTP_TRACEPARENT"
+"""Where ``environ`` has the header."""
+TRACE_MODULE = "opentelemetry.trace"
+"""Among the loaded modules, if there can be a span at all."""
+
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SPAN_KEY = "opentelemetry-flask.span_key"
 """Where OpenTelemetry's instrumentation of Flask keeps the request's span in ``environ``."""
@@ -71,7 +76,7 @@ class Span(Protocol):
 
 
 class _Trace(Protocol):
-    """The module ``opentelemetry.trace``."""
+    """`TRACE_MODULE`."""
 
     @abstractmethod
     def get_current_span(self) -> Span:
@@ -125,7 +130,7 @@ def server_span(environ: Mapping[str, object]) -> Span | None:
     span = environ.get(_SPAN_KEY)
     if span is not None:
         return cast("Span", span)
-    trace = cast("_Trace | None", sys.modules.get("opentelemetry.trace"))
+    trace = cast("_Trace | None", sys.modules.get(TRACE_MODULE))
     return None if trace is None else trace.get_current_span()
 
 
@@ -160,5 +165,5 @@ def trace_context(environ: Mapping[str, object], *, trust_traceparent: bool = Tr
         return context
     if not trust_traceparent:
         return None
-    header = environ.get("HTTP_TRACEPARENT")
+    header = environ.get(TRACEPARENT_KEY)
     return parse_traceparent(header) if isinstance(header, str) else None
