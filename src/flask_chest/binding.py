@@ -22,7 +22,7 @@ from flask_chest.limits import Limits
 from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
-from flask_chest.request_ids import continue_time_after, new_request_id, process
+from flask_chest.request_ids import continue_time_after, new_request_id
 from flask_chest.retention import RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
 from flask_chest.settings import Settings
@@ -93,24 +93,28 @@ class Binding:
         self._place = place
         # Those of parents stay here after a fork, so that their connections are never finalised in a child.
         self._processes: dict[int, _InProcess] = {}
-        self._latest = self._enter()
+        self.instance = ""
+        """The name of this process in `Record.instance`."""
+        self._latest = self.enter()
         _bindings.add(self)
 
     @property
     def _here(self) -> _InProcess:
         here = self._latest
-        return here if here.pid == os.getpid() else self._enter()
+        return here if here.pid == os.getpid() else self.enter()
 
-    def _enter(self) -> _InProcess:
-        self.leave_parents()
+    def enter(self) -> _InProcess:
+        """Begin with nothing in this process, which may be a forked child."""
+        self._leave_parents()
         pid = os.getpid()
         # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
         fresh = _InProcess(pid, Delivery(self.open_store), f"{self.settings.instance}:{pid}")
         self._latest = self._processes.setdefault(pid, fresh)
+        self.instance = self._latest.instance
         return self._latest
 
-    def leave_parents(self) -> None:
-        """Close, in a forked child, the files of the parent's journal: their locks go with the last of them."""
+    def _leave_parents(self) -> None:
+        # The locks of the parent's journal go with the last of those who have its files open.
         here = os.getpid()
         for pid, theirs in list(self._processes.items()):
             if pid != here and theirs.intake is not None:
@@ -126,12 +130,6 @@ class Binding:
     def delivery(self) -> Delivery:
         """The exporters of this process."""
         return self._here.delivery
-
-    @property
-    def instance(self) -> str:
-        """The name of this process in `Record.instance`."""
-        here = self._latest
-        return here.instance if here.pid == process.pid else self._enter().instance
 
     @property
     def started(self) -> bool:
@@ -173,9 +171,7 @@ class Binding:
 
     def keep(self, record: Record) -> None:
         """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
-        here = self._latest
-        if here.pid != process.pid:  # which the recorder has looked at
-            here = self._enter()
+        here = self._latest  # the recorder begins anew in each process
         here.tally.captured()
         try:
             intake = here.intake or self._begin(here)
@@ -225,7 +221,7 @@ class Binding:
         return Writer(journal, self.open_store, here.tally, inherit_seconds=pause)
 
     def _continue(self, here: _InProcess, journal: Appendable) -> None:
-        here.instance = journal.instance
+        here.instance = self.instance = journal.instance
         continue_time_after(journal.latest_unix_nano)
 
     def mishap(self, reason: str, error: Exception) -> None:
@@ -387,7 +383,7 @@ _bindings: WeakSet[Binding] = WeakSet()
 
 def _after_fork_in_child() -> None:
     for binding in list(_bindings):
-        binding.leave_parents()
+        binding.enter()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 from flask import Request
 from msgspec.structs import replace
-from werkzeug.routing import Rule
 
 from flask_chest.binding import Binding
 from flask_chest.capture import Capture
-from flask_chest.plan import Plan
+from flask_chest.plan import NOTHING_ASKED, Plan
 from flask_chest.protocols import VariablesObserver
 from flask_chest.record import JSONValue, Record
 from flask_chest.request_ids import is_header_value, new_record_id, new_request_id
@@ -34,59 +34,38 @@ MAX_ERROR = 500
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
 
 
-class Observation:
+class Observation(msgspec.Struct, eq=False):
     """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request.
 
     It holds no request, which would hold its ``environ``: a body would be kept until cycles are collected.
+    A ``msgspec.Struct``, as `Record` is and for the same reason.
     """
 
-    __slots__ = (
-        "captured",
-        "ended",
-        "error",
-        "error_text",
-        "g",
-        "method",
-        "plan",
-        "rates",
-        "request_id",
-        "rule",
-        "shared_g",
-        "skipped",
-        "started_ns",
-        "status_code",
-        "stream",
-        "time_unix_nano",
-        "trace",
-    )
-
-    plan: Plan
-    """Set by the capture, like *rule* and *method*: before it there is nothing to tell."""
-    rule: Rule | None
-    method: str
-
-    def __init__(self, time_unix_nano: int, shared_g: SharedG | None) -> None:
-        self.time_unix_nano = time_unix_nano
-        self.started_ns = time.perf_counter_ns()
-        self.shared_g = shared_g
-        self.g: object = None
-        """That from which the variables were taken."""
-        self.request_id: str | None = None
-        self.trace: TraceContext | None = None
-        self.captured: Sequence[tuple[Binding, Variables]] = ()
-        """What the chests are to be told, until they were."""
-        self.status_code = 500
-        self.error: str | None = None
-        self.error_text = ""
-        """What the exception says, where a chest wants it."""
-        self.rates: Mapping[Binding, float] | None = None
-        """The share of such requests that each chest keeps, where one keeps not all."""
-        self.skipped = False
-        """Whether the app wants no record of this request."""
-        self.stream: Stream | None = None
-        """The response that streams, until it closes or another takes its place."""
-        self.ended = False
-        """Whether the inner app has returned or raised."""
+    time_unix_nano: int
+    started_ns: int
+    """By the clock that never goes back."""
+    shared_g: SharedG | None
+    plan: Plan = NOTHING_ASKED
+    """Set by the capture, like *method*."""
+    method: str = ""
+    g: object = None
+    """That from which the variables were taken."""
+    request_id: str | None = None
+    trace: TraceContext | None = None
+    captured: Sequence[tuple[Binding, Variables]] = ()
+    """What the chests are to be told, until they were."""
+    status_code: int = 500
+    error: str | None = None
+    error_text: str = ""
+    """What the exception says, where a chest wants it."""
+    rates: Mapping[Binding, float] | None = None
+    """The share of such requests that each chest keeps, where one keeps not all."""
+    skipped: bool = False
+    """Whether the app wants no record of this request."""
+    stream: Stream | None = None
+    """The response that streams, until it closes or another takes its place."""
+    ended: bool = False
+    """Whether the inner app has returned or raised."""
 
     def capture(self, plan: Plan, current: Request, g: object) -> None:
         """Take the *current* request and what it left on *g*, in place of what was taken before."""
@@ -97,7 +76,7 @@ class Observation:
         if self.trace is None and (TRACEPARENT_KEY in environ or TRACE_MODULE in sys.modules):
             self.trace = _trace(plan, environ)
         self.g = g
-        held = self.held()
+        held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
         captured: list[tuple[Binding, Variables]] = []
         for binding, capture in plan.asked:
             variables = capture.plain(held)
@@ -106,7 +85,8 @@ class Observation:
             captured.append((binding, variables))
             if binding.observer is not None:
                 _show(binding, binding.observer, variables, current)
-        self.plan, self.rule, self.method = plan, current.url_rule, current.method
+        self.plan = plan
+        self.method = plan.method or storable_text(current.method[:_MAX_METHOD])
         self.captured = captured
         if plan.samples:
             self.rates = _rates(plan)
@@ -143,27 +123,30 @@ class Observation:
         """Make the record for each chest from what was captured."""
         duration_ns = time.perf_counter_ns() - self.started_ns
         time_unix_nano = self.time_unix_nano
-        trace = self.trace
+        plan, trace = self.plan, self.trace
         records: list[tuple[Binding, Record]] = []
         for binding, variables in self.captured:
-            rule = self.rule
             record = Record(
                 id=new_record_id(),
                 request_id=self.request_id or new_request_id(),
                 time_unix_nano=time_unix_nano,
                 duration_ns=duration_ns,
-                method=self.plan.method or storable_text(self.method[:_MAX_METHOD]),
-                route=rule.rule if rule is not None else None,
-                endpoint=rule.endpoint if rule is not None else None,
+                method=self.method,
+                route=plan.route,
+                endpoint=plan.endpoint,
                 status_code=self.status_code,
                 instance=binding.instance,
-                error=self.error_for(binding) if self.plan.tells_errors else self.error,
-                trace_id=None if trace is None else trace.trace_id,
-                span_id=None if trace is None else trace.span_id,
-                trace_flags=None if trace is None else trace.trace_flags,
-                trace_remote=None if trace is None else trace.is_remote,
+                error=self.error_for(binding) if plan.tells_errors else self.error,
                 variables=variables,
             )
+            if trace is not None:
+                record = replace(
+                    record,
+                    trace_id=trace.trace_id,
+                    span_id=trace.span_id,
+                    trace_flags=trace.trace_flags,
+                    trace_remote=trace.is_remote,
+                )
             records.append((binding, record))
             time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
         return records

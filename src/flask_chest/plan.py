@@ -29,6 +29,9 @@ class Plan:
     """What to do for one route and method: found once, used for every request to it."""
 
     view: object
+    endpoint: str | None
+    route: str | None
+    """The URL rule; ``None`` where nothing matched."""
     method: str
     """Empty for one that a client invented."""
     asked: tuple[Asked, ...]
@@ -65,6 +68,8 @@ class Plan:
         chosen = next((generator for generator in generators if generator is not None), None)
         return cls(
             view=view,
+            endpoint=endpoint,
+            route=route,
             method=method,
             asked=tuple(asked),
             make_request_id=new_request_id if chosen is None else partial(_request_id, chosen, asking),
@@ -72,6 +77,20 @@ class Plan:
             samples=any(binding.sampling is not None for binding in asking),
             tells_errors=any(binding.settings.error_messages for binding in asking),
         )
+
+
+NOTHING_ASKED = Plan(
+    view=None,
+    endpoint=None,
+    route=None,
+    method="",
+    asked=(),
+    make_request_id=new_request_id,
+    response_header=None,
+    samples=False,
+    tells_errors=False,
+)
+"""The plan of a request that is not known yet."""
 
 
 def _names(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from functools import partial
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from flask import Flask, Request, Response, g, got_request_exception, has_app_context, request
@@ -49,9 +50,9 @@ _current_request = finder(request)
 _current_g = finder(g)
 
 
-def _tells_its_close(response: Response) -> bool:
-    """Tell whether a *response* that streams says when it is closed, and is worth waiting for."""
-    if response.direct_passthrough:
+def _streams(response: Response) -> bool:
+    """Tell whether the *response* streams, says when it is closed, and is worth waiting for."""
+    if response.direct_passthrough or not response.is_streamed:
         return False
     length: int | None = response.content_length  # typed as always known
     # Of known length and the iterator of a WSGI app: an HTTP exception's page, which is there already.
@@ -103,7 +104,8 @@ class AppRecorder:
             now = unique_time_unix_nano(len(self.bindings))
             if process.pid != self._pid:
                 now = self._begin_process()
-            observation = Observation(now, SharedG(_current_g()) if has_app_context() else None)
+            shared_g = SharedG(_current_g()) if has_app_context() else None
+            observation = Observation(now, perf_counter_ns(), shared_g)
         except Exception as error:
             self._lost("recording a request did not begin", error)
             return self._inner(environ, start_response)
@@ -150,7 +152,7 @@ class AppRecorder:
             observation.status_code = response.status_code
             if observation.plan.response_header is not None and (header := observation.header()) is not None:
                 response.headers.setdefault(*header)
-            if response.is_streamed and _tells_its_close(response):
+            if type(response.response) is not list and _streams(response):  # nearly all are lists
                 stream = observation.stream = Stream(observation)
                 response.call_on_close(partial(self._on_close, observation, stream))
         return response
@@ -201,28 +203,32 @@ class AppRecorder:
 
     def _tell(self, observation: Observation) -> None:
         """Tell the chests what was captured, once."""
-        app = self._app
-        tears_down = app.teardown_request_funcs or app.teardown_appcontext_funcs
-        if tears_down and observation.captured and observation.stream is None:
-            try:
-                observation.capture_late()
-            except Exception as mishap:
-                self._lost("the variables that a teardown set were not captured", mishap)
-        if observation.stream is None and observation.shared_g is not None:
-            observation.shared_g.end()
+        stream = observation.stream
+        if stream is None:
+            app = self._app
+            if observation.captured and (app.teardown_request_funcs or app.teardown_appcontext_funcs):
+                self._capture_late(observation)
+            if observation.shared_g is not None:
+                observation.shared_g.end()
         if not observation.captured:
             return
         records = observation.records() if not observation.skipped else []
         observation.captured = ()
-        if observation.stream is None:
+        if stream is None:
             _keep(observation, records)
             return
-        observation.stream.opened = records
+        stream.opened = records
         for binding, record in records:
             if (
                 observation.rates is None or binding.sampling is None
             ):  # else it is not known yet whether it is kept
                 binding.keep_opened(record)
+
+    def _capture_late(self, observation: Observation) -> None:
+        try:
+            observation.capture_late()
+        except Exception as mishap:
+            self._lost("the variables that a teardown set were not captured", mishap)
 
     def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:

@@ -14,7 +14,7 @@ puts the bytes of a frame into a variable cannot make them pass for one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 from zlib import crc32
 
@@ -90,10 +90,21 @@ decode_record = _decoder.decode
 """Make the record from its payload; ``ValueError`` when it is not one of this release."""
 
 
+def frame_maker(marker: bytes) -> Callable[[int, bytes], bytes]:
+    """Give the function that frames a payload, whose kind it is told first, for the segment with *marker*."""
+    seed = crc32(marker)
+    pack_crc, pack_length_and_kind = _CRC.pack, _LENGTH_AND_KIND.pack
+
+    def make_frame(kind: int, payload: bytes) -> bytes:
+        body = pack_length_and_kind(len(payload), kind) + payload
+        return marker + pack_crc(crc32(body, seed)) + body
+
+    return make_frame
+
+
 def make_frame(marker: bytes, kind: int, payload: bytes) -> bytes:
-    """Frame *payload* for the segment with *marker*."""
-    body = _LENGTH_AND_KIND.pack(len(payload), kind) + payload
-    return marker + _CRC.pack(crc32(body, crc32(marker))) + body
+    """Frame one *payload* for the segment with *marker*."""
+    return frame_maker(marker)(kind, payload)
 
 
 def make_header(identity: Identity) -> bytes:

@@ -21,7 +21,7 @@ from flask_chest.journal._frames import (
     Header,
     Identity,
     Skipped,
-    make_frame,
+    frame_maker,
     make_header,
     pack_stored,
     read_header,
@@ -78,13 +78,13 @@ class SegmentWriter:
 
     def __init__(self, name: SegmentName, descriptor: int, *, synchronous: bool) -> None:
         self.name = name
-        self.marker = name.marker
         self.committed = HEADER_BYTES
         """Up to here every frame is whole."""
         self.records = 0
         """How many complete records it holds."""
         self.sealed = False
         """Whether `committed` is final."""
+        self._make_frame = frame_maker(name.marker)
         self._descriptor = descriptor
         self._synchronous = synchronous
 
@@ -114,16 +114,16 @@ class SegmentWriter:
 
     def append(self, kind: int, payload: bytes) -> None:
         """Append a whole frame; after an exception `cut` or `seal` must follow."""
-        frame = make_frame(self.marker, kind, payload)
-        size, records = len(frame), int(kind == COMPLETE)
+        frame = self._make_frame(kind, payload)
         written = os.write(self._descriptor, frame)
-        if written != size:
-            raise OSError(f"only {written} of {size} bytes were written")
+        if written != len(frame):
+            raise OSError(f"only {written} of {len(frame)} bytes were written")
         if self._synchronous:
             _synchronise(self._descriptor)
         # Between these two no signal handler can raise, and a reader never counts what it cannot read yet.
-        self.committed += size
-        self.records += records
+        self.committed += written
+        if kind == COMPLETE:
+            self.records += 1
 
     def cut(self) -> bool:
         """Cut off what a failed append left behind; False when the disk refuses even that."""

@@ -40,7 +40,8 @@ class LeftJournal(WritingEnd, Appendable):
         payload = encode_record(record)
         with self._lock:
             self._appender.append(COMPLETE, payload)
-            self._latest_unix_nano = max(self._latest_unix_nano, record.time_unix_nano)
+            if record.time_unix_nano > self._latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
+                self._latest_unix_nano = record.time_unix_nano
         return 0
 
     def append_opened(self, record: Record, /) -> None:
