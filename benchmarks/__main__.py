@@ -1,4 +1,8 @@
-"""Runs the benchmarks and keeps their figures as JSON: ``python -m benchmarks [--small] [NAME …]``."""
+"""Runs the benchmarks and keeps their figures as JSON: ``python -m benchmarks [--small] [NAME …]``.
+
+Each runs in a process of its own that imports nothing for another one: a request is dearer where OpenTelemetry is
+imported, since there may be a span.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +10,72 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
-from benchmarks import (
-    crash,
-    dead_neighbour,
-    delivery_chaos,
-    delivery_rate,
-    gunicorn_rate,
-    id_order,
-    import_cost,
-    journal_to_store,
-    privacy_cost,
-    prune_load,
-    query_memory,
-    request_cost,
-    server_write,
-    sqlite_write,
-    through_servers,
-    tracing_cost,
-    waiting_memory,
-)
-
-BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Mapping[str, float]]] = {
-    "request_cost": request_cost.main,
-    "tracing_cost": tracing_cost.main,
-    "privacy_cost": privacy_cost.main,
-    "journal_to_store": journal_to_store.main,
-    "waiting_memory": waiting_memory.main,
-    "import_cost": import_cost.main,
-    "gunicorn_rate": gunicorn_rate.main,
-    "sqlite_write": sqlite_write.main,
-    "id_order": id_order.main,
-    "postgresql_write": server_write.postgresql_write,
-    "mysql_write": server_write.mysql_write,
-    "mariadb_write": server_write.mariadb_write,
-    "mongodb_write": server_write.mongodb_write,
-    "documentdb_write": server_write.documentdb_write,
-    "crash": crash.main,
-    "delivery_chaos": delivery_chaos.main,
-    "delivery_rate": delivery_rate.main,
-    "dead_neighbour": dead_neighbour.main,
-    "through_servers": through_servers.main,
-    "prune_load": prune_load.main,
-    "query_memory": query_memory.main,
+BENCHMARKS: Mapping[str, tuple[str, str]] = {
+    "request_cost": ("request_cost", "main"),
+    "tracing_cost": ("tracing_cost", "main"),
+    "privacy_cost": ("privacy_cost", "main"),
+    "journal_to_store": ("journal_to_store", "main"),
+    "waiting_memory": ("waiting_memory", "main"),
+    "import_cost": ("import_cost", "main"),
+    "gunicorn_rate": ("gunicorn_rate", "main"),
+    "sqlite_write": ("sqlite_write", "main"),
+    "id_order": ("id_order", "main"),
+    "postgresql_write": ("server_write", "postgresql_write"),
+    "mysql_write": ("server_write", "mysql_write"),
+    "mariadb_write": ("server_write", "mariadb_write"),
+    "mongodb_write": ("server_write", "mongodb_write"),
+    "documentdb_write": ("server_write", "documentdb_write"),
+    "crash": ("crash", "main"),
+    "delivery_chaos": ("delivery_chaos", "main"),
+    "delivery_rate": ("delivery_rate", "main"),
+    "dead_neighbour": ("dead_neighbour", "main"),
+    "through_servers": ("through_servers", "main"),
+    "prune_load": ("prune_load", "main"),
+    "query_memory": ("query_memory", "main"),
 }
+"""Name → module and function, which is given the command's arguments and gives its figures."""
 RESULTS = Path(__file__).with_name("results")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--small", action="store_true", help="a short form, to see that they run")
     options = parser.parse_args()
-    for name in options.names or BENCHMARKS:
-        print(f"{name}\n{'=' * len(name)}")
-        try:
-            figures = BENCHMARKS[name](["--small"] if options.small else [])
-        except SystemExit as exc:  # it lacks something, as a container engine; the others may run
-            print(exc, file=sys.stderr)
-            continue
-        print(f"kept in {keep(name, figures, small=options.small)}\n")
+    small = ["--small"] if options.small else []
+    names = options.names or list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    if len(names) == 1:
+        run(names[0], small)
+        return 0
+    command = [sys.executable, "-m", "benchmarks", *small]
+    failed = [name for name in names if subprocess.run([*command, name], check=False).returncode]
+    print(f"failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Run one benchmark and keep its figures."""
+    print(f"{name}\n{'=' * len(name)}", flush=True)
+    module, function = BENCHMARKS[name]
+    measure = cast(
+        "Callable[[Sequence[str]], Mapping[str, float]]", getattr(import_module(f"benchmarks.{module}"), function)
+    )
+    try:
+        figures = measure(arguments)
+    except SystemExit as exc:  # it lacks something, as a container engine; the others may run
+        print(exc, file=sys.stderr)
+        return
+    print(f"kept in {keep(name, figures, small=bool(arguments))}\n", flush=True)
 
 
 def keep(name: str, figures: Mapping[str, float], *, small: bool) -> Path:
@@ -87,4 +93,4 @@ def keep(name: str, figures: Mapping[str, float], *, small: bool) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
