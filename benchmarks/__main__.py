@@ -20,6 +20,7 @@ from typing import cast
 
 BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "request_cost": ("request_cost", "main"),
+    "request_parts": ("request_parts", "main"),
     "tracing_cost": ("tracing_cost", "main"),
     "privacy_cost": ("privacy_cost", "main"),
     "journal_to_store": ("journal_to_store", "main"),
