@@ -109,9 +109,10 @@ class Binding:
         pid = os.getpid()
         # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
         fresh = _InProcess(pid, Delivery(self.open_store), f"{self.settings.instance}:{pid}")
-        self._latest = self._processes.setdefault(pid, fresh)
-        self.instance = self._latest.instance
-        return self._latest
+        self._latest = here = self._processes.setdefault(pid, fresh)
+        if here is fresh:
+            self.instance = here.instance
+        return here
 
     def _leave_parents(self) -> None:
         # The locks of the parent's journal go with the last of those who have its files open.

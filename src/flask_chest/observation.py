@@ -76,7 +76,7 @@ class Observation(msgspec.Struct, eq=False):
         if self.trace is None and (TRACEPARENT_KEY in environ or TRACE_MODULE in sys.modules):
             self.trace = _trace(plan, environ)
         self.g = g
-        held = vars(g) if self.shared_g is None else self.shared_g.of_request(g)
+        held = self.held()
         captured: list[tuple[Binding, Variables]] = []
         for binding, capture in plan.asked:
             variables = capture.plain(held)

@@ -10,6 +10,8 @@ import pytest
 
 from flask_chest.errors import JournalFull
 from flask_chest.journal import _appender
+from flask_chest.journal._appender import Appender, Room
+from flask_chest.journal._frames import COMPLETE, Identity
 from flask_chest.record import Record
 from flask_chest.settings import MIN_JOURNAL_BYTES
 from flask_chest.testing.records import make_record
@@ -210,3 +212,21 @@ def test_what_streams_is_carried_on_in_a_full_journal_or_it_would_stay_full(tmp_
     assert len(drain(journal)) == waiting
     assert len(segment_paths(tmp_path)) <= 2
     journal.append(make_record())
+
+
+def test_segment_that_carries_on_in_a_full_folder_takes_nothing_else(tmp_path: Path) -> None:
+    appender = Appender(
+        Room(tmp_path, MIN_JOURNAL_BYTES),
+        slot=0,
+        serial=1,
+        identity=Identity(chest="chest", store="store", instance="host:0"),
+        synchronous=False,
+        announce=lambda _: None,
+    )
+    with suppress(JournalFull):
+        while True:
+            appender.append(COMPLETE, b"payload")
+    appender.seal()
+    appender.carry(b"what streams")
+    with pytest.raises(JournalFull):
+        appender.append(COMPLETE, b"payload")
