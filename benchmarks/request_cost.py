@@ -2,7 +2,8 @@
 
 The requests go through the WSGI interface as a server calls it, without a network. Each round times both apps;
 figures are medians over the rounds, of pairs that had the same neighbours on the machine. ``append`` is the
-request's own share, with the writer off; ``saturated`` has the writer's thread store into SQLite meanwhile, and
+request's own share, with the writer off; ``cold`` is the same where something else fills the processor's caches
+between two requests, as a server does. ``saturated`` has the writer's thread store into SQLite meanwhile, and
 tells how much of its work it got done beside requests that never rest.
 """
 
@@ -35,6 +36,7 @@ View: TypeAlias = Callable[[], str]
 
 VARIABLES = (0, 3, 20)
 WARM_UP = 300
+BETWEEN = bytearray(1 << 20)
 _numbers = count()
 
 
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
             for generator in (None, custom_request_id):
                 name = f"append_{variables}_variables" + ("" if generator is None else "_own_id")
                 figures |= compare(name, Path(folder), variables, generator, rounds, requests)
+        figures |= compare("append_3_variables_cold", Path(folder), 3, None, rounds, requests, between=BETWEEN)
         figures |= saturate(Path(folder), rounds=max(3, rounds // 10), requests=10 * requests)
     return figures
 
@@ -62,10 +65,12 @@ def compare(
     generator: Callable[[], str] | None,
     rounds: int,
     requests: int,
+    *,
+    between: bytearray | None = None,
 ) -> dict[str, float]:
     """Measure one pair of apps, and print and return what the chest adds."""
     bare, chested, chest = make_apps(folder, variables, generator, writer="off")
-    pairs = [(serve(bare, requests), serve(chested, requests)) for _ in range(rounds)]
+    pairs = [(serve(bare, requests, between), serve(chested, requests, between)) for _ in range(rounds)]
     chest.close()
     bare_us, chested_us = (statistics.median(map(mean_us, times)) for times in zip(*pairs, strict=True))
     added_us = statistics.median(mean_us(ours) - mean_us(theirs) for theirs, ours in pairs)
@@ -149,11 +154,13 @@ def custom_request_id() -> str:
     return str(uuid.uuid4())
 
 
-def serve(app: Flask, requests: int) -> list[int]:
-    """Send *requests* as a server does; return the nanoseconds that each took."""
+def serve(app: Flask, requests: int, between: bytearray | None = None) -> list[int]:
+    """Send *requests* as a server does, and copy *between* before each; return the nanoseconds that each took."""
     environ: WSGIEnvironment = EnvironBuilder("/", headers=Headers({"User-Agent": "benchmark"})).get_environ()
     times: list[int] = []
     for _ in range(requests):
+        if between is not None:
+            bytes(between)
         fresh = environ.copy()
         begin = time.perf_counter_ns()
         body = app(fresh, start_response)
