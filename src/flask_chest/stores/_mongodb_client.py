@@ -34,6 +34,8 @@ NUMBERING = "numbering"
 """The document that says up to where records are numbered."""
 NOW = {"$toLong": "$$NOW"}
 """The server's clock in milliseconds, as it is kept: a number compares alike in every engine."""
+CLOCK_LAG_NANO = 11_000_000
+"""How far that may be behind: part of a millisecond, and 10 more where mongod finds it dear to ask the system."""
 _CODEC_OPTIONS: CodecOptions[Document] = CodecOptions(document_class=dict)
 _SUFFIXES = {
     "records": "",

@@ -16,7 +16,7 @@ from pymongo import ASCENDING, DESCENDING
 from flask_chest.protocols import Erasure, Retention
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Deletion, decode_query, encode_query
-from flask_chest.stores._mongodb_client import Collections
+from flask_chest.stores._mongodb_client import CLOCK_LAG_NANO, Collections
 from flask_chest.stores._mongodb_documents import Document
 from flask_chest.stores._mongodb_query import CHUNK, GROWING_SPANS_NANO, find
 
@@ -95,9 +95,10 @@ class MongoDBDeletion(Retention, Erasure):
         everything = msgspec.structs.replace(query, limit=None)
         count = 0
         with self._collections.checked() as collections:
-            now = collections.now_unix_nano()
+            # Rather a little too late: what began at the last moment would be kept for good.
+            before = collections.now_unix_nano() + CLOCK_LAG_NANO
             collections.deletions.insert_one(
-                {"before_unix_nano": Int64(now), "query": encode_query(everything).decode()}
+                {"before_unix_nano": Int64(before), "query": encode_query(everything).decode()}
             )
             found = find(collections, everything)
             while chunk := [record.id for record in islice(found, CHUNK)]:

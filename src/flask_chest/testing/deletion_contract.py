@@ -140,6 +140,13 @@ class DeletionContract:
         store.write([waiting])
         assert _kept(store) == []
 
+    def test_record_that_began_at_the_last_moment_is_forgotten_too(self, store: DeletingStore) -> None:
+        for _ in range(20):  # a clock that ticks only now and then tells some of the calls what it was before
+            last = make_record(variables={"user_id": 7})
+            store.forget(Query(where={"user_id": 7}))
+            store.write([last])
+            assert _kept(store) == []
+
     def test_what_begins_after_the_forgetting_is_kept(self, store: DeletingStore) -> None:
         store.forget(Query(where={"user_id": 7}))
         later = make_record(variables={"user_id": 7}, time_unix_nano=time.time_ns() + 1_000_000_000)
