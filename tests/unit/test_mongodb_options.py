@@ -61,14 +61,15 @@ def test_database_must_be_named(uri: str) -> None:
     )
 
 
+# What all releases of the driver say: from 4.20.1 on it quotes no value of the address any more.
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("nonsense=hunter2", "Unknown option: nonsense"),
+        ("nonsense=hunter2", "Unknown option"),
         ("connectTimeoutMS=-1", "connecttimeoutms must be greater than 0"),
         ("tls=maybe", "The value of tls must be 'true' or 'false'"),
-        ("tlsCAFile=/nowhere/ca.pem", "No such file or directory: '/nowhere/ca.pem'"),
-        ("readPreference=nearby", "nearby is not a valid read preference"),
+        ("tlsCAFile=/nowhere/ca.pem", "[Errno 2] "),
+        ("readPreference=nearby", "ot a valid read preference"),
         ("tls=true&ssl=false", "Can not specify conflicting values for URI options ssl and tls"),
     ],
 )
@@ -83,8 +84,8 @@ def test_option_that_the_driver_does_not_take_is_told_at_once(option: str, said:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"nonsense": "hunter2"}, "Unknown option: nonsense"),
-        ({"tlsCAFile": "/nowhere/ca.pem"}, "No such file or directory: '/nowhere/ca.pem'"),
+        ({"nonsense": "hunter2"}, "Unknown option"),
+        ({"tlsCAFile": "/nowhere/ca.pem"}, "[Errno 2] "),
         ({"w": -1}, "w cannot be less than 0"),
         ({"username": "u", "password": 5}, "Wrong type for password"),
         ({"host": "other"}, "multiple values for argument 'host'"),
