@@ -29,6 +29,10 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 HURRIED_PAUSE_SECONDS = 0.1
 """The pause between attempts while somebody waits in `Writer.flush`."""
+RECORDS_A_TURN = 32
+"""How many records a busy process takes between two turns that it gives the thread."""
+_TURN_SECONDS = 1e-6
+"""The least there is: the system makes some 60 µs of it."""
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.02
 
@@ -127,6 +131,10 @@ class Writer(Intake):
         """How many threads wait in `flush`."""
         self._ring_at = 1
         """How many waiting records are worth a ring: a syscall is dearer than a comparison."""
+        self._rung = False
+        """Whether it was rung for the thread, which has not come yet."""
+        self._turn = native_lock()
+        self._turn.acquire()
         self._failures = 0
         self._next_inheritance = 0.0
 
@@ -134,7 +142,7 @@ class Writer(Intake):
         """Append *record*, and ring for the thread if it waits for that."""
         waiting = self._journal.append(record)
         if waiting >= self._ring_at:
-            self._ring()
+            self._call(waiting)
         if not self._started:
             self.start()
 
@@ -212,6 +220,20 @@ class Writer(Intake):
             self._started = False
             self._tally.fault("the writer's thread did not start; records wait in the journal", exc)
 
+    def _call(self, waiting: int) -> None:
+        """Ring for the thread; where that was in vain before, also let it go first."""
+        rung, self._rung = self._rung, True
+        self._ring_at = waiting + RECORDS_A_TURN  # before the ring: who hears it sets it anew
+        self._ring()
+        if rung:
+            # A loop of requests that never rests lets go of Python's lock for its writes alone, and has it back
+            # before a thread has woken up: nothing would be stored until the journal is full.
+            self._turn.acquire(timeout=_TURN_SECONDS)
+
+    def _listen(self, ring_at: int) -> None:
+        """Be rung for when so many records wait."""
+        self._ring_at, self._rung = ring_at, False
+
     def _ring(self) -> None:
         with suppress(RuntimeError):  # it rings already
             self._bell.release()
@@ -240,10 +262,10 @@ class Writer(Intake):
         self._ended = True
 
     def _await_records(self) -> None:
-        self._ring_at = 1
+        self._listen(1)
         if self._journal.waiting() == 0:
             self._wait(self._inherit_seconds)
-        self._ring_at = BATCH_RECORDS
+        self._listen(BATCH_RECORDS)
         if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
             self._wait(COLLECT_SECONDS)
 
@@ -290,7 +312,7 @@ class Writer(Intake):
         self._tally.fault("the store takes nothing; records wait in the journal", error)
         began = time.monotonic()
         pause = pause_seconds(self._failures, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
-        self._ring_at = 1 << 62
+        self._listen(1 << 62)
         while not self._stopping:
             # `flush` rings all the time: that shortens the pause, and does not end it.
             seconds = min(pause, HURRIED_PAUSE_SECONDS) if self._hurried else pause
