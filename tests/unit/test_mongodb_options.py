@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pymongo import version_tuple
 
 from causes import chain
 from flask_chest.errors import (
@@ -61,15 +62,28 @@ def test_database_must_be_named(uri: str) -> None:
     )
 
 
-# What all releases of the driver say: from 4.20.1 on it quotes no value of the address any more.
+QUOTES_NO_VALUE = version_tuple >= (4, 20, 1)
+"""Whether this release of the driver leaves out of its complaints what an address holds."""
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("nonsense=hunter2", "Unknown option"),
+        ("nonsense=hunter2", "Unknown option. Did you" if QUOTES_NO_VALUE else "Unknown option: nonsense"),
         ("connectTimeoutMS=-1", "connecttimeoutms must be greater than 0"),
         ("tls=maybe", "The value of tls must be 'true' or 'false'"),
-        ("tlsCAFile=/nowhere/ca.pem", "[Errno 2] "),
-        ("readPreference=nearby", "ot a valid read preference"),
+        (
+            "tlsCAFile=/nowhere/ca.pem",
+            "[Errno 2] The tlscafile file is not readable"
+            if QUOTES_NO_VALUE
+            else "No such file or directory: '/nowhere/ca.pem'",
+        ),
+        (
+            "readPreference=nearby",
+            "Not a valid read preference. Must be one of: primary"
+            if QUOTES_NO_VALUE
+            else "nearby is not a valid read preference",
+        ),
         ("tls=true&ssl=false", "Can not specify conflicting values for URI options ssl and tls"),
     ],
 )
@@ -84,8 +98,8 @@ def test_option_that_the_driver_does_not_take_is_told_at_once(option: str, said:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"nonsense": "hunter2"}, "Unknown option"),
-        ({"tlsCAFile": "/nowhere/ca.pem"}, "[Errno 2] "),
+        ({"nonsense": "hunter2"}, "Unknown option: nonsense"),
+        ({"tlsCAFile": "/nowhere/ca.pem"}, "No such file or directory: '/nowhere/ca.pem'"),
         ({"w": -1}, "w cannot be less than 0"),
         ({"username": "u", "password": 5}, "Wrong type for password"),
         ({"host": "other"}, "multiple values for argument 'host'"),
