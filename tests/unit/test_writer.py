@@ -100,8 +100,8 @@ def test_requests_that_never_rest_let_the_writer_store(folder: Path, tmp_path: P
             for _ in range(3_000):
                 pass  # what a view computes
             work.writer.take(record)
-        # Where it must take Python's lock by itself, it has stored none or two dozen by now.
-        assert work.stats.stored >= BATCH_RECORDS
+        # Where it must take Python's lock by itself, it has stored none by now, or one batch.
+        assert work.stats.stored >= 2 * BATCH_RECORDS
     store.close()
 
 
