@@ -6,6 +6,7 @@ import logging
 from contextvars import ContextVar
 
 from flask_chest.extension import current_request_id
+from flask_chest.terminal import printable
 
 NO_REQUEST = "-"
 
@@ -33,7 +34,7 @@ def _request_id() -> str:
         return NO_REQUEST
     token = _asking.set(True)
     try:
-        return current_request_id() or NO_REQUEST
+        return printable(current_request_id() or NO_REQUEST)  # an own generator may take it from a header
     except Exception:  # noqa: BLE001 - a log line must come out, whatever the app's own code does
         return NO_REQUEST
     finally:

@@ -26,6 +26,12 @@ _WILD = frozenset("*?[")
 _NO_RENAME: Rename = MappingProxyType({})
 _NO_COMPUTED: Computed = MappingProxyType({})
 
+
+def known_method(method: str) -> str:
+    """Return *method* as HTTP spells it; one that only a client knows stays as it is."""
+    return upper if (upper := method.upper()) in METHODS else method
+
+
 T = TypeVar("T")
 
 

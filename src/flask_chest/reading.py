@@ -12,6 +12,7 @@ import msgspec
 
 from flask_chest.binding import Binding
 from flask_chest.errors import CapabilityMissing, ConfigurationError
+from flask_chest.names import known_method
 from flask_chest.protocols import Erasure
 from flask_chest.record import JSONValue, Query, Record
 
@@ -130,6 +131,9 @@ class ChestReader:
 
 def _question(**asked: object) -> Query:
     """Make a question; raise `ConfigurationError` for a value of the wrong type, which would find nothing."""
+    method = asked.get("method")
+    if isinstance(method, str):
+        asked["method"] = known_method(method)
     try:
         return msgspec.convert(asked, Query)
     except msgspec.ValidationError as exc:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from flask_chest.terminal import printable
 from flask_chest.threads import native_lock
 
 LOG_INTERVAL_SECONDS = 60.0
@@ -159,5 +160,5 @@ def describe(error: BaseException | None) -> str:
     if error is None:
         return ""
     if type(error).__module__.partition(".")[0] == "flask_chest":
-        return f": {error}"
+        return f": {printable(str(error))}"  # a target's answer may stand in it
     return f": {type(error).__module__}.{type(error).__qualname__}"

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from flask_chest import FlaskChest, FlaskChestSQLite, Record
 from flask_chest.cli import chest_group
 from flask_chest.cli._formats import lines
 from flask_chest.decorator import flask_chest
+from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, same_value
 from flask_chest.stores.memory import MemoryStore
+from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import RecordingExporter, make_record
 
 HOUR_NANO = 3_600 * 10**9
@@ -81,6 +83,7 @@ def test_json_lines_read_back_are_the_records(runner: FlaskCliRunner, store: Mem
         (["--route", "/a"], {1}),
         (["--status", "503"], {3}),
         (["--method", "post"], {3}),
+        (["--method", "purge"], set()),
         (["--request-id", "r2"], {2}),
         (["--since", "90m"], {1, 2}),
         (["--until", "90m"], {3}),
@@ -158,6 +161,73 @@ def test_table_obeys_no_control_characters(runner: FlaskCliRunner, store: Memory
     result = runner.invoke(args=["chest", "query"])
     assert "\x1b" not in result.output
     assert "/a\ufffd[2J" in result.output
+
+
+HOSTILE = "\x1b]0;OWNED\x07\x1b[35m\x9b2J\u202e"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["query"],
+        ["query", "--format", "csv"],
+        ["query", "--format", "csv", "--column", "x"],
+        ["query", "--format", "jsonl"],
+        ["tail"],
+        ["show", "r"],
+        ["top", "x"],
+        ["top", "x", "--json"],
+        ["top", "method"],
+        ["stats", "n", "--by", "route"],
+        ["stats", "n", "--by-variable", "x", "--json"],
+        ["rejected", "list", "far", "--json"],
+        ["rejected", "list", "far"],
+        ["status"],
+        ["status", "--json"],
+        ["exporters", "list"],
+        ["doctor"],
+    ],
+    ids=" ".join,
+)
+def test_terminal_obeys_nothing_that_a_client_or_a_target_sent(
+    runner: FlaskCliRunner, store: MemoryStore, command: list[str]
+) -> None:
+    record = make_record(
+        request_id="r", method=HOSTILE, route=HOSTILE, error=HOSTILE, variables={"x": HOSTILE, "n": 1}
+    )
+    store.write([record])
+    store.register("far", start_at="beginning")
+    claim = store.claim("far", limit=1, lease=timedelta(minutes=1))
+    assert isinstance(claim, Claim)
+    store.acknowledge(claim, rejected={record.id: HOSTILE})
+    result = runner.invoke(chest_group, command, color=True)
+    assert result.output
+    controls = {letter for letter in result.output if not letter.isprintable()} - set("\r\n")
+    colours = {"\x1b"} if command == ["query"] else set()
+    allowed = {"\u202e"} if "csv" in command else colours  # which is data, and moves no cursor
+    assert controls <= allowed
+    assert "\x1b[35m" not in result.output
+
+
+def test_json_lines_mean_the_same_without_controls(runner: FlaskCliRunner, store: MemoryStore) -> None:
+    store.write([make_record(variables={"x": HOSTILE + "\U000e0001"})])
+    (found,) = asked(runner, "--where", "x=" + json.dumps(HOSTILE + "\U000e0001"))
+    assert found["variables"]["x"] == HOSTILE + "\U000e0001"
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
+def test_output_in_a_narrow_encoding_is_whole(tmp_path: Path, form: str) -> None:
+    store = SQLiteStore(tmp_path / "db")
+    store.open()
+    store.write([make_record(variables={"city": "Zürich 東京"}), make_record(variables={"city": "Bern"})])
+    store.close()
+    (tmp_path / "shop.py").write_text(APP.format(folder=tmp_path))
+    command = [sys.executable, "-m", "flask", "--app", "shop", "chest", "query", "--format", form]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, check=True)
+    shown = done.stdout.decode()
+    assert "Bern" in shown
+    assert ("Z?rich ??" if form == "table" else "Zürich 東京") in shown
 
 
 def test_tail_gives_the_last_records_oldest_first(runner: FlaskCliRunner, store: MemoryStore) -> None:
@@ -256,7 +326,9 @@ def test_query_that_asks_for_a_number_in_vain_says_how_to_ask_for_the_text(
     store.write([make_record(variables={"user_id": "123"})])
     result = runner.invoke(args=["chest", "query", "--where", "user_id=123"])
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "Nothing found.\nuser_id=123 asks for no text, 'user_id=\"123\"' would.\n"
+    assert result.stderr == (
+        "Nothing found.\nuser_id=123 finds no texts: where user_id is recorded as one, ask 'user_id=\"123\"'.\n"
+    )
     assert len(asked(runner, "--where", 'user_id="123"')) == 1
     assert runner.invoke(args=["chest", "query", "--where", "user_id=abc"]).stderr == "Nothing found.\n"
     assert (

@@ -1,9 +1,10 @@
-"""Records as lines: for people, as JSON, as CSV."""
+"""What the commands print: for people, as JSON, as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -12,6 +13,7 @@ import click
 import msgspec
 
 from flask_chest.record import FIELDS, JSONValue, Record, encode_variables
+from flask_chest.terminal import escaped_json, printable, without_controls
 
 Format: TypeAlias = Literal["table", "jsonl", "csv"]
 FORMATS: tuple[Format, ...] = ("table", "jsonl", "csv")
@@ -20,6 +22,28 @@ _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 _CIRCUMSTANCES = tuple(name for name in FIELDS if name != "variables")
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print *lines* for people: what a terminal would obey, and what the stream's encoding lacks, is replaced."""
+    for line in lines:
+        say_styled(printable(line), err=err)
+
+
+def say_styled(line: str, *, err: bool = False) -> None:
+    """Print a *line* with click's colours, whose foreign parts went through `printable` one by one."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    click.echo(line.encode(encoding, "replace").decode(encoding), err=err)
+
+
+def say_data(line: str) -> None:
+    """Print a *line* for programs, in UTF-8 whatever the locale says."""
+    click.echo(line.encode())
+
+
+def say_json(value: object) -> None:
+    """Print *value* as JSON in one line, for programs."""
+    say_data(escaped_json(msgspec.json.encode(value).decode()))
 
 
 def lines(records: Iterable[Record], form: Format, *, columns: Sequence[str] = ()) -> Iterator[str]:
@@ -32,7 +56,8 @@ def lines(records: Iterable[Record], form: Format, *, columns: Sequence[str] = (
 
 def json_line(record: Record) -> str:
     """Write *record* as a JSON object in one line."""
-    return msgspec.json.encode(msgspec.structs.asdict(record) | {"variables": dict(record.variables)}).decode()
+    fields = msgspec.structs.asdict(record) | {"variables": dict(record.variables)}
+    return escaped_json(msgspec.json.encode(fields).decode())
 
 
 def text_line(record: Record) -> str:
@@ -41,8 +66,9 @@ def text_line(record: Record) -> str:
     failed = record.error is not None or record.status_code >= _SERVER_ERROR
     colour = "red" if failed else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
     error = f" {click.style(printable(record.error), fg='red')}" if record.error is not None else ""
+    status = click.style(str(record.status_code), fg=colour)
     return (
-        f"{click.style(time, dim=True)} {record.method:6} {click.style(str(record.status_code), fg=colour)} "
+        f"{click.style(time, dim=True)} {printable(record.method):6} {status} "
         f"{record.duration_ns / 1e6:8.1f} ms  {printable(record.route or '-')}{error}  "
         f"{click.style(printable(record.request_id), dim=True)}  {printable(encode_variables(record.variables))}"
     )
@@ -51,11 +77,6 @@ def text_line(record: Record) -> str:
 def amount(count: int, noun: str = "record") -> str:
     """Write how many there are of something."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal would obey instead of printing."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _csv_lines(records: Iterable[Record], columns: Sequence[str]) -> Iterator[str]:
@@ -79,5 +100,5 @@ def _cell(value: JSONValue) -> str | float | None:
     """Make a cell that no spreadsheet calculates: a text that looks like a formula begins with an apostrophe."""
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = without_controls(value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 from flask_chest.extension import FlaskChest, chests_of
 from flask_chest.recorder import behind
 from flask_chest.stats import describe
+from flask_chest.terminal import printable
 
 
 class _ChestGroup(AppGroup):
@@ -31,6 +32,14 @@ class _ChestGroup(AppGroup):
                 parent.auto_envvar_prefix = outer
 
 
+class Failure(click.ClickException):
+    """Ends a command with a sentence and exit code 1."""
+
+    def format_message(self) -> str:
+        """Return the sentence, in which foreign text may stand."""
+        return printable(self.message)
+
+
 chest_group = _ChestGroup("chest", help="Look at what flask_chest keeps.")
 
 
@@ -41,13 +50,13 @@ def the_chests() -> list[FlaskChest]:
     """List the chests of the app; exit where it has none."""
     chests = chests_of(behind(current_app))
     if not chests:
-        raise click.ClickException(NO_CHEST.format(name=current_app.name))
+        raise Failure(NO_CHEST.format(name=current_app.name))
     return chests
 
 
 def give_up(error: Exception) -> NoReturn:
     """Exit and say that a store is not available; an own store may raise anything, and its text hold a secret."""
-    raise click.ClickException(f"not available{describe(error)}") from error
+    raise Failure(f"not available{describe(error)}") from error
 
 
 def at(unix_nano: int) -> datetime:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import click
 
 from flask_chest.limits import parse_span
+from flask_chest.names import known_method
 from flask_chest.record import FIELDS, JSONValue, Query
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -58,7 +59,7 @@ def hints(asked: Query) -> Iterator[str]:
             yield f"{name} is no variable but a field of each record, and has an option if it can be asked for."
         elif value is None or isinstance(value, bool | int | float):
             written = json.dumps(value)
-            yield f"{name}={written} asks for no text, '{name}=\"{written}\"' would."
+            yield f"{name}={written} finds no texts: where {name} is recorded as one, ask '{name}=\"{written}\"'."
 
 
 def asking(command: Command) -> Command:
@@ -91,9 +92,12 @@ def circumstances(command: Command) -> Command:
 def within(command: Command) -> Command:
     """Add the options for a span of time."""
     since = click.option(
-        "--since", type=moment, metavar="MOMENT", help="From this moment on: 2026-11-23, or 2h for two hours ago."
+        "--since",
+        type=moment,
+        metavar="MOMENT",
+        help="From this moment on: 2026-11-23T12:00 (UTC unless it says +01:00), or 2h for two hours ago.",
     )
-    until = click.option("--until", type=moment, metavar="MOMENT", help="Before this moment.")
+    until = click.option("--until", type=moment, metavar="MOMENT", help="Before this moment, written likewise.")
     return since(until(command))
 
 
@@ -116,7 +120,7 @@ def question(
         request_id=request_id,
         trace_id=trace_id,
         route=route,
-        method=method.upper() if method is not None else None,
+        method=known_method(method) if method is not None else None,
         status_code=status_code,
         where=dict(where),
         since_unix_nano=since,

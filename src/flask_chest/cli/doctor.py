@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import click
 from flask import current_app
 
 from flask_chest.cli._examinations import EXAMINATIONS
-from flask_chest.cli._formats import printable
+from flask_chest.cli._formats import say
 from flask_chest.cli._group import chest_group
 from flask_chest.cli._notes import NOTES
 from flask_chest.recorder import behind
@@ -23,9 +22,8 @@ def doctor() -> None:
     """  # noqa: D301
     app = behind(current_app)
     findings = [finding for examine in EXAMINATIONS for finding in examine(app)]
-    for finding in findings:
-        click.echo(f"- {printable(finding)}")
+    say(*(f"- {finding}" for finding in findings))
     if findings:
         raise SystemExit(1)
     notes = [note for look in NOTES for note in look(app)]
-    click.echo("\n".join(["Nothing is wrong.", *map(printable, notes)]))
+    say("Nothing is wrong.", *notes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
-from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli._formats import say, say_json
+from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.cli.status import exporter_line, not_run_line, report_of
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import ExporterRegistry
@@ -29,19 +29,19 @@ def list_exporters(*, as_json: bool) -> None:
     reports = [(chest, report_of(chest)) for chest in the_chests()]
     for _, report in reports:
         if report.error is not None:
-            raise click.ClickException(f"not available: {report.error}")
+            raise Failure(f"not available: {report.error}")
     if as_json:
         known = [exporter for _, report in reports for exporter in report.exporters]
-        click.echo(msgspec.json.encode({"exporters": known}).decode())
+        say_json({"exporters": known})
         return
     for chest, report in reports:
         for exporter in report.exporters:
             gone = "" if exporter.name in chest.exporter_names else " (the app does not have it any more)"
-            click.echo(f"{exporter_line(exporter)}{gone}")
+            say(f"{exporter_line(exporter)}{gone}")
         for name in report.not_run:
-            click.echo(not_run_line(name))
+            say(not_run_line(name))
     if not any(report.exporters or report.not_run for _, report in reports):
-        click.echo("No exporter was added to the chest: chest.add_exporter does.", err=True)
+        say("No exporter was added to the chest: chest.add_exporter does.", err=True)
 
 
 @exporters.command("remove")
@@ -56,7 +56,7 @@ def remove_exporter(name: str, *, force: bool) -> None:
     removed = 0
     for chest in the_chests():
         if name in chest.exporter_names and not force:
-            raise click.ClickException(
+            raise Failure(
                 f"The app still has the exporter {name!r}, which would deliver everything again: "
                 "take it out of the app first, or use --force."
             )
@@ -68,5 +68,5 @@ def remove_exporter(name: str, *, force: bool) -> None:
         except Exception as exc:  # noqa: BLE001 - as there
             give_up(exc)
     if not removed:
-        raise click.ClickException(f"No store knows an exporter {name!r}; see: flask chest exporters list")
-    click.echo(f"The exporter {name!r} is forgotten.")
+        raise Failure(f"No store knows an exporter {name!r}; see: flask chest exporters list")
+    say(f"The exporter {name!r} is forgotten.")

@@ -10,8 +10,8 @@ from typing import TypeVar
 import click
 import msgspec
 
-from flask_chest.cli._formats import printable
-from flask_chest.cli._group import at, chest_group, give_up, moment, the_chests
+from flask_chest.cli._formats import say, say_json
+from flask_chest.cli._group import Failure, at, chest_group, give_up, moment, the_chests
 from flask_chest.cli._questions import moment as since_when
 from flask_chest.cli.status import report_of
 from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
@@ -65,17 +65,17 @@ def replay(*, name: str, since: int, until: int | None) -> None:
 def _chosen(name: str | None) -> list[tuple[FlaskChest, str]]:
     known = [(chest, each) for chest in the_chests() for each in chest.exporter_names]
     if not known:
-        raise click.ClickException("The app has no exporter: add one with chest.add_exporter")
+        raise Failure("The app has no exporter: add one with chest.add_exporter")
     chosen = [(chest, each) for chest, each in known if name in (None, each)]
     if not chosen:
         names = ", ".join(each for _, each in known)
-        raise click.ClickException(f"The app has no exporter {name!r}; it has {names}")
+        raise Failure(f"The app has no exporter {name!r}; it has {names}")
     return chosen
 
 
 def _tell(report: ExportReport, *, again: bool = False) -> bool:
     """Say what was done; tell whether something is left undone."""
-    click.echo(_report_line(report, again=again))
+    say(_report_line(report, again=again))
     return bool(report.error or report.busy or report.pending)
 
 
@@ -91,7 +91,7 @@ def _deliver(chest: FlaskChest, name: str) -> ExportReport:
         try:
             (report,) = chest.run_exports(name)
         except CapabilityMissing as exc:
-            raise click.ClickException(str(exc)) from exc
+            raise Failure(str(exc)) from exc
         delivered += report.delivered
         filtered += report.filtered
         rejected += report.rejected
@@ -128,16 +128,14 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
     """  # noqa: D301
     chests = the_chests()
     if not any(exporter in _known_exporters(chest) for chest in chests):
-        raise click.ClickException(f"No chest knows an exporter {exporter!r}; see: flask chest exporters list")
+        raise Failure(f"No chest knows an exporter {exporter!r}; see: flask chest exporters list")
     for chest in chests:
         store = chest.binding().store
         if not isinstance(store, Rejections):
-            raise click.ClickException(
-                f"{type(store).__name__} sets nothing aside: it does not implement Rejections"
-            )
+            raise Failure(f"{type(store).__name__} sets nothing aside: it does not implement Rejections")
         try:
             for each in store.rejections(exporter):
-                click.echo(msgspec.json.encode(each).decode() if as_json else _rejection_line(each))
+                say_json(each) if as_json else say(_rejection_line(each))
         except StoreAbsent:
             continue
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
@@ -161,7 +159,7 @@ def retry_rejected(*, exporter: str, record_ids: tuple[str, ...]) -> None:
     report = _try(lambda: chest.retry_rejected(name, record_ids))
     undone = _tell(report, again=True)
     if report.rejected:
-        click.echo(f"Why they are refused: flask chest rejected list {name}", err=True)
+        say(f"Why they are refused: flask chest rejected list {name}", err=True)
     if undone or report.rejected:
         raise SystemExit(1)
 
@@ -179,14 +177,14 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
     if bool(record_ids) == everything:
         raise click.UsageError("say which: the ids of records, or --all")
     count = sum(_try(partial(chest.drop_rejected, exporter, record_ids)) for chest in the_chests())
-    click.echo(f"{count:,} forgotten.")
+    say(f"{count:,} forgotten.")
 
 
 def _known_exporters(chest: FlaskChest) -> set[str]:
     """Name the exporters of *chest*, and those that its store has known."""
     report = report_of(chest)
     if report.error is not None:
-        raise click.ClickException(f"not available: {report.error}")
+        raise Failure(f"not available: {report.error}")
     return {*chest.exporter_names, *(exporter.name for exporter in report.exporters)}
 
 
@@ -194,10 +192,10 @@ def _try(do: Callable[[], T]) -> T:
     try:
         return do()
     except (CapabilityMissing, ConfigurationError) as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise Failure(str(exc)) from exc
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything
         give_up(exc)
 
 
 def _rejection_line(rejection: Rejection) -> str:
-    return f"{moment(rejection.time_unix_nano)} {rejection.record_id} {printable(rejection.reason)}"
+    return f"{moment(rejection.time_unix_nano)} {rejection.record_id} {rejection.reason}"

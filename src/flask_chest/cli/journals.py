@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
-import msgspec
 
-from flask_chest.cli._formats import amount, printable
+from flask_chest.cli._formats import amount, say, say_json
 from flask_chest.cli._group import chest_group, give_up, the_chests
 from flask_chest.extension import FlaskChest
 from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
@@ -35,7 +34,7 @@ def list_segments(*, as_json: bool) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
     for chest in the_chests():
         for segment in segments_of(chest):
-            click.echo(msgspec.json.encode(segment).decode() if as_json else _segment_line(segment))
+            say_json(segment) if as_json else say(_segment_line(segment))
 
 
 @journal.command("verify")
@@ -50,7 +49,7 @@ def verify() -> None:
     segments = [segment for chest in the_chests() for segment in segments_of(chest)]
     wrong = [line for segment in segments for line in complaints(segment)]
     records = sum(segment.waiting_records for segment in segments)
-    click.echo("\n".join([*wrong, f"{amount(records)} waiting in {amount(len(segments), 'segment')}."]))
+    say(*wrong, f"{amount(records)} waiting in {amount(len(segments), 'segment')}.")
     if wrong:
         raise SystemExit(1)
 
@@ -69,7 +68,7 @@ def replay() -> None:
             stored = chest.binding().store_left() if segments_of(chest) else 0
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
             give_up(exc)
-        click.echo(f"{amount(stored)} stored.")
+        say(f"{amount(stored)} stored.")
 
 
 def segments_of(chest: FlaskChest) -> list[SegmentReport]:
@@ -91,7 +90,7 @@ def refused_by_store(chest: FlaskChest) -> int:
 def _segment_line(segment: SegmentReport) -> str:
     waits = f"{amount(segment.waiting_records)} waiting, {segment.waiting_bytes / 1024:,.0f} KiB"
     said = f"{segment.foreign}, left alone" if segment.foreign else f"{waits}, {_OWNERS[segment.owner]}"
-    return f"{segment.segment} {printable(segment.instance or '-')}: {said}"
+    return f"{segment.segment} {segment.instance or '-'}: {said}"
 
 
 def complaints(segment: SegmentReport) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from flask_chest.cli._formats import say
 from flask_chest.cli._group import chest_group, give_up, the_chests
 from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
 
@@ -25,10 +26,10 @@ def migrate(*, check: bool) -> None:
         try:
             if not check:
                 binding.open_store()
-            click.echo(f"{binding.store.status().description}: up to date.")
+            say(f"{binding.store.status().description}: up to date.")
         except (StoreAbsent, SchemaError, ConfigurationError) as exc:
             wrong += 1
-            click.echo(str(exc))
+            say(str(exc))
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
             give_up(exc)
     if wrong:

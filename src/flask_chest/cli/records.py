@@ -12,8 +12,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flask_chest.cli._formats import FORMATS, Format, json_line, lines, text_line
-from flask_chest.cli._group import chest_group, give_up, moment, the_chests
+from flask_chest.cli._formats import FORMATS, Format, json_line, lines, say, say_data, say_styled, text_line
+from flask_chest.cli._group import Failure, chest_group, give_up, moment, the_chests
 from flask_chest.cli._questions import asking, hints, question, within
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension import FlaskChest
@@ -39,9 +39,9 @@ def show(*, id_: str) -> None:
         asked = (Query(id=id_), Query(request_id=id_), Query(trace_id=id_))
         for record in next(filter(None, (list(answers(chest, each)) for each in asked)), ()):
             found += 1
-            click.echo("\n".join(_record_lines(record, chest.trace_link(record))))
+            say(*_record_lines(record, chest.trace_link(record)))
     if not found:
-        raise click.ClickException(f"No record, request or trace has the id {id_!r}")
+        raise Failure(f"No record, request or trace has the id {id_!r}")
 
 
 @chest_group.command("query")
@@ -77,11 +77,11 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     records = (record for chest in chests for record in answers(chest, wanted))
     counted = _Counted(records)
     for line in lines(_with_progress(counted), form, columns=columns):
-        click.echo(line)
+        say_styled(line) if form == "table" else say_data(line)
     if not counted.count and form == "table":
-        click.echo("\n".join(["Nothing found.", *hints(wanted)]), err=True)
+        say("Nothing found.", *hints(wanted), err=True)
     if counted.count == limit and not _is_given("limit") and not everything:
-        click.echo(f"These are the newest {limit}: --limit gives more, and --all all.", err=True)
+        say(f"These are the newest {limit}: --limit gives more, and --all all.", err=True)
 
 
 @chest_group.command("tail")
@@ -98,14 +98,14 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
     \b
     Example: flask --app shop chest tail --follow --errors --where plan=pro
     """  # noqa: D301
-    line = text_line if sys.stdout.isatty() else json_line
+    for_people = sys.stdout.isatty()
     since = time.time_ns() - LATE_NANO
     chests = the_chests()
     recent = question(**asked, since=since)
     seen = {each.id: each.time_unix_nano for chest in chests if follow for each in answers(chest, recent)}
     for record in _latest(chests, question(**asked), errors=errors, count=count):
         seen[record.id] = record.time_unix_nano
-        click.echo(line(record))
+        _say_record(record, for_people=for_people)
     with suppress(KeyboardInterrupt):  # which is how to end it
         while follow:
             wanted = question(**asked, since=since)
@@ -113,10 +113,17 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
             for record in sorted(found, key=lambda each: each.time_unix_nano):
                 if record.id not in seen and _is_wanted(record, errors=errors):
                     seen[record.id] = record.time_unix_nano
-                    click.echo(line(record))
+                    _say_record(record, for_people=for_people)
             since = time.time_ns() - LATE_NANO
             seen = {id_: began for id_, began in seen.items() if began >= since}
             time.sleep(interval)
+
+
+def _say_record(record: Record, *, for_people: bool) -> None:
+    if for_people:
+        say_styled(text_line(record))
+    else:
+        say_data(json_line(record))
 
 
 def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:

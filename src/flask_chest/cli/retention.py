@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import click
 
-from flask_chest.cli._formats import amount
-from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli._formats import amount, say
+from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.cli._questions import span
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension import FlaskChest
@@ -45,10 +45,10 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
             else:
                 _prune(chest, older_than, keep_unexported=keep_unexported)
         except StoreAbsent:
-            click.echo(f"{amount(0)} deleted.")
+            say(f"{amount(0)} deleted.")
         except CapabilityMissing as exc:
-            raise click.ClickException(str(exc)) from exc
-        except click.ClickException:
+            raise Failure(str(exc)) from exc
+        except Failure:
             raise
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
             give_up(exc)
@@ -56,21 +56,17 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
 
 def _retain(chest: FlaskChest) -> None:
     if not chest.binding().retains:
-        raise click.ClickException(
-            "say what is to go, as in --older-than 30d, or set what is kept: CHEST_RETENTION to 30d"
-        )
+        raise Failure("say what is to go, as in --older-than 30d, or set what is kept: CHEST_RETENTION to 30d")
     chest.binding().store.status()  # which a store that is not there yet refuses, instead of being made
     report = chest.run_retention()
     if report.busy:
-        raise click.ClickException("another process is deleting; try again when it has ended")
+        raise Failure("another process is deleting; try again when it has ended")
     cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
-    click.echo(f"{amount(report.deleted)} deleted{cap}.")
+    say(f"{amount(report.deleted)} deleted{cap}.")
     if report.left:
-        click.echo("Others stay: an exporter has not had them yet, or this run took its time; the next goes on.")
+        say("Others stay: an exporter has not had them yet, or this run took its time; the next goes on.")
     for name in report.absent:
-        click.echo(
-            f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list"
-        )
+        say(f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list")
 
 
 def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -> None:
@@ -83,6 +79,6 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
         deleted += count
         if sys.stderr.isatty():
             click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
-    click.echo(f"{amount(deleted)} deleted.")
+    say(f"{amount(deleted)} deleted.")
     if keep_unexported and any(store.query(Query(until_unix_nano=before, limit=1))):
-        click.echo("Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.")
+        say("Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.")

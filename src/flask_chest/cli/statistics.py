@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import click
 import msgspec
 
-from flask_chest.cli._formats import printable
-from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli._formats import say, say_json
+from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.cli._questions import circumstances, question, within
+from flask_chest.cli.records import answers
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
-from flask_chest.record import FIELDS, JSONValue
+from flask_chest.record import FIELDS, JSONValue, Query, Record
+from flask_chest.stores._statistics import count, sum_up
 
 Row = TypeVar("Row", ValueCount, Summary)
 
@@ -30,21 +32,26 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON line
 def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
     """Show the most frequent values of VARIABLE, and how many records have each.
 
-    Values are written as JSON, as 1, 1.0, true and "1" are four of them.
+    VARIABLE may be a field of each record, too, as route or status_code. Values are written as JSON, as 1, 1.0,
+    true and "1" are four of them.
 
     \b
     Example: flask --app shop chest top user_id --since 2h
+    Example: flask --app shop chest top status_code --since 1h
     Example: flask --app shop chest top plan --route /checkout --status 503
     """  # noqa: D301 - \b is click's mark for lines to keep
     wanted = question(**asked)
     for chest in the_chests():
-        found = _answers(chest, lambda store: store.top(variable, wanted, limit=limit))
+        if variable in FIELDS:
+            found: Sequence[ValueCount] = count(_with_field(chest, wanted, variable), variable, limit=limit)
+        else:
+            found = _answers(chest, lambda store: store.top(variable, wanted, limit=limit))
         if as_json:
             _echo_json(found)
         else:
             _echo_table(("records",), variable, [((f"{row.records:,}",), _json(row.value)) for row in found])
         if not found and not as_json:
-            click.echo(f"No record was found with the variable {variable!r}{_hint(variable)}.", err=True)
+            say(f"No record was found with the variable {variable!r}.", err=True)
 
 
 @chest_group.command("stats")
@@ -59,9 +66,11 @@ def stats(
 ) -> None:
     """Show mean, minimum and maximum of VARIABLE where it is a number, and how many records that are.
 
+    VARIABLE may be a field of each record, too: duration_ns, in nanoseconds, or status_code.
+
     \b
     Example: flask --app shop chest stats cart_total --since 7d
-    Example: flask --app shop chest stats cart_total --by route
+    Example: flask --app shop chest stats duration_ns --by route
     Example: flask --app shop chest stats cart_total --by-variable plan
     """  # noqa: D301
     if by is not None and by_variable is not None:
@@ -69,25 +78,32 @@ def stats(
     group: GroupBy | None = by if by_variable is None else Variable(by_variable)
     wanted = question(**asked)
     for chest in the_chests():
-        found = _answers(chest, lambda store: store.summarise(variable, wanted, by=group))
+        if variable in FIELDS:
+            found: Sequence[Summary] = sum_up(_with_field(chest, wanted, variable), variable, by=group)
+        else:
+            found = _answers(chest, lambda store: store.summarise(variable, wanted, by=group))
         if as_json:
             _echo_json(found)
         else:
             rows = [(_numbers(row), _label(row, group)) for row in found]
             _echo_table(("records", "mean", "minimum", "maximum"), by or by_variable or "", rows)
         if not found and not as_json:
-            click.echo(f"No record was found with a number in {variable!r}{_hint(variable)}.", err=True)
+            say(f"No record was found with a number in {variable!r}.", err=True)
 
 
-def _hint(variable: str) -> str:
-    return ", which is a field of each record" if variable in FIELDS else ""
+def _with_field(chest: FlaskChest, wanted: Query, field: str) -> Iterator[Record]:
+    """Yield the records that match, with *field* among their variables: stores count variables alone."""
+    for record in answers(chest, wanted):
+        value: JSONValue = getattr(record, field)
+        if value is not None:
+            yield msgspec.structs.replace(record, variables={**record.variables, field: value})
 
 
 def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> Sequence[Row]:
     """Ask the store of *chest*: nothing where there is none yet; exit where it cannot."""
     store = chest.binding().store
     if not isinstance(store, Statistics):
-        raise click.ClickException(str(CapabilityMissing(store, "Statistics")))
+        raise Failure(str(CapabilityMissing(store, "Statistics")))
     try:
         return ask(store)
     except StoreAbsent:
@@ -98,7 +114,7 @@ def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> S
 
 def _echo_json(rows: Iterable[ValueCount] | Iterable[Summary]) -> None:
     for row in rows:
-        click.echo(msgspec.json.encode(row).decode())
+        say_json(row)
 
 
 def _echo_table(names: Sequence[str], title: str, rows: Sequence[tuple[Sequence[str], str]]) -> None:
@@ -108,7 +124,7 @@ def _echo_table(names: Sequence[str], title: str, rows: Sequence[tuple[Sequence[
     widths = [max(map(len, column)) for column in zip(names, *(numbers for numbers, _ in rows), strict=True)]
     for numbers, label in ((names, title), *rows):
         cells = [number.rjust(width) for number, width in zip(numbers, widths, strict=True)]
-        click.echo("  ".join([*cells, printable(label)] if label else cells))
+        say("  ".join([*cells, label] if label else cells))
 
 
 def _numbers(row: Summary) -> tuple[str, ...]:

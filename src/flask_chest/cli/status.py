@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from flask_chest.cli._formats import amount, printable
+from flask_chest.cli._formats import amount, say, say_json
 from flask_chest.cli._group import chest_group, moment, the_chests
 from flask_chest.cli.journals import refused_by_store, segments_of
 from flask_chest.errors import StoreAbsent
@@ -28,10 +28,10 @@ def status(*, as_json: bool) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
     reports = [report_of(chest) for chest in the_chests()]
     if as_json:
-        click.echo(msgspec.json.encode({"chests": reports}).decode())
+        say_json({"chests": reports})
     else:
         for report in reports:
-            click.echo("\n".join(_status_lines(report)))
+            say(*_status_lines(report))
     if any(report.error is not None for report in reports):
         raise SystemExit(1)
 
@@ -125,7 +125,7 @@ def exporter_line(exporter: ExporterStatus) -> str:
     success = "never" if exporter.last_success_unix_nano is None else moment(exporter.last_success_unix_nano)
     holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
     since = "" if exporter.next_unix_nano is None else f" since {moment(exporter.next_unix_nano)}"
-    error = f", last error: {printable(exporter.last_error)}" if exporter.last_error else ""
+    error = f", last error: {exporter.last_error}" if exporter.last_error else ""
     return (
         f"exporter {exporter.name}: {exporter.backlog:,} pending{since}, {exporter.rejected:,} set aside, "
         f"last success {success}{holder}{error}"

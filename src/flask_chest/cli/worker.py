@@ -8,7 +8,8 @@ from types import FrameType
 
 import click
 
-from flask_chest.cli._group import chest_group, the_chests
+from flask_chest.cli._formats import say
+from flask_chest.cli._group import Failure, chest_group, the_chests
 
 _TIMEOUT_SECONDS = 8.0
 """For an end in good order: container engines kill after 10 seconds."""
@@ -46,9 +47,9 @@ def worker(*, timeout: float) -> None:
     for chest in chests:
         chest.work()
     names = [name for chest in chests for name in chest.exporter_names]
-    click.echo(f"The worker stores what waits; exporters: {', '.join(names) or 'none'}.")
+    say(f"The worker stores what waits; exporters: {', '.join(names) or 'none'}.")
     ends.wait()
-    click.echo("The worker ends.")
+    say("The worker ends.")
     left = [chest.name for chest in chests if not chest.close(timeout)]
     if left:
-        raise click.ClickException("something is left undone; the next start takes it up")
+        raise Failure("something is left undone; the next start takes it up")
