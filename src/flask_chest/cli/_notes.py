@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 
 from flask import Flask
 
-from flask_chest.cli._formats import amount
+from flask_chest.capture import Variable
 from flask_chest.cli.status import report_of
-from flask_chest.extension import chests_of
+from flask_chest.extension import FlaskChest, chests_of
 from flask_chest.plan import Plan
 from flask_chest.protocols import Addressed
 from flask_chest.record import Query, Record
@@ -18,6 +18,11 @@ from flask_chest.redaction import NOTHING_HIDDEN
 
 NEWEST = 200
 """Records that are looked at for what is asked for and never set."""
+ENOUGH = 20
+"""Of them that must ask for a name, before its absence is remarked on."""
+SHOWN = 3
+_NOT_THE_VIEWS = ("OPTIONS", "")
+"""Methods that Flask answers by itself, without the view that sets the variables."""
 
 
 def _nothing_recorded_yet(app: Flask) -> Iterator[str]:
@@ -38,24 +43,35 @@ def _never_set(app: Flask) -> Iterator[str]:
         newest: list[Record] = []
         with suppress(Exception):  # what a store raises is said elsewhere
             newest += chest.binding().store.query(Query(limit=NEWEST))
-        sound = (each for each in newest if each.error is None and each.endpoint is not None)
-        for (endpoint, route, method), found in _by_route(sound).items():
-            view = app.view_functions.get(endpoint or "")
-            plan = Plan.make([chest.binding()], app, view, endpoint=endpoint, route=route, method=method)
-            for variable in (each for asked in plan.asked for each in asked.capture.variables):
-                hidden = variable.verdict is not NOTHING_HIDDEN
-                if not hidden and not any(variable.key in record.variables for record in found):
-                    yield (
-                        f"{method} {route} asks for {variable.name!r}, which is in none of its last "
-                        f"{amount(len(found))}: is it set on g, and spelt so?"
-                    )
+        there = {name for record in newest for name in record.variables}
+        routes: dict[str, list[str]] = {}
+        for record in newest:
+            if record.error is None and record.endpoint is not None and record.method not in _NOT_THE_VIEWS:
+                for variable in _asked_by_name(app, chest, record):
+                    if variable.key not in there:
+                        routes.setdefault(variable.name, []).append(f"{record.method} {record.route}")
+        for name, asking in routes.items():
+            if len(asking) >= ENOUGH:
+                known = sorted(set(asking))
+                more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+                yield (
+                    f"{name!r} is asked for, and is in none of the last {len(asking)} records of "
+                    f"{', '.join(known[:SHOWN])}{more}: is it set on g, and spelt so?"
+                )
 
 
-def _by_route(records: Iterable[Record]) -> Mapping[tuple[str | None, str | None, str], Sequence[Record]]:
-    found: dict[tuple[str | None, str | None, str], list[Record]] = {}
-    for record in records:
-        found.setdefault((record.endpoint, record.route, record.method), []).append(record)
-    return found
+def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Variable]:
+    """Yield what a record like *record* is to hold; what redaction may drop cannot be missed."""
+    plan = Plan.make(
+        [chest.binding()],
+        app,
+        app.view_functions.get(record.endpoint or ""),
+        endpoint=record.endpoint,
+        route=record.route,
+        method=record.method,
+    )
+    for asked in plan.asked:
+        yield from (each for each in asked.capture.variables if each.verdict is NOTHING_HIDDEN)
 
 
 NOTES = (_nothing_recorded_yet, _same_tables, _never_set)
