@@ -19,9 +19,10 @@ from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUn
 from flask_chest.journal_protocols import Appendable, Intake
 from flask_chest.journals import Journals, Place, threads_can_run
 from flask_chest.limits import Limits
+from flask_chest.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses
 from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
-from flask_chest.record import Query, Record
+from flask_chest.record import Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 from flask_chest.retention import RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
@@ -223,6 +224,7 @@ class Binding:
 
     def _continue(self, here: _InProcess, journal: Appendable) -> None:
         here.instance = self.instance = journal.instance
+        here.tally.note_losses_by(journal.note_losses)
         continue_time_after(journal.latest_unix_nano)
 
     def mishap(self, reason: str, error: Exception) -> None:
@@ -238,18 +240,19 @@ class Binding:
         return msgspec.structs.replace(self.tally.snapshot(waiting=waiting), exports=here.delivery.counts())
 
     def health(self) -> Health:
-        """Look at the counts of this process, and ask the store for a record that cannot be."""
-        stats = self.stats()
-        try:
-            store_answers = not list(self.open_store().query(Query(request_id="", limit=1)))
-        except Exception:  # noqa: BLE001 - an own store may raise anything; the answer is the same
-            store_answers = False
+        """Look at the counts of this process and at the losses of all; a probe waits for no store."""
+        here = self._here
+        losses = self.losses()
         return Health(
-            ok=not self.tally.has_just_lost(),
-            store_answers=store_answers,
-            waiting=stats.waiting,
-            lost=sum(stats.lost.values()),
+            ok=not losses.recent(),
+            store_answers=here.tally.store_answers,
+            waiting=here.intake.waiting() if here.intake is not None else 0,
+            lost=losses.total,
         )
+
+    def losses(self) -> Losses:
+        """Add up what was lost in this process and, where the journal has a folder, in all that share it."""
+        return Losses.sum((self.journals.losses(), self.tally.losses()))
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""
@@ -275,6 +278,7 @@ class Binding:
         """Store now what other processes have left in their journals, and give how many records that were."""
         here = self._here
         journal = self.journals.open(here.tally.fault)
+        here.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, self.open_store, here.tally)
         try:
             return writer.store_left()
@@ -373,10 +377,10 @@ def _app_rule(settings: Settings) -> AppRule | None:
 
 def _why_lost(error: Exception) -> str:
     if isinstance(error, JournalFull):
-        return "the journal is full"
+        return JOURNAL_FULL
     if isinstance(error, JournalError):
-        return "the journal did not take a record"
-    return "a record was not taken by the store"
+        return JOURNAL_REFUSED
+    return NOT_TAKEN_BY_STORE
 
 
 _bindings: WeakSet[Binding] = WeakSet()

@@ -182,8 +182,8 @@ class Delivery:
 
     def counts(self) -> dict[str, ExportCounts]:
         """Give what each exporter did in this process."""
-        with self._lock:
-            return {name: history.counts for name, history in self._histories.items()}
+        # Without the lock: a signal handler may ask in the middle of a run.
+        return {name: history.counts for name, history in self._histories.copy().items()}
 
     def _run(self, job: ExportJob) -> ExportReport:
         try:

@@ -123,7 +123,10 @@ class FlaskChest(ChestDeliverer):
         return self.binding().stats()
 
     def health(self) -> Health:
-        """Tell whether this process loses records, for a readiness endpoint; see `health_blueprint` for one."""
+        """Tell whether records are lost, in this process or those beside it, without asking the store.
+
+        To alert on, and never to route on; see `health_blueprint`.
+        """
         return self.binding().health()
 
     def stats_of_apps(self) -> Iterator[tuple[str, ChestStats]]:
@@ -136,7 +139,10 @@ class FlaskChest(ChestDeliverer):
         return self._config_prefix.lower()
 
     def flush(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
-        """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do."""
+        """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do.
+
+        With ``CHEST_WRITER=off`` it is a worker or another process that stores it; without one, nobody does.
+        """
         return self.binding().flush(timeout)
 
     def close(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:

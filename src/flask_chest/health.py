@@ -1,4 +1,4 @@
-"""Whether a chest loses anything: for probes of an orchestrator or a load balancer."""
+"""Whether a chest loses anything: to alert on, and never to route on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ NOT_OK = "not ok\n"
 
 
 def health_blueprint(
-    *chests: FlaskChest, url: str = "/health/chest", name: str = "flask_chest_health"
+    *chests: FlaskChest, url: str = "/alerts/chest", name: str = "flask_chest_health"
 ) -> Blueprint:
-    """Make a blueprint whose one route answers 200 while no chest loses records, else 503.
+    """Make a blueprint whose one route answers 200 while no chest loses records, else for a minute 503.
 
-    It tells strangers nothing but that; ``chest.health()`` tells the app more. Its own requests are not recorded.
+    Alert on it. No load balancer or orchestrator should route by it: a full journal is full for every process,
+    and all would be taken out of service for records that are lost, while requests are answered. Whether the
+    app is ready is for the app to say. It asks no store, so it answers at once; it tells strangers nothing more,
+    while ``chest.health()`` tells the app; and its own requests are not recorded.
     """
     blueprint = Blueprint(name, __name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from flask_chest.record import Record
@@ -38,6 +38,10 @@ class Appendable(Protocol):
     @abstractmethod
     def waiting(self) -> int:
         """Count the records of this process that were taken and are not stored."""
+
+    @abstractmethod
+    def note_losses(self, counts: Mapping[str, int], /) -> bool:
+        """Tell other processes that so many records were lost, by reason; False when that is not possible."""
 
     @abstractmethod
     def close(self) -> None:

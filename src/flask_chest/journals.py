@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from flask_chest.journal import digest, journal_folder, open_journal, open_left_journal
+from flask_chest.journal import digest, journal_folder, losses_in, open_journal, open_left_journal
 from flask_chest.journal_protocols import Appendable, Journal
+from flask_chest.losses import Losses
 from flask_chest.protocols import Addressed, Store
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.threads import threads_run
@@ -60,6 +61,11 @@ class Journals:
     def store_digest(self) -> str:
         """What stands for the store in the headers of segments."""
         return digest(self._address or "")
+
+    def losses(self) -> Losses:
+        """Add up what all processes lost that share the folder, also those that are gone; none in memory."""
+        folder = self.folder
+        return Losses() if folder is None else losses_in(folder)
 
     def open(self, report: Callable[[str], None]) -> Journal:
         """Open one that this process stores; *report* what is found damaged in it."""

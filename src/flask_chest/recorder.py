@@ -18,6 +18,7 @@ from flask import Flask, Request, Response, g, got_request_exception, has_app_co
 from werkzeug.wsgi import ClosingIterator
 
 from flask_chest.binding import Binding
+from flask_chest.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
 from flask_chest.names import METHODS
 from flask_chest.observation import Observation, Stream, start_observed
 from flask_chest.plan import Plan
@@ -107,7 +108,7 @@ class AppRecorder:
             shared_g = SharedG(_current_g()) if has_app_context() else None
             observation = Observation(now, perf_counter_ns(), shared_g)
         except Exception as error:
-            self._lost("recording a request did not begin", error)
+            self._lost(NOT_BEGUN, error)
             return self._inner(environ, start_response)
         outer = environ.get(self._environ_key)
         environ[self._environ_key] = observation
@@ -186,7 +187,7 @@ class AppRecorder:
                 return None
             observation.capture(plan, current, _current_g())
         except Exception as mishap:
-            self._lost("the variables of a request were not captured", mishap)
+            self._lost(NOT_CAPTURED, mishap)
             return None
         return observation
 
@@ -228,7 +229,7 @@ class AppRecorder:
         try:
             observation.capture_late()
         except Exception as mishap:
-            self._lost("the variables that a teardown set were not captured", mishap)
+            self._lost(TEARDOWN_NOT_CAPTURED, mishap)
 
     def _on_close(self, observation: Observation, stream: Stream) -> None:
         if observation.stream is not stream:
@@ -238,7 +239,7 @@ class AppRecorder:
         try:
             stream.capture()
         except Exception as mishap:
-            self._lost("the variables of a streamed response were not captured", mishap)
+            self._lost(STREAM_NOT_CAPTURED, mishap)
         if stream.opened:
             if observation.shared_g is not None:
                 observation.shared_g.end()

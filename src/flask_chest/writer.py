@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from flask_chest.backoff import pause_seconds
-from flask_chest.errors import JournalError
+from flask_chest.errors import JournalError, RecordRefused
 from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
 from flask_chest.journal_protocols import Appendable, Intake, Journal
+from flask_chest.losses import LEFT_IN_MEMORY, NOT_SET_ASIDE
 from flask_chest.protocols import Sink, hand_over
 from flask_chest.record import Record
 from flask_chest.stats import Tally
@@ -46,7 +47,14 @@ class WriteThrough(Intake):
 
     def take(self, record: Record, /) -> None:
         """Write *record*."""
-        hand_over(self._open_store().write, (record,))
+        try:
+            hand_over(self._open_store().write, (record,))
+        except RecordRefused:
+            raise
+        except Exception:
+            self._tally.store_failed()
+            raise
+        self._tally.store_took()
         self._tally.stored()
 
     def take_opened(self, record: Record, /) -> None:
@@ -82,9 +90,19 @@ class JournalOnly(Intake):
         """Append *record* as one that is to be completed."""
         self._journal.append_opened(record)
 
-    def flush(self, timeout: float, /) -> bool:  # noqa: ARG002 - nobody here makes the records fewer
-        """Tell whether nothing waits."""
-        return self.waiting() == 0
+    def flush(self, timeout: float, /) -> bool:
+        """Wait until another process has stored what waits; False when *timeout* seconds do not suffice."""
+        if not self._journal.durable:
+            return self.waiting() == 0  # no other process can see it
+        deadline = time.monotonic() + timeout
+        pause = _POLL_SECONDS
+        while self.waiting() > 0:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        return True
 
     def waiting(self) -> int:
         """Count what was appended."""
@@ -254,7 +272,7 @@ class Writer(Intake):
     def _close_journal(self) -> None:
         left = self._journal.waiting()
         if left > 0 and not self._journal.durable:
-            self._tally.lost("records that waited in memory were not stored before the end", count=left)
+            self._tally.lost(LEFT_IN_MEMORY, count=left)
         try:
             self._journal.close()
         except OSError as exc:
@@ -288,6 +306,7 @@ class Writer(Intake):
             with suppressed():
                 # Perhaps one record is at fault, and the store does not say so; more likely the store is.
                 refused = hand_over_sound(self._hand_over, records, suspicious=self._failures >= PATIENCE)
+            self._tally.store_took()
         culprits = [record for record in records if record.id in refused]
         for record in culprits:
             self._set_aside(record, refused[record.id].reason)
@@ -303,13 +322,13 @@ class Writer(Intake):
         try:
             self._journal.set_aside(record, reason)
         except JournalError as exc:
-            self._tally.lost("the store refused a record, which could not be set aside", exc)
+            self._tally.lost(NOT_SET_ASIDE, exc)
         else:
             self._tally.set_aside()
 
     def _pause_after(self, error: BaseException) -> None:
         self._failures += 1
-        self._tally.fault("the store takes nothing; records wait in the journal", error)
+        self._tally.store_took_nothing(error)
         began = time.monotonic()
         pause = pause_seconds(self._failures, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
         self._listen(1 << 62)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Health, Record, StoreUnavailable
 from flask_chest.health import health_blueprint
+from flask_chest.journal import losses_in
+from flask_chest.journal._slots import left_from, take_lowest
+from flask_chest.journal._writing import WritingEnd
+from flask_chest.losses import DAMAGED, JOURNAL_FULL, NOT_CAPTURED, OTHERS, Losses
 from flask_chest.settings import MIN_JOURNAL_BYTES
+from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.testing import make_record
+from flask_chest.writer import JournalOnly, Writer
 
 
 class AwayStore(SQLiteStore):
@@ -48,7 +58,7 @@ def chest(app: Flask, store: AwayStore, tmp_path: Path) -> Iterator[FlaskChest]:
 
 
 def probe(app: Flask) -> tuple[int, str]:
-    response = app.test_client().get("/health/chest")
+    response = app.test_client().get("/alerts/chest")
     return response.status_code, response.text
 
 
@@ -67,6 +77,7 @@ def test_store_that_is_away_is_told_and_costs_no_process_its_service(
 ) -> None:
     app.register_blueprint(health_blueprint(chest))
     app.test_client().get("/")
+    assert not chest.flush(timeout=0.3)
     health = chest.health()
     assert (health.ok, health.store_answers, health.waiting, health.lost) == (True, False, 1, 0)
     assert probe(app) == (200, "ok\n")
@@ -83,3 +94,167 @@ def test_process_that_loses_records_is_not_ok(app: Flask, chest: FlaskChest, sto
     assert (status, text) == (503, "not ok\n")
     assert chest.health().lost >= 1
     store.away = False
+
+
+class SilentStore(SQLiteStore):
+    """Answers nothing until it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.allowed = threading.Event()
+        self.asked_by: set[int] = set()
+
+    def open(self) -> None:
+        self.asked_by.add(threading.get_ident())
+        self.allowed.wait(30)
+        super().open()
+
+
+def test_probe_waits_for_no_store(app: Flask, tmp_path: Path) -> None:
+    store = SilentStore(tmp_path / "db")
+    app.add_url_rule("/", "index", lambda: "hi")
+    with closing(FlaskChest(app, store=store, journal_dir=tmp_path / "j", tracked_vars=["x"])) as chest:
+        app.register_blueprint(health_blueprint(chest))
+        app.test_client().get("/")
+        durations = []
+        for _ in range(10):
+            began = time.perf_counter()
+            assert probe(app) == (200, "ok\n")
+            durations.append(time.perf_counter() - began)
+        assert min(durations) < 0.01
+        assert threading.get_ident() not in store.asked_by
+        store.allowed.set()
+
+
+def lose_one(chest: FlaskChest) -> None:
+    """Record what is too long for the journal."""
+    chest.binding().keep(make_record(variables={"text": "x" * (MIN_JOURNAL_BYTES + 1)}))
+
+
+_others: list[Flask] = []
+"""Held, since nothing else does."""
+
+
+def other_process(tmp_path: Path, db: str = "db") -> FlaskChest:
+    """Make what another process would: it shares the journal's folder and nothing else."""
+    _others.append(Flask("test"))
+    return FlaskChest(
+        _others[-1],
+        store=SQLiteStore(tmp_path / db),
+        journal_dir=tmp_path / "j",
+        tracked_vars=["x"],
+        journal_bytes=MIN_JOURNAL_BYTES,
+    )
+
+
+def test_loss_of_another_process_is_seen_while_it_lives_and_when_it_is_gone(
+    app: Flask, chest: FlaskChest, store: AwayStore, tmp_path: Path
+) -> None:
+    store.away = False
+    app.register_blueprint(health_blueprint(chest))
+    app.test_client().get("/")
+    other, stranger = other_process(tmp_path), other_process(tmp_path, "another.db")
+    lose_one(other)
+    assert (chest.health().ok, chest.health().lost, chest.stats().lost) == (False, 1, {})
+    assert probe(app) == (503, "not ok\n")
+    other.close()
+    assert (chest.health().ok, chest.health().lost) == (False, 1)
+    assert (stranger.health().ok, stranger.health().lost) == (True, 0)
+    lose_one(chest)
+    successor = other_process(tmp_path)
+    lose_one(successor)
+    assert [each.health().lost for each in (chest, successor)] == [3, 3]
+    successor.close()
+
+
+def test_loss_is_news_for_a_minute(
+    chest: FlaskChest, store: AwayStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.away = False
+    other = other_process(tmp_path)
+    lose_one(other)
+    other.close()
+    later = time.time_ns() + 61 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    assert (chest.health().ok, chest.health().lost) == (True, 1)
+    much_earlier = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: much_earlier)
+    assert chest.health().ok
+
+
+def test_journal_in_memory_knows_the_losses_of_its_own_process(app: Flask) -> None:
+    chest = FlaskChest(
+        app, store=MemoryStore, journal_dir="memory:", journal_bytes=MIN_JOURNAL_BYTES, tracked_vars=["x"]
+    )
+    lose_one(chest)
+    assert (chest.health().ok, chest.health().lost) == (False, 1)
+    chest.close()
+
+
+def test_loss_before_the_journal_is_open_is_told_others_once_it_is(
+    chest: FlaskChest, store: AwayStore, tmp_path: Path
+) -> None:
+    store.away = False
+    other = other_process(tmp_path)
+    other.binding().tally.lost(NOT_CAPTURED)
+    assert (chest.health().lost, other.health().lost) == (0, 1)
+    other.binding().keep(make_record())
+    assert (chest.health().lost, other.health().lost) == (1, 1)
+    other.close()
+
+
+@pytest.mark.parametrize("writer", ["off", "thread"])
+def test_counts_are_read_while_every_lock_of_the_counting_is_held(
+    app: Flask, tmp_path: Path, writer: Literal["thread", "off"]
+) -> None:
+    chest = FlaskChestSQLite(
+        app, db_uri=tmp_path / "db", journal_dir=tmp_path / "j", writer=writer, tracked_vars=["x"]
+    )
+    binding = chest.binding()
+    for _ in range(3):
+        binding.keep(make_record())
+    read: list[tuple[int, bool]] = []
+
+    def handle(*_: object) -> None:
+        read.append((chest.stats().captured, chest.health().ok))
+
+    intake = binding._here.intake
+    assert isinstance(intake, JournalOnly | Writer)
+    journal = intake._journal
+    assert isinstance(journal, WritingEnd)
+    with journal._lock, binding.tally._lock, binding.delivery._lock:
+        # As a signal's handler would, in the middle of a request; only that this thread can be given up.
+        thread = threading.Thread(target=handle, daemon=True)
+        thread.start()
+        thread.join(10)
+    assert read == [(3, True)]
+    chest.close()
+
+
+def test_full_disk_takes_the_counts(tmp_path: Path) -> None:
+    slot = take_lowest(tmp_path)
+    slot.begin(serial=1, left=False)
+    size = (tmp_path / "slot-0.lock").stat().st_size
+    assert slot.note_losses({JOURNAL_FULL: 2, "of a later release": 3})
+    assert slot.note_losses({JOURNAL_FULL: 1})
+    assert (tmp_path / "slot-0.lock").stat().st_size == size
+    assert losses_in(tmp_path).counts == {JOURNAL_FULL: 3, OTHERS: 3}
+    slot.note_time(7)
+    slot.release()
+    assert not slot.note_losses({JOURNAL_FULL: 1})
+    successor = take_lowest(tmp_path)
+    successor.begin(serial=9, left=True)
+    assert successor.note_losses({DAMAGED: 1})
+    assert losses_in(tmp_path).counts == {JOURNAL_FULL: 3, OTHERS: 3, DAMAGED: 1}
+    assert (successor.last_time_unix_nano(), left_from(tmp_path, 0)) == (7, 9)
+
+
+def test_counts_that_are_none_are_counted_anew(tmp_path: Path) -> None:
+    (tmp_path / "slot-0.lock").write_bytes(b"0" * 50 + b"nonsense" * 100)
+    (tmp_path / "slot-1.lock").mkdir()
+    assert losses_in(tmp_path) == Losses()
+    slot = take_lowest(tmp_path)
+    slot.begin(serial=1, left=False)
+    assert losses_in(tmp_path) == Losses()
+    assert slot.note_losses({DAMAGED: 1})
+    assert losses_in(tmp_path).total == 1

@@ -40,6 +40,34 @@ def test_what_this_process_recorded_is_seen_by_whoever_reads(app: Flask, tmp_pat
     chest.close()
 
 
+def test_process_without_a_writer_waits_for_the_worker(app: Flask, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", journal_dir=tmp_path / "queue", writer="off")
+    add_view(app)
+    app.test_client().get("/")
+    began = time.monotonic()
+    assert not chest.flush(0.2)  # nobody is there to store it
+    assert time.monotonic() - began >= 0.2
+    other = Flask("test")
+    worker = FlaskChestSQLite(other, db_uri=tmp_path / "chest.db", journal_dir=tmp_path / "queue")
+    worker.work()
+    assert chest.flush(PATIENCE)
+    for number in range(2, 5):
+        app.test_client().get("/")
+        assert len(chest.query()) == number
+    worker.close()
+    chest.close()
+
+
+def test_process_whose_journal_nobody_else_can_see_waits_for_nobody(app: Flask) -> None:
+    chest = FlaskChest(app, store=MemoryStore, journal_dir="memory:", writer="off")
+    add_view(app)
+    app.test_client().get("/")
+    began = time.monotonic()
+    assert not chest.flush(PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2
+    chest.close()
+
+
 def test_two_chests_of_one_app_that_share_a_store_share_its_journal_and_lose_nothing(
     app: Flask, tmp_path: Path
 ) -> None:

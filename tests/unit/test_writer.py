@@ -181,6 +181,20 @@ def test_absence_of_the_store_is_logged_once(work_for: WorkFor, caplog: pytest.L
     assert said == [f"{WAITS} (1 times so far): gone for lunch"]
 
 
+def test_return_of_the_store_is_logged_once(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    sink = AwaySink()
+    with working(journal, sink, Tally(logging.getLogger("flask_chest.tests.return"))) as work:
+        for _ in range(2):
+            sink.away = True
+            work.writer.take(make_record())
+            until(lambda: not work.tally.store_answers)
+            sink.away = False
+            assert work.writer.flush(PATIENCE)
+            assert work.tally.store_answers
+    said = [record.getMessage() for record in caplog.records if record.name == "flask_chest.tests.return"]
+    assert said == [f"{WAITS} (1 times so far): gone for lunch", "the store takes records again (after 0 s)"]
+
+
 def test_pauses_grow_at_random_to_half_a_minute() -> None:
     pause = partial(pause_seconds, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
     draws = {failures: [pause(failures) for _ in range(200)] for failures in (1, 2, 3, 9, 40, 10_000)}

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
+from flask_chest.journal._losses import losses_in as losses_in
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
 from flask_chest.journal_protocols import Appendable, Journal
 

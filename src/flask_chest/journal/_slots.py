@@ -11,8 +11,11 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from flask_chest.journal._losses import add_losses, reserve_losses
 
 _NAME = "slot-{number}.lock"
 _FOLLOWER_NAME = "follower-{number}.lock"
@@ -49,6 +52,15 @@ class Slot:
         mark = (_LEFT if left else _NOT_LEFT) + str(serial).zfill(_DIGITS).encode()
         with suppress(OSError):  # then nobody follows it while it lives
             os.pwrite(self._descriptor, mark, _DIGITS)
+            reserve_losses(self._descriptor)
+
+    def note_losses(self, counts: Mapping[str, int]) -> bool:
+        """Add *counts* to the losses that are counted under this slot, for all to see; False if that fails."""
+        try:
+            add_losses(self._descriptor, counts)
+        except OSError:  # it is released, or the disk had no room when the slot was taken
+            return False
+        return True
 
     def release(self) -> None:
         """Give the slot back, also where a forked child still has the descriptor."""

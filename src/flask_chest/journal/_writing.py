@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from flask_chest.journal._appender import Appender, Room
@@ -74,6 +75,10 @@ class WritingEnd:
     def durable(self) -> bool:
         """True."""
         return True
+
+    def note_losses(self, counts: Mapping[str, int], /) -> bool:
+        """Add *counts*, by reason, to the losses that the folder tells; False when that is not possible."""
+        return self._slot.note_losses(counts)
 
     def _begin_segment(self, writer: SegmentWriter) -> None:
         """Take note of a new segment, to which nothing was appended yet."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import deque
-from contextlib import suppress
 from pathlib import Path
 
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_stored
@@ -24,7 +23,8 @@ class LeftJournal(WritingEnd, Appendable):
         self, folder: Path, *, chest: str, store: str, host: str, max_bytes: int, synchronous: bool = False
     ) -> None:
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
-        self._segments: deque[SegmentWriter] = deque()
+        self._segments: tuple[SegmentWriter, ...] = ()
+        """Those that were not gone when the newest began; replaced as a whole, so that no look takes a lock."""
         super().__init__(
             folder,
             chest=chest,
@@ -52,14 +52,10 @@ class LeftJournal(WritingEnd, Appendable):
 
     def waiting(self) -> int:
         """Count the records that nobody has stored; of a segment that is stored in part, estimate it by bytes."""
-        with self._lock:
-            segments = list(self._segments)
         waiting = 0
-        for segment in segments:
+        for segment in self._segments:
             stored = self._stored(segment)
             if stored is None:
-                with self._lock, suppress(ValueError):  # another thread has seen it too
-                    self._segments.remove(segment)
                 continue
             appended = segment.committed - HEADER_BYTES
             left = segment.committed - max(stored, HEADER_BYTES)
@@ -80,9 +76,8 @@ class LeftJournal(WritingEnd, Appendable):
 
     def _begin_segment(self, writer: SegmentWriter) -> None:
         # It is called by who holds the lock. Those that are gone need no place any more.
-        while self._segments and self._stored(self._segments[0]) is None:
-            self._segments.popleft()
-        self._segments.append(writer)
+        left = itertools.dropwhile(lambda segment: self._stored(segment) is None, self._segments)
+        self._segments = (*left, writer)
 
     def _stored(self, segment: SegmentWriter) -> int | None:
         """Tell up to where *segment* is stored; ``None``: all of it, and it is gone."""

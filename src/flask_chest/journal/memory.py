@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.journal._frames import decode_record, encode_record
@@ -82,6 +83,10 @@ class MemoryJournal(Journal):
     def waiting(self) -> int:
         """Count the records that are not stored."""
         return len(self._payloads)
+
+    def note_losses(self, counts: Mapping[str, int], /) -> bool:  # noqa: ARG002
+        """Refuse: no other process could see them."""
+        return False
 
     def inherit(self) -> None:
         """Do nothing: nothing outlives a process."""
