@@ -15,6 +15,7 @@ import uuid_utils
 from flask import has_request_context, request
 from uuid_utils import uuid4, uuid7
 
+from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.errors import ConfigurationError, ContractError
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.trace_context import awaits_span, new_span_id, new_trace_id, trace_context
@@ -53,8 +54,9 @@ os.register_at_fork(after_in_child=process.begin)
 def unique_time_unix_nano(count: int = 1) -> int:
     """Tell the time in nanoseconds and reserve *count* of them.
 
-    No nanosecond is given out twice in a process and they increase, also when the clock is set back:
-    InfluxDB takes two points of one series and time for one point.
+    They increase, and no nanosecond is given out twice, also where the clock is set back a little: InfluxDB takes
+    two points of one series and time for one point. Where it is set back by more than a second it was ahead, and
+    the times begin anew with it.
 
     A fork is noticed here, that of uWSGI too, which calls no hooks. So ask for the time before you ask for ids:
     the process's id is dearer than they are, and one look at it for each request has to do.
@@ -63,14 +65,14 @@ def unique_time_unix_nano(count: int = 1) -> int:
         process.begin()
     with process.lock:
         now = time.time_ns()
-        if now <= process.last_time:
+        if 0 <= process.last_time - now < MAX_STEP_NANO:
             now = process.last_time + 1
         process.last_time = now + count - 1
     return now
 
 
 def continue_time_after(unix_nano: int) -> None:
-    """Give no time out from now on that is not later than *unix_nano*."""
+    """Give no time out from now on that is not later than *unix_nano*, unless that is far ahead of the clock."""
     with process.lock:
         process.last_time = max(process.last_time, unix_nano)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
 from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
 from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.stats import describe
@@ -84,11 +86,50 @@ class _ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     interval: timedelta
     at_once: bool
 
-    def trigger(self) -> IntervalTrigger:
-        """Count from now."""
-        seconds = self.interval.total_seconds()
-        jitter = min(seconds * JITTER_SHARE, JITTER_LIMIT_SECONDS)
-        return IntervalTrigger(seconds=seconds, jitter=jitter, timezone=UTC)
+    def trigger(self) -> BaseTrigger:
+        """Tell APScheduler when the next run is due."""
+        return _Every(self.interval)
+
+
+class _Every(BaseTrigger):
+    """Is due at every *interval*, lengthened at random, counted from when it is asked."""
+
+    def __init__(self, interval: timedelta) -> None:
+        self._interval = interval
+        self._jitter_seconds = min(interval.total_seconds() * JITTER_SHARE, JITTER_LIMIT_SECONDS)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
+        """Return the next moment, whatever was missed before."""
+        jitter = random.uniform(0, self._jitter_seconds)  # noqa: S311 - it guards nothing
+        return now + self._interval + timedelta(seconds=jitter)
+
+
+class _SteadyZone(tzinfo):
+    """UTC by a clock that nobody sets.
+
+    APScheduler asks for the time in its zone, and by the machine's clock: were that set back an hour, nothing
+    would run for an hour. Here the answer is what the time was at first, and what has gone by since.
+    """
+
+    def __init__(self) -> None:
+        self._first = datetime.now(UTC).replace(tzinfo=self)
+        self._first_monotonic = time.monotonic()
+
+    def fromutc(self, dt: datetime, /) -> datetime:  # noqa: ARG002
+        """Return the time, for ``datetime.now(zone)``."""
+        return self._first + timedelta(seconds=time.monotonic() - self._first_monotonic)
+
+    def utcoffset(self, dt: datetime | None, /) -> timedelta:  # noqa: ARG002
+        """Return 0."""
+        return timedelta(0)
+
+    def dst(self, dt: datetime | None, /) -> timedelta:  # noqa: ARG002
+        """Return 0."""
+        return timedelta(0)
+
+    def tzname(self, dt: datetime | None, /) -> str:  # noqa: ARG002
+        """Return its name in logs."""
+        return "UTC"
 
 
 class _Background:
@@ -97,6 +138,7 @@ class _Background:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.threads = _DaemonThreads()
+        self._zone = _SteadyZone()
         self._scheduler: BackgroundScheduler | None = None
         self._ended = False
 
@@ -105,7 +147,9 @@ class _Background:
         if self._scheduler is not None or self._ended:
             return
         # A zone of its own: APScheduler would look for the machine's, which containers often lack.
-        self._scheduler = BackgroundScheduler(daemon=True, timezone=UTC, executors={"default": self.threads})
+        self._scheduler = BackgroundScheduler(
+            daemon=True, timezone=self._zone, executors={"default": self.threads}
+        )
         for job in jobs:
             self.add(job)
         try:
@@ -130,7 +174,7 @@ class _Background:
                 max_instances=1,
             )
             if job.at_once:
-                scheduled.modify(next_run_time=datetime.now(UTC))
+                scheduled.modify(next_run_time=datetime.now(self._zone))
 
     def stop(self) -> None:
         """Begin no more runs, now or later."""

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from flask_chest.request_ids import (
     MAX_REQUEST_ID,
+    continue_time_after,
     header_request_id,
     new_record_id,
     normalise_request_id,
@@ -184,11 +185,31 @@ def test_time_is_that_of_the_clock() -> None:
     assert before <= unique_time_unix_nano() <= time.time_ns() + 1_000_000
 
 
-def test_times_increase_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_increase_when_the_clock_is_set_back_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     first = unique_time_unix_nano()
-    back = itertools.count(first - 3_600_000_000_000, -1_000)
+    back = itertools.count(first - 900_000_000, -1_000)
     clock(monkeypatch, lambda: next(back))
     assert [unique_time_unix_nano() for _ in range(3)] == [first + 1, first + 2, first + 3]
+
+
+def test_times_begin_anew_when_the_clock_is_set_back_by_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    hour_ago = unique_time_unix_nano() - 3_600_000_000_000
+    with monkeypatch.context() as patched:
+        clock(patched, lambda: hour_ago)
+        assert [unique_time_unix_nano() for _ in range(3)] == [hour_ago, hour_ago + 1, hour_ago + 2]
+
+
+def test_one_request_under_a_clock_ahead_dates_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        ahead = time.time_ns() + 365 * 86_400 * 10**9
+        clock(patched, lambda: ahead)
+        assert unique_time_unix_nano() == ahead
+    assert unique_time_unix_nano() < time.time_ns() + 1_000_000
+
+
+def test_time_of_a_former_process_far_ahead_is_not_continued() -> None:
+    continue_time_after(time.time_ns() + 365 * 86_400 * 10**9)
+    assert unique_time_unix_nano() < time.time_ns() + 1_000_000
 
 
 def test_times_increase_when_the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:

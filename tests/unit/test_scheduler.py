@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from types import ModuleType
 
 import pytest
@@ -114,6 +114,26 @@ def test_interval_is_lengthened_at_random_and_within_bounds(interval: timedelta,
     assert -rounding <= min(delays)
     assert most / 2 < max(delays) <= most + rounding
     assert len(delays) > 100
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(hours=1)], ids=["back", "forward"])
+def test_jobs_keep_their_interval_when_the_clock_is_set(
+    scheduler: ExportScheduler, monkeypatch: pytest.MonkeyPatch, step: timedelta
+) -> None:
+    class SetClock:
+        @staticmethod
+        def now(zone: tzinfo) -> datetime:
+            """Tell the time by a clock that was set, as `datetime.now` does."""
+            return zone.fromutc((datetime.now(UTC) + step).replace(tzinfo=zone))
+
+    frequent, seldom = Runs(), Runs()
+    scheduler.add("frequent", frequent, interval=SHORT)
+    scheduler.add("seldom", seldom, interval=timedelta(minutes=30))
+    scheduler.start()
+    assert frequent.reach(1)
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", SetClock)
+    assert frequent.reach(frequent.count + 5)
+    assert seldom.count == 0
 
 
 def test_job_added_while_running_runs_too(scheduler: ExportScheduler) -> None:

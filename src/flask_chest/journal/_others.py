@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal._backlog import Backlog
 from flask_chest.journal._segments import SegmentName, read_identity, segments_in
 from flask_chest.journal._slots import Slot, left_from, take, take_following
@@ -23,7 +25,9 @@ class _Inherited:
     def end(self) -> None:
         self.backlog.close()
         if self.slot is not None:
-            self.slot.note_time(max(self.slot.last_time_unix_nano(), self.backlog.latest_unix_nano))
+            latest = self.backlog.latest_unix_nano
+            if self.slot.last_time_unix_nano() < latest < time.time_ns() + MAX_STEP_NANO:
+                self.slot.note_time(latest)
             self.slot.release()
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._frames import Identity
 from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
@@ -14,8 +15,6 @@ from flask_chest.threads import native_lock
 
 MTIME_LAG_NS = 10_000_000
 """By how much a file's time, which the kernel's coarse clock tells, may lie behind the clock's."""
-MAX_CLOCK_STEP_NS = 24 * 3600 * 1_000_000_000
-"""A former time further ahead than this was a clock's error, and is not continued."""
 
 
 class WritingEnd:
@@ -86,12 +85,22 @@ class WritingEnd:
 
     def _give_back(self) -> None:
         """Leave the slot and what waits to the next owner."""
-        self._slot.note_time(self._latest_unix_nano)
+        self._note_time()
         self._slot.release()
 
+    def _note_time(self) -> None:
+        """Write down for the next owner the latest time, but none of a clock that was ahead."""
+        with self._lock:
+            now = time.time_ns()
+            if self._latest_unix_nano >= now + MAX_STEP_NANO:
+                self._latest_unix_nano = now
+            latest = self._latest_unix_nano
+        self._slot.note_time(latest)
+
     def _continued_time(self) -> int:
+        """Tell from which time on to continue: what is further ahead was an error of the clock."""
         times = [self._slot.last_time_unix_nano(), *map(self._changed, self._former)]
-        possible = time.time_ns() + MAX_CLOCK_STEP_NS
+        possible = time.time_ns() + MAX_STEP_NANO
         return max((unix_nano for unix_nano in times if unix_nano < possible), default=0)
 
     def _changed(self, name: SegmentName) -> int:

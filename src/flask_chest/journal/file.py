@@ -100,7 +100,7 @@ class FileJournal(WritingEnd, Journal):
         self._others_first = self._current is self._backlog
         self._current.stored()
         self._out = []
-        self._slot.note_time(self._latest_unix_nano)
+        self._note_time()
         self._carry_on()
         self._room.look_again()
 
