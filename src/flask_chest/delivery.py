@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Self, cast
 
 from flask_chest.backoff import pause_seconds
 from flask_chest.errors import CapabilityMissing, ConfigurationError
-from flask_chest.export import ExportReport, ExportRun
+from flask_chest.export import ExportReport, ExportRun, log_run
 from flask_chest.isolation import PATIENCE
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
 from flask_chest.record import Record
 from flask_chest.redelivery import Redelivered, redeliver
 from flask_chest.selection import Selection
-from flask_chest.stats import ExportCounts, describe
+from flask_chest.stats import LOG_INTERVAL_SECONDS, ExportCounts, describe
 from flask_chest.suppression import suppressed
 
 if TYPE_CHECKING:
@@ -110,13 +110,25 @@ class _History:
     """In a row."""
     not_before: float = 0.0
     """When a scheduled run is worth the while again, by the monotonic clock."""
+    not_said_before: float = 0.0
+    """When a failure is worth a line in the log again, by the same."""
+    outage_said: bool = False
+
+    def log(self, report: ExportReport) -> None:
+        """Log a run: a failure at most once a minute, and what comes after it as loudly."""
+        now = time.monotonic()
+        if report.error is None:
+            log_run(report, again=self.outage_said)
+            self.outage_said = self.outage_said and not report.moved
+        elif now >= self.not_said_before:
+            self.not_said_before, self.outage_said = now + LOG_INTERVAL_SECONDS, True
+            log_run(report)
 
     def note(self, report: ExportReport) -> None:
         counts = self.counts
         failed = report.error is not None
-        moved = report.delivered + report.filtered + report.rejected
         self.counts = ExportCounts(
-            runs=counts.runs + (failed or moved > 0),
+            runs=counts.runs + (failed or report.moved > 0),
             delivered=counts.delivered + report.delivered,
             filtered=counts.filtered + report.filtered,
             rejected=counts.rejected + report.rejected,
@@ -192,7 +204,9 @@ class Delivery:
             exporter = self._exporter(job)
         except Exception as exc:  # an own store or factory may raise anything; the other exporters run
             logger.debug("the export of %s did not begin", job.name, exc_info=True)
-            return ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
+            report = ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
+            self._history(job).log(report)
+            return report
         if not isinstance(store, Outbox):
             raise CapabilityMissing(store, "Outbox")
         run = ExportRun(
@@ -204,6 +218,7 @@ class Delivery:
             selection=job.selection,
             suspicious=self._history(job).failures >= PATIENCE,
             go_on=self.term(),
+            log=self._history(job).log,
         )
         return run.report()
 

@@ -39,6 +39,11 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     """Why the run ended early; what is pending stays so for the next one."""
 
+    @property
+    def moved(self) -> int:
+        """How many records it was done with."""
+        return self.delivered + self.filtered + self.rejected
+
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one claim."""
@@ -53,7 +58,8 @@ class ExportRun:
 
     A batch counts as delivered only once the store took the acknowledgement. A run that ends early, or whose
     process dies, leaves its batch to be delivered again as it was. *go_on* is asked before each batch. A
-    *suspicious* run searches for a record at fault also where the exporter does not say that one is.
+    *suspicious* run searches for a record at fault also where the exporter does not say that one is. What
+    it did is told *log* instead of `log_run`.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class ExportRun:
         selection: Selection | None = None,
         suspicious: bool = False,
         go_on: Callable[[], bool] = lambda: True,
+        log: Callable[[ExportReport], None] | None = None,
     ) -> None:
         self._outbox = outbox
         self._exporter = exporter
@@ -77,6 +84,7 @@ class ExportRun:
         self._selection = selection or Selection()
         self._suspicious = suspicious
         self._go_on = go_on
+        self._log = log or log_run
         self._batches: list[Batch] = []
 
     def report(self) -> ExportReport:
@@ -101,7 +109,7 @@ class ExportRun:
             busy=busy,
             error=error,
         )
-        _log(report)
+        self._log(report)
         return report
 
     def _deliver_all(self) -> str | None:
@@ -184,17 +192,19 @@ def _backlog(outbox: Outbox, name: str) -> int | None:
         return None
 
 
-def _log(report: ExportReport) -> None:
+def log_run(report: ExportReport, *, again: bool = False) -> None:
+    """Log what a run did, if it did something; *again*: after failures that were logged."""
     if report.error is not None:
-        logger.warning(
-            "%s: %d delivered, then: %s; %s pending",
+        pending = "" if report.pending is None else f"; {report.pending} pending"
+        logger.warning("%s: %d delivered, then: %s%s", report.exporter, report.delivered, report.error, pending)
+    elif report.moved:
+        left_out = f", {report.filtered} left out by its filter" if report.filtered else ""
+        logger.log(
+            logging.WARNING if again else logging.INFO,
+            "%s: %d delivered%s, %d set aside%s",
             report.exporter,
             report.delivered,
-            report.error,
-            report.pending,
-        )
-    elif report.delivered or report.filtered or report.rejected:
-        left_out = f", {report.filtered} left out by its filter" if report.filtered else ""
-        logger.info(
-            "%s: %d delivered, %d set aside%s", report.exporter, report.delivered, report.rejected, left_out
+            " again" if again else "",
+            report.rejected,
+            left_out,
         )

@@ -122,9 +122,10 @@ class Tally:
         """Count *count* records as lost, where other processes see it too, and say so."""
         with self._lock:
             total = self._lost[reason] = self._lost.get(reason, 0) + count
-            self._last_loss_unix_nano = time.time_ns()
             self._unnoted[reason] += count
-            self._note_losses()
+            with suppress(Exception):  # this may be a request's thread, and the count stands
+                self._last_loss_unix_nano = time.time_ns()
+                self._note_losses()
         self._say(logging.ERROR, reason, f"{total} records lost so far", error)
 
     def note_losses_by(self, note: Callable[[Mapping[str, int]], bool]) -> None:

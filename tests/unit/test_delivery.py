@@ -9,12 +9,12 @@ from datetime import timedelta
 
 import pytest
 
-from flask_chest import Record, TargetUnavailable
+from flask_chest import Record, StoreUnavailable, TargetUnavailable
 from flask_chest.delivery import LONGEST_PAUSE_SECONDS, Delivery, ExportJob
 from flask_chest.isolation import PATIENCE
 from flask_chest.protocols import Exporter
 from flask_chest.selection import Selection
-from flask_chest.stats import ExportCounts
+from flask_chest.stats import LOG_INTERVAL_SECONDS, ExportCounts
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
 
@@ -46,6 +46,35 @@ def job_of(
         start_at="beginning",
         selection=Selection(),
     )
+
+
+def test_failures_are_logged_once_a_minute_and_their_end_as_loudly(
+    store: MemoryStore, delivery: Delivery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(failures=4)
+    job = job_of(away)
+    for _ in range(3):
+        delivery.run(job)
+    said = ["recording: 0 delivered, then: gone for lunch; 10 pending"]
+    assert caplog.messages == said
+    now = time.monotonic() + LOG_INTERVAL_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(2):
+        delivery.run(job)
+    assert caplog.messages == [*said * 2, "recording: 10 delivered again, 0 set aside"]
+    store.write([make_record()])
+    delivery.run(job)
+    assert len(caplog.messages) == 3
+
+
+def test_export_that_does_not_begin_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse() -> MemoryStore:
+        raise StoreUnavailable("gone for lunch")
+
+    delivery = Delivery(refuse)
+    for _ in range(3):
+        delivery.run(job_of(RecordingExporter()))
+    assert caplog.messages == ["recording: 0 delivered, then: the export did not begin: gone for lunch"]
 
 
 class Away(RecordingExporter):
