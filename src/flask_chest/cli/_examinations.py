@@ -9,13 +9,14 @@ from datetime import timedelta
 
 from flask import Flask
 
+from flask_chest.cli._accounts import why_closed
 from flask_chest.cli._formats import amount
 from flask_chest.cli._group import NO_CHEST, moment
-from flask_chest.cli.journals import complaints, segments_of
-from flask_chest.cli.status import report_of
+from flask_chest.cli.journals import complaints, folder_of, segments_of
+from flask_chest.cli.status import losses_line, report_of
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
-from flask_chest.journal import obstacle
-from flask_chest.journal.inspection import SegmentReport
+from flask_chest.journal import losses_in, obstacle
+from flask_chest.journal.inspection import SegmentReport, used_bytes
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 from flask_chest.rules import all_rules_of, misplaced_views
 from flask_chest.settings import MISSPELT
@@ -24,6 +25,9 @@ from flask_chest.stats import describe
 MAX_SKEW_NANO = 5_000_000_000
 ABSENT_NANO = 3600 * 1_000_000_000
 """An exporter that was not seen for so long runs nowhere."""
+NEWS_NANO = 24 * 3600 * 1_000_000_000
+"""For so long a loss is something wrong; `flask chest status` tells of it for ever."""
+FULL = 0.9
 LATE_NANO = 60 * 1_000_000_000
 """What waits in a journal for so long is not taken by the store, or nobody asks it to."""
 _WHY_WAITING = {
@@ -91,6 +95,8 @@ def _tracing_begins_late(app: Flask) -> Iterator[str]:
 
 def _store_unreachable(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
+        if _other_account(chest) is not None:
+            continue  # what this account may do says nothing about the app's
         report = report_of(chest)
         if report.error is not None:
             yield f"The store does not answer: {report.error}"
@@ -116,6 +122,17 @@ def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
         )
 
 
+def _other_account(chest: FlaskChest) -> str | None:
+    folder = chest.binding().journals.folder
+    return None if folder is None else why_closed(folder)
+
+
+def _run_by_another_account(app: Flask) -> Iterator[str]:
+    for why in dict.fromkeys(map(_other_account, chests_of(app))):
+        if why is not None:
+            yield why
+
+
 def _journal_amiss(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
         folder = chest.binding().journals.folder
@@ -125,6 +142,8 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
                     "CHEST_WRITER is off, and the journal is in memory, where no other process finds it: nothing "
                     "is stored. Set CHEST_JOURNAL_DIR to a folder, or CHEST_WRITER to thread."
                 )
+            continue
+        if _other_account(chest) is not None:
             continue
         if (why := obstacle(folder)) is not None:
             yield (
@@ -136,12 +155,27 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
         for segment in segments:
             yield from complaints(segment)
         yield from _waiting_long(segments)
+        yield from _lossy(chest)
         left = sum(segment.waiting_records for segment in segments if segment.owner == "leaves")
         if left:
             yield (
                 f"{amount(left)} waiting in the journals of processes that leave it to others to store them, and "
                 "there is none: run flask chest worker."
             )
+
+
+def _lossy(chest: FlaskChest) -> Iterator[str]:
+    if (folder := folder_of(chest)) is None:
+        return
+    used, bound = used_bytes(folder), chest.binding().settings.journal_bytes
+    if used > FULL * bound:
+        yield (
+            f"The journal holds {used / 1024:,.0f} of its {bound / 1024:,.0f} KiB, and new records are lost when "
+            "it is full: the store takes too little. The app's log says why; else raise CHEST_JOURNAL_BYTES."
+        )
+    losses = losses_in(folder)
+    if losses.recent(within_ns=NEWS_NANO):
+        yield f"Records were {losses_line(losses)}. The app's log says more."
 
 
 def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
@@ -212,6 +246,7 @@ EXAMINATIONS = (
     _misplaced,
     _absent_chests,
     _tracing_begins_late,
+    _run_by_another_account,
     _store_unreachable,
     _journal_amiss,
     _exports_stuck,

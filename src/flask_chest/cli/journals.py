@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+from flask_chest.cli._accounts import why_closed, why_not_to_write
 from flask_chest.cli._formats import amount, say, say_json
-from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.extension import FlaskChest
 from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
 
@@ -64,6 +66,9 @@ def replay() -> None:
     Example: flask --app shop chest journal replay
     """  # noqa: D301
     for chest in the_chests():
+        folder = chest.binding().journals.folder
+        if folder is not None and (why := why_not_to_write(folder)) is not None:
+            raise Failure(why)
         try:
             stored = chest.binding().store_left() if segments_of(chest) else 0
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
@@ -73,18 +78,24 @@ def replay() -> None:
 
 def segments_of(chest: FlaskChest) -> list[SegmentReport]:
     """Look at the segments of *chest*; there are none where its journal is in memory."""
-    journals = chest.binding().journals
-    if journals.folder is None or not journals.folder.is_dir():
-        return []
-    return inspect(journals.folder, store=journals.store_digest)
+    folder = folder_of(chest)
+    return [] if folder is None else inspect(folder, store=chest.binding().journals.store_digest)
 
 
 def refused_by_store(chest: FlaskChest) -> int:
     """Count the records that the store of *chest* refused for good."""
+    folder = folder_of(chest)
+    return 0 if folder is None else rejected_records(folder)
+
+
+def folder_of(chest: FlaskChest) -> Path | None:
+    """Find the folder of the journal of *chest*; exit where it is another account's, and closed to this one."""
     folder = chest.binding().journals.folder
-    if folder is None or not folder.is_dir():
-        return 0
-    return rejected_records(folder)
+    if folder is None:
+        return None
+    if (why := why_closed(folder)) is not None:
+        raise Failure(why)
+    return folder if folder.is_dir() else None
 
 
 def _segment_line(segment: SegmentReport) -> str:

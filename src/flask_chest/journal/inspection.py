@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from flask_chest.journal._appender import Room
 from flask_chest.journal._frames import (
     COMPLETE,
     HEADER_BYTES,
@@ -44,12 +45,17 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_records: int = 0
     """Whole frames that hold no record of this release."""
     foreign: str | None = None
-    """Why it is left alone: it is another store's, or another release's."""
+    """Why it is left alone: it is another store's, another release's or another account's."""
 
 
 def inspect(folder: Path, *, store: str) -> list[SegmentReport]:
     """Read every segment in *folder* from where it is stored on; *store* is the digest of the store's address."""
-    return [report for name in segments_in(folder) if (report := _inspected(folder, name, store)) is not None]
+    return [report for name in segments_in(folder) if (report := _looked_at(folder, name, store)) is not None]
+
+
+def used_bytes(folder: Path) -> int:
+    """Count what the bound of *folder* is compared with."""
+    return Room(folder, 0).used()
 
 
 def rejected_records(folder: Path) -> int:
@@ -59,6 +65,21 @@ def rejected_records(folder: Path) -> int:
             return sum(1 for _ in file)
     except FileNotFoundError:
         return 0
+
+
+def _looked_at(folder: Path, name: SegmentName, store: str) -> SegmentReport | None:
+    try:
+        return _inspected(folder, name, store)
+    except PermissionError:  # root's, perhaps, who once ran a command
+        return SegmentReport(
+            segment=str(name),
+            owner="stores",
+            instance=None,
+            size_bytes=0,
+            waiting_bytes=0,
+            waiting_records=0,
+            foreign="closed to this account",
+        )
 
 
 def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | None:

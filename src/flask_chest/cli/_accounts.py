@@ -1,0 +1,62 @@
+"""As whom a command is run, and as whom it should be: the folder of a journal is its account's alone."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = 0
+
+
+def why_closed(folder: Path) -> str | None:
+    """Say that *folder* is another account's and closed to this one, and as whom to run; ``None``: it is not."""
+    try:
+        owner, closed = folder.stat().st_uid, not _may_use(folder)
+    except PermissionError:  # so is one above it
+        owner, closed = _owner_above(folder), True
+    except OSError:
+        return None
+    return _sentence(folder, owner, "which alone may look into it") if closed and owner != _own_id() else None
+
+
+def why_not_to_write(folder: Path) -> str | None:
+    """Say why this account should write nothing into *folder*, and as whom to run; ``None``: it may."""
+    why = why_closed(folder)
+    if why is None and folder.is_dir() and _own_id() == ROOT != folder.stat().st_uid:
+        return _sentence(folder, folder.stat().st_uid, "which could not read what root writes into it")
+    return why
+
+
+def _sentence(folder: Path, owner: int, why: str) -> str:
+    name, number = _name(owner), f"'#{owner}'"  # as sudo takes it: a container often knows the number alone
+    return (
+        f"You are {_name(_own_id()) or f'account {_own_id()}'}, and {folder} belongs to "
+        f"{name or f'account {owner}'}, {why}: run this as that account, as in sudo -u {name or number} flask …"
+    )
+
+
+def _may_use(folder: Path) -> bool:
+    # As whom files are opened, where the system can tell.
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def _owner_above(folder: Path) -> int:
+    for place in folder.absolute().parents:
+        with suppress(OSError):
+            return place.stat().st_uid
+    return ROOT
+
+
+def _own_id() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else -1
+
+
+def _name(number: int) -> str | None:
+    try:
+        import pwd  # noqa: PLC0415 - Windows has none
+
+        return pwd.getpwuid(number).pw_name
+    except (ImportError, KeyError):
+        return None
