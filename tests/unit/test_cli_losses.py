@@ -167,13 +167,14 @@ def test_file_of_another_account_hides_no_others(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be kept from writing so")
-def test_replay_by_root_leaves_the_journal_of_another_account_alone(
-    chest: FlaskChest, runner: FlaskCliRunner
+@pytest.mark.parametrize("command", [["journal", "replay"], ["worker"]])
+def test_root_writes_nothing_into_the_journal_of_another_account(
+    chest: FlaskChest, runner: FlaskCliRunner, command: list[str]
 ) -> None:
     chest.binding().keep(make_record())
     chest.close()
     os.chown(folder_of(chest), NOBODY, -1)
-    result = runner.invoke(args=["chest", "journal", "replay"])
+    result = runner.invoke(args=["chest", *command])
     assert result.exit_code == 1
     assert "which could not read what root writes into it: run this as that account" in result.output
     assert "1 record waiting" in runner.invoke(args=["chest", "journal", "list"]).output

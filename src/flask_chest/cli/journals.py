@@ -66,9 +66,7 @@ def replay() -> None:
     Example: flask --app shop chest journal replay
     """  # noqa: D301
     for chest in the_chests():
-        folder = chest.binding().journals.folder
-        if folder is not None and (why := why_not_to_write(folder)) is not None:
-            raise Failure(why)
+        check_account(chest)
         try:
             stored = chest.binding().store_left() if segments_of(chest) else 0
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
@@ -86,6 +84,13 @@ def refused_by_store(chest: FlaskChest) -> int:
     """Count the records that the store of *chest* refused for good."""
     folder = folder_of(chest)
     return 0 if folder is None else rejected_records(folder)
+
+
+def check_account(chest: FlaskChest) -> None:
+    """Exit where this account should write nothing into the journal of *chest*."""
+    folder = chest.binding().journals.folder
+    if folder is not None and (why := why_not_to_write(folder)) is not None:
+        raise Failure(why)
 
 
 def folder_of(chest: FlaskChest) -> Path | None:

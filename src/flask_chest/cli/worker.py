@@ -10,6 +10,7 @@ import click
 
 from flask_chest.cli._formats import say
 from flask_chest.cli._group import Failure, chest_group, the_chests
+from flask_chest.cli.journals import check_account
 
 _TIMEOUT_SECONDS = 8.0
 """For an end in good order: container engines kill after 10 seconds."""
@@ -36,6 +37,8 @@ def worker(*, timeout: float) -> None:
     Exits with 1 when something is left undone, which the next start takes up.
     """  # noqa: D301 - \b is click's mark for lines to keep
     chests = the_chests()
+    for chest in chests:
+        check_account(chest)
     ends = threading.Event()
 
     def end(number: int, _frame: FrameType | None) -> None:
