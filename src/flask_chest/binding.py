@@ -278,7 +278,8 @@ class Binding:
         """Store now what other processes have left in their journals, and give how many records that were."""
         here = self._here
         journal = self.journals.open(here.tally.fault)
-        here.tally.note_losses_by(journal.note_losses)
+        if here.intake is None:
+            here.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, self.open_store, here.tally)
         try:
             return writer.store_left()

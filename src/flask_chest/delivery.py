@@ -18,7 +18,7 @@ from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, S
 from flask_chest.record import Record
 from flask_chest.redelivery import Redelivered, redeliver
 from flask_chest.selection import Selection
-from flask_chest.stats import LOG_INTERVAL_SECONDS, ExportCounts, describe
+from flask_chest.stats import ExportCounts, LogLimit, describe
 from flask_chest.suppression import suppressed
 
 if TYPE_CHECKING:
@@ -110,18 +110,16 @@ class _History:
     """In a row."""
     not_before: float = 0.0
     """When a scheduled run is worth the while again, by the monotonic clock."""
-    not_said_before: float = 0.0
-    """When a failure is worth a line in the log again, by the same."""
+    limit: LogLimit = field(default_factory=LogLimit)
     outage_said: bool = False
 
     def log(self, report: ExportReport) -> None:
         """Log a run: a failure at most once a minute, and what comes after it as loudly."""
-        now = time.monotonic()
         if report.error is None:
             log_run(report, again=self.outage_said)
             self.outage_said = self.outage_said and not report.moved
-        elif now >= self.not_said_before:
-            self.not_said_before, self.outage_said = now + LOG_INTERVAL_SECONDS, True
+        elif self.limit.passes("failure"):
+            self.outage_said = True
             log_run(report)
 
     def note(self, report: ExportReport) -> None:

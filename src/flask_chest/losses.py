@@ -56,14 +56,15 @@ class Losses(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def sum(cls, parts: Iterable[Losses]) -> Self:
-        """Add up *parts*."""
+        """Add up *parts*; a time that is still to come was a clock's error, and hides none that is possible."""
         counts: Counter[str] = Counter()
-        last: int | None = None
+        times: list[int] = []
+        possible = time.time_ns() + RECENT_NS
         for part in parts:
             counts.update(part.counts)
-            if part.last_unix_nano is not None:
-                last = max(last or 0, part.last_unix_nano)
-        return cls(counts=counts, last_unix_nano=last)
+            if part.last_unix_nano is not None and part.last_unix_nano < possible:
+                times.append(part.last_unix_nano)
+        return cls(counts=counts, last_unix_nano=max(times, default=None))
 
     @property
     def total(self) -> int:

@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.stats import describe
+from flask_chest.stats import LogLimit, describe
 
 logger = logging.getLogger("flask_chest.scheduler")
 
@@ -194,6 +194,7 @@ class _DaemonThreads(BaseExecutor):
         super().__init__()
         self._changed = threading.Condition()
         self._running = 0
+        self._limit = LogLimit()
 
     def submit_job(self, job: Job, run_times: Sequence[datetime]) -> None:
         """Begin a run of *job*, unless the last one goes on.
@@ -222,7 +223,8 @@ class _DaemonThreads(BaseExecutor):
             job.func()
         except BaseException as exc:  # nobody is above; the job has its next interval
             # Without the message, save of our own errors: somebody else's may hold a token.
-            logger.error("the run of %s failed%s", job.id, describe(exc))  # noqa: TRY400
+            if self._limit.passes(job.id):
+                logger.error("the run of %s failed%s", job.id, describe(exc))  # noqa: TRY400
             logger.debug("the run of %s failed", job.id, exc_info=True)
         finally:
             self._run_job_success(job.id, [])

@@ -72,6 +72,23 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Records that nobody took, since the folder of the journal was made."""
 
 
+class LogLimit:
+    """Lets a line of the log pass once a minute for each reason."""
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._last: dict[str, float] = {}
+
+    def passes(self, reason: str) -> bool:
+        """Tell whether *reason* is to be logged now."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._last.get(reason, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
+                return False
+            self._last[reason] = now
+        return True
+
+
 class Tally:
     """Counts for one chest in one process; each reason is logged at most once a minute."""
 
@@ -92,7 +109,7 @@ class Tally:
         self._unnoted: Counter[str] = Counter()
         """Losses that no other process can see yet."""
         self._note: Callable[[Mapping[str, int]], bool] | None = None
-        self._last_logged: dict[str, float] = {}
+        self._limit = LogLimit()
         self._away_since: float | None = None
         self._outage_said = False
 
@@ -194,13 +211,10 @@ class Tally:
 
     def _say(self, level: int, reason: str, count: str, error: BaseException | None) -> bool:
         """Log it, at most once a minute for each reason; tell whether it was."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._last_logged.get(reason, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
-                return False
-            self._last_logged[reason] = now
-        self._log(level, reason, count, error)
-        return True
+        passes = self._limit.passes(reason)
+        if passes:
+            self._log(level, reason, count, error)
+        return passes
 
     def _log(self, level: int, reason: str, count: str, error: BaseException | None) -> None:
         # A filter of the app may raise, and this may be a request's thread; the count stands.

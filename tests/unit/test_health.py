@@ -182,6 +182,38 @@ def test_loss_is_news_for_a_minute(
     assert chest.health().ok
 
 
+def test_clock_that_was_ahead_hides_no_later_loss(
+    chest: FlaskChest, store: AwayStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.away = False
+    ahead, other = other_process(tmp_path), other_process(tmp_path)
+    with monkeypatch.context() as patch:
+        year_later = time.time_ns() + 365 * 24 * 3600 * 10**9
+        patch.setattr(time, "time_ns", lambda: year_later)
+        lose_one(ahead)
+    assert (chest.health().ok, chest.health().lost) == (True, 1)
+    lose_one(other)
+    assert (chest.health().ok, chest.health().lost) == (False, 2)
+    for each in (ahead, other):
+        each.close()
+
+
+def test_loss_that_the_folder_did_not_take_is_told_later(
+    chest: FlaskChest, store: AwayStore, tmp_path: Path
+) -> None:
+    store.away = False
+    other = other_process(tmp_path)
+    other.binding().keep(make_record())
+    (lock,) = (tmp_path / "j").glob("*/slot-*.lock")
+    lock.unlink()
+    lose_one(other)
+    assert (other.health().lost, chest.health().lost) == (1, 0)
+    other.close()
+    other.binding().keep(make_record())
+    assert (other.health().lost, chest.health().lost) == (1, 1)
+    other.close()
+
+
 def test_journal_in_memory_knows_the_losses_of_its_own_process(app: Flask) -> None:
     chest = FlaskChest(
         app, store=MemoryStore, journal_dir="memory:", journal_bytes=MIN_JOURNAL_BYTES, tracked_vars=["x"]

@@ -57,6 +57,8 @@ class Slot:
     def note_losses(self, counts: Mapping[str, int]) -> bool:
         """Add *counts* to the losses that are counted under this slot, for all to see; False if that fails."""
         try:
+            if os.fstat(self._descriptor).st_nlink == 0:
+                return False  # somebody removed the file, and nobody would find them
             add_losses(self._descriptor, counts)
         except OSError:  # it is released, or the disk had no room when the slot was taken
             return False
