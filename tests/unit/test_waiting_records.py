@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
-from flask import Flask, g
+from flask import Flask, Response, g
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Record
+from flask_chest.cli.journals import segments_of
 from flask_chest.decorator import flask_chest
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
@@ -56,6 +58,47 @@ def test_process_without_a_writer_waits_for_the_worker(app: Flask, tmp_path: Pat
         assert len(chest.query()) == number
     worker.close()
     chest.close()
+
+
+def test_stream_that_goes_on_holds_up_no_reader_beside_a_worker(app: Flask, tmp_path: Path) -> None:
+    options: JournalOptions = {"db_uri": tmp_path / "chest.db", "journal_dir": tmp_path / "queue"}
+    chest = FlaskChestSQLite(app, writer="off", **options)
+    add_view(app)
+
+    @app.route("/stream")
+    @flask_chest
+    def stream() -> Response:
+        return Response(iter("ab"))
+
+    streaming = app.test_client().get("/stream", buffered=False)
+    for _ in range(3):
+        app.test_client().get("/")
+    other = Flask("test")
+    worker = FlaskChestSQLite(other, **options)
+    worker.work()
+    assert chest.flush(PATIENCE)
+    assert (chest.stats().waiting, len(chest.query())) == (0, 3)
+    assert [segment.waiting_records for segment in segments_of(chest)] == [0]
+    streaming.close()
+    assert len(chest.query()) == 4
+    worker.close()
+    chest.close()
+
+
+def test_count_of_what_waits_raises_nothing_where_files_cannot_be_read(app: Flask, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", journal_dir=tmp_path / "queue", writer="off")
+    add_view(app)
+    app.test_client().get("/")
+    (segment,) = tmp_path.glob("queue/*/*.journal")
+    segment.unlink()
+    segment.mkdir()
+    assert chest.stats().waiting == 1
+    chest.close()
+
+
+class JournalOptions(TypedDict):
+    db_uri: Path
+    journal_dir: Path
 
 
 def test_process_whose_journal_nobody_else_can_see_waits_for_nobody(app: Flask) -> None:

@@ -3,7 +3,7 @@
 ::
 
     header  512 bytes, in every version: the magic bytes, version, length and CRC-32 of the identity,
-            the stored offset and its CRC-32, the identity as JSON, zeros
+            the stored offset and its CRC-32, by how much more was passed, the identity as JSON, zeros
     frame   marker (8 bytes), CRC-32 of the marker and all that follows, length of the payload, kind, payload
 
 Integers are little-endian, of 32 bits but for the stored offset, which has 64, and the kind, which has 8. The
@@ -36,7 +36,9 @@ OPENED: Literal[1] = 1
 
 _HEADER = struct.Struct("<8sIII")
 _STORED = struct.Struct("<QI")
+_AHEAD = struct.Struct("<I")
 _STORED_AT = 24
+_AHEAD_AT = _STORED_AT + _STORED.size
 _IDENTITY_AT = 40
 _OFFSET = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -149,6 +151,21 @@ def read_stored(header: bytes, *, size: int) -> int:
         if crc == crc32(_OFFSET.pack(offset)) and HEADER_BYTES <= offset <= size:
             return int(offset)
     return HEADER_BYTES
+
+
+def pack_passed(stored: int, passed: int) -> bytes:
+    """Make what is written at `STORED_AT`: the offset *stored*, and up to where complete records are stored.
+
+    Behind the former is what opened a record that still streams. The latter is for counts alone.
+    """
+    return pack_stored(stored) + _AHEAD.pack(min(max(0, passed - stored), 2**32 - 1))
+
+
+def read_passed(header: bytes, *, size: int) -> int:
+    """Read up to where the complete records of a segment of *size* bytes are stored."""
+    stored = read_stored(header, size=size)
+    ahead: int = _AHEAD.unpack_from(header, _AHEAD_AT)[0] if len(header) >= HEADER_BYTES else 0
+    return min(size, stored + ahead)
 
 
 def scan(data: bytes, marker: bytes, *, complete: bool, base: int = 0) -> Iterator[Frame | Skipped]:

@@ -23,7 +23,7 @@ from flask_chest.journal._frames import (
     Skipped,
     frame_maker,
     make_header,
-    pack_stored,
+    pack_passed,
     read_header,
     read_stored,
     scan,
@@ -154,8 +154,9 @@ class SegmentReader:
         self._path = folder / str(name)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         header = os.pread(self._descriptor, HEADER_BYTES, 0)
-        self.position = self._stored = read_stored(header, size=self.size())
+        self.position = read_stored(header, size=self.size())
         """Up to where it was read."""
+        self._noted = (self.position, self.position)
 
     def size(self) -> int:
         """Tell how long the file is now."""
@@ -187,11 +188,15 @@ class SegmentReader:
                 wanted = min(wanted * 4, MAX_PAYLOAD_BYTES + CHUNK_BYTES)
 
     def note_stored(self, offset: int) -> None:
-        """Write down that all before *offset* is stored, if the disk lets us: stored twice is kept once."""
-        if offset != self._stored:
+        """Write down that all before *offset* is stored, if the disk lets us: stored twice is kept once.
+
+        And that of what was read only that is needed which opened a record.
+        """
+        noted = (offset, self.position)
+        if noted != self._noted:
             with suppress(OSError):
-                os.pwrite(self._descriptor, pack_stored(offset), STORED_AT)
-            self._stored = offset
+                os.pwrite(self._descriptor, pack_passed(*noted), STORED_AT)
+            self._noted = noted
 
     def drop(self) -> None:
         """Remove the file."""

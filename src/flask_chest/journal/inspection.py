@@ -15,6 +15,7 @@ from flask_chest.journal._frames import (
     Skipped,
     decode_record,
     read_header,
+    read_passed,
     read_stored,
     scan,
 )
@@ -97,6 +98,7 @@ def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
     elif identity is not None and identity.store != store:
         foreign = "of another store"
     stored = read_stored(data[:HEADER_BYTES], size=len(data))
+    passed = read_passed(data[:HEADER_BYTES], size=len(data))
     frames = () if foreign else scan(data[stored:], name.marker, complete=owner == "gone", base=stored)
     times: list[int] = []
     damaged = unreadable = 0
@@ -105,7 +107,7 @@ def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
             damaged += found.count
         elif (record := _record_in(found)) is None:
             unreadable += 1
-        elif found.kind == COMPLETE:
+        elif found.kind == COMPLETE and found.begin >= passed:
             times.append(record.time_unix_nano + record.duration_ns)
     return SegmentReport(
         segment=str(name),

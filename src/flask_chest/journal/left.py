@@ -6,7 +6,7 @@ import itertools
 import os
 from pathlib import Path
 
-from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_stored
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_passed
 from flask_chest.journal._segments import SegmentWriter
 from flask_chest.journal._writing import WritingEnd
 from flask_chest.journal_protocols import Appendable
@@ -58,7 +58,7 @@ class LeftJournal(WritingEnd, Appendable):
             if stored is None:
                 continue
             appended = segment.committed - HEADER_BYTES
-            left = segment.committed - max(stored, HEADER_BYTES)
+            left = max(0, segment.committed - max(stored, HEADER_BYTES))
             waiting += -(-segment.records * left // appended) if appended else 0
         return waiting
 
@@ -80,10 +80,12 @@ class LeftJournal(WritingEnd, Appendable):
         self._segments = (*left, writer)
 
     def _stored(self, segment: SegmentWriter) -> int | None:
-        """Tell up to where *segment* is stored; ``None``: all of it, and it is gone."""
+        """Tell up to where the complete records of *segment* are stored; ``None``: all of it, and it is gone."""
         try:
             with (self._folder / str(segment.name)).open("rb") as file:
                 header = file.read(HEADER_BYTES)
-                return read_stored(header, size=os.fstat(file.fileno()).st_size)
+                return read_passed(header, size=os.fstat(file.fileno()).st_size)
         except FileNotFoundError:
             return None
+        except OSError:  # no descriptor is free: nothing is known, and a count is no reason to raise
+            return HEADER_BYTES
