@@ -134,7 +134,7 @@ def test_command_of_another_account_says_as_whom_to_run_it(runner: FlaskCliRunne
     assert "You are " in result.output
     assert ", which alone may look into it: run this as that account, as in sudo -u " in result.output
     assert "Traceback" not in result.output
-    assert "cannot be written" not in result.output
+    assert "The store" not in result.output
     assert isinstance(result.exception, SystemExit)
 
 
