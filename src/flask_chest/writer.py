@@ -28,6 +28,8 @@ INHERIT_SECONDS = 15.0
 """How often it looks for what other processes have left."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
+SHORT_PAUSE_SECONDS = 2.0
+"""Up to which pauses double however short the time was."""
 HURRIED_PAUSE_SECONDS = 0.1
 """The pause between attempts while somebody waits in `Writer.flush`."""
 RECORDS_A_TURN = 32
@@ -36,6 +38,16 @@ _TURN_SECONDS = 1e-6
 """The least there is: the system makes some 60 µs of it."""
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.02
+
+
+def store_pause_seconds(failures: int, *, away: float) -> float:
+    """Draw a pause after so many *failures* in a row, the first of them *away* seconds ago.
+
+    None is longer than half that time: a store that was away for five seconds is found within ten more, even if
+    the attempt at its return needs five seconds to fail.
+    """
+    longest = min(LONGEST_PAUSE_SECONDS, max(SHORT_PAUSE_SECONDS, away / 2))
+    return pause_seconds(failures, first=FIRST_PAUSE_SECONDS, longest=longest)
 
 
 class WriteThrough(Intake):
@@ -154,6 +166,7 @@ class Writer(Intake):
         self._turn = native_lock()
         self._turn.acquire()
         self._failures = 0
+        self._failing_since = 0.0
         self._next_inheritance = 0.0
 
     def take(self, record: Record, /) -> None:
@@ -330,7 +343,9 @@ class Writer(Intake):
         self._failures += 1
         self._tally.store_took_nothing(error)
         began = time.monotonic()
-        pause = pause_seconds(self._failures, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
+        if self._failures == 1:
+            self._failing_since = began
+        pause = store_pause_seconds(self._failures, away=began - self._failing_since)
         self._listen(1 << 62)
         while not self._stopping:
             # `flush` rings all the time: that shortens the pause, and does not end it.

@@ -85,6 +85,13 @@ def mariadb(engine: None) -> Iterator[DatabaseServer]:
         yield server
 
 
+@pytest.fixture(params=["mysql", "mariadb"])
+def mysql_server(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Both that speak MySQL's protocol, one after the other."""
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    return server
+
+
 @pytest.fixture(scope="session")
 def mongodb(engine: None) -> Iterator[DatabaseServer]:
     with database("mongodb") as server:

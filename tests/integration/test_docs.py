@@ -40,12 +40,6 @@ def postgresql_admin(postgresql: DatabaseServer) -> Iterator[Ask]:
         connection.execute(b"DROP DATABASE docs WITH (FORCE)")
 
 
-@pytest.fixture(params=["mysql", "mariadb"])
-def mysql_server(request: pytest.FixtureRequest) -> DatabaseServer:
-    server: DatabaseServer = request.getfixturevalue(request.param)
-    return server
-
-
 @pytest.fixture
 def mysql_admin(mysql_server: DatabaseServer) -> Iterator[Ask]:
     host, _, port = mysql_server.address.partition(":")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from flask_chest.backoff import pause_seconds
 from flask_chest.errors import JournalClosed
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal_protocols import Journal
@@ -30,6 +29,7 @@ from flask_chest.writer import (
     FIRST_PAUSE_SECONDS,
     INHERIT_SECONDS,
     LONGEST_PAUSE_SECONDS,
+    store_pause_seconds,
 )
 from journals import inherited, journal_in, kill, make_records
 from sinks import PATIENCE, AwaySink, HangingSink, KeepingSink, Work, until, working
@@ -196,13 +196,26 @@ def test_return_of_the_store_is_logged_once(journal: Journal, caplog: pytest.Log
 
 
 def test_pauses_grow_at_random_to_half_a_minute() -> None:
-    pause = partial(pause_seconds, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
+    pause = partial(store_pause_seconds, away=3600.0)
     draws = {failures: [pause(failures) for _ in range(200)] for failures in (1, 2, 3, 9, 40, 10_000)}
     for failures, pauses in draws.items():
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 20))
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
         assert len(set(pauses)) > 100
     assert max(draws[10_000]) > LONGEST_PAUSE_SECONDS / 2
+
+
+@pytest.mark.parametrize("failing", [0.0, 0.5, 5.0], ids=lambda seconds: f"attempts fail after {seconds:g} s")
+@pytest.mark.parametrize(("away", "within"), [(1.0, 10.0), (5.0, 10.0), (60.0, 35.0), (3600.0, 35.0)])
+def test_store_that_is_back_is_found_soon(away: float, within: float, failing: float) -> None:
+    for _ in range(200):
+        now, failures, first_failure = 0.0, 0, 0.0
+        while now < away:
+            now += failing
+            failures += 1
+            first_failure = first_failure or now
+            now += store_pause_seconds(failures, away=now - first_failure)
+        assert now <= away + within
 
 
 def test_attempts_move_apart_while_the_store_is_away(work_for: WorkFor) -> None:
@@ -218,7 +231,8 @@ def test_attempts_move_apart_while_the_store_is_away(work_for: WorkFor) -> None:
 def test_flush_does_not_wait_for_the_end_of_a_pause(work_for: WorkFor) -> None:
     sink = AwaySink()
     with work_for(sink) as work:
-        work.writer._failures = 20  # the next pause is of 15 s or more
+        # The next pause is of 15 s or more.
+        work.writer._failures, work.writer._failing_since = 20, time.monotonic() - 3600
         work.writer.take(make_record(variables={"number": 1}))
         until(lambda: len(sink.tried) == 1)
         sink.away = False

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from math import ceil
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import pymysql
 from pymysql import err
@@ -25,19 +24,12 @@ from flask_chest.errors import (
 )
 from flask_chest.record import encode_text
 from flask_chest.stores._mysql_address import Address
-from flask_chest.stores._server_pool import Connector, ServerPool
+from flask_chest.stores._server_pool import READ_ONLY, AppPool, Connector, GivenPool, Lender, ServerReadOnly
 from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
 from flask_chest.stores._sql import COLUMNS, Dialect, Session, SQLValue, Tables
 
 Connection: TypeAlias = "pymysql.Connection[Any]"
-
-
-class Pool(Protocol):
-    """What of a pool of the app's own is used."""
-
-    @abstractmethod
-    def connection(self) -> AbstractContextManager[Connection]:
-        """Lend a connection."""
+Pool: TypeAlias = AppPool[Connection]
 
 
 MYSQL = Dialect(
@@ -105,6 +97,10 @@ class MySQLConnector(Connector[Connection]):
         status: int = vars(connection).get("server_status", SERVER_STATUS_IN_TRANS)  # which its types leave out
         return bool(connection.open) and not status & SERVER_STATUS_IN_TRANS
 
+    def outlives(self, error: BaseException, /) -> bool:
+        """Tell whether the server only had a lock, a value or a missing table to complain of."""
+        return outlives(error)
+
     def close(self, connection: Connection, /) -> None:
         """Close it."""
         with suppress(err.Error, OSError):
@@ -142,6 +138,23 @@ class MySQLConnector(Connector[Connection]):
 def is_mariadb(version: str) -> bool:
     """Tell the two servers apart."""
     return "mariadb" in version.lower()
+
+
+_MISSING = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
+_LOCKED = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK}
+_OPTION = 1290
+"""A statement that an option forbids, of which ``read_only`` is the one that concerns us."""
+_READ_ONLY = {_OPTION, 1792, 1836}
+
+
+def outlives(error: BaseException, /) -> bool:
+    """Tell whether a connection is as good after *error* as before."""
+    return isinstance(error, err.DataError | err.IntegrityError) or _code(error) in _MISSING | _LOCKED
+
+
+def _code(error: BaseException) -> int:
+    code: object = error.args[0] if isinstance(error, err.Error) and error.args else 0
+    return code if isinstance(code, int) else 0
 
 
 class MySQLSession(RecordingSession):
@@ -190,7 +203,7 @@ class MySQLConnections(ServerDatabase):
 
     def __init__(
         self,
-        pool: ServerPool[Connection] | Pool,
+        pool: Lender[Connection],
         tables: Tables,
         *,
         place: str,
@@ -204,8 +217,13 @@ class MySQLConnections(ServerDatabase):
         self._checked_in = 0
         """The process that has looked at the tables."""
         self._patience = max(1, ceil(lock_timeout))
-        self._trusted = isinstance(pool, ServerPool)
+        self._trusted = not isinstance(pool, GivenPool)
         """Whether what is lent is known to be in autocommit mode."""
+
+    @property
+    def most_stale(self) -> int:
+        """Say how many connections to a former primary may be lent in a row."""
+        return self._pool.most_stale
 
     @contextmanager
     def reading(self) -> Iterator[MySQLSession]:
@@ -240,8 +258,7 @@ class MySQLConnections(ServerDatabase):
 
     def close(self) -> None:
         """Close our own connections, those in use when they come back; a pool that was given stays open."""
-        if isinstance(self._pool, ServerPool):
-            self._pool.close()
+        self._pool.close()
 
     def _look_once(self, session: Session) -> None:
         if self._checked_in != os.getpid():
@@ -273,16 +290,17 @@ class MySQLConnections(ServerDatabase):
         session.change(_WAIT_AS_BEFORE)
 
     def _store_error(self, exc: err.Error) -> StoreError:
-        code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+        code = _code(exc)
         said = " ".join(str(exc.args[1] if len(exc.args) > 1 else exc).split()) or type(exc).__name__
-        if code in {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}:
+        if code in _MISSING:
             return SchemaError(
                 f"{self._place}: {said}; another program changed the tables of this chest, or drops them"
             )
         if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")
-        return StoreUnavailable(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
+        kind = ServerReadOnly if code in _READ_ONLY else StoreUnavailable
+        return kind(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
 
 
 _GRANT = "grant what docs/mysql.md lists"
@@ -300,5 +318,6 @@ _ADVICE: Mapping[int, str] = {
     CR.CR_CONNECTION_ERROR: _RUNNING,
     CR.CR_SERVER_LOST: _RUNNING,
     CR.CR_SERVER_GONE_ERROR: _RUNNING,
+    **dict.fromkeys(_READ_ONLY, READ_ONLY),
     **dict.fromkeys(_TOO_LONG_STATEMENT, "try again, or raise statement_timeout"),
 }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Protocol, TypeAlias, cast
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias, cast
 
 import psycopg
 from psycopg import conninfo, errors
@@ -20,19 +19,13 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
-from flask_chest.stores._server_pool import Connector, ServerPool
+from flask_chest.stores._server_pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
 from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
 from flask_chest.stores._sql import Dialect, Session, SQLValue, Tables
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
-
-
-class Pool(Protocol):
-    """What of ``psycopg_pool.ConnectionPool`` is used."""
-
-    @abstractmethod
-    def connection(self) -> AbstractContextManager[Connection]:
-        """Lend a connection."""
+Pool: TypeAlias = AppPool[Connection]
+"""What of ``psycopg_pool.ConnectionPool`` is used."""
 
 
 POSTGRESQL = Dialect(
@@ -130,9 +123,29 @@ class PostgreSQLConnector(Connector[Connection]):
         """Tell whether it is open and in no transaction: ours end where they began."""
         return not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
+    def outlives(self, error: BaseException, /) -> bool:
+        """Tell whether the server only had a lock, a value or a missing table to complain of."""
+        return outlives(error)
+
     def close(self, connection: Connection, /) -> None:
         """Close it."""
         connection.close()
+
+
+_MISSING = errors.UndefinedTable | errors.UndefinedColumn
+_LOCKED = errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure
+
+
+def outlives(error: BaseException, /) -> bool:
+    """Tell whether a connection is as good after *error* as before."""
+    return isinstance(error, _MISSING | _LOCKED) or _is_of_a_value(error)
+
+
+def _is_of_a_value(error: BaseException) -> bool:
+    if isinstance(error, psycopg.OperationalError):
+        # What is beyond the server's limits, as a text that no index takes; psycopg counts it as its trouble.
+        return (error.sqlstate or "").startswith("54")
+    return isinstance(error, psycopg.DataError | psycopg.IntegrityError)
 
 
 class PostgreSQLSession(RecordingSession):
@@ -181,7 +194,7 @@ class PostgreSQLConnections(ServerDatabase):
 
     def __init__(
         self,
-        pool: ServerPool[Connection] | Pool,
+        pool: Lender[Connection],
         tables: Tables,
         *,
         place: str,
@@ -207,6 +220,11 @@ class PostgreSQLConnections(ServerDatabase):
             SET LOCAL synchronous_commit = on;
             SET LOCAL TimeZone = 'UTC'
         """
+
+    @property
+    def most_stale(self) -> int:
+        """Say how many connections to a former primary may be lent in a row."""
+        return self._pool.most_stale
 
     @contextmanager
     def reading(self) -> Iterator[PostgreSQLSession]:
@@ -237,8 +255,7 @@ class PostgreSQLConnections(ServerDatabase):
 
     def close(self) -> None:
         """Close our own connections, those in use when they come back; a pool that was given stays open."""
-        if isinstance(self._pool, ServerPool):
-            self._pool.close()
+        self._pool.close()
 
     @contextmanager
     def unchecked(self) -> Iterator[PostgreSQLSession]:
@@ -263,14 +280,15 @@ class PostgreSQLConnections(ServerDatabase):
 
     def _store_error(self, exc: psycopg.Error) -> StoreError:
         state = exc.sqlstate or ""
-        if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
+        if isinstance(exc, _MISSING):
             return SchemaError(
                 f"{self._place}: {_said(exc)}; another program changed the tables of this chest, or drops them"
             )
-        if isinstance(exc, psycopg.DataError | psycopg.IntegrityError):
+        if _is_of_a_value(exc):
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")
-        return StoreUnavailable(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
+        kind = ServerReadOnly if isinstance(exc, errors.ReadOnlySqlTransaction) else StoreUnavailable
+        return kind(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
 
 
 def _refusal(rows: Sequence[Row], error: psycopg.DataError) -> RecordRefused:
@@ -293,6 +311,7 @@ def _advice(state: str, text: str) -> str:
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _NAME = "create it, or correct the name"
 _BY_STATE = {
+    "25006": READ_ONLY,
     "28": _PASSWORD,
     "3D000": _NAME,
     "42501": "grant what docs/postgresql.md lists",

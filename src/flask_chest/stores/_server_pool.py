@@ -6,14 +6,45 @@ import os
 import select
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
-from flask_chest.errors import StoreUnavailable
+from flask_chest.errors import ChestError, StoreUnavailable
 from flask_chest.threads import kin_of_thread
 
 C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
+
+READ_ONLY = "try again, and where that goes on let the address lead to the server that takes writes"
+"""The way out for who is refused as if by a replica."""
+
+
+class ServerReadOnly(StoreUnavailable):
+    """The server took no write: it is a replica, or was the primary until a moment ago."""
+
+
+class Lender(Protocol[C_co]):
+    """Lends connections, and ends those that lead nowhere any more."""
+
+    most_stale: int
+    """How many connections to a server that is no longer the primary it may lend in a row."""
+
+    @abstractmethod
+    def connection(self) -> AbstractContextManager[C_co]:
+        """Lend a connection; one that does not outlive an exception of the block is closed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is its own."""
+
+
+class AppPool(Protocol[C_co]):
+    """What of a pool of the app's own is used."""
+
+    @abstractmethod
+    def connection(self) -> AbstractContextManager[C_co]:
+        """Lend a connection."""
 
 
 class Connector(Protocol[C]):
@@ -32,16 +63,54 @@ class Connector(Protocol[C]):
         """End the transaction that somebody left; False when the connection is of no use any more."""
 
     @abstractmethod
+    def outlives(self, error: BaseException, /) -> bool:
+        """Tell whether a connection is as good after the driver's *error* as it was: a lock, or a value."""
+
+    @abstractmethod
     def close(self, connection: C, /) -> None:
         """Close it, whatever its state."""
 
 
-class ServerPool(Generic[C]):
+class GivenPool(Lender[C]):
+    """A pool of the app's own, which is never closed; a connection that it lends is, where it is of no use."""
+
+    most_stale = 8
+
+    def __init__(self, pool: AppPool[C], *, outlives: Callable[[BaseException], bool]) -> None:
+        """Ask *outlives* of each of the driver's errors, as `Connector.outlives`."""
+        self._pool = pool
+        self._outlives = outlives
+
+    @contextmanager
+    def connection(self) -> Iterator[C]:
+        """Lend a connection of the app's."""
+        failure: BaseException | None = None
+        try:
+            with self._pool.connection() as connection:
+                try:
+                    yield connection
+                except BaseException as exc:
+                    failure = exc
+                    if not _outlived(exc, self._outlives):
+                        _end(connection)
+                    raise
+        except Exception:
+            if failure is not None:
+                raise failure  # noqa: B904 - not what the pool says of a connection that is closed
+            raise
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ServerPool(Lender[C]):
     """Lends connections, at most *size* at a time; those that come back are taken again, last in first out.
 
     Not the driver's own pool: that one tries again in a thread of its own, ever more seldom and for minutes
     after the server is back, and says only that there was no connection in time, not why.
     """
+
+    most_stale = 1
 
     def __init__(self, connector: Connector[C], *, size: int, patience: float, place: str) -> None:
         """Wait *patience* seconds for a connection that is lent."""
@@ -55,7 +124,11 @@ class ServerPool(Generic[C]):
 
     @contextmanager
     def connection(self) -> Iterator[C]:
-        """Lend a connection; one that was not left in good order is closed."""
+        """Lend a connection; one that was not left in good order is closed.
+
+        After an error that it does not outlive, all are: they lead to the same server, which may be the wrong
+        one by now.
+        """
         if self._pid != os.getpid():
             self._abandoned += [connection for idle in self._idle.values() for connection in idle]
             self._begin()
@@ -69,6 +142,10 @@ class ServerPool(Generic[C]):
             connection = self._take() or self._connector.connect()
             try:
                 yield connection
+            except BaseException as exc:
+                if not _outlived(exc, self._connector.outlives):
+                    self.close()
+                raise
             finally:
                 self._give_back(connection, generation)
         finally:
@@ -109,10 +186,31 @@ class ServerPool(Generic[C]):
             self._connector.close(connection)
 
 
+def _outlived(error: BaseException, outlives: Callable[[BaseException], bool]) -> bool:
+    # Our own say that a record, a setting or the tables are wrong, or that another process has a lock.
+    return isinstance(error, ChestError) or outlives(error)
+
+
+def _end(connection: object) -> None:
+    """Close a connection of somebody else's pool so that it is not lent again."""
+    # SQLAlchemy's pools take back what is closed; what they lend is ended by another name.
+    end: object = getattr(connection, "invalidate", None) or getattr(connection, "close", None)
+    if callable(end):
+        with suppress(Exception):  # the pool finds out by itself
+            end()
+
+
 def _speaks_unasked(descriptor: int) -> bool:
     """Tell whether an idle connection has something to read: the server's farewell, or its end."""
     if descriptor < 0:
         return True
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
-    return bool(poll.poll(0))
+    make_poll: Callable[[], Any] | None = getattr(select, "poll", None)
+    if make_poll is not None:
+        poll = make_poll()
+        poll.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+    # Windows has none, and eventlet takes it away.
+    try:
+        return bool(select.select([descriptor], [], [], 0)[0])
+    except (OSError, ValueError):  # it is closed, or has too high a number to be asked
+        return True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import LiteralString, Protocol
 
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
+from flask_chest.stores._server_pool import ServerReadOnly
 from flask_chest.stores._sql import Conflicts, Database, Session, SQLValue, Tables, record_rows, row_record
 from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
@@ -36,6 +37,11 @@ class ServerDatabase(Database, Protocol):
     @abstractmethod
     def recording(self) -> AbstractContextManager[RecordingSession]:
         """Lend a session that holds the lock on the position of the last record."""
+
+    @property
+    @abstractmethod
+    def most_stale(self) -> int:
+        """How many connections to a server that is no longer the primary may be lent in a row."""
 
     @abstractmethod
     def close(self) -> None:
@@ -74,12 +80,7 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
             firsts = {record.id: record for record in reversed(records)}
             conflicts = [record.id for record in records if record != firsts[record.id]]
         if rows:
-            with self._server.recording() as session:
-                left = self._spared(session, records)
-                if len(left) < len(records):
-                    ids = {record.id for record in left}
-                    rows = {record_id: row for record_id, row in rows.items() if record_id in ids}
-                conflicts += self._insert_new(session, rows, left)
+            conflicts += self._write_anew(rows, records)
         self._conflicts.note(conflicts)
 
     def query(self, query: Query, /) -> Iterable[Record]:
@@ -105,6 +106,21 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
     def close(self) -> None:
         """Close this process's connections; the store may be used again."""
         self._server.close()
+
+    def _write_anew(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+        """Write; at once again where only a connection from before a failover was to blame."""
+        for _ in range(self._server.most_stale):
+            with suppress(ServerReadOnly):  # which closes it
+                return self._write(rows, records)
+        return self._write(rows, records)
+
+    def _write(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+        with self._server.recording() as session:
+            left = self._spared(session, records)
+            if len(left) < len(records):
+                ids = {record.id for record in left}
+                rows = {record_id: row for record_id, row in rows.items() if record_id in ids}
+            return self._insert_new(session, rows, left)
 
     def _insert_new(
         self, session: RecordingSession, rows: dict[str, Row], records: Sequence[Record]

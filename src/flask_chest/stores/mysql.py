@@ -7,12 +7,19 @@ from typing import LiteralString
 from flask_chest.errors import MissingDriverError
 from flask_chest.stores._limits import check_limits
 from flask_chest.stores._mysql_address import Address
-from flask_chest.stores._server_pool import ServerPool
+from flask_chest.stores._server_pool import GivenPool, Lender, ServerPool
 from flask_chest.stores._server_store import ServerStore
 from flask_chest.stores._sql import Tables
 
 try:
-    from flask_chest.stores._mysql_connections import MYSQL, Connection, MySQLConnections, MySQLConnector, Pool
+    from flask_chest.stores._mysql_connections import (
+        MYSQL,
+        Connection,
+        MySQLConnections,
+        MySQLConnector,
+        Pool,
+        outlives,
+    )
     from flask_chest.stores._mysql_schema import MIGRATIONS, MySQLSchema
 except ImportError as exc:
     raise MissingDriverError("pymysql", extra="mysql") from exc
@@ -56,8 +63,10 @@ class MySQLStore(ServerStore):
         # With a pool it is only said where that connects to: journals of two databases must not be one.
         where = "pool" if pool is not None and not uri else str(Address(uri, parameters))
         place = f"MySQL {where}"
-        lender: Pool | ServerPool[Connection] | None = pool
-        if lender is None:
+        lender: Lender[Connection]
+        if pool is not None:
+            lender = GivenPool(pool, outlives=outlives)
+        else:
             connector = MySQLConnector(
                 Address(uri, parameters),
                 timeout=connect_timeout,

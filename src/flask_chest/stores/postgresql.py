@@ -7,7 +7,7 @@ from typing import LiteralString
 from flask_chest.errors import MissingDriverError
 from flask_chest.stores._limits import check_limits
 from flask_chest.stores._postgresql_schema import MIGRATIONS, PostgreSQLSchema
-from flask_chest.stores._server_pool import ServerPool
+from flask_chest.stores._server_pool import GivenPool, ServerPool
 from flask_chest.stores._server_store import ServerStore
 from flask_chest.stores._sql import Tables
 
@@ -19,6 +19,7 @@ try:
         PostgreSQLConnections,
         PostgreSQLConnector,
         conninfo_of,
+        outlives,
     )
 except ImportError as exc:
     raise MissingDriverError("psycopg", extra="postgresql") from exc
@@ -62,8 +63,9 @@ class PostgreSQLStore(ServerStore):
         )
         self._create = create
         self._connections = PostgreSQLConnections(
-            pool
-            or ServerPool(
+            GivenPool(pool, outlives=outlives)
+            if pool is not None
+            else ServerPool(
                 PostgreSQLConnector(where, timeout=connect_timeout),
                 size=pool_size,
                 patience=connect_timeout,
