@@ -15,6 +15,7 @@ from flask.testing import FlaskCliRunner
 
 from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.cli import chest_group
+from flask_chest.health import health_blueprint
 from flask_chest.journal._slots import take_lowest
 from flask_chest.losses import DAMAGED, JOURNAL_FULL
 from flask_chest.settings import MIN_JOURNAL_BYTES
@@ -105,6 +106,18 @@ def test_losses_are_told_when_the_journal_is_empty_and_for_a_day_as_something_wr
     monkeypatch.setattr(time, "time_ns", lambda: later)
     assert told in runner.invoke(args=["chest", "status"]).output
     assert "Records were lost" not in runner.invoke(args=["chest", "doctor"]).output
+
+
+@pytest.mark.parametrize(("url", "remarked"), [("/ready", True), ("/livez", True), (None, False)])
+def test_doctor_remarks_that_requests_may_be_routed_by_losses(
+    app: Flask, chest: FlaskChest, runner: FlaskCliRunner, url: str | None, *, remarked: bool
+) -> None:
+    app.register_blueprint(health_blueprint(chest) if url is None else health_blueprint(chest, url=url))
+    result = runner.invoke(args=["chest", "doctor"])
+    assert result.exit_code == 0
+    assert (
+        f"{url} answers 503 in every process while records are lost. Alert on it" in result.output
+    ) == remarked
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
 from flask import Flask
 
+from flask_chest import health
 from flask_chest.capture import Variable
 from flask_chest.cli.status import report_of
 from flask_chest.extension import FlaskChest, chests_of
@@ -24,6 +26,9 @@ SHOWN = 3
 _NOT_THE_VIEWS = ("OPTIONS", "")
 """Methods that Flask answers by itself, without the view that sets the variables."""
 
+_ROUTED = re.compile("ready|readiness|live|healthz")
+"""What the routes are called by which requests are sent to a process or not."""
+
 
 def _nothing_recorded_yet(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
@@ -36,6 +41,16 @@ def _same_tables(app: Flask) -> Iterator[str]:
     for count in Counter(store.address for store in stores if isinstance(store, Addressed)).values():
         if count > 1:
             yield f"{count} chests keep their records in the same tables: what both record is there twice."
+
+
+def _routed_by_losses(app: Flask) -> Iterator[str]:
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions.get(rule.endpoint)
+        if getattr(view, "__module__", None) == health.__name__ and _ROUTED.search(rule.rule):
+            yield (
+                f"{rule.rule} answers 503 in every process while records are lost. Alert on it; let balancers "
+                "and orchestrators ask a route of the app's own, or all processes leave service at once."
+            )
 
 
 def _never_set(app: Flask) -> Iterator[str]:
@@ -74,4 +89,4 @@ def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Va
         yield from (each for each in asked.capture.variables if each.verdict is NOTHING_HIDDEN)
 
 
-NOTES = (_nothing_recorded_yet, _same_tables, _never_set)
+NOTES = (_nothing_recorded_yet, _same_tables, _routed_by_losses, _never_set)
