@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -282,6 +283,7 @@ def test_full_disk_takes_the_counts(tmp_path: Path) -> None:
 def test_counts_that_are_none_are_counted_anew(tmp_path: Path) -> None:
     (tmp_path / "slot-0.lock").write_bytes(b"0" * 50 + b"nonsense" * 100)
     (tmp_path / "slot-1.lock").mkdir()
+    os.mkfifo(tmp_path / "slot-2.lock")
     assert losses_in(tmp_path) == Losses()
     slot = take_lowest(tmp_path)
     slot.begin(serial=1, left=False)

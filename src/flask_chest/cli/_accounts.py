@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,13 +52,14 @@ def _owner_above(folder: Path) -> int:
 
 
 def _own_id() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else -1
+    geteuid: Callable[[], int] = getattr(os, "geteuid", lambda: -1)
+    return geteuid()
 
 
 def _name(number: int) -> str | None:
-    try:
+    if sys.platform != "win32":
         import pwd  # noqa: PLC0415 - Windows has none
 
-        return pwd.getpwuid(number).pw_name
-    except (ImportError, KeyError):
-        return None
+        with suppress(KeyError):
+            return pwd.getpwuid(number).pw_name
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections.abc import Mapping
@@ -18,22 +17,22 @@ _COUNTERS = 32
 """More than there are reasons, so that a later release needs no other size."""
 _FORMAT = struct.Struct(f"<8sQ{_COUNTERS}Q")
 """What it is, the wall clock's time of the last loss, and a counter for each of `REASONS`."""
+LOSSES_BYTES = _FORMAT.size
 _MOST = 2**64 - 1
 
 
-def reserve_losses(descriptor: int) -> None:
-    """Make room for the counts in a slot's file; those of former owners stay. ``OSError`` when there is none."""
-    if _fields(descriptor) is None:
-        _write(descriptor, 0, [0] * _COUNTERS)
+def are_losses(data: bytes) -> bool:
+    """Tell whether *data*, which was read at `LOSSES_AT`, are counts."""
+    return _fields(data) is not None
 
 
-def add_losses(descriptor: int, counts: Mapping[str, int]) -> None:
-    """Add *counts* to those in a slot's file, which only its owner does; ``OSError`` when it takes none."""
-    _, *counters = _fields(descriptor) or (0, *[0] * _COUNTERS)
+def with_losses(data: bytes, counts: Mapping[str, int]) -> bytes:
+    """Add *counts* to *data*, which was read at `LOSSES_AT`; where that are no counts, they begin with these."""
+    last, *counters = _fields(data) or (0, *[0] * _COUNTERS)
     for reason, count in counts.items():
         index = REASONS.index(reason if reason in REASONS else OTHERS)
         counters[index] = min(_MOST, counters[index] + count)
-    _write(descriptor, time.time_ns(), counters)
+    return _FORMAT.pack(_MAGIC, time.time_ns() if counts else last, *counters)
 
 
 def losses_in(folder: Path) -> Losses:
@@ -42,16 +41,15 @@ def losses_in(folder: Path) -> Losses:
     with suppress(OSError):  # the folder is not there, or another user's
         for path in folder.glob(SLOT_FILES):
             with suppress(OSError):
-                found.append(_read(path))
+                if path.is_file():  # whatever else has that name might keep us waiting
+                    found.append(_read(path))
     return Losses.sum(found)
 
 
 def _read(path: Path) -> Losses:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        fields = _fields(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as file:
+        file.seek(LOSSES_AT)
+        fields = _fields(file.read(LOSSES_BYTES))
     if fields is None:
         return Losses()
     last, *counters = fields
@@ -62,15 +60,8 @@ def _read(path: Path) -> Losses:
     return Losses(counts=counts, last_unix_nano=last or None)
 
 
-def _fields(descriptor: int) -> tuple[int, ...] | None:
-    data = os.pread(descriptor, _FORMAT.size, LOSSES_AT)
+def _fields(data: bytes) -> tuple[int, ...] | None:
     if len(data) != _FORMAT.size or not data.startswith(_MAGIC):
         return None
     _, *numbers = _FORMAT.unpack(data)
     return tuple(numbers)
-
-
-def _write(descriptor: int, last_unix_nano: int, counters: list[int]) -> None:
-    data = _FORMAT.pack(_MAGIC, last_unix_nano, *counters)
-    if os.pwrite(descriptor, data, LOSSES_AT) != len(data):
-        raise OSError("the counts of losses were written in part")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from flask_chest.journal._losses import add_losses, reserve_losses
+from flask_chest.journal._losses import LOSSES_AT, LOSSES_BYTES, are_losses, with_losses
 
 _NAME = "slot-{number}.lock"
 _FOLLOWER_NAME = "follower-{number}.lock"
@@ -52,17 +52,25 @@ class Slot:
         mark = (_LEFT if left else _NOT_LEFT) + str(serial).zfill(_DIGITS).encode()
         with suppress(OSError):  # then nobody follows it while it lives
             os.pwrite(self._descriptor, mark, _DIGITS)
-            reserve_losses(self._descriptor)
+            if not are_losses(self._losses()):
+                self._add_losses({})  # makes room for them while the disk has some
 
     def note_losses(self, counts: Mapping[str, int]) -> bool:
         """Add *counts* to the losses that are counted under this slot, for all to see; False if that fails."""
         try:
             if os.fstat(self._descriptor).st_nlink == 0:
                 return False  # somebody removed the file, and nobody would find them
-            add_losses(self._descriptor, counts)
+            self._add_losses(counts)
         except OSError:  # it is released, or the disk had no room when the slot was taken
             return False
         return True
+
+    def _losses(self) -> bytes:
+        return os.pread(self._descriptor, LOSSES_BYTES, LOSSES_AT)
+
+    def _add_losses(self, counts: Mapping[str, int]) -> None:
+        if os.pwrite(self._descriptor, with_losses(self._losses(), counts), LOSSES_AT) != LOSSES_BYTES:
+            raise OSError("the counts of losses were written in part")
 
     def release(self) -> None:
         """Give the slot back, also where a forked child still has the descriptor."""
