@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from weakref import WeakSet
 
 import msgspec
@@ -24,7 +23,7 @@ from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Record
 from flask_chest.request_ids import continue_time_after, new_request_id
-from flask_chest.retention import RetentionReport, RetentionRun
+from flask_chest.retention import INTERVAL, RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
 from flask_chest.settings import Settings
 from flask_chest.stats import ChestStats, Health, Tally, describe
@@ -36,7 +35,6 @@ logger = logging.getLogger("flask_chest")
 WORKER_SECONDS = 0.25
 """How often a worker looks for what other processes have left."""
 RETENTION = "flask_chest retention"
-RETENTION_INTERVAL = timedelta(minutes=15)
 OPEN_PAUSE_SECONDS = 1.0
 """How long a store that could not be opened is left alone."""
 
@@ -311,7 +309,7 @@ class Binding:
         delivery = self.delivery
         delivery.schedule(jobs, at_once=at_once)
         if self.retains:
-            delivery.schedule_task(RETENTION, self.run_retention, interval=RETENTION_INTERVAL, at_once=at_once)
+            delivery.schedule_task(RETENTION, self.run_retention, interval=INTERVAL, at_once=at_once)
 
     @property
     def retains(self) -> bool:
@@ -330,6 +328,9 @@ class Binding:
                 go_on=here.delivery.term(),
             ).report()
         here.tally.deleted(report.deleted)
+        here.tally.spared(report.spared)
+        if report.doubt is not None:
+            here.tally.fault(report.doubt)
         if report.unexported:
             here.tally.fault(
                 "records that an exporter had not had were deleted at the cap of retention",

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from flask_chest.journal import digest, journal_folder, losses_in, open_journal, open_left_journal
+from flask_chest.journal import (
+    digest,
+    forget_rejected,
+    journal_folder,
+    losses_in,
+    open_journal,
+    open_left_journal,
+)
 from flask_chest.journal_protocols import Appendable, Journal
 from flask_chest.losses import Losses
 from flask_chest.protocols import Addressed, Store
+from flask_chest.record import Query
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.threads import threads_run
 
@@ -66,6 +74,11 @@ class Journals:
         """Add up what all processes lost that share the folder, also those that are gone; none in memory."""
         folder = self.folder
         return Losses() if folder is None else losses_in(folder)
+
+    def forget_rejected(self, query: Query) -> int:
+        """Remove what matches of the records that the store refused for good; give how many those were."""
+        folder = self.folder
+        return 0 if folder is None else forget_rejected(folder, query)
 
     def open(self, report: Callable[[str], None]) -> Journal:
         """Open one that this process stores; *report* what is found damaged in it."""

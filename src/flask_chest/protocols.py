@@ -223,12 +223,16 @@ class Retention(Protocol):
         """Delete the oldest records that began before that time, at most *limit*; give how many those were.
 
         With *keep_unexported*, none that a registered exporter has not had. Fewer than *limit* mean that it is
-        done: from then on nothing that began before that time is taken any more.
+        done: from then on nothing that began before that time is taken any more. A time ahead of the store's
+        clock is taken for that, and one that was noted by a clock ahead is not looked at.
         """
 
     @abstractmethod
     def boundary(self, newest: int, /) -> int | None:
-        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+        """Give the time before which all began but so many *newest* records; ``None`` if there are no more.
+
+        Records that begin ahead of the store's clock are not among them.
+        """
 
 
 @runtime_checkable
@@ -252,6 +256,29 @@ class Leases(Protocol):
 
 
 @runtime_checkable
+class HostClocked(Protocol):
+    """Tells the time by the clock of its host, which somebody may set, and keeps what it told before."""
+
+    @abstractmethod
+    def clock_note(self) -> str | None:
+        """Give the note that was made last; ``None`` where there is none."""
+
+    @abstractmethod
+    def note_clock(self, note: str, /) -> None:
+        """Keep *note* in place of the former one."""
+
+
+@runtime_checkable
+class CountsDropped(Protocol):
+    """Counts what it did not keep."""
+
+    @property
+    @abstractmethod
+    def dropped(self) -> int:
+        """Records that `Sink.write` has left out in this process, as they were deleted before they came."""
+
+
+@runtime_checkable
 class Erasure(Protocol):
     """Deletes what belongs to somebody."""
 
@@ -260,7 +287,8 @@ class Erasure(Protocol):
         """Delete every record that matches, whatever its exporters had, and give how many those were.
 
         ``query.limit`` is not looked at. Deletion is final: of what began before this call, a later ``write``
-        keeps nothing that matches.
+        keeps nothing that matches. So that it holds under clocks that are ahead, it goes up to the newest record
+        that is stored, and to a minute after this call. The values of *query* are not kept.
         """
 
 

@@ -111,8 +111,10 @@ class ChestReader:
         """Delete every record that matches, as a person may ask for; give how many were in the store.
 
         *where* names variables and their exact values, as for `query`; one at least, or a *request_id*. Deletion
-        is final: what waits in a journal, of any process, is not kept either. What exporters have delivered
-        already is theirs to delete. Raises `CapabilityMissing` if the store cannot delete.
+        is final: what waits in a journal, of any process, is not kept either, nor what begins up to a minute
+        later, as a clock may be ahead. What the store refused and lies in this machine's journal goes too. What
+        exporters have delivered already is theirs to delete. Raises `CapabilityMissing` if the store cannot
+        delete.
         """
         if not where and request_id is None:
             raise ConfigurationError('forget needs to know whose records, as in where={"user_id": 7}')
@@ -120,7 +122,11 @@ class ChestReader:
         if not isinstance(store, Erasure):
             raise CapabilityMissing(store, "Erasure")
         self._await_own_records()
-        return store.forget(_question(where=where, request_id=request_id, limit=None))
+        question = _question(where=where, request_id=request_id, limit=None)
+        count = store.forget(question)
+        for binding in self.bindings():
+            binding.journals.forget_rejected(question)
+        return count
 
     def _await_own_records(self) -> None:
         """Wait a little until what this process recorded is in the store; other apps may share it."""

@@ -17,6 +17,8 @@ from flask_chest.terminal import printable
 from flask_chest.threads import native_lock
 
 LOG_INTERVAL_SECONDS = 60.0
+DATED_AHEAD = "records are dated ahead of the clock, by a machine whose clock was: retention leaves them"
+DELETED_BEFORE = "records were not stored, as they had been deleted before they came, by retention or by forget"
 STORE_AWAY = "the store takes nothing; records wait in the journal"
 
 
@@ -45,6 +47,10 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were not recorded because of ``sample``."""
     deleted: int = 0
     """Records that retention deleted in this process."""
+    spared: int = 0
+    """Records that the last run of retention found dated ahead of the clock: no limit holds for them yet."""
+    dropped: int = 0
+    """Records that were not stored, as they had been deleted before they came, by retention or by `forget`."""
     set_aside: int = 0
     """Records that the store will never take: they are in the journal's file ``rejected``, with the reason."""
     lost: Mapping[str, int] = {}
@@ -102,6 +108,8 @@ class Tally:
         self._sampled_out = 0
         self._stored = 0
         self._deleted = 0
+        self._spared = 0
+        self._dropped = 0
         self._set_aside = 0
         self._lost: dict[str, int] = {}
         self._faults: dict[str, int] = {}
@@ -127,6 +135,21 @@ class Tally:
         """Count *count* records that retention deleted."""
         with self._lock:
             self._deleted += count
+
+    def spared(self, count: int) -> None:
+        """Note that *count* records are dated ahead of the clock, and say so."""
+        with self._lock:
+            self._spared = count
+        if count:
+            self._say(logging.WARNING, DATED_AHEAD, f"{count} now", None)
+
+    def dropped(self, count: int) -> None:
+        """Count *count* records that had been deleted before they came, and say so."""
+        if count:
+            with self._lock:
+                self._dropped += count
+                total = self._dropped
+            self._say(logging.WARNING, DELETED_BEFORE, f"{total} so far", None)
 
     def set_aside(self) -> None:
         """Count a record that the store will never take, and say so."""
@@ -200,6 +223,8 @@ class Tally:
             waiting=waiting,
             sampled_out=self._sampled_out,
             deleted=self._deleted,
+            spared=self._spared,
+            dropped=self._dropped,
             set_aside=self._set_aside,
             lost=MappingProxyType(self._lost.copy()),
             faults=MappingProxyType(self._faults.copy()),

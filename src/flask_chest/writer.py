@@ -15,7 +15,7 @@ from flask_chest.errors import JournalError, RecordRefused
 from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
 from flask_chest.journal_protocols import Appendable, Intake, Journal
 from flask_chest.losses import LEFT_IN_MEMORY, NOT_SET_ASIDE
-from flask_chest.protocols import Sink, hand_over
+from flask_chest.protocols import CountsDropped, Sink, hand_over
 from flask_chest.record import Record
 from flask_chest.stats import Tally
 from flask_chest.suppression import suppressed
@@ -60,14 +60,15 @@ class WriteThrough(Intake):
     def take(self, record: Record, /) -> None:
         """Write *record*."""
         try:
-            hand_over(self._open_store().write, (record,))
+            dropped = _write(self._open_store(), (record,))
         except RecordRefused:
             raise
         except Exception:
             self._tally.store_failed()
             raise
         self._tally.store_took()
-        self._tally.stored()
+        self._tally.stored(1 - dropped)
+        self._tally.dropped(dropped)
 
     def take_opened(self, record: Record, /) -> None:
         """Do nothing: the complete record will be written."""
@@ -168,6 +169,8 @@ class Writer(Intake):
         self._failures = 0
         self._failing_since = 0.0
         self._next_inheritance = 0.0
+        self._dropped = 0
+        """How many records of the batch that is out had been deleted before they came."""
 
     def take(self, record: Record, /) -> None:
         """Append *record*, and ring for the thread if it waits for that."""
@@ -315,6 +318,7 @@ class Writer(Intake):
         """Move one batch; give how many records it had, 0 when nothing waits."""
         records = self._journal.read(BATCH_RECORDS)
         refused: Mapping[str, Fault] = {}
+        self._dropped = 0
         if records:
             with suppressed():
                 # Perhaps one record is at fault, and the store does not say so; more likely the store is.
@@ -323,13 +327,15 @@ class Writer(Intake):
         culprits = [record for record in records if record.id in refused]
         for record in culprits:
             self._set_aside(record, refused[record.id].reason)
-        self._tally.stored(len(records) - len(culprits))  # before `flush` may see that nothing waits
+        # Before `flush` may see that nothing waits.
+        self._tally.dropped(self._dropped)
+        self._tally.stored(len(records) - len(culprits) - self._dropped)
         self._journal.stored()
         self._failures = 0
         return len(records)
 
     def _hand_over(self, records: Sequence[Record]) -> None:
-        hand_over(self._open_store().write, records)
+        self._dropped += _write(self._open_store(), records)
 
     def _set_aside(self, record: Record, reason: str) -> None:
         try:
@@ -354,3 +360,13 @@ class Writer(Intake):
             if left <= 0:
                 return
             self._wait(left)
+
+
+def _write(store: Sink, records: Sequence[Record]) -> int:
+    """Write *records* to *store*; give how many it left out, as they had been deleted before they came."""
+    if not isinstance(store, CountsDropped):
+        hand_over(store.write, records)
+        return 0
+    before = store.dropped
+    hand_over(store.write, records)
+    return store.dropped - before

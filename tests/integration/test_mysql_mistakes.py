@@ -30,7 +30,7 @@ from servers import DatabaseServer, free_port
 
 Connect = Callable[..., "pymysql.Connection[Any]"]
 
-TABLES = ("", "_exporters", "_rejected", "_deletions", "_leases", "_schema")
+TABLES = ("", "_exporters", "_rejected", "_deletions", "_forgotten", "_leases", "_schema")
 _numbers = count()
 
 

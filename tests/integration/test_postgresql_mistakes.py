@@ -27,6 +27,8 @@ from servers import DatabaseServer, free_port
 
 _numbers = count()
 
+TABLES = ("", "_exporters", "_rejected", "_deletions", "_forgotten", "_leases", "_schema")
+
 
 @pytest.fixture
 def name() -> str:
@@ -122,7 +124,7 @@ def test_user_who_may_not_write_is_told(clerk: str, name: str) -> None:
 def test_doctor_finds_a_role_that_may_only_read(
     clerk: str, name: str, admin: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
-    tables = [f'"{name}{end}"' for end in ("", "_exporters", "_rejected", "_deletions", "_leases", "_schema")]
+    tables = [f'"{name}{end}"' for end in TABLES]
     admin.execute(f"GRANT SELECT ON {', '.join(tables)} TO clerk_{name}".encode())
     app = Flask("shop")
     app.cli.add_command(chest_group)
@@ -141,9 +143,7 @@ def test_grants_for_running_are_enough_and_do_not_let_make_tables(
     clerk: str, name: str, admin: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
     user = f"clerk_{name}"
-    tables = ", ".join(
-        f'"{name}{end}"' for end in ("", "_exporters", "_rejected", "_deletions", "_leases", "_schema")
-    )
+    tables = ", ".join(f'"{name}{end}"' for end in TABLES)
     admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {user}".encode())
     with closing(PostgreSQLStore(clerk, name=name, create=False)) as store:
         store.open()

@@ -135,6 +135,7 @@ def test_exporter_that_was_not_seen_for_a_week_is_named() -> None:
     clock.advance(timedelta(days=8))
     store.register("here")
     fill(store, range(10))
+    clock.advance(timedelta(seconds=1))
     assert retain(store, limits="5d") == RetentionReport(left=True, absent=("gone",))
     assert retain(store, limits="20d") == RetentionReport()  # it keeps nothing from being deleted
     assert store.drop("gone")
@@ -189,7 +190,7 @@ def test_chest_deletes_what_its_settings_say_and_counts_it(caplog: pytest.LogCap
 
 
 def test_retention_is_scheduled_where_exporters_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_chest.binding.RETENTION_INTERVAL", timedelta(milliseconds=20))
+    monkeypatch.setattr("flask_chest.binding.INTERVAL", timedelta(milliseconds=20))
     store = MemoryStore()
     app = Flask("retaining")
     chest = FlaskChest(app, store=store, retention="5d")

@@ -10,6 +10,7 @@ from datetime import timedelta
 from flask import Flask
 
 from flask_chest.cli._accounts import why_closed
+from flask_chest.cli._clocks import wrong_clocks
 from flask_chest.cli._formats import amount
 from flask_chest.cli._group import NO_CHEST, moment
 from flask_chest.cli.journals import complaints, folder_of, segments_of
@@ -22,7 +23,6 @@ from flask_chest.rules import all_rules_of, misplaced_views
 from flask_chest.settings import MISSPELT
 from flask_chest.stats import describe
 
-MAX_SKEW_NANO = 5_000_000_000
 ABSENT_NANO = 3600 * 1_000_000_000
 """An exporter that was not seen for so long runs nowhere."""
 NEWS_NANO = 24 * 3600 * 1_000_000_000
@@ -111,15 +111,10 @@ def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
     try:
         # Writes as records do, and leaves nothing behind that matters.
         store.hold("doctor", owner=f"doctor {os.getpid()}", lease=timedelta(0))
-        skew = time.time_ns() - store.now_unix_nano()
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything
         yield f"The store cannot be written: {describe(exc).removeprefix(': ')}"
         return
-    if abs(skew) > MAX_SKEW_NANO:
-        yield (
-            f"This machine's clock is {abs(skew) / 1e9:.0f} s {'ahead of' if skew > 0 else 'behind'} that of the "
-            "store: times of records, retention and tail go by it. Let both be set by NTP."
-        )
+    yield from wrong_clocks(chest)
 
 
 def _other_account(chest: FlaskChest) -> str | None:
@@ -199,8 +194,12 @@ def _exports_stuck(app: Flask) -> Iterator[str]:
             kind = type(binding.store).__name__
             yield f"{kind} cannot export: it does not implement Outbox and ExporterRegistry."
         known = {exporter.name: exporter for exporter in report_of(chest).exporters}
+        store = binding.store
+        now = store.now_unix_nano() if known and isinstance(store, Leases) else time.time_ns()
         for name in chest.exporter_names:
-            yield from _export_stuck(name, known.get(name), scheduled=binding.settings.scheduler != "off")
+            yield from _export_stuck(
+                name, known.get(name), scheduled=binding.settings.scheduler != "off", now_unix_nano=now
+            )
             if name not in known or known[name].last_error is None:
                 yield from _export_hopeless(chest, name)
         for name in known.keys() - set(chest.exporter_names):
@@ -216,8 +215,11 @@ def _export_hopeless(chest: FlaskChest, name: str) -> Iterator[str]:
         yield f"The exporter {name!r} can deliver nothing: {why}"
 
 
-def _export_stuck(name: str, exporter: ExporterStatus | None, *, scheduled: bool) -> Iterator[str]:
-    unseen = exporter is None or time.time_ns() - exporter.last_seen_unix_nano > ABSENT_NANO
+def _export_stuck(
+    name: str, exporter: ExporterStatus | None, *, scheduled: bool, now_unix_nano: int
+) -> Iterator[str]:
+    # Far ahead, it was seen by a clock that was, and not since.
+    unseen = exporter is None or abs(now_unix_nano - exporter.last_seen_unix_nano) > ABSENT_NANO
     if unseen and not scheduled:
         yield (
             f"The exporter {name!r} runs nowhere: the scheduler is off, and no worker was seen for an hour. Set "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from datetime import timedelta
 
 import click
@@ -11,11 +10,12 @@ import click
 from flask_chest.cli._formats import amount, say
 from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.cli._questions import span
+from flask_chest.clocks import nanoseconds
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import Retention
 from flask_chest.record import Query
-from flask_chest.retention import in_batches
+from flask_chest.retention import in_batches, tell_time
 
 
 @chest_group.command("prune")
@@ -61,8 +61,12 @@ def _retain(chest: FlaskChest) -> None:
     report = chest.run_retention()
     if report.busy:
         raise Failure("another process is deleting; try again when it has ended")
+    if report.doubt is not None:
+        raise Failure(f"nothing was deleted: {report.doubt}")
     cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
     say(f"{amount(report.deleted)} deleted{cap}.")
+    if report.spared:
+        say(f"{amount(report.spared)} dated ahead of the clock, and no limit holds for them until then.")
     if report.left:
         say("Others stay: an exporter has not had them yet, or this run took its time; the next goes on.")
     for name in report.absent:
@@ -73,7 +77,10 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
     store = chest.binding().store
     if not isinstance(store, Retention):
         raise CapabilityMissing(store, "Retention")
-    before = time.time_ns() - older_than // timedelta(microseconds=1) * 1_000
+    told = tell_time(store)
+    if told.doubt is not None:
+        raise Failure(f"nothing was deleted: {told.doubt}")
+    before = told.unix_nano - nanoseconds(older_than)
     deleted = 0
     for count in in_batches(store, before, keep_unexported=keep_unexported, go_on=lambda: True):
         deleted += count

@@ -10,11 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
+from flask_chest.errors import JournalError
 from flask_chest.journal._losses import losses_in as losses_in
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
 from flask_chest.journal_protocols import Appendable, Journal
+from flask_chest.record import Query
 
 T = TypeVar("T")
+
+REJECTED = "rejected"
+"""The file of the records that the store refused for good."""
 
 logger = logging.getLogger("flask_chest.journal")
 
@@ -25,6 +30,22 @@ _MOUNTS = Path("/proc/self/mounts")
 def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
     """Name the folder for one chest and one store below *parent*."""
     return parent / f"{chest}-{digest(address)[:12]}"
+
+
+def forget_rejected(folder: Path, query: Query) -> int:
+    """Remove what matches of the records in *folder* that the store refused for good; give how many."""
+    path = folder / REJECTED
+    if not path.exists():
+        return 0
+    from flask_chest.journal._rejected import forget_in  # noqa: PLC0415 - Windows has no fcntl
+
+    try:
+        return forget_in(path, query)
+    except OSError as exc:
+        raise JournalError(
+            f"{path} may still hold what is to be forgotten ({exc.strerror or exc}); "
+            "remove it, or forget again as its owner"
+        ) from exc
 
 
 def digest(address: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from flask_chest.errors import JournalError, JournalFull
+from flask_chest.journal import REJECTED
 from flask_chest.journal._backlog import Backlog
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
 from flask_chest.journal._others import Others
@@ -18,8 +19,6 @@ from flask_chest.journal._segments import SegmentWriter, append_line
 from flask_chest.journal._writing import WritingEnd
 from flask_chest.journal_protocols import Journal
 from flask_chest.record import Record
-
-REJECTED = "rejected"
 
 
 class FileJournal(WritingEnd, Journal):

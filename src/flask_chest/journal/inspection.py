@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from flask_chest.journal import REJECTED
 from flask_chest.journal._appender import Room
 from flask_chest.journal._frames import (
     COMPLETE,
@@ -21,7 +22,6 @@ from flask_chest.journal._frames import (
 )
 from flask_chest.journal._segments import SegmentName, segments_in
 from flask_chest.journal._slots import is_followed, is_held, left_from
-from flask_chest.journal.file import REJECTED
 from flask_chest.record import Record
 
 Owner = Literal["stores", "followed", "leaves", "gone"]

@@ -1,38 +1,178 @@
-"""What was deleted for good: a journal that is replayed later must not bring it back."""
+"""What was deleted for good: a journal that is replayed later must not bring it back.
+
+Of what was forgotten no value is kept, but a keyed digest of it, by which a record that comes later is told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+import json
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from hashlib import sha256
+from typing import Self
 
 import msgspec
 
-from flask_chest.record import Query, Record
+from flask_chest.clocks import nanoseconds
+from flask_chest.record import COLUMN_FILTERS, Query, Record
+
+CUT_OFF = "cut-off"
+"""What retention deleted; all other kinds are of `Shape.key`."""
+NOTE_LIFE_NANO = nanoseconds(timedelta(days=366))
+"""How long it is remembered what was forgotten: no journal waits for so long."""
 
 
-class Deletion(msgspec.Struct, frozen=True, kw_only=True):
-    """Records that began before a time are deleted: all of them, or those that match a query."""
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a query asks for, without the values that it asks for."""
 
-    before_unix_nano: int
-    query: Query | None = None
-    """``None``: retention's cut-off."""
+    columns: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    since_unix_nano: int | None = None
+    until_unix_nano: int | None = None
 
-    def covers(self, record: Record) -> bool:
-        """Tell whether *record* is not to be kept."""
-        return record.time_unix_nano < self.before_unix_nano and (
-            self.query is None or self.query.matches(record)
+    @classmethod
+    def of(cls, query: Query) -> Self:
+        """Make the shape of *query*."""
+        return cls(
+            columns=tuple(name for name in COLUMN_FILTERS if getattr(query, name) is not None),
+            variables=tuple(sorted(query.where)),
+            since_unix_nano=query.since_unix_nano,
+            until_unix_nano=query.until_unix_nano,
         )
 
+    @property
+    def key(self) -> str:
+        """A text of 64 characters that no other shape has."""
+        return sha256(encode_shape(self)).hexdigest()
 
-_query_decoder = msgspec.json.Decoder(Query)
+    def of_query(self, query: Query, secret: str) -> str:
+        """Give the digest of the values that *query* asks for."""
+        return _digest(
+            secret, [*(getattr(query, name) for name in self.columns), *map(query.where.get, self.variables)]
+        )
 
-encode_query = msgspec.json.encode
-"""Make the text that `decode_query` makes the query of."""
+    def of_record(self, record: Record, secret: str) -> str | None:
+        """Give the digest that a query of this shape has if it matches *record*; ``None`` if none does."""
+        since, until, variables = self.since_unix_nano, self.until_unix_nano, record.variables
+        if (since is not None and record.time_unix_nano < since) or (
+            until is not None and record.time_unix_nano >= until
+        ):
+            return None
+        if not all(name in variables for name in self.variables):
+            return None
+        columns = (getattr(record, name) for name in self.columns)
+        return _digest(secret, [*columns, *(variables[name] for name in self.variables)])
 
-decode_query = _query_decoder.decode
+
+encode_shape = msgspec.json.Encoder(order="deterministic").encode
+"""Make the text that `decode_shape` makes the shape of."""
+
+decode_shape = msgspec.json.Decoder(Shape).decode
 
 
-def spared(records: Sequence[Record], deletions: Sequence[Deletion]) -> Sequence[Record]:
-    """Leave out of *records* what was deleted."""
-    if not deletions:
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What was forgotten by queries of one shape."""
+
+    shape: Shape
+    secret: str
+    """The key of their digests."""
+    before_unix_nano: int
+    """None of them is about a record that began later."""
+    count: int = 0
+    """How many there were."""
+
+
+class Notes(msgspec.Struct, frozen=True, kw_only=True):
+    """What each batch of records is compared with; the digests themselves are looked up."""
+
+    cut_off_unix_nano: int | None = None
+    kinds: tuple[Kind, ...] = ()
+
+
+def new_secret() -> str:
+    """Make a key for digests."""
+    return secrets.token_hex(32)
+
+
+def spared(
+    records: Sequence[Record],
+    notes: Notes,
+    *,
+    latest_cut_off: Callable[[], int],
+    look_up: Callable[[Sequence[str]], Mapping[str, int]],
+) -> Sequence[Record]:
+    """Leave out of *records* what was deleted.
+
+    A cut-off later than *latest_cut_off* is of a clock that was ahead, and is not looked at. *look_up* gives, of
+    digests, those that are noted, and the time before which the records began that they are about.
+    """
+    cut_off = notes.cut_off_unix_nano
+    if cut_off is not None and (
+        all(record.time_unix_nano >= cut_off for record in records) or cut_off > latest_cut_off()
+    ):
+        cut_off = None
+    gone = forgotten(records, notes.kinds, look_up=look_up)
+    if cut_off is None and not gone:
         return records
-    return [record for record in records if not any(deletion.covers(record) for deletion in deletions)]
+    return [
+        record
+        for record in records
+        if record.id not in gone and (cut_off is None or record.time_unix_nano >= cut_off)
+    ]
+
+
+def forgotten(
+    records: Sequence[Record], kinds: Iterable[Kind], *, look_up: Callable[[Sequence[str]], Mapping[str, int]]
+) -> frozenset[str]:
+    """Give the ids of those of *records* that were forgotten."""
+    suspects: defaultdict[str, list[Record]] = defaultdict(list)
+    for kind in kinds:
+        for record in records:
+            if record.time_unix_nano < kind.before_unix_nano:
+                digest = kind.shape.of_record(record, kind.secret)
+                if digest is not None:
+                    suspects[digest].append(record)
+    if not suspects:
+        return frozenset()
+    return frozenset(
+        record.id
+        for digest, before in look_up(list(suspects)).items()
+        for record in suspects[digest]
+        if record.time_unix_nano < before
+    )
+
+
+class Dropped:
+    """Counts the records of this process that a write left out, as they had been deleted before they came."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Count *count* more."""
+        if count:
+            with self._lock:
+                self.count += count
+
+
+def _digest(secret: str, values: Sequence[object]) -> str:
+    text = json.dumps([_canonical(value) for value in values])
+    return hmac.digest(secret.encode(), text.encode(), "sha256").hex()
+
+
+def _canonical(value: object) -> object:
+    """Give what is equal for values that are, as `same_value` compares, and for no others."""
+    if isinstance(value, Mapping):
+        return {"object": [[key, _canonical(value[key])] for key in sorted(value)]}
+    if isinstance(value, list):
+        return [_canonical(each) for each in value]
+    if type(value) is float:
+        return {"float": repr(value + 0.0)}  # -0.0 is 0.0
+    if value is None or type(value) in (bool, int, str):
+        return value
+    return {type(value).__name__: str(value)}

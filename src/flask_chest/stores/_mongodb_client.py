@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeAlias
 
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
+from bson.int64 import Int64
 from pymongo import IndexModel, MongoClient, ReadPreference, WriteConcern
 from pymongo import errors as mongo
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from flask_chest.clocks import MAX_SKEW_NANO, nanoseconds
 from flask_chest.errors import (
     ConfigurationError,
     RecordRefused,
@@ -34,14 +37,13 @@ NUMBERING = "numbering"
 """The document that says up to where records are numbered."""
 NOW = {"$toLong": "$$NOW"}
 """The server's clock in milliseconds, as it is kept: a number compares alike in every engine."""
-CLOCK_LAG_NANO = 11_000_000
-"""How far that may be behind: part of a millisecond, and 10 more where mongod finds it dear to ask the system."""
 _CODEC_OPTIONS: CodecOptions[Document] = CodecOptions(document_class=dict)
 _SUFFIXES = {
     "records": "",
     "exporters": "_exporters",
     "rejected": "_rejected",
     "deletions": "_deletions",
+    "forgotten": "_forgotten",
     "leases": "_leases",
     "schema": "_schema",
 }
@@ -183,8 +185,13 @@ class Collections:
 
     @property
     def deletions(self) -> Collection[Document]:
-        """What was deleted for good."""
+        """Up to when what was deleted for good: by retention, and by each kind of query."""
         return self._collection("deletions")
+
+    @property
+    def forgotten(self) -> Collection[Document]:
+        """One document for each digest of what was forgotten."""
+        return self._collection("forgotten")
 
     @property
     def leases(self) -> Collection[Document]:
@@ -240,6 +247,15 @@ class Collections:
             # Without what follows: the driver's description of all it knows of the servers.
             said = " ".join(str(exc).split()).partition(" (configured")[0].partition(", Timeout:")[0]
         return StoreUnavailable(f"{self.place}: {said}; {_ADVICE.get(code, _advice(exc))}")
+
+
+def ended(until: str, *, lease: timedelta) -> Document:
+    """Ask whether a lease has ended that is held up to the time in the field *until*.
+
+    One that ends much later than after *lease* from now was given by a clock that was ahead.
+    """
+    latest = (nanoseconds(lease) + MAX_SKEW_NANO) // 1_000_000
+    return {"$or": [{"$lte": [until, NOW]}, {"$gt": [until, {"$add": [NOW, Int64(latest)]}]}]}
 
 
 def unix_nano(milliseconds: int) -> int:

@@ -9,7 +9,7 @@ from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
 
 from flask_chest.protocols import Leases
-from flask_chest.stores._mongodb_client import NOW, Collections
+from flask_chest.stores._mongodb_client import NOW, Collections, ended
 
 
 class MongoDBLeases(Leases):
@@ -27,7 +27,7 @@ class MongoDBLeases(Leases):
                 )
             until = {"$add": [NOW, Int64(lease // timedelta(milliseconds=1))]}
             taken = collections.leases.update_one(
-                {"_id": task, "$or": [{"owner": owner}, {"$expr": {"$lte": ["$until", NOW]}}]},
+                {"_id": task, "$or": [{"owner": owner}, {"$expr": ended("$until", lease=lease)}]},
                 [{"$set": {"owner": owner, "until": until}}],
             )
             return taken.matched_count == 1

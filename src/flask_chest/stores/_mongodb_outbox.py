@@ -28,7 +28,7 @@ from flask_chest.protocols import (
     Rejections,
     StartAt,
 )
-from flask_chest.stores._mongodb_client import NOW, NUMBERING, Collections, unix_nano
+from flask_chest.stores._mongodb_client import NOW, NUMBERING, Collections, ended, unix_nano
 from flask_chest.stores._mongodb_documents import Document, record_of
 from flask_chest.stores._mongodb_query import CHUNK
 from flask_chest.stores._sql import storable_reason
@@ -206,7 +206,7 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
         return self._collections.exporters.find_one_and_update(
             {
                 "_id": exporter,
-                "$or": [{"lease_until": None}, {"$expr": {"$lte": ["$lease_until", NOW]}}],
+                "$or": [{"lease_until": None}, {"$expr": ended("$lease_until", lease=lease)}],
             },
             [
                 {

@@ -100,7 +100,15 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
     """
     CREATE TABLE IF NOT EXISTS {deletions} (
-        number bigint NOT NULL AUTO_INCREMENT PRIMARY KEY, before_unix_nano bigint NOT NULL, query longtext
+        kind varchar(64) NOT NULL PRIMARY KEY,
+        query longtext,
+        secret varchar(64),
+        before_unix_nano bigint NOT NULL
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS {forgotten} (
+        digest varchar(64) NOT NULL PRIMARY KEY, before_unix_nano bigint NOT NULL, noted_unix_nano bigint NOT NULL
     ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
     """,
 )

@@ -89,7 +89,16 @@ _FIRST: tuple[LiteralString, ...] = (
         UNIQUE (exporter, record_id)
     )
     """,
-    "CREATE TABLE {deletions} (before_unix_nano bigint NOT NULL, query text)",
+    """
+    CREATE TABLE {deletions} (
+        kind text COLLATE "C" PRIMARY KEY, query text, secret text, before_unix_nano bigint NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE {forgotten} (
+        digest text COLLATE "C" PRIMARY KEY, before_unix_nano bigint NOT NULL, noted_unix_nano bigint NOT NULL
+    )
+    """,
 )
 
 _SECOND: tuple[LiteralString, ...] = (

@@ -9,6 +9,7 @@ from typing import LiteralString, Protocol
 
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
+from flask_chest.stores._deletions import Dropped
 from flask_chest.stores._server_pool import ServerReadOnly
 from flask_chest.stores._sql import Conflicts, Database, Session, SQLValue, Tables, record_rows, row_record
 from flask_chest.stores._sql_deletion import SQLDeletion
@@ -60,6 +61,7 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
         self._description = place
         self._address = address
         self._conflicts = Conflicts()
+        self._dropped = Dropped()
 
     @property
     def address(self) -> str:
@@ -120,7 +122,9 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
             if len(left) < len(records):
                 ids = {record.id for record in left}
                 rows = {record_id: row for record_id, row in rows.items() if record_id in ids}
-            return self._insert_new(session, rows, left)
+            conflicts = self._insert_new(session, rows, left)
+        self._dropped.add(len(records) - len(left))
+        return conflicts
 
     def _insert_new(
         self, session: RecordingSession, rows: dict[str, Row], records: Sequence[Record]

@@ -36,6 +36,7 @@ _SUFFIXES = {
     "exporters": "_exporters",
     "rejected": "_rejected",
     "deletions": "_deletions",
+    "forgotten": "_forgotten",
     "leases": "_leases",
     "schema": "_schema",
 }

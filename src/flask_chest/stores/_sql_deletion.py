@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import msgspec
 
-from flask_chest.protocols import Erasure, Retention
+from flask_chest.clocks import MAX_SKEW_NANO
+from flask_chest.protocols import CountsDropped, Erasure, Retention
 from flask_chest.record import Query, Record
-from flask_chest.stores._deletions import Deletion, decode_query, encode_query, spared
+from flask_chest.stores._deletions import (
+    CUT_OFF,
+    NOTE_LIFE_NANO,
+    Dropped,
+    Kind,
+    Notes,
+    Shape,
+    decode_shape,
+    encode_shape,
+    new_secret,
+    spared,
+)
 from flask_chest.stores._sql import Database, Session, Tables
 from flask_chest.stores._sql_query import CHUNK, find
 
 
-class SQLDeletion(Retention, Erasure):
-    """Notes what is deleted, in a transaction beside which none writes records: each later one reads the note."""
+class SQLDeletion(Retention, Erasure, CountsDropped):
+    """Notes what is deleted, in a transaction beside which none writes records: each later one reads the note.
+
+    There is one row for the cut-off of retention and for each kind of query by which something was forgotten;
+    every batch reads them all. There is one row for each digest of what was forgotten, and those are looked up.
+    """
+
+    skew_nano = MAX_SKEW_NANO
+    """How far the clocks of those who write may be ahead of the database's."""
+
+    _dropped: Dropped
 
     def __init__(self, database: Database, tables: Tables) -> None:
         self._database = database
         self._tables = tables
+
+    @property
+    def dropped(self) -> int:
+        """Records that this process wrote and that were left out, as they were deleted before they came."""
+        return self._dropped.count
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
@@ -28,19 +54,27 @@ class SQLDeletion(Retention, Erasure):
         order = " ORDER BY time_unix_nano, id LIMIT ?"
         oldest = self._tables.sql(f"{select}{had_by_all if keep_unexported else ''}{order}")
         with self._database.recording() as session:
-            found = session.rows(oldest, (before_unix_nano, limit))
-            cut_off: int = before_unix_nano if len(found) < limit else found[-1][0] + 1
+            latest = self._latest_cut_off(session)
+            before = min(before_unix_nano, latest)
+            found = session.rows(oldest, (before, limit))
+            cut_off: int = before if len(found) < limit else found[-1][0] + 1
             self._delete(session, [record_id for _, record_id in found])
+            noted = self._notes(session).cut_off_unix_nano
+            if noted is None or noted < cut_off or noted > latest:
+                self._put(session, CUT_OFF, before_unix_nano=cut_off)
             # What was forgotten before that is cut off now.
-            session.change(self._tables.sql("DELETE FROM {deletions} WHERE before_unix_nano <= ?"), (cut_off,))
-            self._note(session, Deletion(before_unix_nano=cut_off))
+            for note in ("DELETE FROM {forgotten}", "DELETE FROM {deletions}"):
+                session.change(self._tables.sql(f"{note} WHERE before_unix_nano < ?"), (cut_off,))
         return len(found)
 
     def boundary(self, newest: int, /) -> int | None:
         """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
-        select = "SELECT time_unix_nano FROM {records} ORDER BY time_unix_nano DESC, id DESC LIMIT 1 OFFSET ?"
+        select = (
+            "SELECT time_unix_nano FROM {records} WHERE time_unix_nano <= ?"
+            " ORDER BY time_unix_nano DESC, id DESC LIMIT 1 OFFSET ?"
+        )
         with self._database.reading() as session:
-            found = session.rows(self._tables.sql(select), (newest,))
+            found = session.rows(self._tables.sql(select), (self._latest_cut_off(session), newest))
         return int(found[0][0]) + 1 if found else None
 
     def forget(self, query: Query, /) -> int:
@@ -50,7 +84,7 @@ class SQLDeletion(Retention, Erasure):
         """
         everything = msgspec.structs.replace(query, limit=None)
         with self._database.recording() as session:
-            self._note(session, Deletion(before_unix_nano=session.now_unix_nano(), query=everything))
+            self._note(session, everything)
         found = find(self._database, self._tables, everything)
         count = 0
         while chunk := [record.id for record in islice(found, CHUNK)]:
@@ -61,20 +95,73 @@ class SQLDeletion(Retention, Erasure):
 
     def _spared(self, session: Session, records: Sequence[Record]) -> Sequence[Record]:
         """Leave out of *records* what was deleted."""
-        rows = session.rows(self._tables.sql("SELECT before_unix_nano, query FROM {deletions}"))
+
+        def look_up(digests: Sequence[str]) -> Mapping[str, int]:
+            found: dict[str, int] = {}
+            for first in range(0, len(digests), CHUNK):
+                chunk = digests[first : first + CHUNK]
+                select = "SELECT digest, before_unix_nano FROM {forgotten} WHERE digest IN ({many})"
+                found |= dict(session.rows(self._tables.sql(select, many=len(chunk)), chunk))
+            return found
+
         return spared(
             records,
-            [
-                Deletion(before_unix_nano=before, query=None if text is None else decode_query(text))
-                for before, text in rows
-            ],
+            self._notes(session),
+            latest_cut_off=lambda: self._latest_cut_off(session),
+            look_up=look_up,
         )
 
-    def _note(self, session: Session, deletion: Deletion) -> None:
-        text = None if deletion.query is None else encode_query(deletion.query).decode()
+    def _latest_cut_off(self, session: Session) -> int:
+        return session.now_unix_nano() + self.skew_nano
+
+    def _notes(self, session: Session) -> Notes:
+        rows = session.rows(self._tables.sql("SELECT kind, query, secret, before_unix_nano FROM {deletions}"))
+        return Notes(
+            cut_off_unix_nano=next((before for kind, _, _, before in rows if kind == CUT_OFF), None),
+            kinds=tuple(
+                Kind(shape=decode_shape(shape), secret=secret, before_unix_nano=before)
+                for kind, shape, secret, before in rows
+                if kind != CUT_OFF
+            ),
+        )
+
+    def _note(self, session: Session, query: Query) -> None:
+        """Note that what matches *query* is forgotten, and forget of which that was noted long ago."""
+        now = session.now_unix_nano()
+        ((newest,),) = session.rows(self._tables.sql("SELECT max(time_unix_nano) FROM {records}"))
+        before = (now if newest is None else max(now, newest)) + self.skew_nano
+        # By the records too: a clock that is ahead ends no note.
+        long_ago = (now if newest is None else min(now, newest)) - NOTE_LIFE_NANO
+        session.change(self._tables.sql("DELETE FROM {forgotten} WHERE noted_unix_nano < ?"), (long_ago,))
+        shape = Shape.of(query)
+        known = {kind.shape: kind for kind in self._notes(session).kinds}.get(shape)
+        secret = new_secret() if known is None else known.secret
+        latest = before if known is None else max(before, known.before_unix_nano)
+        self._put(session, shape.key, shape=encode_shape(shape).decode(), secret=secret, before_unix_nano=latest)
+        digest = shape.of_query(query, secret)
+        session.change(self._tables.sql("DELETE FROM {forgotten} WHERE digest = ?"), (digest,))
         session.change(
-            self._tables.sql("INSERT INTO {deletions} (before_unix_nano, query) VALUES (?, ?)"),
-            (deletion.before_unix_nano, text),
+            self._tables.sql(
+                "INSERT INTO {forgotten} (digest, before_unix_nano, noted_unix_nano) VALUES (?, ?, ?)"
+            ),
+            (digest, before, now),
+        )
+
+    def _put(
+        self,
+        session: Session,
+        kind: str,
+        *,
+        before_unix_nano: int,
+        shape: str | None = None,
+        secret: str | None = None,
+    ) -> None:
+        session.change(self._tables.sql("DELETE FROM {deletions} WHERE kind = ?"), (kind,))
+        session.change(
+            self._tables.sql(
+                "INSERT INTO {deletions} (kind, query, secret, before_unix_nano) VALUES (?, ?, ?, ?)"
+            ),
+            (kind, shape, secret, before_unix_nano),
         )
 
     def _delete(self, session: Session, record_ids: Sequence[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from flask_chest.clocks import nanoseconds
 from flask_chest.protocols import Leases
+from flask_chest.stores._lease_times import is_held
 from flask_chest.stores._sql import Database, Tables
 
 
@@ -26,11 +28,11 @@ class SQLLeases(Leases):
             ((holder, until),) = session.rows(
                 self._tables.sql("SELECT owner, until_unix_nano FROM {leases} WHERE task = ?{lock}"), (task,)
             )
-            if holder != owner and until > now:
+            if holder != owner and is_held(until, now, lease=lease):
                 return False
             session.change(
                 self._tables.sql("UPDATE {leases} SET owner = ?, until_unix_nano = ? WHERE task = ?"),
-                (owner, now + lease // timedelta(microseconds=1) * 1_000, task),
+                (owner, now + nanoseconds(lease), task),
             )
             return True
 

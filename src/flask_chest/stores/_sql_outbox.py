@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from flask_chest.clocks import nanoseconds
 from flask_chest.protocols import (
     Busy,
     Claim,
@@ -21,6 +22,7 @@ from flask_chest.protocols import (
     Rejections,
     StartAt,
 )
+from flask_chest.stores._lease_times import is_held
 from flask_chest.stores._sql import Database, Session, Tables, row_record, storable_reason
 from flask_chest.stores._sql_query import CHUNK
 
@@ -69,8 +71,9 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
             place = self._place(session, exporter)
             if place is None:
                 return None  # dropped in this very moment: the next call makes it known again
-            if place.lease_until_unix_nano is not None and place.lease_until_unix_nano > now:
-                return Busy(holder=place.holder or "", until_unix_nano=place.lease_until_unix_nano)
+            until = place.lease_until_unix_nano
+            if until is not None and is_held(until, now, lease=lease):
+                return Busy(holder=place.holder or "", until_unix_nano=until)
             batch = self._batch(session, place, limit)
             if not batch:
                 self._skip(session, exporter, place)
@@ -79,7 +82,7 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
                 exporter=exporter,
                 records=[row_record(row) for _, *row in batch],
                 token=place.epoch + 1,
-                deadline_unix_nano=now + _nanoseconds(lease),
+                deadline_unix_nano=now + nanoseconds(lease),
             )
             self._hold(session, claim, boundary=batch[-1][0])
             return claim
@@ -92,7 +95,7 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
                 return False
             session.change(
                 self._tables.sql("UPDATE {exporters} SET lease_until_unix_nano = ? WHERE name = ?"),
-                (session.now_unix_nano() + _nanoseconds(lease), claim.exporter),
+                (session.now_unix_nano() + nanoseconds(lease), claim.exporter),
             )
             return True
 
@@ -256,10 +259,6 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
         ]
         if rows:
             session.change_many(statement, rows)
-
-
-def _nanoseconds(lease: timedelta) -> int:
-    return lease // timedelta(microseconds=1) * 1_000
 
 
 def _holder() -> str:

@@ -152,6 +152,7 @@ class Connections(Database):
         )
         try:
             add_functions(connection)
+            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is not left in free pages
             connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
             if not create:
                 self._check(SQLiteSession(connection))

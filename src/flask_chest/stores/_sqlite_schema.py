@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import LiteralString
 
+from flask_chest.clocks import ClockNote, encode_note
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores._sql import Session, Tables
 from flask_chest.stores._sql_schema import Migrations, SQLSchema
 from flask_chest.stores._sqlite_connections import SQLiteSession, immediate
 
 _FIRST: tuple[LiteralString, ...] = (
-    "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL)",
+    "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL, clock TEXT)",
     "INSERT INTO {schema} (program, version) VALUES ('flask_chest', 0)",
     # AUTOINCREMENT: a position that was deleted is not given again to a record that an exporter then misses.
     """
@@ -88,9 +89,18 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
     """
     CREATE TABLE {deletions} (
-        before_unix_nano INTEGER NOT NULL,
-        query TEXT
+        kind TEXT NOT NULL PRIMARY KEY,
+        query TEXT,
+        secret TEXT,
+        before_unix_nano INTEGER NOT NULL
     )
+    """,
+    """
+    CREATE TABLE {forgotten} (
+        digest TEXT NOT NULL PRIMARY KEY,
+        before_unix_nano INTEGER NOT NULL,
+        noted_unix_nano INTEGER NOT NULL
+    ) WITHOUT ROWID
     """,
 )
 
@@ -120,6 +130,8 @@ class SQLiteSchema(SQLSchema):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             with immediate(connection):
                 self.migrate(session)
+                note = encode_note(ClockNote.taken(session.now_unix_nano()))
+                session.change(self._tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
         self._write_ahead(connection, patience)
 
     def _write_ahead(self, connection: sqlite3.Connection, patience: float) -> None:

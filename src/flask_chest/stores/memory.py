@@ -16,14 +16,17 @@ from types import MappingProxyType
 
 import msgspec
 
+from flask_chest.clocks import MAX_STEP_NANO, ClockNote, encode_note, nanoseconds
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import (
     Busy,
     Claim,
+    CountsDropped,
     Erasure,
     ExporterRegistry,
     ExporterStatus,
     GroupBy,
+    HostClocked,
     Leases,
     Outbox,
     Rejection,
@@ -37,7 +40,8 @@ from flask_chest.protocols import (
     ValueCount,
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
-from flask_chest.stores._deletions import Deletion, spared
+from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, new_secret, spared
+from flask_chest.stores._lease_times import is_held
 from flask_chest.stores._statistics import check_group, count, sum_up, whole
 from flask_chest.stores._storable import storable_rows
 
@@ -67,7 +71,18 @@ class _Place:
         self.holder = self.lease_until = None
 
 
-class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure, Statistics, Leases):
+class MemoryStore(
+    Store,
+    Outbox,
+    ExporterRegistry,
+    Rejections,
+    Retention,
+    Erasure,
+    Statistics,
+    Leases,
+    HostClocked,
+    CountsDropped,
+):
     """Keeps records in this process alone: they are lost with it, or with the store object.
 
     `close` forgets nothing, and the store may be used after it. A forked child goes on with its own copy.
@@ -80,7 +95,12 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
         self._kept: dict[str, Record] = {}
         self._order: list[Record | None] = []
         """In the order of their arrival; what was deleted leaves its place empty."""
-        self._deletions: list[Deletion] = []
+        self._cut_off: int | None = None
+        self._kinds: dict[Shape, Kind] = {}
+        self._forgotten: dict[str, int] = {}
+        """Digest of what was forgotten → before when it began."""
+        self._dropped = Dropped()
+        self._clock_note: str | None = None
         self._places: dict[str, _Place] = {}
         self._tokens = itertools.count(1)
         self._leases: dict[str, tuple[str, int]] = {}
@@ -99,6 +119,8 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
     def open(self) -> None:
         """Allow the use of the store."""
         self._opened = True
+        if self._clock_note is None:
+            self._clock_note = encode_note(ClockNote.taken(self._now()))
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records*; those whose id is kept already are skipped."""
@@ -106,8 +128,10 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             return
         rows = storable_rows(records)
         with self._alone():
+            notes = Notes(cut_off_unix_nano=self._cut_off, kinds=tuple(self._kinds.values()))
             for record, (*_, variables) in zip(records, rows, strict=True):
-                if not spared([record], self._deletions):
+                if not spared([record], notes, latest_cut_off=self._latest_cut_off, look_up=self._noted):
+                    self._dropped.add(1)
                     continue
                 if (kept := self._kept.get(record.id)) is None:
                     # From the encoded text: the caller may go on to change its own variables.
@@ -148,7 +172,11 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
         with self._alone():
             now = self._now()
             place = self._place(exporter, position=0)
-            if place.holder is not None and place.lease_until is not None and place.lease_until > now:
+            if (
+                place.holder is not None
+                and place.lease_until is not None
+                and is_held(place.lease_until, now, lease=lease)
+            ):
                 return Busy(holder=place.holder, until_unix_nano=place.lease_until)
             if place.boundary is None or not self._between(place.position, place.boundary):
                 place.boundary = self._boundary(place.boundary or place.position, limit)
@@ -158,7 +186,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
                 return None
             place.token = next(self._tokens)
             place.holder = f"{socket.gethostname()}:{os.getpid()}"
-            place.lease_until = now + _nanoseconds(lease)
+            place.lease_until = now + nanoseconds(lease)
             return Claim(
                 exporter=exporter,
                 records=[_copy(record) for record in records],
@@ -172,7 +200,7 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
             place = self._held(claim)
             if place is None or place.boundary is None:
                 return False
-            place.lease_until = self._now() + _nanoseconds(lease)
+            place.lease_until = self._now() + nanoseconds(lease)
             return True
 
     def acknowledge(self, claim: Claim, /, *, rejected: Mapping[str, str] = MappingProxyType({})) -> bool:
@@ -246,19 +274,26 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
         with self._alone():
             had_by_all = min((place.position for place in self._places.values()), default=len(self._order))
             candidates = self._between(0, had_by_all if keep_unexported else len(self._order))
-            old = [record for record in candidates if record.time_unix_nano < before_unix_nano]
+            latest = self._latest_cut_off()
+            before = min(before_unix_nano, latest)
+            old = [record for record in candidates if record.time_unix_nano < before]
             old = sorted(old, key=lambda record: (record.time_unix_nano, record.id))[:limit]
-            cut_off = before_unix_nano if len(old) < limit else old[-1].time_unix_nano + 1
-            # What was forgotten before that is cut off now.
-            self._deletions = [d for d in self._deletions if d.before_unix_nano > cut_off]
-            self._deletions.append(Deletion(before_unix_nano=cut_off))
+            cut_off = before if len(old) < limit else old[-1].time_unix_nano + 1
+            if self._cut_off is None or self._cut_off < cut_off or self._cut_off > latest:
+                self._cut_off = cut_off
             self._delete(old)
             return len(old)
 
     def forget(self, query: Query, /) -> int:
         """Delete every record that matches, and what was set aside of them; give how many those were."""
         with self._alone():
-            self._deletions.append(Deletion(before_unix_nano=self._now(), query=query))
+            newest = max((record.time_unix_nano for record in self._kept.values()), default=0)
+            before = max(self._now(), newest) + MAX_STEP_NANO
+            shape = Shape.of(query)
+            kind = self._kinds.get(shape) or Kind(shape=shape, secret=new_secret(), before_unix_nano=before)
+            latest = max(before, kind.before_unix_nano)
+            self._kinds[shape] = msgspec.structs.replace(kind, before_unix_nano=latest)
+            self._forgotten[shape.of_query(query, kind.secret)] = before
             found = [record for record in self._kept.values() if query.matches(record)]
             self._delete(found)
             return len(found)
@@ -275,7 +310,9 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
     def boundary(self, newest: int, /) -> int | None:
         """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
         with self._alone():
-            times = sorted((record.time_unix_nano for record in self._kept.values()), reverse=True)
+            latest = self._latest_cut_off()
+            times = [record.time_unix_nano for record in self._kept.values() if record.time_unix_nano <= latest]
+            times.sort(reverse=True)
             return times[newest] + 1 if newest < len(times) else None
 
     def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
@@ -283,9 +320,9 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
         with self._alone():
             now = self._now()
             holder, until = self._leases.get(task, (owner, now))
-            if holder != owner and until > now:
+            if holder != owner and is_held(until, now, lease=lease):
                 return False
-            self._leases[task] = owner, now + _nanoseconds(lease)
+            self._leases[task] = owner, now + nanoseconds(lease)
             return True
 
     def let_go(self, task: str, /, *, owner: str) -> None:
@@ -297,6 +334,25 @@ class MemoryStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasur
     def now_unix_nano(self) -> int:
         """Read the clock that it was made with."""
         return self._now()
+
+    def clock_note(self) -> str | None:
+        """Give what the clock told at the last run of retention, or when the store was opened."""
+        return self._clock_note
+
+    def note_clock(self, note: str, /) -> None:
+        """Keep *note*."""
+        self._clock_note = note
+
+    @property
+    def dropped(self) -> int:
+        """Records that were left out, as they were deleted before they came."""
+        return self._dropped.count
+
+    def _latest_cut_off(self) -> int:
+        return self._now() + MAX_STEP_NANO
+
+    def _noted(self, digests: Sequence[str]) -> Mapping[str, int]:
+        return {digest: self._forgotten[digest] for digest in digests if digest in self._forgotten}
 
     def _delete(self, records: Sequence[Record]) -> None:
         gone = {record.id for record in records}
@@ -349,7 +405,3 @@ def _set_aside(place: _Place, claim: Claim, rejected: Mapping[str, str], now: in
                 reason=rejected[record.id],
                 time_unix_nano=now,
             )
-
-
-def _nanoseconds(lease: timedelta) -> int:
-    return lease // timedelta(microseconds=1) * 1_000

@@ -10,7 +10,6 @@ from datetime import timedelta
 from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRefused, StoreError
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.stores._deletions import spared
 from flask_chest.stores._sql import Conflicts
 from flask_chest.stores._storable import storable_rows
 
@@ -130,14 +129,16 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
         storable_rows(records)  # refuses what would not come back equal
         with self._collections.checked():
             notes = self._notes()
-            left = spared(records, notes)
+            left = self._spared(records, notes)
             if len(left) < len(records):
                 # A former attempt may have kept some, before they were deleted.
                 self._delete_forgotten(records, notes)
             if left:
                 there = self._insert(left)
                 self._conflicts.note(self._conflicting(there))
-                self._delete_late(left, there, [note for note in self._notes() if note not in notes])
+                if (later := self._notes()) != notes:
+                    self._delete_late(left, there, later)
+            self._dropped.add(len(records) - len(left))
 
     def query(self, query: Query, /) -> Iterable[Record]:
         """Yield the records that match, newest first; no cursor is open while the caller iterates."""

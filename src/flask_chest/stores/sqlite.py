@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.errors import ConfigurationError, StoreUnavailable
-from flask_chest.protocols import Store, StoreStatus
+from flask_chest.protocols import HostClocked, Store, StoreStatus
 from flask_chest.record import Query, Record
+from flask_chest.stores._deletions import Dropped
 from flask_chest.stores._sql import Conflicts, Tables, record_rows, row_record
 from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
@@ -26,7 +28,7 @@ PAGES_GIVEN_BACK = 1_000
 """At a time: 4 MB, which others wait for as long as for a batch of records."""
 
 
-class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
+class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HostClocked, Store):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
@@ -34,6 +36,8 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
     After `close` the store may be used again. Other SQLite users of the same file in this process must close
     their connections before a fork, as this store does.
     """
+
+    skew_nano = MAX_STEP_NANO  # who shares the file shares the clock
 
     def __init__(
         self, path: str | os.PathLike[str], *, name: str = "flask_chest", busy_timeout: float = 5.0
@@ -55,6 +59,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
         self._busy_timeout = busy_timeout
         self._insertion = Insertion(tables)
         self._conflicts = Conflicts()
+        self._dropped = Dropped()
 
     @property
     def address(self) -> str:
@@ -84,9 +89,10 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
         with self._connections.recording() as session:
             left = self._spared(session, records)
             if len(left) < len(records):
-                records, rows = left, record_rows(left)
+                rows = record_rows(left)
             inserted = self._insertion.insert(session.connection, rows)
-            conflicts = self._conflicting(session, records) if inserted < len(rows) else []
+            conflicts = self._conflicting(session, left) if inserted < len(rows) else []
+        self._dropped.add(len(records) - len(left))
         self._conflicts.note(conflicts)
 
     def query(self, query: Query, /) -> Iterable[Record]:
@@ -121,6 +127,27 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
                 # Not execute, which takes the first step of the statement, and gives one page back.
                 connection.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
         return count
+
+    def forget(self, query: Query, /) -> int:
+        """Delete every record that matches, and what was set aside of them; give how many those were.
+
+        Their bytes are overwritten in the file, and go from the write-ahead log unless somebody reads meanwhile.
+        """
+        count = super().forget(query)
+        with suppress(StoreUnavailable), self._connections.connection() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
+
+    def clock_note(self) -> str | None:
+        """Give what the host's clock told at the last run of retention, or when the tables were made."""
+        with self._connections.reading() as session:
+            ((note,),) = session.rows(self._tables.sql("SELECT clock FROM {schema}"))
+        return None if note is None else str(note)
+
+    def note_clock(self, note: str, /) -> None:
+        """Keep *note*."""
+        with self._connections.writing() as session:
+            session.change(self._tables.sql("UPDATE {schema} SET clock = ?"), (note,))
 
     def close(self) -> None:
         """Close all connections, those in use as soon as they come back."""

@@ -7,14 +7,26 @@ import time
 from datetime import timedelta
 from typing import Protocol
 
-from flask_chest.protocols import Claim, Erasure, ExporterRegistry, Leases, Outbox, Rejections, Retention, Store
-from flask_chest.record import Query, Record
+from flask_chest.protocols import (
+    Claim,
+    CountsDropped,
+    Erasure,
+    ExporterRegistry,
+    Leases,
+    Outbox,
+    Rejections,
+    Retention,
+    Store,
+)
+from flask_chest.record import JSONValue, Query, Record
 from flask_chest.testing.records import make_record
 
 _MINUTE = timedelta(minutes=1)
+_MINUTE_NANO = 60_000_000_000
+_DAY_NANO = 24 * 60 * _MINUTE_NANO
 
 
-class DeletingStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure, Protocol):
+class DeletingStore(Store, Outbox, ExporterRegistry, Rejections, Retention, Erasure, CountsDropped, Protocol):
     """A store with all that retention and erasure touch."""
 
 
@@ -149,9 +161,84 @@ class DeletionContract:
 
     def test_what_begins_after_the_forgetting_is_kept(self, store: DeletingStore) -> None:
         store.forget(Query(where={"user_id": 7}))
-        later = make_record(variables={"user_id": 7}, time_unix_nano=time.time_ns() + 1_000_000_000)
+        later = make_record(variables={"user_id": 7}, time_unix_nano=time.time_ns() + 2 * _MINUTE_NANO)
         store.write([later])
         assert _kept(store) == [later]
+
+    def test_forgotten_record_of_a_clock_that_was_ahead_stays_gone(self, store: DeletingStore) -> None:
+        ahead = time.time_ns() + 365 * _DAY_NANO
+        early, late = (make_record(variables={"user_id": 7}, time_unix_nano=ahead + step) for step in (0, 1))
+        store.write([late])
+        assert store.forget(Query(where={"user_id": 7})) == 1
+        store.write([early, late])
+        assert _kept(store) == []
+
+    def test_forgotten_values_are_told_apart_as_a_query_does(self, store: DeletingStore) -> None:
+        asked: list[dict[str, JSONValue]] = [
+            {"user": {"a": [1, None], "b": -0.0}},
+            {"user": 1},
+            {"user": "1"},
+            {"user": True, "plan": 0.5},
+        ]
+        for where in asked:
+            store.forget(Query(where=where))
+        gone: list[dict[str, JSONValue]] = [
+            {"user": {"b": 0.0, "a": [1, None]}},
+            {"user": 1, "x": 2},
+            {"user": "1"},
+            {"user": True, "plan": 0.5},
+        ]
+        kept: list[dict[str, JSONValue]] = [
+            {"user": {"a": [1], "b": 0.0}},
+            {"user": 1.0},
+            {"user": True},
+            {"user": None},
+            {"plan": 0.5},
+            {},
+        ]
+        store.write([make_record(variables=variables) for variables in [*gone, *kept]])
+        assert sorted(repr(record.variables) for record in _kept(store)) == sorted(map(repr, kept))
+
+    def test_forgetting_by_other_fields_holds_too(self, store: DeletingStore) -> None:
+        store.forget(Query(request_id="hers", method="GET"))
+        store.forget(Query(route="/", until_unix_nano=10))
+        gone = [make_record(request_id="hers"), make_record(time_unix_nano=9)]
+        kept = [make_record(request_id="his"), make_record(time_unix_nano=10)]
+        store.write([*gone, *kept])
+        assert {record.id for record in _kept(store)} == {record.id for record in kept}
+
+    def test_person_who_is_forgotten_again_is_forgotten_up_to_then(self, store: DeletingStore) -> None:
+        for _ in range(3):
+            hers = make_record(variables={"user_id": 7})
+            store.forget(Query(where={"user_id": 7}))
+            store.write([hers])
+            assert _kept(store) == []
+
+    def test_cut_off_ahead_of_the_clock_deletes_and_refuses_nothing_that_comes_later(
+        self, store: DeletingStore
+    ) -> None:
+        now = time.time_ns()
+        old, later = make_record(time_unix_nano=now - _DAY_NANO), make_record(time_unix_nano=now + _DAY_NANO)
+        store.write([old, later])
+        assert store.prune(now + 365 * _DAY_NANO, limit=100) == 1
+        coming = make_record(time_unix_nano=now + 2 * _MINUTE_NANO)
+        store.write([coming])
+        assert _kept(store) == [later, coming]
+
+    def test_records_of_a_clock_that_is_ahead_are_not_among_the_newest(self, store: DeletingStore) -> None:
+        now = time.time_ns()
+        records = [make_record(time_unix_nano=now - moment) for moment in (10, 20, 30)]
+        ahead = [make_record(time_unix_nano=now + _DAY_NANO + moment) for moment in range(5)]
+        store.write([*records, *ahead])
+        assert store.boundary(2) == now - 30 + 1
+        assert store.boundary(3) is None
+
+    def test_record_that_comes_after_its_deletion_is_counted(self, store: DeletingStore) -> None:
+        before = store.dropped
+        store.prune(10, limit=100)
+        store.forget(Query(where={"user_id": 7}))
+        store.write([make_record(time_unix_nano=9), make_record(variables={"user_id": 7}), make_record()])
+        assert store.dropped == before + 2
 
     def test_forgotten_records_are_neither_claimed_nor_set_aside_any_more(self, store: DeletingStore) -> None:
         refused, claimed, other = (make_record(variables={"user_id": user}) for user in (7, 7, 8))
@@ -199,6 +286,11 @@ class LeasesContract:
         store.let_go("task", owner="two")
         store.let_go("task that nobody has", owner="two")
         assert not store.hold("task", owner="two", lease=_MINUTE)
+
+    def test_task_is_free_that_a_clock_far_ahead_has_given(self, store: Leases) -> None:
+        assert store.hold("task", owner="one", lease=timedelta(days=365))
+        assert store.hold("task", owner="two", lease=_MINUTE)
+        assert not store.hold("task", owner="one", lease=_MINUTE)
 
     def test_task_of_an_owner_that_is_gone_is_free_when_its_time_is_over(self, store: Leases) -> None:
         store.hold("task", owner="one", lease=timedelta(milliseconds=1))

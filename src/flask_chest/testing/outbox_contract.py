@@ -57,6 +57,15 @@ class OutboxContract:
         assert list(_claim(store, "a").records) == records
         assert list(_claim(store, "b").records) == records
 
+    def test_claim_that_a_clock_far_ahead_has_given_keeps_nobody_out(self, store: DeliveringStore) -> None:
+        store.write([make_record()])
+        lost = _claim(store, lease=timedelta(days=365))
+        held = _claim(store)
+        assert held.records == lost.records
+        assert isinstance(store.claim("a", limit=10, lease=_MINUTE), Busy)
+        assert not store.acknowledge(lost)
+        assert store.acknowledge(held)
+
     def test_live_claim_keeps_others_out(self, store: DeliveringStore) -> None:
         store.write([make_record()])
         claim = _claim(store)

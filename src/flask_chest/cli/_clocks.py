@@ -1,0 +1,46 @@
+"""What may be wrong with the clocks of an app's machines, as sentences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from flask_chest.cli._formats import amount
+from flask_chest.cli._group import moment
+from flask_chest.clocks import MAX_SKEW_NANO
+from flask_chest.extension import FlaskChest
+from flask_chest.protocols import Leases
+from flask_chest.record import Query
+from flask_chest.retention import tell_time
+
+LARGE_SKEW_NANO = 5_000_000_000
+MOST_COUNTED = 10_000
+
+
+def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
+    """Say which clocks are wrong, or were; raise what the store raises."""
+    store = chest.binding().store
+    told = tell_time(store, note=False)
+    if chest.binding().retains and told.doubt is not None:
+        yield f"{told.doubt[0].upper()}{told.doubt[1:]}."
+    elif isinstance(store, Leases):
+        skew = time.time_ns() - told.unix_nano
+        if abs(skew) > LARGE_SKEW_NANO:
+            direction = "ahead of" if skew > 0 else "behind"
+            yield (
+                f"This machine's clock is {abs(skew) / 1e9:.0f} s {direction} that of the store: times of "
+                "records, retention and tail go by it. Let both be set by NTP."
+            )
+    ahead = Query(since_unix_nano=told.unix_nano + MAX_SKEW_NANO, limit=MOST_COUNTED)
+    instances: set[str] = set()
+    count = latest = 0
+    for record in store.query(ahead):
+        count, latest = count + 1, max(latest, record.time_unix_nano)
+        instances.add(record.instance)
+    if count:
+        most = " or more" if count == MOST_COUNTED else ""
+        yield (
+            f"{amount(count)}{most} dated ahead of the clock, up to {moment(latest)}, by "
+            f"{', '.join(sorted(instances))}, whose clock was wrong or is: retention leaves them until then. "
+            "Let it be set by NTP."
+        )

@@ -1,0 +1,46 @@
+"""What is removed from the records that a store refused for good."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from flask_chest.record import Query, Record
+
+
+class _Line(msgspec.Struct):
+    record: dict[str, object]
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def forget_in(path: Path, query: Query) -> int:
+    """Remove from the file at *path* the records that match; give how many those were."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return 0
+    with open(descriptor, "r+b") as file:  # noqa: PTH123 - it is open
+        fcntl.flock(file, fcntl.LOCK_EX)  # whoever appends holds it too
+        lines = file.readlines()
+        kept = [line for line in lines if not _matches(line, query)]
+        if len(kept) < len(lines):
+            # In its place: a file that is renamed over it would be missed by who waits for the lock.
+            file.seek(0)
+            file.writelines(kept)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+    return len(lines) - len(kept)
+
+
+def _matches(line: bytes, query: Query) -> bool:
+    try:
+        record = Record(**_decoder.decode(line).record)  # type: ignore[arg-type]  # written by `set_aside`
+        return query.matches(record)
+    except (msgspec.DecodeError, TypeError):  # half a line, or another release's: people have to look at it
+        return False
