@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import msgspec
 
+from flask_chest.clocks import nanoseconds
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.journal_protocols import Appendable, Intake
@@ -21,7 +22,7 @@ from flask_chest.limits import Limits
 from flask_chest.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses
 from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
-from flask_chest.record import Record
+from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 from flask_chest.retention import INTERVAL, RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
@@ -331,6 +332,8 @@ class Binding:
         here.tally.spared(report.spared)
         if report.doubt is not None:
             here.tally.fault(report.doubt)
+        elif not report.busy:
+            self._forget_old_rejected()
         if report.unexported:
             here.tally.fault(
                 "records that an exporter had not had were deleted at the cap of retention",
@@ -342,6 +345,15 @@ class Binding:
                 f"let it run, or remove it: flask chest exporters remove {name}"
             )
         return report
+
+    def _forget_old_rejected(self) -> None:
+        """Remove the refused records that are too old; the clock was found to be right."""
+        age = self.settings.retention.age
+        if age is not None:
+            try:
+                self.journals.forget_rejected(Query(until_unix_nano=time.time_ns() - nanoseconds(age)))
+            except JournalError as exc:
+                self.tally.fault("refused records beyond the limits of retention were not removed", exc)
 
     def close(self, timeout: float) -> bool:
         """Store what waits, stop the exporters and close the store; False when something is left at *timeout*.

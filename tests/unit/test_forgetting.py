@@ -87,6 +87,23 @@ def test_record_that_was_set_aside_is_forgotten_and_no_other_line_is(tmp_path: P
     journal.close()
 
 
+def test_record_that_was_set_aside_goes_when_retention_says_so(tmp_path: Path) -> None:
+    app = Flask("shop", root_path=str(tmp_path), instance_path=str(tmp_path / "instance"))
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=[], retention="30d")
+    app.test_client().get("/")
+    assert chest.flush()
+    folder = chest.binding().journals.folder
+    assert folder is not None
+    refusing = journal_in(folder)
+    day_nano = 24 * 3600 * 10**9
+    for days in (1, 29, 31, 400):
+        refusing.set_aside(make_record(time_unix_nano=time.time_ns() - days * day_nano), "too long")
+    refusing.close()
+    chest.run_retention()
+    assert len((folder / REJECTED).read_bytes().splitlines()) == 2
+    chest.close()
+
+
 def test_nothing_is_to_be_forgotten_where_nothing_was_set_aside(tmp_path: Path) -> None:
     assert forget_rejected(tmp_path, Query(where={"email": ADA})) == 0
     assert list(tmp_path.iterdir()) == []
