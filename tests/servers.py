@@ -85,13 +85,19 @@ class Server:
 
 @contextmanager
 def running(
-    kind: str, *, port: int, answers: Callable[[str], bool], settings: Mapping[str, str], lasting: bool = False
+    kind: str,
+    *,
+    port: int,
+    answers: Callable[[str], bool],
+    settings: Mapping[str, str],
+    command: str = "",
+    lasting: bool = False,
 ) -> Iterator[Server]:
     """Run a server of this *kind* with *settings* as its environment, ready when the block begins.
 
     A *lasting* one has the same address after every start.
     """
-    container = DockerContainer(image_of(kind)).with_envs(**settings)
+    container = DockerContainer(image_of(kind), command=command or None).with_envs(**settings)
     container = container.with_bind_ports(port, free_port()) if lasting else container.with_exposed_ports(port)
     with container:
         server = Server(container, port, answers)
@@ -158,11 +164,16 @@ class _Database:
 
 
 @contextmanager
-def database(kind: str) -> Iterator[DatabaseServer]:
-    """Run a database server: one of postgresql, mysql, mariadb, mongodb and documentdb."""
+def database(kind: str, command: str = "") -> Iterator[DatabaseServer]:
+    """Run a database server by *command*: one of postgresql, mysql, mariadb, mongodb and documentdb."""
     found = _DATABASES[kind]
     with running(
-        found.image, port=found.port, answers=found.answers, settings=found.settings, lasting=True
+        found.image,
+        port=found.port,
+        answers=found.answers,
+        settings=found.settings,
+        command=command,
+        lasting=True,
     ) as server:
         yield DatabaseServer.of(server, scheme=found.scheme, user=found.user, password=PASSWORD)
 

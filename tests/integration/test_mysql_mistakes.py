@@ -17,6 +17,7 @@ from causes import chain
 from flask_chest.errors import (
     ConfigurationError,
     MissingDriverError,
+    RecordRefused,
     SchemaError,
     StoreAbsent,
     StoreError,
@@ -372,6 +373,82 @@ def test_pool_that_does_not_commit_by_itself_is_refused(connect: Connect, name: 
             assert str(refused.value) == (
                 "pool lends connections that are not in autocommit mode; make them with autocommit=True"
             )
+
+
+@contextmanager
+def set_globally(admin: pymysql.cursors.Cursor, **variables: str | int) -> Iterator[None]:
+    """Let connections that are made meanwhile begin with *variables*."""
+    before = {}
+    for variable, value in variables.items():
+        admin.execute(f"SELECT @@GLOBAL.{variable}")
+        (row,) = admin.fetchall()
+        before[variable] = row[0]
+        admin.execute(f"SET GLOBAL {variable} = %s", (value,))
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            admin.execute(f"SET GLOBAL {variable} = %s", (value,))
+
+
+@pytest.mark.parametrize("limit", [1_024, 1 << 16, 1 << 20])  # of the first, servers make 16 KiB
+def test_batch_is_cut_by_what_the_server_lets_pass(
+    database: DatabaseServer, name: str, admin: pymysql.cursors.Cursor, limit: int
+) -> None:
+    fitting = [make_record(variables={"text": 'ü"\n' * 1_000}) for _ in range(300)]
+    with set_globally(admin, max_allowed_packet=limit), closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        store.write(fitting)
+        store.write([*fitting, make_record()])  # which asks for the ids
+        assert sum(1 for _ in store.query(Query(limit=None))) == 301
+
+
+@pytest.mark.parametrize("length", [100_000, 5_000_000])
+def test_record_that_alone_is_longer_than_the_server_lets_pass_is_refused_by_name(
+    database: DatabaseServer, name: str, admin: pymysql.cursors.Cursor, length: int
+) -> None:
+    sound = [make_record() for _ in range(3)]
+    long = make_record(variables={"text": "x" * length})
+    with set_globally(admin, max_allowed_packet=1 << 16), closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        with pytest.raises(RecordRefused) as refused:
+            store.write([*sound, long])
+        assert str(refused.value) == "1 of 4 records are longer than the server's max_allowed_packet"
+        ((record_id, reason),) = refused.value.reasons.items()
+        assert record_id == long.id
+        assert reason.endswith("bytes, and the server's max_allowed_packet lets pass 65534")
+        store.write(sound)
+
+
+def test_record_is_taken_up_to_the_last_byte_that_the_server_lets_pass(
+    database: DatabaseServer, name: str, admin: pymysql.cursors.Cursor
+) -> None:
+    def write(length: int) -> int:
+        """Write a record with a text of that length; give how many bytes it was too long."""
+        try:
+            store.write([make_record(variables={"text": "x" * length})])
+        except RecordRefused as refusal:
+            (reason,) = refusal.reasons.values()
+            return int(reason.split()[5]) - 65_534
+        return 0
+
+    with set_globally(admin, max_allowed_packet=1 << 16), closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        over = write(65_534)
+        assert over > 0
+        assert write(65_534 - over + 1) == 1
+        assert write(65_534 - over) == 0
+
+
+def test_settings_that_guard_people_from_their_statements_do_not_hold_up_ours(
+    database: DatabaseServer, name: str, admin: pymysql.cursors.Cursor
+) -> None:
+    records = [make_record() for _ in range(20)]
+    guards = {"sql_safe_updates": 1, "sql_select_limit": 3}
+    with set_globally(admin, **guards), closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        store.write(records)
+        assert sum(1 for _ in store.query(Query())) == 20
 
 
 def test_ten_thousand_records_are_written_at_once(database: DatabaseServer, name: str) -> None:

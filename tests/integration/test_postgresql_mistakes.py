@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -17,7 +19,14 @@ from psycopg_pool import ConnectionPool
 
 from flask_chest import FlaskChest
 from flask_chest.cli import chest_group
-from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.errors import (
+    ConfigurationError,
+    RecordRefused,
+    SchemaError,
+    StoreAbsent,
+    StoreError,
+    StoreUnavailable,
+)
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
 from flask_chest.stores._postgresql_connections import _advice
@@ -225,6 +234,27 @@ def test_pool_of_the_app_may_give_rows_in_its_own_form(postgresql: DatabaseServe
         store.write([record])
         assert list(store.query(Query())) == [record]
         assert isinstance(store.claim("a", limit=1, lease=timedelta(minutes=1)), Claim)
+
+
+def test_text_that_no_index_takes_is_no_outage(postgresql: DatabaseServer, name: str) -> None:
+    incompressible = "".join(str(uuid4()) for _ in range(400))
+    with closing(PostgreSQLStore(postgresql.uri, name=name)) as store:
+        store.open()
+        with pytest.raises(RecordRefused, match=r"\(ProgramLimitExceeded, SQLSTATE 54000\)$"):
+            store.write([make_record(request_id=incompressible)])
+        store.write([make_record()])
+
+
+@pytest.mark.parametrize("level", [r"repeatable\ read", "serializable"])
+def test_isolation_that_is_set_for_a_role_fails_no_writer(
+    postgresql: DatabaseServer, name: str, level: str
+) -> None:
+    options = f"-c default_transaction_isolation={level}"
+    with closing(PostgreSQLStore(postgresql.uri, name=name, options=options)) as store:
+        store.open()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: store.write([make_record()]), range(60)))
+        assert sum(1 for _ in store.query(Query())) == 60
 
 
 def test_no_log_line_holds_the_password(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import ceil
-from typing import Any, TypeAlias, cast
+from typing import Any, LiteralString, TypeAlias, cast
 
 import pymysql
 from pymysql import err
@@ -46,6 +46,8 @@ MYSQL = Dialect(
     seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",
 )
 
+_ROOM: LiteralString = "GREATEST(@@max_allowed_packet, @@net_buffer_length) - 2"
+"""How long a statement may be, in bytes: a longer one ends the connection, over TLS without a word of why."""
 _WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"
 _TOO_LONG_STATEMENT = {3024, 1969}
 """MySQL's and MariaDB's code for a statement that took too long."""
@@ -124,9 +126,12 @@ class MySQLConnector(Connector[Connection]):
     def _settings(self, connection: Connection) -> Iterator[str]:
         lock_seconds = max(1, ceil(self._lock_timeout))
         milliseconds = max(1, round(self._statement_timeout * 1000))  # 0 is no limit
-        yield "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        level = "REPEATABLE READ" if _replicates_statements(connection) else "READ COMMITTED"
+        yield f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"
+        # By default a server may cut answers, and refuse updates of all rows, to save people from their mistakes.
         yield (
-            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
+            f"SET SESSION sql_select_limit = {(1 << 64) - 1}, sql_safe_updates = 0, "
+            "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
             f"time_zone = '+00:00', innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
         )
         if is_mariadb(str(vars(connection).get("server_version"))):
@@ -135,16 +140,29 @@ class MySQLConnector(Connector[Connection]):
             yield f"SET SESSION max_execution_time = {milliseconds}"
 
 
+def _replicates_statements(connection: Connection) -> bool:
+    """Tell whether the server writes statements, not rows, into its binary log.
+
+    InnoDB refuses writes on the level READ COMMITTED there. On REPEATABLE READ, too, a transaction of ours sees
+    what was committed before it had its lock: it reads nothing before.
+    """
+    with connection.cursor(Cursor) as cursor:
+        cursor.execute("SHOW SESSION VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')")
+        found = dict(cursor.fetchall())
+    return found.get("log_bin") == "ON" and found.get("binlog_format") == "STATEMENT"
+
+
 def is_mariadb(version: str) -> bool:
     """Tell the two servers apart."""
     return "mariadb" in version.lower()
 
 
 _MISSING = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
-_LOCKED = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK}
+_LOCKED = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.CHECKREAD}
 _OPTION = 1290
 """A statement that an option forbids, of which ``read_only`` is the one that concerns us."""
-_READ_ONLY = {_OPTION, 1792, 1836}
+_READ_ONLY = {_OPTION, 1792, 1836, 1874}
+_STATEMENTS_ONLY = 1665
 
 
 def outlives(error: BaseException, /) -> bool:
@@ -157,11 +175,17 @@ def _code(error: BaseException) -> int:
     return code if isinstance(code, int) else 0
 
 
+_AROUND_TEXTS = 1_000
+"""More than the statement, the numbers, quotes and commas around a row's texts take."""
+
+
 class MySQLSession(RecordingSession):
     """A lent connection in its transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self.position = 0
+        self.room = 0
+        """How long a statement may be; 0 until it is asked for."""
         self._cursor = connection.cursor(Cursor)  # those of the app's own pool may give dictionaries
 
     def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
@@ -174,7 +198,11 @@ class MySQLSession(RecordingSession):
         return int(self._cursor.execute(sql, values or None))
 
     def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
-        """Run a statement for each of *rows*."""
+        """Run a statement for each of *rows*, or INSERTs of many of them."""
+        if not self.room:
+            ((self.room,),) = self.rows(f"SELECT {_ROOM}")
+        # A default of its class, by which PyMySQL cuts.
+        vars(self._cursor).update(max_stmt_length=min(Cursor.max_stmt_length, self.room))
         self._cursor.executemany(sql, rows)
 
     def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
@@ -182,15 +210,34 @@ class MySQLSession(RecordingSession):
         statement = tables.sql(
             "INSERT INTO {records} (position, {columns}) VALUES ({many})", many=len(COLUMNS) + 1
         )
+        if reasons := self._too_long(statement, rows):
+            raise RecordRefused(
+                f"{len(reasons)} of {len(rows)} records are longer than the server's max_allowed_packet", reasons
+            )
         self.change("SAVEPOINT before_insert")
         try:
-            self._cursor.executemany(statement, rows)
+            self.change_many(statement, rows)
         except err.IntegrityError as exc:
             if exc.args[0] != ER.DUP_ENTRY:
                 raise
             self.change("ROLLBACK TO SAVEPOINT before_insert")
             return False
         return True
+
+    def _too_long(self, statement: str, rows: Sequence[Row]) -> dict[str, str]:
+        """Give the ids of the rows that no statement has room for, with the reason."""
+        reasons: dict[str, str] = {}
+        for row in rows:
+            # Of a text a character takes four bytes at most, as it is or escaped.
+            characters = sum(len(value) for value in row if isinstance(value, str))
+            if self.room and 4 * characters + _AROUND_TEXTS > self.room:
+                size = len(self._cursor.mogrify(statement, row).encode())
+                if size > self.room:
+                    reasons[str(row[1])] = (
+                        f"as a statement it has {size} bytes, and the server's max_allowed_packet lets pass "
+                        f"{self.room}"
+                    )
+        return reasons
 
     def now_unix_nano(self) -> int:
         """Read the server's clock."""
@@ -242,7 +289,9 @@ class MySQLConnections(ServerDatabase):
     def recording(self) -> Iterator[MySQLSession]:
         """Lend a session that holds the lock on the position of the last record."""
         with self.writing() as session:
-            ((session.position,),) = session.rows(self._tables.sql("SELECT position FROM {schema}{lock}"))
+            ((session.position, session.room),) = session.rows(
+                self._tables.sql("SELECT position, <room> FROM {schema}{lock}").replace("<room>", _ROOM)
+            )
             yield session
 
     @contextmanager
@@ -318,6 +367,7 @@ _ADVICE: Mapping[int, str] = {
     CR.CR_CONNECTION_ERROR: _RUNNING,
     CR.CR_SERVER_LOST: _RUNNING,
     CR.CR_SERVER_GONE_ERROR: _RUNNING,
+    _STATEMENTS_ONLY: "let the connections of the pool use REPEATABLE READ, or set binlog_format to MIXED or ROW",
     **dict.fromkeys(_READ_ONLY, READ_ONLY),
     **dict.fromkeys(_TOO_LONG_STATEMENT, "try again, or raise statement_timeout"),
 }

@@ -213,7 +213,9 @@ class PostgreSQLConnections(ServerDatabase):
             max(1, round(seconds * 1000)) for seconds in (statement_timeout, lock_timeout)
         )
         # Who is stopped between statements holds up nobody for longer than they wait for a lock.
+        # Who waited for a lock must see what was committed meanwhile; a role may have another level by default.
         self._settings = f"""
+            SET LOCAL transaction_isolation = 'read committed';
             SET LOCAL statement_timeout = {statement_ms};
             SET LOCAL lock_timeout = {self._lock_ms};
             SET LOCAL idle_in_transaction_session_timeout = {self._lock_ms};

@@ -11,11 +11,20 @@ from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Dropped
 from flask_chest.stores._server_pool import ServerReadOnly
-from flask_chest.stores._sql import Conflicts, Database, Session, SQLValue, Tables, record_rows, row_record
+from flask_chest.stores._sql import (
+    MANY_IDS,
+    Conflicts,
+    Database,
+    Session,
+    SQLValue,
+    Tables,
+    record_rows,
+    row_record,
+)
 from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
 from flask_chest.stores._sql_outbox import SQLOutbox
-from flask_chest.stores._sql_query import CHUNK, find
+from flask_chest.stores._sql_query import find
 from flask_chest.stores._sql_statistics import SQLStatistics
 
 Row = tuple[SQLValue, ...]
@@ -141,8 +150,8 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
 
     def _kept(self, session: Session, ids: Sequence[str]) -> dict[str, Record]:
         kept: dict[str, Record] = {}
-        for first in range(0, len(ids), CHUNK):
-            chunk = ids[first : first + CHUNK]
+        for first in range(0, len(ids), MANY_IDS):
+            chunk = ids[first : first + MANY_IDS]
             select = self._tables.sql("SELECT {columns} FROM {records} WHERE id IN ({many})", many=len(chunk))
             kept |= {record.id: record for record in map(row_record, session.rows(select, chunk))}
         return kept

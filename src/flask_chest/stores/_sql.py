@@ -27,6 +27,9 @@ COLUMNS: tuple[str, ...] = (*SCALARS, "variables")
 
 COLUMN_LIST = ", ".join(COLUMNS)
 
+MANY_IDS = 200
+"""How many ids go into one statement: it is no longer then than the least that a MySQL may be set to take."""
+
 MAX_IDENTIFIER = 63
 """Bytes; PostgreSQL cuts what is longer, and two names may be cut to one."""
 

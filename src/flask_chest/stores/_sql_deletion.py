@@ -22,7 +22,7 @@ from flask_chest.stores._deletions import (
     new_secret,
     spared,
 )
-from flask_chest.stores._sql import Database, Session, Tables
+from flask_chest.stores._sql import MANY_IDS, Database, Session, Tables
 from flask_chest.stores._sql_query import CHUNK, find
 
 
@@ -98,8 +98,8 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
 
         def look_up(digests: Sequence[str]) -> Mapping[str, int]:
             found: dict[str, int] = {}
-            for first in range(0, len(digests), CHUNK):
-                chunk = digests[first : first + CHUNK]
+            for first in range(0, len(digests), MANY_IDS):
+                chunk = digests[first : first + MANY_IDS]
                 select = "SELECT digest, before_unix_nano FROM {forgotten} WHERE digest IN ({many})"
                 found |= dict(session.rows(self._tables.sql(select, many=len(chunk)), chunk))
             return found
@@ -165,8 +165,8 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
         )
 
     def _delete(self, session: Session, record_ids: Sequence[str]) -> None:
-        for first in range(0, len(record_ids), CHUNK):
-            chunk = record_ids[first : first + CHUNK]
+        for first in range(0, len(record_ids), MANY_IDS):
+            chunk = record_ids[first : first + MANY_IDS]
             of_records = self._tables.sql("DELETE FROM {records} WHERE id IN ({many})", many=len(chunk))
             of_rejected = self._tables.sql("DELETE FROM {rejected} WHERE record_id IN ({many})", many=len(chunk))
             session.change(of_records, chunk)

@@ -23,8 +23,7 @@ from flask_chest.protocols import (
     StartAt,
 )
 from flask_chest.stores._lease_times import is_held
-from flask_chest.stores._sql import Database, Session, Tables, row_record, storable_reason
-from flask_chest.stores._sql_query import CHUNK
+from flask_chest.stores._sql import MANY_IDS, Database, Session, Tables, row_record, storable_reason
 
 _STATUS = (
     "name",
@@ -180,8 +179,8 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
         """Forget that these records were set aside for *exporter*; give how many were."""
         count = 0
         with self._database.writing() as session:
-            for first in range(0, len(record_ids), CHUNK):
-                chunk = record_ids[first : first + CHUNK]
+            for first in range(0, len(record_ids), MANY_IDS):
+                chunk = record_ids[first : first + MANY_IDS]
                 delete = "DELETE FROM {rejected} WHERE exporter = ? AND record_id IN ({many})"
                 count += session.change(self._tables.sql(delete, many=len(chunk)), (exporter, *chunk))
         return count
