@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
@@ -57,7 +58,8 @@ class Reports(Counter[str]):
 def journal_in(
     folder: Path,
     *,
-    store: str = "store",
+    store: str | None = "store",
+    store_id: str | Callable[[], str | None] | None = None,
     max_bytes: int = PLENTY,
     synchronous: bool = False,
     reports: Reports | None = None,
@@ -69,6 +71,7 @@ def journal_in(
         host="web",
         max_bytes=max_bytes,
         report=Reports() if reports is None else reports,
+        identify=store_id if callable(store_id) else lambda: store_id,
         synchronous=synchronous,
     )
 
@@ -102,7 +105,7 @@ def version_2_header() -> bytes:
     described = b'{"anything":"else"}'
     crc = crc32(described, crc32((2).to_bytes(4, "little")))
     numbers = b"".join(number.to_bytes(4, "little") for number in (2, len(described), crc))
-    return ((b"flchest\n" + numbers).ljust(40, b"\0") + described).ljust(HEADER_BYTES, b"\0")
+    return ((b"flchest\n" + numbers).ljust(64, b"\0") + described).ljust(HEADER_BYTES, b"\0")
 
 
 def only_segment(folder: Path) -> Path:

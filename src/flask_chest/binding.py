@@ -21,7 +21,7 @@ from flask_chest.journals import Journals, Place, threads_can_run
 from flask_chest.limits import Limits
 from flask_chest.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses
 from flask_chest.names import Names, TrackedNames
-from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
+from flask_chest.protocols import Identified, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 from flask_chest.retention import INTERVAL, RetentionReport, RetentionRun
@@ -164,6 +164,14 @@ class Binding:
             raise
         here.opened, here.open_failure = True, None
 
+    def identify(self) -> str | None:
+        """Give the id of the store, which is opened for that; ``None`` where it cannot be, or has none."""
+        try:
+            store = self.open_store()
+        except Exception:  # noqa: BLE001 - an own store may raise anything; who writes next is told
+            return None
+        return store.store_id if isinstance(store, Identified) else None
+
     def _made(self, here: _InProcess) -> Store:
         with here.making:
             if here.store is None:
@@ -216,7 +224,7 @@ class Binding:
             left = journals.open_left()
             self._continue(here, left)
             return JournalOnly(left)
-        journal = journals.open(here.tally.fault)
+        journal = journals.open(here.tally.fault, self.identify)
         self._continue(here, journal)
         pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
         return Writer(journal, self.open_store, here.tally, inherit_seconds=pause)
@@ -276,7 +284,8 @@ class Binding:
     def store_left(self) -> int:
         """Store now what other processes have left in their journals, and give how many records that were."""
         here = self._here
-        journal = self.journals.open(here.tally.fault)
+        self.open_store()  # what cannot be stored now is told by its error
+        journal = self.journals.open(here.tally.fault, self.identify)
         if here.intake is None:
             here.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, self.open_store, here.tally)

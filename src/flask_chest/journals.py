@@ -18,7 +18,7 @@ from flask_chest.journal import (
 )
 from flask_chest.journal_protocols import Appendable, Journal
 from flask_chest.losses import Losses
-from flask_chest.protocols import Addressed, Store
+from flask_chest.protocols import Addressed, Identified, Store
 from flask_chest.record import Query
 from flask_chest.settings import MEMORY, Settings
 from flask_chest.threads import threads_run
@@ -54,16 +54,17 @@ class Journals:
         self._settings = settings
         self._place = place
         self._address = store.address if isinstance(store, Addressed) else f"{place.app} {_name_of(type(store))}"
+        self._folder_key = store.place if isinstance(store, Identified) else self._address
         self._testing = testing
 
     @property
     def folder(self) -> Path | None:
         """Where they lie, whether or not that exists; ``None``: in memory."""
         place, chosen = self._place, self._settings.journal_dir
-        if self._address is None or chosen == MEMORY or (self._testing and not chosen):
+        if self._folder_key is None or chosen == MEMORY or (self._testing and not chosen):
             return None
         parent = place.root / chosen if chosen else place.default
-        return journal_folder(parent, chest=place.chest, address=self._address)
+        return journal_folder(parent, chest=place.chest, address=self._folder_key)
 
     @property
     def store_digest(self) -> str:
@@ -80,9 +81,12 @@ class Journals:
         folder = self.folder
         return 0 if folder is None else forget_rejected(folder, query)
 
-    def open(self, report: Callable[[str], None]) -> Journal:
-        """Open one that this process stores; *report* what is found damaged in it."""
-        return open_journal(report=report, **self._options())
+    def open(self, report: Callable[[str], None], identify: Callable[[], str | None]) -> Journal:
+        """Open one that this process stores; *report* what is found damaged in it.
+
+        *identify* gives the id of the store, if need be by asking it, or ``None`` while that is not possible.
+        """
+        return open_journal(report=report, identify=identify, **self._options())
 
     def open_left(self) -> Appendable:
         """Open one that other processes store."""

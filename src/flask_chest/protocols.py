@@ -95,8 +95,24 @@ class Addressed(Protocol):
     def address(self) -> str | None:
         """Kind and place, as in ``sqlite:/var/lib/app/db.sqlite3#flask_chest``; never a password.
 
-        ``None`` where nothing outlives the process: then no journal does either.
+        With all else that chooses the tables, such as a role. ``None`` where nothing outlives the process: then
+        no journal does either.
         """
+
+
+@runtime_checkable
+class Identified(Addressed, Protocol):
+    """Also tells another store at the same address, as after a restart of the server with an empty disk."""
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What of the address stays when only its parameters change; it names the folder of the journal."""
+
+    @property
+    @abstractmethod
+    def store_id(self) -> str | None:
+        """32 hexadecimal digits, made with the tables; ``None`` as long as they were not looked at."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -306,7 +306,7 @@ def test_client_of_the_app_is_used_whatever_its_settings(database: DatabaseServe
     options: dict[str, Any] = {"document_class": RawBSONDocument, "readPreference": "secondaryPreferred", "w": 0}
     with MongoClient[Any](database.uri, **options) as client:
         with closing(MongoDBStore(client=client, database="chest", name=name)) as store:
-            assert store.address == f"mongodb:client:localhost:27017/chest#{name}"
+            assert store.place == f"mongodb:client:localhost:27017/chest#{name}"
             store.open()
             store.write([record])
             assert list(store.query(Query())) == [record]

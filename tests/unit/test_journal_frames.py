@@ -27,6 +27,7 @@ from flask_chest.journal._frames import (
     encode_record,
     make_frame,
     make_header,
+    pack_passed,
     pack_stored,
     read_header,
     read_stored,
@@ -225,8 +226,25 @@ def test_header_says_whose_records_a_segment_holds() -> None:
     assert read_stored(header, size=HEADER_BYTES) == HEADER_BYTES
 
 
+@given(st.integers(HEADER_BYTES, 2**40), st.integers(0, 2**20), st.binary(min_size=16, max_size=16).filter(any))
+def test_id_of_the_store_is_filled_into_a_header_once_it_is_known(stored: int, ahead: int, packed: bytes) -> None:
+    header = bytearray(make_header(IDENTITY))
+    for store_id in (packed.hex(), None):  # a later one, that does not know it, leaves it there
+        passed = pack_passed(stored, stored + ahead, store_id)
+        header[STORED_AT : STORED_AT + len(passed)] = passed
+        assert read_header(bytes(header)) == Header(version=VERSION, identity=IDENTITY, store_id=packed.hex())
+        assert read_stored(bytes(header), size=2**41) == stored
+
+
+@given(st.integers(0, 127))
+def test_damaged_id_of_the_store_is_not_known(bit: int) -> None:
+    header = bytearray(make_header(IDENTITY, "5e" * 16))
+    header[40 + bit // 8] ^= 1 << bit % 8
+    assert read_header(bytes(header)) == Header(version=VERSION, identity=IDENTITY)
+
+
 def test_identity_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="at most 472 fit"):
+    with pytest.raises(ValueError, match="at most 448 fit"):
         make_header(Identity(chest="c" * 500, store="", instance=""))
 
 

@@ -154,6 +154,75 @@ def test_segment_of_another_store_is_left_alone_and_reported_once(tmp_path: Path
     assert drain(journal_in(tmp_path, store="theirs")) == [record]
 
 
+def left_in_store(folder: Path, store_id: str, *, more: int = 0) -> list[Record]:
+    """Leave a record behind one that is kept in the store with that id, and *more* in a later segment."""
+    journal = journal_in(folder, store_id=store_id)
+    kept, *left = make_records(2 + more)
+    journal.append(kept)
+    journal.append(left[0])
+    journal.read(1)
+    journal.stored()
+    kill(journal)
+    return left
+
+
+ONE, ANOTHER = "0a" * 16, "0b" * 16
+
+
+def test_segment_is_left_alone_by_another_store_at_the_same_address(tmp_path: Path) -> None:
+    left = left_in_store(tmp_path, ONE)
+    reports = Reports()
+    other = journal_in(tmp_path, store_id=ANOTHER, reports=reports)
+    for _ in range(2):
+        other.inherit()
+        assert drain(other) == []
+    other.close()
+    assert reports == {"a segment of the journal is of another store at the same address, and left alone": 1}
+    assert drain(journal_in(tmp_path, store_id=ONE)) == left
+
+
+def test_segment_waits_until_the_store_can_be_asked_for_its_id(tmp_path: Path) -> None:
+    left = left_in_store(tmp_path, ONE)
+    answers: list[str | None] = [None, None]
+    journal = journal_in(tmp_path, store_id=lambda: answers.pop() if answers else ONE)
+    assert drain(journal) == []
+    journal.inherit()
+    assert drain(journal) == left
+
+
+def test_store_is_not_asked_for_its_id_by_who_opens_the_journal(tmp_path: Path) -> None:
+    (left,) = left_in_store(tmp_path, ONE)
+    asked: list[str] = []
+
+    def identify() -> str:
+        asked.append("once")
+        return ONE
+
+    journal = journal_in(tmp_path, store_id=identify)
+    record = make_record()
+    journal.append(record)
+    assert asked == []
+    assert drain(journal) == [record, left]
+
+
+def test_segment_whose_owner_reached_no_store_is_replayed_into_the_one_at_its_address(tmp_path: Path) -> None:
+    records = left_by_killed(tmp_path)
+    assert drain(journal_in(tmp_path, store_id=ONE)) == records
+
+
+def test_segment_of_any_store_is_taken_by_who_is_told_to(tmp_path: Path) -> None:
+    theirs = journal_in(tmp_path, store="theirs")
+    records = make_records(2)
+    for record in records:
+        theirs.append(record)
+    anybody = journal_in(tmp_path, store=None)
+    anybody.inherit()
+    assert drain(anybody) == []  # it has an owner
+    kill(theirs)
+    anybody.inherit()
+    assert drain(anybody) == records
+
+
 def test_segment_of_an_unknown_version_is_left_alone_and_reported_once(tmp_path: Path) -> None:
     left_by_killed(tmp_path)
     path = only_segment(tmp_path)

@@ -127,7 +127,7 @@ def test_option_beside_the_uri_that_the_driver_does_not_take_is_told_at_once(
 )
 def test_address_is_shown_without_the_login(uri: str, shown: str) -> None:
     store = MongoDBStore(uri)
-    assert store.address == f"mongodb:{shown}#flask_chest"
+    assert store.place == f"mongodb:{shown}#flask_chest"
     assert repr(store) == f"<MongoDBStore {shown} name='flask_chest'>"
 
 

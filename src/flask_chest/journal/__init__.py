@@ -62,6 +62,7 @@ def open_journal(
     max_bytes: int,
     synchronous: bool,
     report: Callable[[str], None],
+    identify: Callable[[], str | None] = lambda: None,
 ) -> Journal:
     """Open the journal of this process in *folder*, or in memory: where it is ``None`` or cannot be used.
 
@@ -79,6 +80,7 @@ def open_journal(
             max_bytes=max_bytes,
             synchronous=synchronous,
             report=report,
+            identify=identify,
         )
 
     return _open(folder, on_disk) or _in_memory(host, max_bytes)

@@ -72,6 +72,8 @@ class Appender:
         self._slot = slot
         self._serial = serial
         self._identity = identity
+        self.store_id: str | None = None
+        """Which store is there, for the segments to come; ``None``: it was not reached yet."""
         self._synchronous = synchronous
         self._announce = announce
         self._segment_bytes = min(MAX_SEGMENT_BYTES, room.max_bytes // SEGMENTS_AT_LEAST)
@@ -172,6 +174,7 @@ class Appender:
             slot=self._slot,
             serial=self._serial,
             identity=self._identity,
+            store_id=self.store_id,
             synchronous=self._synchronous,
         )
         self._serial += 1

@@ -86,10 +86,10 @@ class _Part:
         position = 0 if self._reader is None else self._reader.position
         return min([*self.opened.values(), *completions], default=position)
 
-    def note_stored(self, offset: int) -> AbstractSet[str]:
+    def note_stored(self, offset: int, store_id: str | None) -> AbstractSet[str]:
         """Write down that it is stored up to *offset*; give the settled records that were opened behind it."""
         if self._reader is not None:
-            self._reader.note_stored(offset)
+            self._reader.note_stored(offset, store_id)
         self.settled = {record_id: begin for record_id, begin in self.settled.items() if begin >= offset}
         return self.settled.keys()
 
@@ -158,8 +158,11 @@ class Backlog:
         self._out = [msgspec.structs.replace(record, error=INTERRUPTED) for record in held]
         return self._out
 
-    def stored(self) -> None:
-        """Write down that what was given is stored, and drop the segments that nobody needs any more."""
+    def stored(self, store_id: str | None = None) -> None:
+        """Write down that what was given is stored, and drop the segments that nobody needs any more.
+
+        *store_id* says in which store, as far as it is known.
+        """
         for record in self._out:
             if self._held.pop(record.id, None) is not None:
                 self.release(record.id)
@@ -168,7 +171,7 @@ class Backlog:
         again: set[str] = set()
         for part in tuple(self._parts):
             offset = part.needed_from(again)
-            again |= part.note_stored(offset)
+            again |= part.note_stored(offset, store_id)
             if part.exhausted and not part.opened and not again & part.completed.keys():
                 self._drop(part)
         self.done = self._forgotten + sum(part.done for part in self._parts)

@@ -3,7 +3,8 @@
 ::
 
     header  512 bytes, in every version: the magic bytes, version, length and CRC-32 of the identity,
-            the stored offset and its CRC-32, by how much more was passed, the identity as JSON, zeros
+            the stored offset and its CRC-32, by how much more was passed, the store's id and its CRC-32,
+            the identity as JSON, zeros
     frame   marker (8 bytes), CRC-32 of the marker and all that follows, length of the payload, kind, payload
 
 Integers are little-endian, of 32 bits but for the stored offset, which has 64, and the kind, which has 8. The
@@ -39,7 +40,9 @@ _STORED = struct.Struct("<QI")
 _AHEAD = struct.Struct("<I")
 _STORED_AT = 24
 _AHEAD_AT = _STORED_AT + _STORED.size
-_IDENTITY_AT = 40
+_STORE_ID = struct.Struct("<16sI")
+_STORE_ID_AT = 40
+_IDENTITY_AT = 64
 _OFFSET = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _LENGTH_AND_KIND = struct.Struct("<IB")
@@ -52,7 +55,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     chest: str
     store: str
-    """A digest of the store's address: nobody replays a segment into another store."""
+    """A digest of the store's address, all that chooses it included: nobody replays a segment into another."""
     instance: str
 
 
@@ -62,6 +65,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     identity: Identity | None
     """``None`` in a version that this release does not know."""
+    store_id: str | None = None
+    """Which store was found at that address; ``None`` as long as its owner has not reached it."""
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -109,13 +114,13 @@ def make_frame(marker: bytes, kind: int, payload: bytes) -> bytes:
     return frame_maker(marker)(kind, payload)
 
 
-def make_header(identity: Identity) -> bytes:
+def make_header(identity: Identity, store_id: str | None = None) -> bytes:
     """Make a segment's header, with nothing stored yet."""
     described = msgspec.json.encode(identity)
     if len(described) > HEADER_BYTES - _IDENTITY_AT:
         raise ValueError(f"the identity takes {len(described)} bytes, at most {HEADER_BYTES - _IDENTITY_AT} fit")
     head = _HEADER.pack(MAGIC, VERSION, len(described), _identity_crc(VERSION, described))
-    fixed = head.ljust(_STORED_AT, b"\0") + pack_stored(HEADER_BYTES)
+    fixed = head.ljust(_STORED_AT, b"\0") + pack_passed(HEADER_BYTES, HEADER_BYTES, store_id)
     return (fixed.ljust(_IDENTITY_AT, b"\0") + described).ljust(HEADER_BYTES, b"\0")
 
 
@@ -130,9 +135,10 @@ def read_header(header: bytes) -> Header | None:
     if version != VERSION:
         return Header(version=version, identity=None)
     try:
-        return Header(version=version, identity=_identity_decoder.decode(described))
+        identity = _identity_decoder.decode(described)
     except msgspec.DecodeError:
         return None
+    return Header(version=version, identity=identity, store_id=_read_store_id(header))
 
 
 STORED_AT = _STORED_AT
@@ -153,12 +159,22 @@ def read_stored(header: bytes, *, size: int) -> int:
     return HEADER_BYTES
 
 
-def pack_passed(stored: int, passed: int) -> bytes:
+def pack_passed(stored: int, passed: int, store_id: str | None = None) -> bytes:
     """Make what is written at `STORED_AT`: the offset *stored*, and up to where complete records are stored.
 
-    Behind the former is what opened a record that still streams. The latter is for counts alone.
+    Behind the former is what opened a record that still streams. The latter is for counts alone. The id of the
+    store goes with them once it is known; until then the one that may be there stays.
     """
-    return pack_stored(stored) + _AHEAD.pack(min(max(0, passed - stored), 2**32 - 1))
+    offsets = pack_stored(stored) + _AHEAD.pack(min(max(0, passed - stored), 2**32 - 1))
+    if store_id is None:
+        return offsets
+    packed = bytes.fromhex(store_id)
+    return offsets + _STORE_ID.pack(packed, crc32(packed))
+
+
+def _read_store_id(header: bytes) -> str | None:
+    packed, crc = _STORE_ID.unpack_from(header, _STORE_ID_AT)
+    return packed.hex() if crc == crc32(packed) and any(packed) else None
 
 
 def read_passed(header: bytes, *, size: int) -> int:

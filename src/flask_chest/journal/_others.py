@@ -47,26 +47,41 @@ class _Followed:
 class Others:
     """Finds, in *folder*, the records that other owners do not store, and gives them owner by owner."""
 
-    def __init__(self, folder: Path, *, store: str, own: int, report: Callable[[str], None]) -> None:
-        """Leave alone what was made for another store, and the slot *own*."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store: str | None,
+        identify: Callable[[], str | None],
+        own: int,
+        report: Callable[[str], None],
+    ) -> None:
+        """Leave alone what was made for another store, and the slot *own*.
+
+        *identify* gives the id of the store, if need be by asking it, or ``None`` while that is not possible.
+        Without *store* nothing is another's, and nothing is taken from owners that live.
+        """
         self._folder = folder
         self._store = store
+        self._identify = identify
         self._own = own
         self._report = report
         self._inherited: deque[_Inherited] = deque()
         self._followed: dict[int, _Followed] = {}
         self._left_alone: set[SegmentName] = set()
 
-    def inherit(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> None:
-        """Take over the segments *names*, whose owner is gone."""
+    def inherit(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
+        """Take over the segments *names*, whose owner is gone; False when it is not known yet whose they are."""
         taken = {name for inherited in self._inherited for name in inherited.backlog.names}
         inherited = _Inherited(backlog=Backlog(self._folder, report=self._report), slot=slot)
-        for name in self._ours(name for name in names if name not in taken):
+        ours = self._ours(name for name in names if name not in taken)
+        for name in ours or ():
             inherited.backlog.add(name)
         if inherited.backlog.empty:
             inherited.end()
         else:
             self._inherited.append(inherited)
+        return ours is not None
 
     def look(self, *, busy: Backlog | None) -> None:
         """Look for segments whose owner is gone, and for owners that leave theirs; *busy* stays as it is."""
@@ -125,7 +140,7 @@ class Others:
         self.inherit(segments_in(self._folder, slot=number), slot=slot)
 
     def _follow(self, number: int) -> None:
-        first = left_from(self._folder, number)
+        first = left_from(self._folder, number) if self._store is not None else None
         followed = self._followed.get(number)
         if followed is not None and followed.first != first:
             self._followed.pop(number).end()  # its slot has a new owner
@@ -142,9 +157,26 @@ class Others:
             self.inherit([name for name in names if name.serial < first])
         known = followed.backlog.names
         new = {name for name in names if name.serial >= first and name not in known}
-        followed.backlog.follow([*sorted(known), *self._ours(sorted(new))])
+        followed.backlog.follow([*sorted(known), *(self._ours(sorted(new)) or ())])
 
-    def _ours(self, names: Iterable[SegmentName]) -> Iterator[SegmentName]:
+    def _ours(self, names: Iterable[SegmentName]) -> list[SegmentName] | None:
+        """Find those that were made for our store; ``None`` while it is asked for its id and does not answer.
+
+        The address is the same where its meaning has changed: behind a service's name, say, or an option file.
+        """
+        found = list(self._of_our_address(names))
+        if all(store_id is None for _, store_id in found) or self._store is None:
+            return [name for name, _ in found]
+        own_id = self._identify()
+        if own_id is None:
+            return None
+        for name, store_id in found:
+            if store_id not in {None, own_id}:
+                self._leave_alone(name, "of another store at the same address")
+        return [name for name, store_id in found if store_id in {None, own_id}]
+
+    def _of_our_address(self, names: Iterable[SegmentName]) -> Iterator[tuple[SegmentName, str | None]]:
+        """Yield what was made for our store's address, each with the id of the store that was found there."""
         for name in names:
             try:
                 header = read_identity(self._folder, name)
@@ -154,9 +186,16 @@ class Others:
                 self._report("a segment of the journal cannot be read, and is left alone")
                 continue
             # A damaged header says nothing; the folder and the name say enough.
-            if header is None or (header.identity is not None and header.identity.store == self._store):
-                yield name
-            elif name not in self._left_alone:
-                self._left_alone.add(name)
-                other = "of another store" if header.identity else f"of the unknown version {header.version}"
-                self._report(f"a segment of the journal is {other}, and left alone")
+            if header is None:
+                yield name, None
+            elif header.identity is None:
+                self._leave_alone(name, f"of the unknown version {header.version}")
+            elif self._store in {None, header.identity.store}:
+                yield name, header.store_id
+            else:
+                self._leave_alone(name, "of another store")
+
+    def _leave_alone(self, name: SegmentName, why: str) -> None:
+        if name not in self._left_alone:
+            self._left_alone.add(name)
+            self._report(f"a segment of the journal is {why}, and left alone")

@@ -89,7 +89,16 @@ class SegmentWriter:
         self._synchronous = synchronous
 
     @classmethod
-    def create(cls, folder: Path, *, slot: int, serial: int, identity: Identity, synchronous: bool) -> Self:
+    def create(
+        cls,
+        folder: Path,
+        *,
+        slot: int,
+        serial: int,
+        identity: Identity,
+        store_id: str | None,
+        synchronous: bool,
+    ) -> Self:
         """Make a new segment; ``OSError`` leaves nothing behind. Nobody sees one without its header.
 
         A *synchronous* one survives a power cut, and so does each of its frames.
@@ -100,7 +109,7 @@ class SegmentWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(unfinished, flags, 0o600)
         try:
-            _write_whole(descriptor, make_header(identity))
+            _write_whole(descriptor, make_header(identity, store_id))
             if synchronous:
                 _synchronise(descriptor)
             unfinished.rename(path)
@@ -156,7 +165,7 @@ class SegmentReader:
         header = os.pread(self._descriptor, HEADER_BYTES, 0)
         self.position = read_stored(header, size=self.size())
         """Up to where it was read."""
-        self._noted = (self.position, self.position)
+        self._noted: tuple[int, int, str | None] = (self.position, self.position, None)
 
     def size(self) -> int:
         """Tell how long the file is now."""
@@ -187,12 +196,12 @@ class SegmentReader:
             if self.position == base:  # a frame longer than what was read, or whose damaged length says so
                 wanted = min(wanted * 4, MAX_PAYLOAD_BYTES + CHUNK_BYTES)
 
-    def note_stored(self, offset: int) -> None:
+    def note_stored(self, offset: int, store_id: str | None) -> None:
         """Write down that all before *offset* is stored, if the disk lets us: stored twice is kept once.
 
-        And that of what was read only that is needed which opened a record.
+        And that of what was read only that is needed which opened a record; and in which store it is.
         """
-        noted = (offset, self.position)
+        noted = (offset, self.position, store_id)
         if noted != self._noted:
             with suppress(OSError):
                 os.pwrite(self._descriptor, pack_passed(*noted), STORED_AT)

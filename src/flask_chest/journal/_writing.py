@@ -55,7 +55,7 @@ class WritingEnd:
             slot=self._slot.number,
             serial=serial,
             # What people read in it is cut to what fits into a header.
-            identity=Identity(chest=chest[:32], store=store, instance=self._instance[-32:]),
+            identity=Identity(chest=chest[:30], store=store, instance=self._instance[-30:]),
             synchronous=synchronous,
             announce=self._begin_segment,
         )

@@ -26,8 +26,10 @@ class FileJournal(WritingEnd, Journal):
 
     A record that was taken survives this process. What other owners left is replayed once they are gone, or at
     once if they say so.
-    *store* is a digest of the store's address, and *host* the first part of `instance`. *max_bytes* bounds the
-    folder. With *synchronous* a record also survives a power cut, at the price of the disk's answer to each.
+    *store* is a digest of the store's address, ``None`` to take what is there for any; *identify* gives the id of
+    the store where it can be asked for it, and is not called by requests. *host* is the first part of `instance`.
+    *max_bytes* bounds the folder. With *synchronous* a record also survives a power cut, at the price of the
+    disk's answer to each.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class FileJournal(WritingEnd, Journal):
         folder: Path,
         *,
         chest: str,
-        store: str,
+        store: str | None,
         host: str,
         max_bytes: int,
         report: Callable[[str], None],
+        identify: Callable[[], str | None] = lambda: None,
         synchronous: bool = False,
     ) -> None:
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
@@ -47,7 +50,7 @@ class FileJournal(WritingEnd, Journal):
         super().__init__(
             folder,
             chest=chest,
-            store=store,
+            store=store or "",
             host=host,
             max_bytes=max_bytes,
             synchronous=synchronous,
@@ -56,13 +59,9 @@ class FileJournal(WritingEnd, Journal):
         self._current = self._backlog
         self._out: list[Record] = []
         """What was read last and is not stored: it is given again until it is."""
-        self._others = Others(folder, store=store, own=self._slot.number, report=report)
+        self._identify = identify
+        self._others = Others(folder, store=store, identify=identify, own=self._slot.number, report=report)
         self._others_first = False
-        try:
-            self._others.inherit(self._former)
-        except BaseException:
-            self._slot.release()
-            raise
 
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process; give how many records wait."""
@@ -97,7 +96,8 @@ class FileJournal(WritingEnd, Journal):
     def stored(self) -> None:
         """Remove what `read` gave last: it is stored, or set aside."""
         self._others_first = self._current is self._backlog
-        self._current.stored()
+        self._appender.store_id = store_id = self._identify()
+        self._current.stored(store_id)
         self._out = []
         self._note_time()
         self._carry_on()
@@ -126,6 +126,7 @@ class FileJournal(WritingEnd, Journal):
 
     def inherit(self) -> None:
         """Look for segments that others do not store; they come after what waits."""
+        self._inherit_former()
         self._others.look(busy=self._current if self._out else None)
 
     def close(self) -> None:
@@ -151,7 +152,13 @@ class FileJournal(WritingEnd, Journal):
         self._current = self._backlog
         return self._backlog.read(limit)
 
+    def _inherit_former(self) -> None:
+        """Take over what former owners of the slot left: no sooner, since the store may be asked for it."""
+        if self._former and self._others.inherit(self._former):
+            self._former = []
+
     def _read_others(self, limit: int) -> list[Record]:
+        self._inherit_former()
         found = self._others.read(limit)
         if found is None:
             self._current = self._backlog

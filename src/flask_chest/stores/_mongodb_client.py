@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -114,6 +115,8 @@ class Collections:
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._checked_in = 0
         """The process that has looked at the schema."""
+        self.store_id: str | None = None
+        """What was made with the collections; those that are made anew keep the one that is known."""
         # Kept means on the disks of most.
         self._concern = WriteConcern(w="majority", j=True, wtimeout=timeout_ms)
 
@@ -156,9 +159,9 @@ class Collections:
     def make(self) -> None:
         """Make collections and indexes where they are missing; in many processes at once, too."""
         if self._version() is None:
-            self.schema.update_one(
-                {"_id": SCHEMA}, {"$setOnInsert": {"program": PROGRAM, "version": VERSION}}, upsert=True
-            )
+            made = {"program": PROGRAM, "version": VERSION, "store_id": self.store_id or uuid.uuid4().hex}
+            self.schema.update_one({"_id": SCHEMA}, {"$setOnInsert": made}, upsert=True)
+            self._version()
         self.schema.update_one(
             {"_id": NUMBERING}, {"$setOnInsert": {"position": 0, "following": []}}, upsert=True
         )
@@ -229,6 +232,7 @@ class Collections:
                 f"the collections of {self._name!r} in {self.place} are of version {version}, which this release "
                 f"does not know (its own is {VERSION}); upgrade flask_chest"
             )
+        self.store_id = found.get("store_id")
         return version
 
     def _foreign(self, collection: str) -> SchemaError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from flask_chest.errors import ConfigurationError
+from flask_chest.stores._server_store import ServerAddress
 
 DEFAULT_PORT = 3306
 
@@ -18,7 +19,11 @@ _COMPLAINT = (
 )
 
 
-class Address:
+_CHOOSING = ("user", "init_command", "read_default_file", "read_default_group")
+"""What chooses the tables beside host, port and database."""
+
+
+class Address(ServerAddress):
     """PyMySQL's parameters, from a URI and from what was given beside it."""
 
     def __init__(self, uri: str, given: Mapping[str, object]) -> None:
@@ -32,6 +37,21 @@ class Address:
         known = self.parameters
         host = known.get("unix_socket") or f"{known.get('host', 'localhost')}:{known.get('port', DEFAULT_PORT)}"
         return f"{host}/{known.get('database') or known.get('db')}"
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the tables."""
+        return {name: self.parameters.get(name) for name in _CHOOSING}
+
+
+class UnknownAddress(ServerAddress):
+    """That of a pool beside which nothing was said."""
+
+    def __str__(self) -> str:
+        return "pool"
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give nothing."""
+        return {}
 
 
 def _parse(uri: str) -> dict[str, object]:

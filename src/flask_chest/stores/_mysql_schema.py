@@ -19,8 +19,9 @@ _FIRST: tuple[LiteralString, ...] = (
     # that positions are given in the order of the commits, and nobody who reads up to one misses a record.
     """
     CREATE TABLE IF NOT EXISTS {schema} (
-        program varchar(32) NOT NULL PRIMARY KEY, version int NOT NULL, position bigint NOT NULL
-    ) ENGINE = InnoDB SELECT 'flask_chest' AS program, 0 AS version, 0 AS position
+        program varchar(32) NOT NULL PRIMARY KEY, version int NOT NULL, position bigint NOT NULL,
+        store_id varchar(32)
+    ) ENGINE = InnoDB SELECT 'flask_chest' AS program, 0 AS version, 0 AS position, NULL AS store_id
     """,
     """
     CREATE TABLE IF NOT EXISTS {records} (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import psycopg
@@ -20,7 +21,7 @@ from flask_chest.errors import (
     StoreUnavailable,
 )
 from flask_chest.stores._server_pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
-from flask_chest.stores._server_store import RecordingSession, Row, ServerDatabase
+from flask_chest.stores._server_store import RecordingSession, Row, ServerAddress, ServerDatabase
 from flask_chest.stores._sql import Dialect, Session, SQLValue, Tables
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
@@ -67,7 +68,17 @@ _TCP: Mapping[str, int] = {
 """A network that went dead is noticed within a minute."""
 
 
-class Address:
+_CHOOSING: Mapping[str, str] = {
+    "service": "PGSERVICE",
+    "servicefile": "PGSERVICEFILE",
+    "hostaddr": "PGHOSTADDR",
+    "user": "PGUSER",
+    "options": "PGOPTIONS",
+}
+"""What chooses the tables beside host, port and database, and libpq's own variables for it."""
+
+
+class Address(ServerAddress):
     """Where the server is, as the user said it: a URI, parameters of libpq, or both."""
 
     def __init__(self, uri: str, parameters: Mapping[str, str | int | None]) -> None:
@@ -86,6 +97,10 @@ class Address:
         user = known.get("user") or os.environ.get("PGUSER") or ""
         return f"{host}:{port}/{known.get('dbname') or os.environ.get('PGDATABASE') or user}"
 
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the schema in which the tables are."""
+        return {name: self._given.get(name) or os.environ.get(env) for name, env in _CHOOSING.items()}
+
     def connect(self, timeout: float) -> Connection:
         """Make a connection that keeps nothing of ours, as a pooler between asks for."""
         defaults: dict[str, object] = {
@@ -98,10 +113,38 @@ class Address:
         return psycopg.connect(**cast("dict[str, Any]", parameters), autocommit=True, prepare_threshold=None)
 
 
-def conninfo_of(pool: Pool | None) -> str:
-    """Give where *pool* connects to, which psycopg_pool's tell: journals of two databases must not be one."""
-    known: object = getattr(pool, "conninfo", "")
-    return known if isinstance(known, str) else ""
+class PoolAddress(ServerAddress):
+    """Where a pool connects to, which psycopg_pool's tell: journals of two databases must not be one."""
+
+    def __init__(self, pool: Pool, uri: str, parameters: Mapping[str, str | int | None]) -> None:
+        self._pool = pool
+        self._otherwise = Address(uri, parameters)
+
+    def __str__(self) -> str:
+        return str(self._address)
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the schema in which the tables are."""
+        return self._address.choosing()
+
+    @cached_property
+    def _address(self) -> Address:
+        try:
+            given, arguments = (_value_of(getattr(self._pool, name, None)) for name in ("conninfo", "kwargs"))
+            said = conninfo.conninfo_to_dict(given if isinstance(given, str) else "")
+            if isinstance(arguments, Mapping):
+                said |= {name: value for name, value in arguments.items() if name in _TOLD_BY_POOLS}
+            return Address("", said) if said else self._otherwise
+        except Exception:  # noqa: BLE001 - the app's own function may raise anything
+            return self._otherwise
+
+
+_TOLD_BY_POOLS = {"host", "port", "dbname", *_CHOOSING}
+
+
+def _value_of(argument: object) -> object:
+    """Give what a pool's *argument* is; psycopg_pool takes functions too, and calls them for each connection."""
+    return argument() if callable(argument) else argument
 
 
 class PostgreSQLConnector(Connector[Connection]):

@@ -11,7 +11,11 @@ from flask_chest.stores._sql_schema import Migrations, SQLSchema
 _FIRST: tuple[LiteralString, ...] = (
     # The position of the last record. Who writes records locks this row first, so that positions are given in
     # the order of the commits, and nobody who reads up to one misses a record that becomes visible later.
-    "CREATE TABLE {schema} (program text NOT NULL, version integer NOT NULL, position bigint NOT NULL)",
+    """
+    CREATE TABLE {schema} (
+        program text NOT NULL, version integer NOT NULL, position bigint NOT NULL, store_id text
+    )
+    """,
     "INSERT INTO {schema} (program, version, position) VALUES ('flask_chest', 0, 0)",
     """
     CREATE TABLE {records} (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import LiteralString, Protocol
 
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
+from flask_chest.stores._addresses import full_address
 from flask_chest.stores._deletions import Dropped
 from flask_chest.stores._server_pool import ServerReadOnly
 from flask_chest.stores._sql import (
@@ -25,6 +26,7 @@ from flask_chest.stores._sql_deletion import SQLDeletion
 from flask_chest.stores._sql_leases import SQLLeases
 from flask_chest.stores._sql_outbox import SQLOutbox
 from flask_chest.stores._sql_query import find
+from flask_chest.stores._sql_schema import SQLSchema
 from flask_chest.stores._sql_statistics import SQLStatistics
 
 Row = tuple[SQLValue, ...]
@@ -58,27 +60,57 @@ class ServerDatabase(Database, Protocol):
         """Close the connections, those in use when they come back."""
 
 
+class ServerAddress(Protocol):
+    """Where a server is, as the user said it; as text, without what is secret."""
+
+    @abstractmethod
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the tables; no password."""
+
+
 class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
     """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
 
     _size: LiteralString
     """A SELECT of the bytes that the table of the records takes, by its name."""
 
-    def __init__(self, database: ServerDatabase, tables: Tables, *, place: str, address: str) -> None:
+    _kind: str
+    """How addresses begin."""
+
+    def __init__(
+        self,
+        database: ServerDatabase,
+        tables: Tables,
+        schema: SQLSchema,
+        *,
+        description: str,
+        where: ServerAddress,
+    ) -> None:
         super().__init__(database, tables)
         self._server = database
-        self._description = place
-        self._address = address
+        self._schema_of_server = schema
+        self._description = description
+        self._where = where
         self._conflicts = Conflicts()
         self._dropped = Dropped()
 
     @property
-    def address(self) -> str:
+    def place(self) -> str:
         """Server, database and table."""
-        return f"{self._address}#{self._tables.name}"
+        return f"{self._kind}:{self._where}#{self._tables.name}"
+
+    @property
+    def address(self) -> str:
+        """The same, and a digest of what else chooses the table."""
+        return full_address(self.place, self._where.choosing())
+
+    @property
+    def store_id(self) -> str | None:
+        """What was made with the tables."""
+        return self._schema_of_server.store_id
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._address} name={self._tables.name!r}>"
+        return f"<{type(self).__name__} {self._kind}:{self._where} name={self._tables.name!r}>"
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""

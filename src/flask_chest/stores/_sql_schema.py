@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import LiteralString, TypeAlias
@@ -36,6 +37,8 @@ class SQLSchema(ABC):
         self._elsewhere = elsewhere
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._ours = f"the tables of {tables.name!r} in {place}"
+        self.store_id: str | None = None
+        """Stands for the tables, and was made with them; those that are made anew keep the one that is known."""
 
     def check(self, session: Session) -> None:
         """Raise `SchemaError` unless our tables are there, in the version of this release."""
@@ -59,7 +62,11 @@ class SQLSchema(ABC):
         for migration in self._migrations[version or 0 :]:
             for statement in migration:
                 session.change(self._adapted(self._tables.sql(statement), session))
-        session.change(self._tables.sql("UPDATE {schema} SET version = ?"), (self._newest,))
+        session.change(
+            self._tables.sql("UPDATE {schema} SET version = ?, store_id = coalesce(store_id, ?)"),
+            (self._newest, self.store_id or uuid.uuid4().hex),
+        )
+        self._read_id(session)
 
     def version(self, session: Session) -> int | None:
         """Read the version; ``None`` where none of our names is taken."""
@@ -78,7 +85,12 @@ class SQLSchema(ABC):
                 f"{self._ours} are of version {version}, which "
                 f"this release does not know (its own is {self._newest}); upgrade flask_chest"
             )
+        if version == self._newest:
+            self._read_id(session)
         return version
+
+    def _read_id(self, session: Session) -> None:
+        ((self.store_id,),) = session.rows(self._tables.sql("SELECT store_id FROM {schema}"))
 
     def _adapted(self, statement: str, session: Session) -> str:  # noqa: ARG002 - for those that differ
         """Fit a migration's *statement* to the release of the server."""

@@ -15,7 +15,7 @@ from flask_chest.stores._sql_schema import Migrations, SQLSchema
 from flask_chest.stores._sqlite_connections import SQLiteSession, immediate
 
 _FIRST: tuple[LiteralString, ...] = (
-    "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL, clock TEXT)",
+    "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL, store_id TEXT, clock TEXT)",
     "INSERT INTO {schema} (program, version) VALUES ('flask_chest', 0)",
     # AUTOINCREMENT: a position that was deleted is not given again to a record that an exporter then misses.
     """

@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from urllib.parse import parse_qsl
 
 from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRefused, StoreError
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
+from flask_chest.stores._addresses import full_address
 from flask_chest.stores._sql import Conflicts
 from flask_chest.stores._storable import storable_rows
 
@@ -33,6 +35,8 @@ except ImportError as exc:
 DUPLICATE_KEY = 11000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r'[^\0/\\. "$]{1,63}')
+_CHOOSING = ("directconnection", "replicaset", "srvservicename")
+"""What chooses the servers beside their names."""
 _COMPLAINT = (
     "db_uri must be like mongodb://user:password@host:27017/database; got something else"
     " (in user and password : / ? # % and @ are written as %3A %2F %3F %23 %25 and %40)"
@@ -95,6 +99,12 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
         self._create = create
         self._where = f"{hosts}/{chosen}" if client is None else f"client/{chosen}"
         self._identity = f"{hosts}/{chosen}" if client is None else f"client:{hosts}/{chosen}"
+        given = {
+            name.lower(): value for name, value in [*parse_qsl(uri.partition("?")[2]), *(options or {}).items()]
+        }
+        self._choosing = {name: given.get(name) for name in _CHOOSING}
+        if client is not None:
+            self._choosing["seeds"] = _seeds(client)
         place = f"MongoDB {self._where}" if client is None else f"MongoDB {chosen} of the client that was given"
         self._clients = Clients(uri, {**limits, **(options or {})}, given=client)
         collections = Collections(
@@ -108,8 +118,18 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
 
     @property
     def address(self) -> str:
+        """The place, and a digest of what else chooses the servers."""
+        return full_address(self.place, self._choosing)
+
+    @property
+    def place(self) -> str:
         """Servers, database and collection; with a client of the app's own what *uri* says of it."""
         return f"mongodb:{self._identity}#{self._name}"
+
+    @property
+    def store_id(self) -> str | None:
+        """What was made with the collections."""
+        return self._collections.store_id
 
     def __repr__(self) -> str:
         return f"<MongoDBStore {self._where} name={self._name!r}>"
@@ -199,6 +219,13 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
             return int(stats["storageSize"]) + int(stats["totalIndexSize"])
         except (mongo.PyMongoError, KeyError, StoreError):  # not every server that speaks its protocol tells
             return None
+
+
+def _seeds(client: Client) -> str | None:
+    """Give the servers that the app's own *client* asks first; in public it tells that when it is connected."""
+    settings: object = vars(client).get("_topology_settings")
+    seeds: object = getattr(settings, "seeds", None)
+    return ",".join(sorted(map(str, seeds))) if isinstance(seeds, Iterable) else None
 
 
 def _address(uri: str) -> tuple[str, str | None]:

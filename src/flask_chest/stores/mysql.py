@@ -6,7 +6,7 @@ from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
 from flask_chest.stores._limits import check_limits
-from flask_chest.stores._mysql_address import Address
+from flask_chest.stores._mysql_address import Address, UnknownAddress
 from flask_chest.stores._server_pool import GivenPool, Lender, ServerPool
 from flask_chest.stores._server_store import ServerStore
 from flask_chest.stores._sql import Tables
@@ -35,6 +35,7 @@ class MySQLStore(ServerStore):
     *uri* tells apart what several of them connect to.
     """
 
+    _kind = "mysql"
     _size: LiteralString = (
         "SELECT data_length + index_length FROM information_schema.tables"
         " WHERE table_schema = database() AND table_name = '{name}'"
@@ -61,7 +62,7 @@ class MySQLStore(ServerStore):
         )
         tables = Tables(name, MYSQL)
         # With a pool it is only said where that connects to: journals of two databases must not be one.
-        where = "pool" if pool is not None and not uri else str(Address(uri, parameters))
+        where = UnknownAddress() if pool is not None and not uri else Address(uri, parameters)
         place = f"MySQL {where}"
         lender: Lender[Connection]
         if pool is not None:
@@ -80,7 +81,7 @@ class MySQLStore(ServerStore):
         self._connections = MySQLConnections(
             lender, tables, place=place, check=self._schema.check, lock_timeout=lock_timeout
         )
-        super().__init__(self._connections, tables, place=place, address=f"mysql:{where}")
+        super().__init__(self._connections, tables, self._schema, description=place, where=where)
 
     def open(self) -> None:
         """Create the tables where they are missing and migrate older ones; or only look for them."""

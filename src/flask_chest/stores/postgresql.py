@@ -16,9 +16,9 @@ try:
         POSTGRESQL,
         Address,
         Pool,
+        PoolAddress,
         PostgreSQLConnections,
         PostgreSQLConnector,
-        conninfo_of,
         outlives,
     )
 except ImportError as exc:
@@ -31,8 +31,11 @@ class PostgreSQLStore(ServerStore):
     *parameters* are libpq's, as in ``host="db", password="…", sslmode="verify-full"``; they go before what *uri*
     says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds:
     to connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
-    process. A *pool* of the app's own, as psycopg_pool's, is used instead and never closed.
+    process. A *pool* of the app's own, as psycopg_pool's, is used instead and never closed; of another pool *uri*
+    tells where it connects to.
     """
+
+    _kind = "postgresql"
 
     _size: LiteralString = "SELECT pg_total_relation_size('{records}'::regclass)"
 
@@ -55,7 +58,7 @@ class PostgreSQLStore(ServerStore):
             statement_timeout=statement_timeout,
             lock_timeout=lock_timeout,
         )
-        where = Address(conninfo_of(pool) or uri, parameters)
+        where = Address(uri, parameters)
         place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
         tables = Tables(name, POSTGRESQL)
         self._schema = PostgreSQLSchema(
@@ -77,7 +80,13 @@ class PostgreSQLStore(ServerStore):
             statement_timeout=statement_timeout,
             lock_timeout=lock_timeout,
         )
-        super().__init__(self._connections, tables, place=place, address=f"postgresql:{where}")
+        super().__init__(
+            self._connections,
+            tables,
+            self._schema,
+            description=place,
+            where=where if pool is None else PoolAddress(pool, uri, parameters),
+        )
 
     def open(self) -> None:
         """Create the tables where they are missing and migrate older ones; or only look for them."""

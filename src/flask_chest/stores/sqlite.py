@@ -63,8 +63,18 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HostClocked,
 
     @property
     def address(self) -> str:
-        """The file and the table."""
+        """The file, wherever links lead to it from, and the table."""
         return f"sqlite:{self._path.resolve()}#{self._tables.name}"
+
+    @property
+    def place(self) -> str:
+        """The address, which has no parameters."""
+        return self.address
+
+    @property
+    def store_id(self) -> str | None:
+        """What was made with the tables."""
+        return self._schema.store_id
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self._path)!r} name={self._tables.name!r}>"
