@@ -57,7 +57,9 @@ class ClockNote(msgspec.Struct, frozen=True, kw_only=True):
             elapsed = uptime - former.uptime_nano
             explained = abs(moved - elapsed) <= MAX_SKEW_NANO + elapsed // _DRIFT_SHARE
         else:
-            explained = -MAX_SKEW_NANO <= moved - uptime <= _LONGEST_OFF_NANO and not former.doubted
+            # It was started anew since, or this is another host, which may have been up for long.
+            off = moved - uptime if uptime <= moved else moved
+            explained = -MAX_SKEW_NANO <= off <= _LONGEST_OFF_NANO and not former.doubted
             until = 0
         if not explained:
             until = uptime + nanoseconds(doubt)

@@ -65,6 +65,7 @@ def test_forgotten_value_is_in_no_file(tmp_path: Path) -> None:
     refusing.close()
     assert in_files(tmp_path, ADA)
     assert chest.forget(where={"email": ADA}) == 200
+    assert [name for name in in_files(tmp_path, ADA) if name.startswith("chest.db")] == []
     chest.close()
     assert in_files(tmp_path, ADA) == {}
     assert in_files(tmp_path, BOB)

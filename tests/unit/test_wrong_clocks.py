@@ -151,6 +151,14 @@ def test_clock_of_a_machine_that_was_started_anew(
     assert not ClockNote.taken(now + HOUR_NANO, note, doubt=INTERVAL).doubted
 
 
+def test_store_that_moved_to_another_machine_is_no_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    former = ClockNote.taken(1_000 * DAY_NANO)
+    monkeypatch.setattr("flask_chest.clocks._boot", lambda: "another")
+    monkeypatch.setattr("flask_chest.clocks._uptime_nano", lambda: 100 * DAY_NANO)
+    assert not ClockNote.taken(former.unix_nano + HOUR_NANO, former, doubt=INTERVAL).doubted
+    assert ClockNote.taken(former.unix_nano + 30 * DAY_NANO, former, doubt=INTERVAL).doubted
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "7", '{"boot": 1}'])
 def test_note_that_cannot_be_read_is_none(text: str | None) -> None:
     assert decode_note(text) is None
