@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import lru_cache
 from math import isfinite
 from operator import attrgetter
@@ -12,6 +13,7 @@ from typing import NamedTuple, cast
 
 from werkzeug.local import LocalProxy
 
+from flask_chest.interruptions import pass_interruption
 from flask_chest.names import Names
 from flask_chest.record import JSONValue
 from flask_chest.redaction import NOTHING_HIDDEN, Verdict
@@ -54,11 +56,12 @@ class Captured(NamedTuple):
 class Capture:
     """Takes from ``g`` what one chest asks of one route: worked out once, used for every request."""
 
-    __slots__ = ("_names", "_plain", "_rules", "_small", "_variable", "_variables")
+    __slots__ = ("_globs", "_names", "_plain", "_rules", "_small", "_variable", "_variables")
 
     def __init__(self, names: Names, rules: ValueRules) -> None:
         """Work out what *names* become under *rules*."""
         self._names = names
+        self._globs = tuple((glob.startswith("_"), re.compile(translate(glob)).match) for glob in names.globs)
         self._rules = rules
         self._variable = lru_cache(maxsize=4096)(self._make_variable)
         self._variables = tuple(map(self._variable, names.explicit))
@@ -125,15 +128,21 @@ class Capture:
             failures = conversion.failures
             value = _look_up(each.path, held, conversion)
             if value is not _ABSENT:
-                self._take(each, value, variables, conversion, earlier)
+                if not self._take(each, value, variables, conversion, earlier):
+                    return Captured(variables, conversion.failures)
             elif each.key in earlier:
                 conversion.failures = failures
         for name in self._matching(held):
             each = self._variable(name)
-            if each.key not in variables:
-                self._take(each, held[name], variables, conversion, earlier)
-        if compute:
-            self._compute(variables, conversion)
+            if each.key not in variables and name in held:
+                conversion.names_left -= 1
+                if conversion.names_left < 0:
+                    variables[TRUNCATED] = True
+                    break
+                if not self._take(each, held[name], variables, conversion, earlier):
+                    return Captured(variables, conversion.failures)
+        if compute and not self._compute(variables, conversion):
+            return Captured(variables, conversion.failures)
         if self._names.every:
             self._take_public(held, variables, conversion)
         return Captured(variables, conversion.failures)
@@ -145,31 +154,39 @@ class Capture:
         variables: dict[str, JSONValue],
         conversion: Conversion,
         earlier: Mapping[str, JSONValue],
-    ) -> None:
+    ) -> bool:
+        """Convert *variable*; give False, and mark the record as cut, if it has no room for even the name."""
         name, _, key, size, verdict = variable
         conversion.left_in_record -= size
+        if conversion.left_in_record <= 0:
+            variables[TRUNCATED] = True
+            return False
         failures = conversion.failures
         try:
             variables[key] = conversion.convert(value, objects=True, path=name, verdict=verdict)
         except Dropped:
-            return
+            return True
         if conversion.failures > failures and key in earlier:
             variables[key], conversion.failures = earlier[key], failures
+        return True
 
     def _matching(self, held: Mapping[str, object]) -> Iterator[str]:
-        for glob in self._names.globs:
+        for private, matches in self._globs:
             for name in list(held):
-                if fnmatchcase(name, glob) and (glob.startswith("_") or not name.startswith("_")):
+                if matches(name) and (private or not name.startswith("_")):
                     yield name
 
-    def _compute(self, variables: dict[str, JSONValue], conversion: Conversion) -> None:
+    def _compute(self, variables: dict[str, JSONValue], conversion: Conversion) -> bool:
         for name, compute in self._names.computed.items():
             try:
                 value = compute()
-            except Exception:  # noqa: BLE001 - the app's own code; the request goes on, and it is counted
+            except BaseException as error:  # noqa: BLE001 - the app's own code; the request goes on, and it is counted
+                pass_interruption(error)
                 conversion.failures += 1
                 continue
-            self._take(self._variable(name), value, variables, conversion, _NOTHING)
+            if not self._take(self._variable(name), value, variables, conversion, _NOTHING):
+                return False
+        return True
 
     def _take_public(
         self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
@@ -182,7 +199,8 @@ class Capture:
             if key in variables:
                 continue
             conversion.left_in_record -= size
-            if conversion.left_in_record <= 0:
+            conversion.names_left -= 1
+            if conversion.left_in_record <= 0 or conversion.names_left < 0:
                 variables[TRUNCATED] = True
                 return
             try:
@@ -213,7 +231,8 @@ def _look_up(path: tuple[str, ...], held: Mapping[str, object], conversion: Conv
                 value = attrgetter(part)(value)
         except AttributeError:
             return _ABSENT
-        except Exception:  # noqa: BLE001 - an attribute's own code may raise anything; the request goes on
+        except BaseException as error:  # noqa: BLE001 - an attribute's own code may raise anything; the request goes on
+            pass_interruption(error)
             conversion.failures += 1
             return _ABSENT
     return value

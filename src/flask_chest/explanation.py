@@ -36,7 +36,7 @@ def _of_value(path: str, value: JSONValue, verdict: Verdict, rules: ValueRules) 
                 yield _cut(path, rules)
             else:
                 nested = f"{path}.{key}"
-                found = rules.redaction.verdict(nested if rules.redaction.needs_paths else key)
+                found = rules.redaction.verdict(key, nested)
                 yield from _of_value(nested, item, _joined(verdict, found), rules)
 
 

@@ -19,6 +19,16 @@ def fields(value: object, kind: type) -> Iterable[tuple[object, object]] | None:
     return None if not marks or "__mapper__" in marks else _held(value, kind)
 
 
+def tuple_fields(value: tuple[object, ...], kind: type) -> Iterable[tuple[object, object]] | None:
+    """List the fields of a named tuple, also of C's as ``pwd.struct_passwd``; ``None`` for any other tuple."""
+    for base in mro(kind):
+        namespace = _namespace(base)
+        names = namespace.get("_fields") or ("n_fields" in namespace and namespace.get("__match_args__"))
+        if type(names) is tuple and len(names) == tuple.__len__(value):
+            return zip(names, tuple.__iter__(value), strict=True)
+    return None
+
+
 def mro(kind: type) -> tuple[type, ...]:
     """Give the order in which *kind* inherits, by type's own look-up: a metaclass may have replaced it."""
     found: tuple[type, ...] = type.__getattribute__(kind, "__mro__")

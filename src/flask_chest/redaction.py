@@ -29,7 +29,7 @@ SECRET_NAMES = (
     "access_keys api_keys encryption_keys private_keys signing_keys"
 ).split()
 
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_WORDS = re.compile(r"[a-z]+|[0-9]+|[A-Z]+(?![a-z])|[A-Z][a-z]+")
 _HASH_DIGITS = 32
 
 
@@ -98,21 +98,33 @@ class Redaction:
         """Take *rules* in their order, and the *key* for hashes."""
         self.rules = (*rules, BUILT_IN)
         self._key = (key or "").encode()
-        self.needs_paths = any(
-            rule.when is not None or any("." in name for name in rule.names) for rule in self.rules
-        )
+        self._by_path = [
+            (number, matches)
+            for number, rule in enumerate(self.rules)
+            if (matches := _path_matcher([name for name in rule.names if "." in name])) is not None
+        ]
+        self.needs_paths = bool(self._by_path) or any(rule.when is not None for rule in self.rules)
         """Else the name alone decides."""
-        self._matchers = [_matcher(rule.names) for rule in self.rules]
-        self.verdict: Callable[[str], Verdict] = lru_cache(maxsize=4096)(self._verdict)
-        """Give the rules for the name at the end of a path."""
+        self._by_name = [_name_matcher([name for name in rule.names if "." not in name]) for rule in self.rules]
+        self._of_name: Callable[[str], Verdict] = lru_cache(maxsize=4096)(self._verdict)
         self.patterns = self.verdict("").patterns
         """Those for any text."""
 
-    def _verdict(self, path: str) -> Verdict:
+    def verdict(self, name: str, path: str | None = None) -> Verdict:
+        """Give the rules for what has *name*; *path* leads to it, where it is nested.
+
+        To look at a name takes a time in proportion to its length, and is done once. A path, which is longer
+        and comes but once, is only looked at for the rules that name one.
+        """
+        path = name if path is None else path
+        found = [number for number, matches in self._by_path if matches(path)] if self._by_path else None
+        return self._verdict(name, found) if found else self._of_name(name)
+
+    def _verdict(self, name: str, by_path: Sequence[int] = ()) -> Verdict:
         patterns: list[Redact] = []
         judges: list[Redact] = []
-        for rule, matches in zip(self.rules, self._matchers, strict=True):
-            if rule.names and not matches(path):
+        for number, (rule, matches) in enumerate(zip(self.rules, self._by_name, strict=True)):
+            if rule.names and number not in by_path and not matches(name):
                 continue
             if rule.pattern is not None:
                 patterns.append(rule)
@@ -178,22 +190,43 @@ def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
         raise ConfigurationError(f"the pattern {pattern!r} is none: {exc}") from exc
 
 
-def _matcher(globs: Sequence[str]) -> Callable[[str], bool]:
-    folded = [glob.lower().replace("-", "_") for glob in globs]
-    expression = re.compile("|".join(map(translate, folded)))
-    longest = max((glob.count("_") + 1 for glob in folded), default=0)
+def _name_matcher(globs: Sequence[str]) -> Callable[[str], bool]:
+    if not globs:
+        return lambda _: False
+    folded = [_folded(glob) for glob in globs]
+    whole = _any_of(folded).fullmatch
+    # One search for all globs and words, each on a line: a glob's wildcard ends with its word.
+    lines = "|".join(_without_end(glob.replace("_", "\n"), across_lines=False) for glob in folded)
+    within = re.compile(rf"\n(?:{lines})(?=\n)").search
 
-    def matches(path: str) -> bool:
-        name = path.rpartition(".")[2]
-        words = [word.lower() for word in _WORDS.findall(path)]
-        runs = (
-            "_".join(words[first : first + length])
-            for length in range(1, longest + 1)
-            for first in range(len(words) - length + 1)
-        )
-        return any(map(expression.fullmatch, (path.lower(), name.lower(), *runs)))
+    def matches(name: str) -> bool:
+        if whole(_folded(name)) or ("." in name and whole(_folded(name.rpartition(".")[2]))):
+            return True
+        words = "\n".join(_WORDS.findall(name)).lower()
+        return within(f"\n{words}\n") is not None
 
     return matches
+
+
+def _path_matcher(globs: Sequence[str]) -> Callable[[str], bool] | None:
+    if not globs:
+        return None
+    whole = _any_of([_folded(glob) for glob in globs]).fullmatch
+    return lambda path: whole(_folded(path)) is not None
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _any_of(globs: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(_without_end(glob) for glob in globs))
+
+
+def _without_end(glob: str, *, across_lines: bool = True) -> str:
+    """Translate *glob* to an expression that may stand within another."""
+    body = translate(glob).removeprefix("(?s:")[: -len(r")\Z")]
+    return f"(?s:{body})" if across_lines else f"(?:{body})"
 
 
 def _is_iterable(value: object) -> TypeGuard[Iterable[object]]:

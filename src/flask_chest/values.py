@@ -16,6 +16,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite, isnan
+from operator import itemgetter
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeGuard, cast
@@ -24,7 +25,8 @@ from uuid import UUID
 import uuid_utils
 from werkzeug.local import LocalProxy
 
-from flask_chest.object_fields import fields, mro
+from flask_chest.interruptions import pass_interruption
+from flask_chest.object_fields import fields, mro, tuple_fields
 from flask_chest.record import JSONValue
 from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redact, Redaction, Verdict
 
@@ -33,6 +35,8 @@ MAX_VALUE_BYTES = 8 * 1024
 MAX_RECORD_BYTES = 64 * 1024
 """The same for all variables of a record together, names included."""
 MAX_NAME_CHARACTERS = 255
+MAX_NAMES = 2_000
+"""Keys in the objects of one record, and variables that nobody asked for by name: to look at each takes time."""
 MAX_DEPTH = 8
 
 TRUNCATED = "…[truncated]"
@@ -102,11 +106,13 @@ class Conversion:
         "_redaction",
         "failures",
         "left_in_record",
+        "names_left",
     )
 
     def __init__(self, rules: ValueRules = DEFAULT_RULES) -> None:
         """Begin with the whole allowance of a record."""
         self.left_in_record = rules.max_record_bytes
+        self.names_left = MAX_NAMES
         self.failures = 0
         """Values that raised while they were read; each became its type's name."""
         self._max_value_bytes = rules.max_value_bytes
@@ -139,12 +145,8 @@ class Conversion:
         """Do what `_of_name` would for a value that is its own form, without the way there."""
         last = verdict.last
         if last is None:
-            if isinstance(value, str):
-                cleaned = self._redaction.cleaned(value, verdict.patterns)
-                if cleaned is None:
-                    raise Dropped
-                value = cleaned
-            return self._small(value)
+            self._patterns = verdict.patterns
+            return self._small(value if value is None else self._cleaned(value))
         if last.action == "drop":
             raise Dropped
         return self._small(MASK if last.action == "mask" else self._redaction.hashed(value))
@@ -172,7 +174,8 @@ class Conversion:
     def _condemns(self, rule: Redact, path: str, form: JSONValue) -> bool:
         try:
             return rule.when is not None and bool(rule.when(path, form))
-        except Exception:  # noqa: BLE001 - the app's own code; what it cannot judge is hidden
+        except BaseException as error:  # noqa: BLE001 - the app's own code; what it cannot judge is hidden
+            pass_interruption(error)
             self.failures += 1
             return True
 
@@ -199,7 +202,8 @@ class Conversion:
             return self._form(value, depth)
         except Dropped:
             raise
-        except Exception:  # noqa: BLE001 - an object's own code may raise anything; the request goes on
+        except BaseException as error:  # noqa: BLE001 - an object's own code may raise anything; the request goes on
+            pass_interruption(error)
             self.failures += 1
             return self._text(_type_name(value))
 
@@ -216,9 +220,7 @@ class Conversion:
         for base, form in _SCALAR_FORMS:
             if issubclass(kind, base):
                 return self._scalar(form(value))
-        if depth >= MAX_DEPTH:
-            return self._text(TOO_DEEP)
-        if issubclass(kind, Enum):
+        if issubclass(kind, Enum) and depth < MAX_DEPTH:
             return self._walk(cast("Enum", value)._value_, depth + 1)
         return self._container(value, kind, depth)
 
@@ -226,22 +228,38 @@ class Conversion:
         return next((self._encoders[base] for base in mro(kind) if base in self._encoders), None)
 
     def _scalar(self, value: str | float) -> JSONValue:
-        if isinstance(value, str):
-            return self._text(self._cleaned(value) if self._patterns else value)
         if isinstance(value, int):
             if not -_INT64 <= value < _INT64:
-                return self._text(_digits(value))
-        elif not isfinite(value):
-            return self._text("NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity")
+                value = _digits(value)
+        elif isinstance(value, float) and not isfinite(value):
+            value = "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        if self._patterns:
+            value = self._cleaned(value)
+        if isinstance(value, str):
+            return self._text(value)
         self._left -= len(repr(value))
         return value
 
-    def _cleaned(self, text: str) -> str:
+    def _cleaned(self, value: str | float) -> str | float:
+        """Hide what the patterns find in a text, or in the digits of a number, which is one no more then."""
+        if isinstance(value, bool):
+            return value
+        if not isinstance(value, str):
+            digits = repr(value)
+            return value if (cleaned := self._cleaned_text(digits)) == digits else cleaned
+        return self._cleaned_text(value)
+
+    def _cleaned_text(self, text: str) -> str:
         # Somewhat more than will be kept: what is cut in its middle would not be found.
         cleaned = self._redaction.cleaned(text[: max(0, self._left) + SMALL_BYTES], self._patterns)
         if cleaned is None:
             raise Dropped
         return cleaned
+
+    def _bytes(self, begin: bytes) -> str:
+        if self._patterns and (cleaned := self._cleaned_text(text := _decoded(begin))) != text:
+            return self._text(cleaned)
+        return self._text(base64.b64encode(begin).decode("ascii"))
 
     def _text(self, text: str) -> str:
         room = max(0, self._left)
@@ -254,6 +272,10 @@ class Conversion:
         return raw.decode()
 
     def _container(self, value: object, kind: type, depth: int) -> JSONValue:
+        if (begin := _bytes_begin(value, kind, self._left + SMALL_BYTES)) is not None:
+            return self._bytes(begin)
+        if depth >= MAX_DEPTH:
+            return self._text(TOO_DEEP)
         if id(value) in self._enclosing:
             return self._text(CYCLE)
         self._enclosing.add(id(value))
@@ -283,13 +305,14 @@ class Conversion:
         for key, item in items:
             name = _key(key)
             self._left -= len(name.encode()) + 1
-            if self._left <= 0:
+            self.names_left -= 1
+            if self._left <= 0 or self.names_left < 0:
                 result[TRUNCATED] = True
                 break
             path = f"{self._path}.{name}" if self._redaction.needs_paths else name
-            verdict = self._redaction.verdict(path)
+            verdict = self._redaction.verdict(name, path)
             with suppress(Dropped):
-                kept = self._cleaned(name) if self._patterns else name
+                kept = self._cleaned_text(name) if self._patterns else name
                 result[kept] = (
                     self._walk(item, depth + 1)
                     if verdict is NOTHING_HIDDEN and not self._redaction.needs_paths
@@ -298,11 +321,30 @@ class Conversion:
         return result
 
 
-def _bytes_form(value: object) -> str:
-    # Cut before encoding: the text would be cut anyway, and a body of megabytes must not be copied first.
-    view = memoryview(cast("bytes", value))
-    begin = view[:MAX_VALUE_BYTES] if view.ndim == 1 else view
-    return base64.b64encode(begin.tobytes()).decode("ascii")
+def _bytes_begin(value: object, kind: type, size: int) -> bytes | None:
+    """Copy the first *size* bytes, since a body of megabytes would be cut anyway; ``None``: *value* holds none.
+
+    No view of the value outlives a call of C: an application's thread that resizes it meanwhile would fail.
+    And no method is called that a subclass may have replaced, as ``__buffer__``.
+    """
+    if issubclass(kind, bytes):
+        return bytes.__getitem__(cast("bytes", value), slice(size))
+    if issubclass(kind, bytearray):
+        return bytes(bytearray.__getitem__(cast("bytearray", value), slice(size)))
+    if kind is not memoryview:
+        return None
+    view = cast("memoryview[int]", value)
+    if view.ndim == 1 and view.contiguous:
+        return b"".join(map(itemgetter(slice(size)), (view,)))
+    return view.tobytes()[:size]
+
+
+def _decoded(data: bytes) -> str:
+    """Read *data* as text: of other encodings than UTF-8 the ASCII at least."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 _SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
@@ -316,9 +358,6 @@ _SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
     (Decimal, lambda value: Decimal.__str__(cast("Decimal", value))),
     (UUID, lambda value: UUID.__str__(cast("UUID", value))),
     (uuid_utils.UUID, lambda value: uuid_utils.UUID.__str__(cast("uuid_utils.UUID", value))),
-    (bytes, _bytes_form),
-    (bytearray, _bytes_form),
-    (memoryview, _bytes_form),
     (PurePath, lambda value: PurePath.__str__(cast("PurePath", value))),
 )
 """The documented forms. Methods are called on the base type: a subclass may have replaced its own."""
@@ -340,6 +379,8 @@ def _key(key: object) -> str:
         if issubclass(type(key), base):
             text = form(key)
             return storable_text((text if isinstance(text, str) else _digits(text))[:MAX_NAME_CHARACTERS])
+    if (begin := _bytes_begin(key, type(key), MAX_NAME_CHARACTERS)) is not None:
+        return storable_text(_decoded(begin))
     return _type_name(key)
 
 
@@ -365,5 +406,7 @@ def _items(value: object, kind: type, *, objects: bool) -> Iterable[tuple[object
         return dict.items(cast("dict[object, object]", value))
     if kind is MappingProxyType:
         return cast("Mapping[object, object]", value).items()
+    if issubclass(kind, tuple):
+        return tuple_fields(cast("tuple[object, ...]", value), kind)
     found = fields(value, kind) if objects else None
     return None if found is None else (item for item in found if not _key(item[0]).startswith("_"))

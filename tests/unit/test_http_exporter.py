@@ -231,7 +231,9 @@ def test_other_answers_keep_the_batch(
     with pytest.raises(TargetUnavailable) as raised:
         exporter.export([make_record()])
 
-    assert str(raised.value) == f"{receiver.url}/records {words}"
+    # The path of a webhook may be its credential, so it is not told.
+    assert str(raised.value) == f"{receiver.url} {words}"
+    assert repr(exporter) == f"<HTTPExporter 'http' {receiver.url}>"
     assert len(receiver.requests) == 1
 
 
@@ -286,7 +288,7 @@ def test_absent_server_keeps_the_batch() -> None:
         port = taken.getsockname()[1]
     with (
         closing(HTTPExporter(url=f"http://127.0.0.1:{port}/x")) as exporter,
-        pytest.raises(TargetUnavailable, match=f"http://127.0.0.1:{port}/x does not answer: NewConnectionError"),
+        pytest.raises(TargetUnavailable, match=f"http://127.0.0.1:{port} does not answer: NewConnectionError"),
     ):
         exporter.export([make_record()])
 

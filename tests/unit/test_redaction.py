@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+import pwd
+import time
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -17,7 +20,7 @@ from flask_chest.explanation import explanations
 from flask_chest.names import TrackedNames
 from flask_chest.record import JSONValue
 from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redaction
-from flask_chest.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Encoders, ValueRules
+from flask_chest.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Conversion, Encoders, ValueRules
 from json_values import json_values
 
 KEY = "a key of the tests"
@@ -280,3 +283,102 @@ def test_explanation_names_the_rule_and_no_value() -> None:
 
 def test_explanation_knows_a_rule_that_is_gone() -> None:
     assert list(explanations({"ssn": MASK}, ValueRules(), ())) == ["ssn was masked, by a rule that is no more"]
+
+
+# Names and texts in other forms
+
+
+class Address(NamedTuple):
+    user: str
+    password: str
+
+
+def test_names_of_bytes_are_looked_at_as_text() -> None:
+    held: dict[str, object] = {"session": {b"user": "ada", b"password": "x", b"\xff-token": "y", bytes(2): 1}}
+    assert kept(held) == {"session": {"user": "ada", "password": MASK, "ÿ-token": MASK, "\ufffd\ufffd": 1}}
+
+
+def test_fields_of_named_tuples_are_looked_at_by_name() -> None:
+    user = pwd.struct_passwd(("root", "x", 0, 0, "", "/", "/bin/sh"))
+    found = kept({"db": Address("app", "hunter2"), "user": user})
+    assert found["db"] == {"user": "app", "password": MASK}
+    assert isinstance(found["user"], dict)
+    assert (found["user"]["pw_name"], found["user"]["pw_passwd"]) == ("root", MASK)
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (b"pay 4111 1111 1111 1111", "pay [masked]"),
+        (bytearray(b"\xff4111 1111 1111 1111"), "ÿ[masked]"),
+        (memoryview(b"4111 1111 1111 1111"), MASK),
+        (b"nothing", "bm90aGluZw=="),
+        ([b"4111 1111 1111 1111"], [MASK]),
+    ],
+    ids=str,
+)
+def test_pattern_is_looked_for_in_bytes(value: object, form: JSONValue) -> None:
+    assert kept({"note": value}, Redact(pattern=r"\d{4}(?: \d{4}){3}")) == {"note": form}
+
+
+@pytest.mark.parametrize("value", [4111111111111111, 4111111111111111.0, 41111111111111114111111111111111])
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value]], ids=["alone", "in a list"])
+def test_pattern_is_looked_for_in_the_digits_of_numbers(
+    value: float, wrap: Callable[[object], JSONValue]
+) -> None:
+    (found,) = kept({"card": wrap(value)}, Redact(pattern=r"\d{16}")).values()
+    assert "4111" not in repr(found)
+    assert MASK in repr(found)
+
+
+def test_number_without_what_a_pattern_finds_stays_a_number() -> None:
+    held: dict[str, object] = {"a": 7, "b": 1.5, "c": True, "d": [7, None]}
+    assert kept(held, Redact(pattern=r"\d{16}|True")) == held
+
+
+def test_glob_without_a_dot_is_for_the_name_and_one_with_a_dot_for_the_path() -> None:
+    held: dict[str, object] = {"user": {"user-info": {"e-mail": "x", "id": 1}}, "other": {"e-mail": "y"}}
+    rules = (Redact("user.user-info.e-mail"), Redact("user_*.id", action="drop"))
+    assert kept(held, *rules) == {"user": {"user-info": {"e-mail": MASK, "id": 1}}, "other": {"e-mail": "y"}}
+
+
+# The time that it takes
+
+
+def long_names(number: int, length: int = 124) -> dict[str, object]:
+    return {f"{'a1' * length}{number}x{index}": index for index in range(20)}
+
+
+def best_of(times: int, call: Callable[[int], object]) -> float:
+    taken = []
+    for number in range(times):
+        began = time.thread_time()
+        call(number)
+        taken.append(time.thread_time() - began)
+    return min(taken)
+
+
+@pytest.mark.parametrize("rule", ["user.email", "card_*", "a*b*c_*d*e"])
+def test_time_for_a_name_is_in_proportion_to_its_length(rule: str) -> None:
+    redaction = Redaction([Redact(rule)])
+
+    def look(length: int) -> float:
+        return best_of(9, lambda number: [redaction.verdict(each) for each in long_names(number, length)])
+
+    assert look(124) < 16 * look(31)  # in proportion it is 4, by its square 16
+
+
+def test_name_deep_below_others_costs_no_more_than_one_above() -> None:
+    rules = rules_with(Redact("user.email"))
+
+    def nested(number: int) -> object:
+        value: object = 1
+        for index in range(8):
+            value = {f"{'a1' * 120}{number}n{index}": value}
+        return value
+
+    def convert(value: object) -> JSONValue:
+        return Conversion(rules).convert(value, objects=True, verdict=Redaction().verdict("body"))
+
+    flat = best_of(9, lambda number: [convert({f"{'a1' * 120}{number}f{index}": 1}) for index in range(8)])
+    assert best_of(9, lambda number: convert(nested(number))) < 3 * flat

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Mapping
 from datetime import datetime, tzinfo
+from typing import NoReturn
 from uuid import UUID
 
 import pytest
@@ -11,9 +15,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
+from flask_chest import Redact
+from flask_chest.capture import Capture
+from flask_chest.names import TrackedNames
 from flask_chest.record import JSONValue, same_value
-from flask_chest.values import TRUNCATED, Conversion
-from hostile_values import HOSTILE, anything, hashables, raises
+from flask_chest.redaction import Redaction
+from flask_chest.values import TRUNCATED, Conversion, Encoders, ValueRules
+from hostile_values import HOSTILE, Plan, anything, hashables, raises
 from json_values import assert_storable, convert
 
 
@@ -79,3 +87,89 @@ def test_equal_sets_are_stored_equal(values: set[object]) -> None:
     form = convert(values)
     assume(TRUNCATED not in str(form))  # which of them the limit leaves out depends on their order
     assert same_value(form, convert(frozenset(sorted(values, key=id))))
+
+
+class Panic(BaseException):
+    """As an extension module's."""
+
+
+def panics(*_: object) -> NoReturn:
+    raise Panic
+
+
+class PanickingZone(tzinfo):
+    utcoffset = dst = tzname = panics
+
+
+def test_exception_that_is_none_costs_its_value_alone() -> None:
+    conversion = Conversion()
+    held = {"proxy": LocalProxy(panics), "zone": datetime(2024, 1, 1, tzinfo=PanickingZone()), "good": [1]}
+    form = conversion.convert(held, objects=True)
+    assert form == {"proxy": "LocalProxy", "zone": "datetime", "good": [1]}
+    assert conversion.failures == 2
+
+
+class Panicking(Mapping[str, object]):
+    __contains__ = __getitem__ = __iter__ = __len__ = panics
+
+
+def test_mapping_that_panics_when_asked_costs_its_path_alone() -> None:
+    names = TrackedNames.parse(["session.user", "plan"], computed={"computed": panics}).for_method("GET")
+    encoders: Encoders = {Plan: panics}
+    captured = Capture(names, ValueRules(encoders=encoders)).convert({"session": Panicking(), "plan": Plan.FREE})
+    assert captured == ({"plan": "Plan"}, 3)
+
+
+def test_value_is_hidden_when_the_apps_own_judgement_panics() -> None:
+    rules = ValueRules(redaction=Redaction([Redact(when=panics)]))
+    capture = Capture(TrackedNames.parse(["a"]).for_method("GET"), rules)
+    assert capture.convert({"a": 1}) == ({"a": "[masked]"}, 1)
+
+
+class CancelledSoon(asyncio.CancelledError):
+    """Derived by an app."""
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit, GeneratorExit, CancelledSoon])
+def test_what_ends_the_request_passes(ending: type[BaseException]) -> None:
+    def ends() -> NoReturn:
+        raise ending
+
+    with pytest.raises(ending):
+        convert([LocalProxy(ends)])
+
+
+def test_no_view_of_a_bytearray_is_seen_by_another_thread() -> None:
+    shared = bytearray(b"x" * 100_000)
+    view = memoryview(bytearray(b"y" * 100_000))
+    done = threading.Event()
+
+    def convert_all_the_time() -> None:
+        while not done.is_set():
+            convert([shared, view[:]])
+
+    threads = [threading.Thread(target=convert_all_the_time) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(20_000):
+            shared.append(1)  # BufferError while a view exists
+            shared.pop()
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+class Buffered(bytearray):
+    def __buffer__(self, _flags: int, /) -> memoryview:
+        raise AssertionError("the app's own code was run")
+
+
+def test_own_buffer_of_a_class_is_not_asked() -> None:
+    conversion = Conversion()
+    assert conversion.convert([Buffered(b"ab")], objects=True) == ["YWI="]
+    assert conversion.failures == 0

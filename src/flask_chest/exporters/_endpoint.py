@@ -75,7 +75,8 @@ class Endpoint:
             raise ConfigurationError(f"method must be POST, PUT or PATCH, got {method!r}")
         self._target = _target(url, example, setting)
         self._setting = setting
-        self.where = self._target.url.partition("?")[0]  # a query may hold a credential
+        # What is shown: the path of a webhook may be its credential, as a query may.
+        self.where = f"{self._target.scheme}://{self._target.netloc}"
         """For messages."""
         self._headers = _complete(headers, url, content_type)
         self._method = method

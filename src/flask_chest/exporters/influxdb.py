@@ -82,7 +82,7 @@ class InfluxDBExporter(Exporter):
         self._clients: dict[int, InfluxDBClient] = {}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} {self._url} org={self._org!r} bucket={self._bucket!r}>"
+        return f"<{type(self).__name__} {self._name!r} {self._host} org={self._org!r} bucket={self._bucket!r}>"
 
     @property
     def name(self) -> str:
