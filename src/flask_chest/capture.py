@@ -124,28 +124,50 @@ class Capture:
         """
         conversion = Conversion(self._rules)
         variables: dict[str, JSONValue] = {}
+        if (
+            self._take_explicit(held, variables, conversion, earlier)
+            and self._take_matching(held, variables, conversion, earlier)
+            and (not compute or self._compute(variables, conversion))
+            and self._names.every
+        ):
+            self._take_public(held, variables, conversion)
+        return Captured(variables, conversion.failures)
+
+    def _take_explicit(
+        self,
+        held: Mapping[str, object],
+        variables: dict[str, JSONValue],
+        conversion: Conversion,
+        earlier: Mapping[str, JSONValue],
+    ) -> bool:
         for each in self._variables:
             failures = conversion.failures
             value = _look_up(each.path, held, conversion)
             if value is not _ABSENT:
                 if not self._take(each, value, variables, conversion, earlier):
-                    return Captured(variables, conversion.failures)
+                    return False
             elif each.key in earlier:
                 conversion.failures = failures
+        return True
+
+    def _take_matching(
+        self,
+        held: Mapping[str, object],
+        variables: dict[str, JSONValue],
+        conversion: Conversion,
+        earlier: Mapping[str, JSONValue],
+    ) -> bool:
         for name in self._matching(held):
             each = self._variable(name)
-            if each.key not in variables and name in held:
-                conversion.names_left -= 1
-                if conversion.names_left < 0:
-                    variables[TRUNCATED] = True
-                    break
-                if not self._take(each, held[name], variables, conversion, earlier):
-                    return Captured(variables, conversion.failures)
-        if compute and not self._compute(variables, conversion):
-            return Captured(variables, conversion.failures)
-        if self._names.every:
-            self._take_public(held, variables, conversion)
-        return Captured(variables, conversion.failures)
+            if each.key in variables or name not in held:
+                continue
+            conversion.names_left -= 1
+            if conversion.names_left < 0:
+                variables[TRUNCATED] = True
+                break
+            if not self._take(each, held[name], variables, conversion, earlier):
+                return False
+        return True
 
     def _take(
         self,
