@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from ssl import SSLContext
 
 import http_receiver
@@ -37,6 +38,21 @@ class Request(http_receiver.Request):
 def problem(status: int, message: str) -> Answer:
     """Answer as InfluxDB 2 does."""
     return Answer(status, json.dumps({"code": "some code", "message": message}).encode())
+
+
+def line_problems(*complaints: str, line: str = "flask_chest plan=1") -> Answer:
+    """Answer as InfluxDB 3 does to lines that it refuses."""
+    data = [
+        {"original_line": line, "line_number": number, "error_message": complaint}
+        for number, complaint in enumerate(complaints, 1)
+    ]
+    return Answer(400, json.dumps({"error": "partial write of line protocol occurred", "data": data}).encode())
+
+
+def column_problem(name: str, expected: str, got: str) -> str:
+    """Complain of a column's type as InfluxDB 3 does."""
+    kinds = f"expected iox::column_type::{expected}, got iox::column_type::{got}"
+    return f"invalid column type for column '{name}', {kinds}"
 
 
 class Receiver(http_receiver.Receiver[Request]):
@@ -92,7 +108,7 @@ def _value(text: str) -> object:
 
 
 def exporter_to(
-    url: str, *, token: str | None = "s3cret-t0ken", timeout: float = 10.0, verify_ssl: bool = True
+    url: str, *, token: str | None = "s3cret-t0ken", timeout: float = 10.0, verify_ssl: bool | Path = True
 ) -> InfluxDBExporter:
     return InfluxDBExporter(
         url=url, token=token, org="my-org", bucket="my-bucket", timeout=timeout, verify_ssl=verify_ssl

@@ -61,7 +61,7 @@ class FlaskChestExporterInfluxDB:
         tags: Sequence[str] = (),
         custom_tags: Mapping[str, str] | None = None,
         timeout: float = 10.0,
-        verify_ssl: bool = True,
+        verify_ssl: bool | str | os.PathLike[str] = True,
         name: str = "influxdb",
         batch_size: int = DEFAULT_BATCH_SIZE,
         start_at: StartAt = "beginning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -300,6 +302,20 @@ def test_server_that_is_silent_or_drips_is_left_after_the_timeout(said: bytes) -
         with pytest.raises(TargetUnavailable, match=r"did not take all within 0\.3 s"):
             exporter.export([make_record()])
         assert time.monotonic() - began < 5
+
+
+def test_compressed_answer_is_unpacked_no_further_than_it_is_read(
+    receiver: Receiver[Request], exporter: HTTPExporter
+) -> None:
+    bomb = gzip.compress(bytes(50_000_000), compresslevel=1)
+    receiver.answer(Answer(503, bomb, {"Content-Encoding": "gzip"}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TargetUnavailable, match="cannot take records just now"):
+            exporter.export([make_record()])
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_answer_that_is_no_http_is_not_quoted() -> None:

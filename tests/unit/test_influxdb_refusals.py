@@ -13,7 +13,15 @@ from flask_chest.errors import RecordsRejected, TargetUnavailable
 from flask_chest.exporters.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue
 from http_receiver import Answer
-from influxdb_receiver import Receiver, Request, exporter_to, problem, record
+from influxdb_receiver import (
+    Receiver,
+    Request,
+    column_problem,
+    exporter_to,
+    line_problems,
+    problem,
+    record,
+)
 
 CONFLICT = (
     "failure writing points to database: partial write: field type conflict: input field {name} on "
@@ -21,6 +29,10 @@ CONFLICT = (
 )
 
 
+NEW_TAG = "Detected a new tag 'x' in write. The tag set is immutable on first write to the table."
+TOO_MANY_COLUMNS = (
+    b'{"error": "Update to schema would exceed number of columns per table limit of 500 columns", "data": null}'
+)
 VALUE = "the value of a variable"
 
 
@@ -51,7 +63,7 @@ def exporter(receiver: Receiver) -> Iterator[InfluxDBExporter]:
         (Answer(400, b"Client sent an HTTP request to an HTTPS server."), "answered 400, and not as"),
         (Answer(200, b"<html>Sign in</html>"), "answered 200, and not as InfluxDB does; correct url"),
         (Answer(302, headers={"Location": "/elsewhere"}), "answered 302, and not as InfluxDB does"),
-        (Answer(500, "Störung".encode("latin-1")), "does not answer as InfluxDB does; correct url"),
+        (Answer(500, "Störung".encode("latin-1")), "cannot take records just now (500)"),
     ],
 )  # fmt: skip
 def test_refusal_of_us_as_a_whole_keeps_the_records(
@@ -183,20 +195,13 @@ def test_quotes_in_the_name_of_a_conflict_are_read(
     assert fields["c"] == 2.0
 
 
-INFLUXDB_3 = Answer(
-    400,
-    b'{"error": "partial write of line protocol occurred", "data": [{"line_number": 1, "error_message": '
-    b"\"invalid column type for column 'plan', expected string, got float\"}]}",
-)
+UNKNOWN_CONFLICT = problem(422, CONFLICT.format(name='"unknown"', kind="float", other="string"))
 
 
-@pytest.mark.parametrize(
-    "answer", [INFLUXDB_3, problem(422, CONFLICT.format(name='"unknown"', kind="float", other="string"))]
-)
 def test_conflict_that_is_not_understood_puts_suffixes_on_all_variables(
-    receiver: Receiver, exporter: InfluxDBExporter, answer: Answer
+    receiver: Receiver, exporter: InfluxDBExporter
 ) -> None:
-    receiver.answer(answer)
+    receiver.answer(UNKNOWN_CONFLICT)
 
     exporter.export([record(0, plan=1, beta=True), record(1, plan="x")])
 
@@ -206,8 +211,62 @@ def test_conflict_that_is_not_understood_puts_suffixes_on_all_variables(
     assert set(second.fields) == {*own, "plan_text"}
 
 
+def test_conflicts_that_influxdb_3_names_put_suffixes_on_these_fields_alone(
+    receiver: Receiver, exporter: InfluxDBExporter
+) -> None:
+    receiver.answer(
+        line_problems(
+            column_problem("it's", "field::string", "field::float"),
+            column_problem("beta", "field::float", "field::boolean"),
+        )
+    )
+
+    exporter.export([record(0, **{"it's": 1, "beta": True, "other": 2}), record(1, **{"it's": "x"})])
+
+    assert len(receiver.requests) == 2
+    first, second = receiver.requests[-1].points
+    own = {"record_id", "request_id", "duration_ns"}
+    assert set(first.fields) == {*own, "it's_number", "beta_bool", "other"}
+    assert set(second.fields) == {*own, "it's"}
+
+
+def test_variable_that_was_a_tag_arrives_under_a_suffixed_name(
+    receiver: Receiver, exporter: InfluxDBExporter
+) -> None:
+    receiver.answer(line_problems(column_problem("plan", "tag", "field::string")))
+
+    exporter.export([record(0, plan="pro", other=2)])
+
+    assert {"plan_text", "other"} < set(receiver.requests[-1].points[0].fields)
+
+
+def test_answer_that_is_cut_off_is_understood_as_far_as_it_goes(
+    receiver: Receiver, exporter: InfluxDBExporter
+) -> None:
+    complaints = [column_problem("plan", "field::string", "field::float")] * 500
+    receiver.answer(line_problems(*complaints, line="x" * 1_000))
+
+    exporter.export([record(0, plan=1, other=2)])
+
+    assert {"plan_number", "other"} < set(receiver.requests[-1].points[0].fields)
+
+
+def test_value_cannot_pass_for_a_complaint(receiver: Receiver, exporter: InfluxDBExporter) -> None:
+    conflict = column_problem("other", "field::string", "field::float")
+    receiver.answer(
+        line_problems(
+            column_problem("plan", "field::string", "field::float"),
+            line=f'flask_chest text="{{"error_message":"{conflict}"}}"',
+        )
+    )
+
+    exporter.export([record(0, plan=1, other=2)])
+
+    assert {"plan_number", "other"} < set(receiver.requests[-1].points[0].fields)
+
+
 def test_conflict_without_an_end_is_a_rejection(receiver: Receiver, exporter: InfluxDBExporter) -> None:
-    receiver.respond = lambda request: INFLUXDB_3
+    receiver.respond = lambda request: UNKNOWN_CONFLICT
 
     with pytest.raises(
         RecordsRejected, match="has a field of another type, under its suffixed name too"
@@ -224,6 +283,9 @@ def test_conflict_without_an_end_is_a_rejection(receiver: Receiver, exporter: In
         (problem(400, "unable to parse 'flask_chest plan=x': invalid boolean"), "refused the points (400)"),
         (problem(422, "points beyond retention policy dropped=1"), "older than the bucket keeps"),
         (Answer(400, b'{"error": "something else"}'), "refused the points (400)"),
+        (line_problems(column_problem("plan", "field::string", "tag")), "has other tags in this table since"),
+        (line_problems(NEW_TAG), "give tags and custom_tags as they were, or another measurement"),
+        (Answer(422, TOO_MANY_COLUMNS), "takes no more than 500 columns, and these points bring new ones; send"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [1, 2])
@@ -269,7 +331,6 @@ def test_neither_secrets_nor_values_are_in_what_is_said(
         exporter.export([record(0, plan=VALUE)])
 
     said = "".join(traceback.format_exception(raised.value)) + caplog.text + repr(exporter)
-    assert raised.value.__cause__ is not None
     assert "s3cret-t0ken" not in said
     assert "passw0rd" not in said
     assert VALUE not in said

@@ -18,6 +18,7 @@ from flask_chest.decorator import flask_chest
 from flask_chest.exporter import FlaskChestExporterInfluxDB
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
+from http_receiver import self_signed
 from influxdb_receiver import Receiver
 
 
@@ -243,10 +244,15 @@ def test_influxdb_exporter_keeps_to_its_timeout(app: Flask, chest: FlaskChest) -
         assert receiver.requests == []
 
 
-def test_influxdb_exporter_may_trust_any_certificate(chest: FlaskChest) -> None:
-    careful = FlaskChestExporterInfluxDB(chest, True, token="t").exporter
-    careless = FlaskChestExporterInfluxDB(chest, True, token="t", verify_ssl=False, name="careless").exporter
-    assert (careful._verify_ssl, careless._verify_ssl) == (True, False)
+def test_influxdb_exporter_may_trust_any_certificate(app: Flask, chest: FlaskChest, tmp_path: Path) -> None:
+    serve(app)
+    tls, _ = self_signed(tmp_path)
+    with Receiver(tls=tls) as receiver:
+        FlaskChestExporterInfluxDB(chest, url=receiver.url, token="t")
+        FlaskChestExporterInfluxDB(chest, url=receiver.url, token="t", verify_ssl=False, name="careless")
+        with pytest.warns(match="Unverified HTTPS"):
+            careful, careless = chest.run_exports()
+    assert (careful.delivered, careless.delivered) == (0, 1)
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])

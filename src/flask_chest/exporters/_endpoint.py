@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import ssl
+import zlib
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -27,10 +28,13 @@ from flask_chest.exporters._urls import http_address
 
 Method: TypeAlias = Literal["POST", "PUT", "PATCH"]
 Verify: TypeAlias = Literal[True] | str | os.PathLike[str]
+Identity: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
+"""The files of one's own certificate and of its key, which may be in the same."""
 
 _COMPRESSED_FROM_BYTES = 1_024
 _READ_BYTES = 65_536
 """How much of an answer is read."""
+_GZIP = b"\x1f\x8b"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
@@ -62,27 +66,37 @@ class Endpoint:
         *,
         setting: str = "url",
         example: str,
+        target: str = "",
         headers: Mapping[str, str],
         content_type: str,
         method: Method,
         timeout: float,
         connect_timeout: float,
         verify: Verify,
+        verify_setting: str = "verify",
+        trust_all: bool = False,
+        identity: Identity | None = None,
         compress: bool,
     ) -> None:
+        """Call the other side *target* in messages, or else by its address."""
         _require_seconds(timeout=timeout, connect_timeout=connect_timeout)
         if method not in {"POST", "PUT", "PATCH"}:
             raise ConfigurationError(f"method must be POST, PUT or PATCH, got {method!r}")
         self._target = _target(url, example, setting)
         self._setting = setting
         # What is shown: the path of a webhook may be its credential, as a query may.
-        self.where = f"{self._target.scheme}://{self._target.netloc}"
+        self.where = target or f"{self._target.scheme}://{self._target.netloc}"
         """For messages."""
         self._headers = _complete(headers, url, content_type)
         self._method = method
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._tls = _tls(verify) if self._target.scheme == "https" else None
+        self._verify_setting = verify_setting
+        self._tls = (
+            _tls(verify, verify_setting, trust_all=trust_all, identity=identity)
+            if self._target.scheme == "https"
+            else None
+        )
         self._compress = compress
         self._pools: dict[int, HTTPConnectionPool] = {}
 
@@ -154,7 +168,8 @@ class Endpoint:
         if isinstance(error, SSLError):
             said = getattr(reason, "verify_message", "") or getattr(reason, "reason", "") or type(reason).__name__
             return TargetUnavailable(
-                f"TLS with {self.where} failed: {said}; pass the certificate of its authority as verify, "
+                f"TLS with {self.where} failed: {said}; "
+                f"pass the certificate of its authority as {self._verify_setting}, "
                 f"or correct {self._setting}"
             )
         try:
@@ -167,14 +182,21 @@ class Endpoint:
 def _answer(response: BaseHTTPResponse) -> Answer:
     body = b""
     try:
-        body = response.read(_READ_BYTES, decode_content=True)
-    except (HTTPError, OSError):
+        body = _unpacked(response.read(_READ_BYTES, decode_content=False))
+    except (HTTPError, OSError, zlib.error):
         pass  # the status is an answer too
     finally:
         if not response.closed:
             response.close()
         response.release_conn()
     return Answer(response.status, response.headers.get("Retry-After", ""), body)
+
+
+def _unpacked(data: bytes) -> bytes:
+    # Not by urllib3, some of whose releases unpack all that has come: a thousand bytes for each.
+    if not data.startswith(_GZIP):
+        return data
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(data, _READ_BYTES)
 
 
 def _inner(error: Exception) -> object:
@@ -230,10 +252,27 @@ def _require_seconds(**settings: float) -> None:
             raise ConfigurationError(f"{setting} must be a number of seconds above 0, got {value!r}")
 
 
-def _tls(verify: object) -> ssl.SSLContext:
+def _tls(verify: object, setting: str, *, trust_all: bool, identity: Identity | None) -> ssl.SSLContext:
+    context = _trusting(verify, setting)
+    if trust_all:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if identity is not None:
+        certificate, key = identity
+        try:
+            # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
+            context.load_cert_chain(certificate, key, password="")
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigurationError(
+                f"client_certificate and client_key must be a certificate and its key, unencrypted, in PEM; "
+                f"got {os.fspath(certificate)!r} and {os.fspath(key) if key else None!r}"
+            ) from exc
+    return context
+
+
+def _trusting(verify: object, setting: str) -> ssl.SSLContext:
     if verify is True:
         return ssl.create_default_context()
-    complaint = f"verify must be True or the path of certificates to trust, got {verify!r}"
+    complaint = f"{setting} must be True or the path of certificates to trust, got {verify!r}"
     if not isinstance(verify, str | os.PathLike) or not Path(verify).exists():
         raise ConfigurationError(complaint)
     is_folder = Path(verify).is_dir()

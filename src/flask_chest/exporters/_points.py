@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from flask_chest.exporters._refusals import Refusal
 from flask_chest.record import JSONValue, Record
 
 FieldValue: TypeAlias = bool | int | float | str
@@ -22,22 +23,14 @@ SUFFIXES = {"float": "_number", "integer": "_int", "string": "_text", "boolean":
 """InfluxDB's name of a type → what is put behind a field's name that has another type there already."""
 
 _EXACT_INTEGERS = 2**53
-_MOST_CONFLICTS = 64
+_MOST_CONFLICTS = 500
+"""As many columns as a table of InfluxDB 3 has; each may take a request of its own."""
 
 # Line protocol cannot write a backslash before what a backslash escapes, such as the separator behind a name:
 # with the driver's Point, a field's name that ends with one spoils the whole batch, and a tag's value gets a
 # space instead. Line ends would come back as the two characters that Point writes for them. Hence percent
 # signs and codes in names and tags; strings in fields have no such trouble.
 _UNWRITABLE = re.compile(r"[\\\x00-\x1f\x7f]")
-
-_CONFLICT = re.compile(r'input field "(?P<name>.*)" on measurement ".*" is type (?P<kind>\w+),')
-# The second is how InfluxDB 3 says it.
-_ANY_CONFLICT = re.compile(r"field type conflict|invalid column type")
-
-
-def is_conflict(complaint: str) -> bool:
-    """Tell whether the server's *complaint* is about the type of a field."""
-    return _ANY_CONFLICT.search(complaint) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +46,14 @@ class Conflicts:
         """Tell whether the field needs another name."""
         return (name, kind) in self.known or (self.every_variable and name not in OWN_FIELDS)
 
-    def after(self, complaint: str, sent: Collection[tuple[str, str]]) -> Conflicts | None:
-        """Learn from the server's *complaint*; ``None`` when it is about something else, or nothing new."""
-        if not is_conflict(complaint):
+    def after(self, refusal: Refusal, sent: Collection[tuple[str, str]]) -> Conflicts | None:
+        """Learn from the server's *refusal*; ``None`` when it is about something else, or nothing new."""
+        if not refusal.is_conflict:
             return None
-        found = _CONFLICT.search(complaint)
-        # Some releases quote the name as Go does, others write it as it is.
-        names = (found["name"], found["name"].replace('\\"', '"')) if found else ()
-        new = {(name, found["kind"]) for name in names if found}.intersection(sent) - self.known
+        new = refusal.conflicts.intersection(sent) - self.known
         if new and len(self.known) < _MOST_CONFLICTS:
             return replace(self, known=self.known | new)
-        return None if self.every_variable else replace(self, every_variable=True)
+        return None if self.every_variable or refusal.is_of_tags else replace(self, every_variable=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from math import isfinite
-from typing import cast
+from urllib.parse import urlencode
 
 from flask_chest.errors import (
     ConfigurationError,
@@ -26,17 +22,17 @@ from flask_chest.exporters._points import (
     Conflicts,
     PointParts,
     PointRules,
-    is_conflict,
     writable,
 )
+from flask_chest.exporters._refusals import Refusal
 from flask_chest.exporters._urls import http_address
 from flask_chest.protocols import Exporter
 from flask_chest.record import Record
 
 try:
-    from influxdb_client import InfluxDBClient, Point, WriteService
-    from influxdb_client.rest import ApiException
-    from urllib3.exceptions import HTTPError
+    from influxdb_client import Point
+
+    from flask_chest.exporters._endpoint import Answer, Endpoint
 except ImportError as exc:
     raise MissingDriverError("influxdb-client", extra="influxdb") from exc
 
@@ -46,7 +42,8 @@ class InfluxDBExporter(Exporter):
 
     A *token* of ``None`` is an unset variable, and every delivery says so; the empty one is for servers
     without authentication. *tags* names variables that become tags instead of fields, *custom_tags* are the
-    same on every point. *timeout* is for one delivery as a whole. Proxies of the environment are not used.
+    same on every point. *timeout* is for one delivery as a whole. *verify_ssl* may be the path of the
+    certificates to trust in place of the system's. Proxies of the environment are not used.
     """
 
     def __init__(
@@ -60,26 +57,36 @@ class InfluxDBExporter(Exporter):
         tags: Sequence[str] = (),
         custom_tags: Mapping[str, str] | None = None,
         timeout: float = 10.0,
-        verify_ssl: bool = True,
+        verify_ssl: bool | str | os.PathLike[str] = True,
         name: str = "influxdb",
     ) -> None:
         _require_texts(org=org, bucket=bucket, measurement=measurement, name=name)
         _require_measurement(measurement)
         _require_custom_tags(custom_tags or {})
-        if not (isfinite(timeout) and timeout > 0):
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, got {timeout!r}")
         address = http_address(url, example="https://influxdb.example:8086")
         self._url = address.geturl()
         self._host = address.netloc
         self._token = _usable_token(token)
+        query = urlencode({"org": org, "bucket": bucket, "precision": "ns"})
+        self._endpoint = Endpoint(
+            f"{self._url.rstrip('/')}/api/v2/write?{query}",
+            example="https://influxdb.example:8086",
+            target=f"InfluxDB at {self._host}",
+            headers={"Authorization": f"Token {self._token}"} if self._token else {},
+            content_type="text/plain; charset=utf-8",
+            method="POST",
+            timeout=timeout,
+            connect_timeout=timeout,
+            verify=verify_ssl or True,
+            verify_setting="verify_ssl",
+            trust_all=verify_ssl is False,
+            compress=True,
+        )
         self._org = org
         self._bucket = bucket
         self._measurement = writable(measurement)
         self._rules = PointRules((tags,) if isinstance(tags, str) else tags, custom_tags or {})
-        self._timeout = timeout
-        self._verify_ssl = verify_ssl
         self._name = name
-        self._clients: dict[int, InfluxDBClient] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self._host} org={self._org!r} bucket={self._bucket!r}>"
@@ -98,26 +105,26 @@ class InfluxDBExporter(Exporter):
             )
         if not records:
             return
-        self._deliver(records, Conflicts(), time.monotonic() + self._timeout)
+        with self._endpoint.in_time():
+            self._deliver(records, Conflicts())
 
     def close(self) -> None:
         """Let go of this process's connections; the next delivery makes new ones."""
-        if client := self._clients.pop(os.getpid(), None):
-            client.close()
+        self._endpoint.close()
 
-    def _deliver(self, records: Sequence[Record], conflicts: Conflicts, deadline: float) -> None:
+    def _deliver(self, records: Sequence[Record], conflicts: Conflicts) -> None:
         batch = self._batch(records, conflicts)
-        answer = self._post(batch.body, deadline)
-        while learned := conflicts.after(answer.complaint, batch.kinds):
+        answer = self._endpoint.send(batch.body, {})
+        while learned := conflicts.after(Refusal.read(answer), batch.kinds):
             # All of it again, not only the records concerned: what of a refused batch was kept differs
             # between releases, and a point that was kept overwrites itself.
             conflicts = learned
             batch = self._batch(records, conflicts)
-            answer = self._post(batch.body, deadline)
+            answer = self._endpoint.send(batch.body, {})
         if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(records) > 1:
-            deliver_halves(lambda half: self._deliver(half, conflicts, deadline), records)
+            deliver_halves(lambda half: self._deliver(half, conflicts), records)
         elif answer.status != HTTPStatus.NO_CONTENT:
-            raise self._error(answer, records) from answer.cause
+            raise self._error(answer, records)
 
     def _batch(self, records: Sequence[Record], conflicts: Conflicts) -> _Batch:
         lines: list[bytes] = []
@@ -143,70 +150,27 @@ class InfluxDBExporter(Exporter):
             point.field(name, value)
         return point
 
-    def _post(self, body: bytes, deadline: float) -> _Answer:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TargetUnavailable(f"InfluxDB at {self._host} did not take all within {self._timeout:g} s")
-        try:
-            # Not WriteApi: it keeps the status to itself, and the 200 of a wrong address is no delivery.
-            _, status, _ = WriteService(self._client().api_client).post_write_with_http_info(
-                self._org,
-                self._bucket,
-                body,
-                content_type="text/plain; charset=utf-8",
-                precision="ns",
-                _request_timeout=remaining * 1000,
-            )
-        except ApiException as exc:
-            return _Answer.from_error(exc)
-        except (HTTPError, OSError) as exc:
-            raise TargetUnavailable(f"InfluxDB at {self._host} does not answer: {type(exc).__name__}") from exc
-        except UnicodeDecodeError as exc:
-            raise TargetUnavailable(f"{self._host} does not answer as InfluxDB does; correct url") from exc
-        return _Answer(status)
-
-    def _client(self) -> InfluxDBClient:
-        # One for each process: a fork's child must neither use its parent's connections nor close them,
-        # which letting go of the parent's client would do.
-        pid = os.getpid()
-        if (client := self._clients.get(pid)) is None:
-            client = self._clients[pid] = self._new_client()
-        return client
-
-    def _new_client(self) -> InfluxDBClient:
-        # InfluxDBClient sets the level of urllib3's logger, which is the application's business.
-        logger = logging.getLogger("urllib3")
-        level = logger.level
-        try:
-            return InfluxDBClient(
-                self._url, self._token, enable_gzip=True, verify_ssl=self._verify_ssl, retries=False
-            )
-        finally:
-            logger.setLevel(level)
-
-    def _error(self, answer: _Answer, records: Sequence[Record]) -> ExportError:
-        reason = answer.rejection
-        if reason is None:
-            return TargetUnavailable(self._trouble(answer))
-        message = f"InfluxDB at {self._host} {reason}"
+    def _error(self, answer: Answer, records: Sequence[Record]) -> ExportError:
+        refusal = Refusal.read(answer)
+        if refusal.verdict is None:
+            return TargetUnavailable(self._trouble(answer, refusal))
+        message = f"InfluxDB at {self._host} {refusal.verdict}"
         return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
 
-    def _trouble(self, answer: _Answer) -> str:
+    def _trouble(self, answer: Answer, refusal: Refusal) -> str:
         where = f"InfluxDB at {self._host}"
         place = f"bucket {self._bucket!r} of organisation {self._org!r}"
         match answer.status:
-            case 0:
-                text = f"TLS with {where} failed: {answer.reason}"
             case HTTPStatus.UNAUTHORIZED:
                 text = f"{where} refused the token (401); pass one that may write to {place}"
             case HTTPStatus.FORBIDDEN:
                 text = f"{where} does not let this token write to {place} (403)"
-            case HTTPStatus.NOT_FOUND if answer.complaint.startswith("organization"):
+            case HTTPStatus.NOT_FOUND if refusal.complaint.startswith("organization"):
                 text = f"{where} has no organisation {self._org!r} (404); create it or correct org"
-            case HTTPStatus.NOT_FOUND if answer.complaint.startswith(("bucket", "database")):
+            case HTTPStatus.NOT_FOUND if refusal.complaint.startswith(("bucket", "database")):
                 text = f"{where} has no {place} that this token may see (404); create it or correct bucket"
             case status if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                text = f"{where} cannot take records just now ({status})"
+                text = f"{where} cannot take records just now ({status}){answer.patience}"
             case status:
                 text = f"{self._host} answered {status}, and not as InfluxDB does; correct url"
         return text
@@ -217,46 +181,6 @@ class _Batch:
     body: bytes
     kinds: Collection[tuple[str, str]]
     """The fields in it, each with its type."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    """0 where there was none: the TLS handshake failed."""
-    complaint: str = ""
-    """InfluxDB's own words, which may quote values; empty where they are not in InfluxDB's form."""
-    cause: ApiException | None = None
-
-    @classmethod
-    def from_error(cls, error: ApiException) -> _Answer:
-        # Without the body: it may quote the line at fault, and a log prints the text of a cause.
-        cause = ApiException(status=error.status, reason=error.reason)
-        try:
-            body: object = json.loads(error.body or "")
-        except ValueError:
-            return cls(error.status, cause=cause)
-        said = cast("Mapping[str, object]", body) if isinstance(body, dict) else {}
-        # Version 2 says "message", the others "error", to which version 3 adds the details as "data".
-        words = [said[key] for key in ("message", "error", "data") if key in said]
-        return cls(error.status, " ".join(map(str, words)), cause)
-
-    @property
-    def reason(self) -> str:
-        return " ".join(self.cause.reason.split()) if self.cause else ""
-
-    @property
-    def rejection(self) -> str | None:
-        """Why the records will never be taken, in words without values; ``None`` when they may yet be."""
-        if self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return "takes no request of this size (413)"
-        # Others answer 400 too: a TLS port that is spoken to without TLS, a proxy.
-        if self.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY} or not self.complaint:
-            return None
-        if is_conflict(self.complaint):
-            return "has a field of another type, under its suffixed name too"
-        if "beyond retention policy" in self.complaint:
-            return "refused what is older than the bucket keeps"
-        return f"refused the points ({self.status}); why is in its log: its answer may quote values"
 
 
 def _require_texts(**settings: str) -> None:
