@@ -39,6 +39,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "delivery_rate": ("delivery_rate", "main"),
     "dead_neighbour": ("dead_neighbour", "main"),
     "through_servers": ("through_servers", "main"),
+    "planned_switch": ("planned_switch", "main"),
     "prune_load": ("prune_load", "main"),
     "query_memory": ("query_memory", "main"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,6 +18,7 @@ import requests
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
 
 OFFICIAL_IMAGES = MappingProxyType(
     {
@@ -83,6 +84,14 @@ class Server:
             self.wait()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the other servers of a network find one."""
+
+    network: Network
+    name: str
+
+
 @contextmanager
 def running(
     kind: str,
@@ -90,14 +99,19 @@ def running(
     port: int,
     answers: Callable[[str], bool],
     settings: Mapping[str, str],
-    command: str = "",
+    command: str | Sequence[str] = "",
+    place: Place | None = None,
     lasting: bool = False,
 ) -> Iterator[Server]:
     """Run a server of this *kind* with *settings* as its environment, ready when the block begins.
 
     A *lasting* one has the same address after every start.
     """
-    container = DockerContainer(image_of(kind), command=command or None).with_envs(**settings)
+    container = DockerContainer(image_of(kind)).with_envs(**settings)
+    if command:
+        container = container.with_command(command if isinstance(command, str) else list(command))
+    if place is not None:
+        container = container.with_network(place.network).with_network_aliases(place.name)
     container = container.with_bind_ports(port, free_port()) if lasting else container.with_exposed_ports(port)
     with container:
         server = Server(container, port, answers)
@@ -164,8 +178,13 @@ class _Database:
 
 
 @contextmanager
-def database(kind: str, command: str = "") -> Iterator[DatabaseServer]:
-    """Run a database server by *command*: one of postgresql, mysql, mariadb, mongodb and documentdb."""
+def database(
+    kind: str, command: str | Sequence[str] = "", *, place: Place | None = None
+) -> Iterator[DatabaseServer]:
+    """Run a database server by *command*, where others find it at its *place*.
+
+    One of postgresql, mysql, mariadb, mongodb and documentdb.
+    """
     found = _DATABASES[kind]
     with running(
         found.image,
@@ -173,6 +192,7 @@ def database(kind: str, command: str = "") -> Iterator[DatabaseServer]:
         answers=found.answers,
         settings=found.settings,
         command=command,
+        place=place,
         lasting=True,
     ) as server:
         yield DatabaseServer.of(server, scheme=found.scheme, user=found.user, password=PASSWORD)
