@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from weakref import WeakSet
 
 import msgspec
@@ -281,13 +282,19 @@ class Binding:
         here = self._here
         return Journals(self.settings, self._place, self._made(here), testing=here.testing)
 
-    def store_left(self) -> int:
-        """Store now what other processes have left in their journals, and give how many records that were."""
+    def store_left(self, orphaned: Path | None = None) -> int:
+        """Store now what other processes have left in their journals, and give how many records that were.
+
+        Or what was left in the folder *orphaned*, for whichever store it was.
+        """
         here = self._here
         self.open_store()  # what cannot be stored now is told by its error
-        journal = self.journals.open(here.tally.fault, self.identify)
-        if here.intake is None:
-            here.tally.note_losses_by(journal.note_losses)
+        if orphaned is not None:
+            journal = self.journals.open_orphan(orphaned, here.tally.fault)
+        else:
+            journal = self.journals.open(here.tally.fault, self.identify)
+            if here.intake is None:
+                here.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, self.open_store, here.tally)
         try:
             return writer.store_left()

@@ -12,6 +12,7 @@ from flask_chest.journal import (
     digest,
     forget_rejected,
     journal_folder,
+    journal_folders,
     losses_in,
     open_journal,
     open_left_journal,
@@ -39,9 +40,7 @@ class Place:
 
 
 class _Options(TypedDict):
-    folder: Path | None
     chest: str
-    address: str
     host: str
     max_bytes: int
     synchronous: bool
@@ -66,6 +65,15 @@ class Journals:
         parent = place.root / chosen if chosen else place.default
         return journal_folder(parent, chest=place.chest, address=self._folder_key)
 
+    def elsewhere(self) -> list[Path]:
+        """List the folders of the same chest for other addresses of its store, also where they lie by default."""
+        folder = self.folder
+        parents = set() if self._testing else {self._place.default}
+        if folder is not None:
+            parents.add(folder.parent)
+        found = [each for parent in sorted(parents) for each in journal_folders(parent, chest=self._place.chest)]
+        return [other for other in found if other != folder]
+
     @property
     def store_digest(self) -> str:
         """What stands for the store in the headers of segments."""
@@ -86,18 +94,22 @@ class Journals:
 
         *identify* gives the id of the store, if need be by asking it, or ``None`` while that is not possible.
         """
-        return open_journal(report=report, identify=identify, **self._options())
+        return open_journal(
+            self.folder, address=self._address or "", report=report, identify=identify, **self._options()
+        )
+
+    def open_orphan(self, folder: Path, report: Callable[[str], None]) -> Journal:
+        """Open *folder* to take what was left there for another store, or another address of this one."""
+        return open_journal(folder, address=None, report=report, **self._options())
 
     def open_left(self) -> Appendable:
         """Open one that other processes store."""
-        return open_left_journal(**self._options())
+        return open_left_journal(self.folder, address=self._address or "", **self._options())
 
     def _options(self) -> _Options:
         settings = self._settings
         return _Options(
-            folder=self.folder,
             chest=self._place.chest,
-            address=self._address or "",
             host=settings.instance,
             max_bytes=settings.journal_bytes,
             synchronous=settings.journal_sync,

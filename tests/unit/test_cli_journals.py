@@ -12,8 +12,10 @@ from flask.testing import FlaskCliRunner
 
 from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.cli import chest_group
+from flask_chest.journal.file import FileJournal
+from flask_chest.record import Query
 from flask_chest.stores.memory import MemoryStore
-from journals import version_2_header
+from journals import journal_in, kill, make_records, version_2_header
 
 REQUESTS = 5
 
@@ -132,3 +134,138 @@ def test_journal_in_memory_has_no_segments(app: Flask, runner: FlaskCliRunner, c
     result = runner.invoke(args=["chest", "journal", command])
     said = {"list": "", "verify": "0 records waiting in 0 segments.\n", "replay": "0 records stored.\n"}
     assert (result.exit_code, result.output) == (0, said[command])
+
+
+# Records that were left for another store, or for another address of this one
+
+
+def leave(
+    folder: Path, *, store: str = "theirs", count: int = REQUESTS, store_id: str | None = None
+) -> FileJournal:
+    """Append *count* records to a journal in *folder*, and live on."""
+    journal = journal_in(folder, store=store, store_id=store_id or None)
+    for record in make_records(count):
+        journal.append(record)
+    return journal
+
+
+@pytest.fixture
+def moved(chest: FlaskChest, tmp_path: Path) -> Iterator[tuple[FlaskCliRunner, Path]]:
+    """The same app, after the address of its database has changed while records waited."""
+    folder = segment_in(tmp_path).parent
+    chest.close()
+    app = Flask("shop", root_path=str(tmp_path))
+    app.cli.add_command(chest_group)
+    moved = FlaskChestSQLite(app, db_uri="new.db", journal_dir="journal", tracked_vars=["number"])
+    yield app.test_cli_runner(), folder
+    moved.close()
+
+
+def test_records_are_shown_that_wait_for_another_address(moved: tuple[FlaskCliRunner, Path]) -> None:
+    runner, folder = moved
+    sentence = (
+        f"{REQUESTS} records waiting in {folder}, the folder of another address of the store, of another "
+        "CHEST_JOURNAL_DIR or of another app: if they belong here, run flask chest journal replay --from "
+        f"{folder}"
+    )
+    doctor = runner.invoke(args=["chest", "doctor"])
+    assert (doctor.exit_code, doctor.output) == (1, f"- {sentence}.\n")
+    assert runner.invoke(args=["chest", "journal", "list"]).output == f"{sentence}\n"
+    assert f"\n  {sentence}\n" in runner.invoke(args=["chest", "status"]).output
+    (report,) = json.loads(runner.invoke(args=["chest", "status", "--json"]).output)["chests"]
+    (orphan,) = report["orphans"]
+    assert (orphan["orphaned_in"], orphan["waiting_records"]) == (str(folder), REQUESTS)
+    listed = json.loads(runner.invoke(args=["chest", "journal", "list", "--json"]).output)
+    assert listed == orphan
+
+
+def test_records_for_another_address_are_stored_when_somebody_says_so(moved: tuple[FlaskCliRunner, Path]) -> None:
+    runner, folder = moved
+    assert runner.invoke(args=["chest", "journal", "replay"]).output == "0 records stored.\n"
+    replay = ["chest", "journal", "replay", "--from", str(folder)]
+    assert runner.invoke(args=replay).output == f"{REQUESTS} records stored.\n"
+    tail = runner.invoke(args=["chest", "tail"]).output.splitlines()
+    assert [json.loads(line)["variables"]["number"] for line in tail] == list(range(REQUESTS))
+    assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
+    assert runner.invoke(args=replay).output == (
+        f"Error: {folder} holds no segment of a journal; flask chest journal list names those that do\n"
+    )
+
+
+def test_records_are_shown_that_wait_where_journals_lie_by_default(tmp_path: Path) -> None:
+    app = Flask("shop", root_path=str(tmp_path), instance_path=str(tmp_path / "instance"))
+    app.cli.add_command(chest_group)
+    chest = FlaskChestSQLite(app, db_uri="chest.db", journal_dir="journal", tracked_vars=[])
+    folder = tmp_path / "instance" / "flask_chest" / "chest-0123456789ab"
+    kill(leave(folder))
+    assert f"--from {folder}" in app.test_cli_runner().invoke(args=["chest", "doctor"]).output
+    chest.close()
+
+
+def test_folders_of_other_chests_and_of_living_processes_are_none_of_ours(
+    moved: tuple[FlaskCliRunner, Path], tmp_path: Path
+) -> None:
+    runner, folder = moved
+    assert runner.invoke(args=["chest", "journal", "replay", "--from", str(folder)]).exit_code == 0
+    living = leave(tmp_path / "journal" / "chest-0123456789ab")
+    kill(leave(tmp_path / "journal" / "other-0123456789ab"))
+    kill(leave(tmp_path / "journal" / "chest-else"))
+    assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
+    assert runner.invoke(args=["chest", "journal", "list"]).output == ""
+    kill(living)
+
+
+@pytest.mark.parametrize("owner", ["gone", "lives"])
+def test_records_for_other_parameters_are_shown_once_their_process_is_gone(
+    chest: FlaskChest, runner: FlaskCliRunner, tmp_path: Path, owner: str
+) -> None:
+    folder = segment_in(tmp_path).parent
+    theirs = leave(folder, count=3)
+    if owner == "gone":
+        kill(theirs)
+    assert runner.invoke(args=["chest", "journal", "replay"]).output == f"{REQUESTS} records stored.\n"
+    doctor = runner.invoke(args=["chest", "doctor"]).output
+    if owner == "lives":
+        assert doctor == "Nothing is wrong.\n"
+        kill(theirs)
+        return
+    assert doctor == (
+        f"- 3 records waiting in {folder}, for other parameters of the store's address, as its role, or for the "
+        f"store that was there before: if they belong here, run flask chest journal replay --from {folder}.\n"
+    )
+    replay = ["chest", "journal", "replay", "--from", str(folder)]
+    assert runner.invoke(args=replay).output == "3 records stored.\n"
+    assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
+
+
+def test_records_of_the_store_that_was_at_the_address_before_are_not_mixed_into_its_successor(
+    chest: FlaskChest, runner: FlaskCliRunner, tmp_path: Path
+) -> None:
+    folder = segment_in(tmp_path).parent
+    journal = leave(folder, store=chest.binding().journals.store_digest, count=3, store_id="0a" * 16)
+    journal.read(1)
+    journal.stored()
+    kill(journal)
+    assert runner.invoke(args=["chest", "journal", "replay"]).output == f"{REQUESTS} records stored.\n"
+    assert f"2 records waiting in {folder}, for other " in runner.invoke(args=["chest", "doctor"]).output
+
+
+def test_replay_from_a_folder_asks_whose_it_is_where_there_are_several_chests(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path
+) -> None:
+    chests = [
+        FlaskChestSQLite(app, db_uri=f"{prefix}.db", journal_dir="journal", tracked_vars=[], config_prefix=prefix)
+        for prefix in ("ONE", "TWO")
+    ]
+    kill(leave(tmp_path / "elsewhere"))
+    kill(leave(tmp_path / "two-0123456789ab", count=2))
+    replay = ["chest", "journal", "replay", "--from"]
+    assert runner.invoke(args=[*replay, str(tmp_path / "elsewhere")]).output == (
+        f"Error: {tmp_path / 'elsewhere'} has the name of none of the app's chests, "
+        "so it is not known whose it is\n"
+    )
+    assert runner.invoke(args=[*replay, str(tmp_path / "two-0123456789ab")]).output == "2 records stored.\n"
+    with app.app_context():
+        assert [len(list(chest.binding().open_store().query(Query()))) for chest in chests] == [0, 2]
+    for chest in chests:
+        chest.close()

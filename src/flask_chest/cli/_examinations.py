@@ -13,7 +13,7 @@ from flask_chest.cli._accounts import why_closed
 from flask_chest.cli._clocks import wrong_clocks
 from flask_chest.cli._formats import amount
 from flask_chest.cli._group import NO_CHEST, moment
-from flask_chest.cli.journals import complaints, folder_of, segments_of
+from flask_chest.cli.journals import complaints, folder_of, orphan_line, orphans_of, segments_of
 from flask_chest.cli.status import losses_line, report_of
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
 from flask_chest.journal import losses_in, obstacle
@@ -149,6 +149,7 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
         segments = segments_of(chest)
         for segment in segments:
             yield from complaints(segment)
+        yield from (f"{orphan_line(orphan)}." for orphan in orphans_of(chest))
         yield from _waiting_long(segments)
         yield from _lossy(chest)
         left = sum(segment.waiting_records for segment in segments if segment.owner == "leaves")

@@ -9,7 +9,7 @@ import msgspec
 
 from flask_chest.cli._formats import amount, say, say_json
 from flask_chest.cli._group import Failure, chest_group, moment, the_chests
-from flask_chest.cli.journals import folder_of, refused_by_store, segments_of
+from flask_chest.cli.journals import Orphan, folder_of, orphan_line, orphans_of, refused_by_store, segments_of
 from flask_chest.errors import JournalError, StoreAbsent
 from flask_chest.extension import FlaskChest
 from flask_chest.journal import losses_in
@@ -68,6 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_run: list[str] = []
     """The app's exporters that the store does not know yet."""
     journal: JournalReport | None = None
+    orphans: list[Orphan] = []
     journal_error: str | None = None
     """Why the journal cannot be looked at."""
     absent: str | None = None
@@ -76,15 +77,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def report_of(chest: FlaskChest) -> Report:
     """Ask the store of *chest*, which it does not create."""
-    journal, journal_error = None, None
+    report = _store_report(chest)  # which tells the store's id, should the segments have another
+    journal, orphans, journal_error = None, list[Orphan](), None
     try:
-        journal = _journal_report(chest)
+        journal, orphans = _journal_report(chest), orphans_of(chest)
     except Failure as exc:
         journal_error = exc.message
     except (OSError, JournalError) as exc:  # a damaged disk, or a link that leads nowhere
         journal_error = f"the journal cannot be looked at: {exc}"
-    report = _store_report(chest)
-    return msgspec.structs.replace(report, journal=journal, journal_error=journal_error)
+    return msgspec.structs.replace(report, journal=journal, orphans=orphans, journal_error=journal_error)
 
 
 def _store_report(chest: FlaskChest) -> Report:
@@ -140,6 +141,7 @@ def _status_lines(report: Report) -> Iterator[str]:
 def _journal_lines(report: Report) -> Iterator[str]:
     if report.journal_error is not None:
         yield f"  journal: {report.journal_error}"
+    yield from (f"  {orphan_line(orphan)}" for orphan in report.orphans)
     journal = report.journal
     if journal is None:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from hashlib import sha256
@@ -24,12 +25,13 @@ REJECTED = "rejected"
 logger = logging.getLogger("flask_chest.journal")
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "9p"})
+_DIGITS = 12
 _MOUNTS = Path("/proc/self/mounts")
 
 
 def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
     """Name the folder for one chest and one store below *parent*."""
-    return parent / f"{chest}-{digest(address)[:12]}"
+    return parent / f"{chest}-{digest(address)[:_DIGITS]}"
 
 
 def forget_rejected(folder: Path, query: Query) -> int:
@@ -48,6 +50,15 @@ def forget_rejected(folder: Path, query: Query) -> int:
         ) from exc
 
 
+def journal_folders(parent: Path, *, chest: str) -> list[Path]:
+    """List the folders of one chest below *parent*: one for each place at which its store ever was."""
+    named = re.compile(rf"{re.escape(chest)}-[0-9a-f]{{{_DIGITS}}}")
+    try:
+        return sorted(path for path in parent.iterdir() if named.fullmatch(path.name) and path.is_dir())
+    except OSError:  # it is not there, or another user's
+        return []
+
+
 def digest(address: str) -> str:
     """Give what stands for a store's *address* in names and headers."""
     return sha256(address.encode(errors="surrogatepass")).hexdigest()[:32]
@@ -57,7 +68,7 @@ def open_journal(
     folder: Path | None,
     *,
     chest: str,
-    address: str,
+    address: str | None,
     host: str,
     max_bytes: int,
     synchronous: bool,
@@ -66,7 +77,8 @@ def open_journal(
 ) -> Journal:
     """Open the journal of this process in *folder*, or in memory: where it is ``None`` or cannot be used.
 
-    The latter is said once, for a killed process then loses what waits.
+    The latter is said once, for a killed process then loses what waits. Without *address* the journal takes what
+    others have left for any store.
     """
 
     def on_disk(folder: Path) -> Journal:
@@ -75,7 +87,7 @@ def open_journal(
         return FileJournal(
             folder,
             chest=chest,
-            store=digest(address),
+            store=None if address is None else digest(address),
             host=host,
             max_bytes=max_bytes,
             synchronous=synchronous,

@@ -13,6 +13,7 @@ from flask_chest.journal._frames import (
     COMPLETE,
     HEADER_BYTES,
     Frame,
+    Header,
     Skipped,
     decode_record,
     read_header,
@@ -48,10 +49,23 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     foreign: str | None = None
     """Why it is left alone: it is another store's, another release's or another account's."""
 
+    @property
+    def of_another_store(self) -> bool:
+        """Whether it is left alone for that."""
+        return self.foreign in {_OTHER_ADDRESS, _OTHER_ID}
 
-def inspect(folder: Path, *, store: str) -> list[SegmentReport]:
-    """Read every segment in *folder* from where it is stored on; *store* is the digest of the store's address."""
-    return [report for name in segments_in(folder) if (report := _looked_at(folder, name, store)) is not None]
+
+_OTHER_ADDRESS = "of another store"
+_OTHER_ID = "of another store at the same address"
+
+
+def inspect(folder: Path, *, store: str | None, store_id: str | None = None) -> list[SegmentReport]:
+    """Read every segment in *folder* from where it is stored on.
+
+    *store* is the digest of the store's address, ``None`` for any store; *store_id* is its id if that is known.
+    """
+    reports = (_looked_at(folder, name, store, store_id) for name in segments_in(folder))
+    return [report for report in reports if report is not None]
 
 
 def used_bytes(folder: Path) -> int:
@@ -68,9 +82,9 @@ def rejected_records(folder: Path) -> int:
         return 0
 
 
-def _looked_at(folder: Path, name: SegmentName, store: str) -> SegmentReport | None:
+def _looked_at(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
     try:
-        return _inspected(folder, name, store)
+        return _inspected(folder, name, store, store_id)
     except PermissionError:  # root's, perhaps, who once ran a command
         return SegmentReport(
             segment=str(name),
@@ -83,7 +97,7 @@ def _looked_at(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
         )
 
 
-def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | None:
+def _inspected(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
     # The owner first: one that ends meanwhile may leave a whole last frame, and no half one.
     owner = _owner(folder, name)
     try:
@@ -92,11 +106,7 @@ def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
         return None
     header = read_header(data[:HEADER_BYTES])
     identity = header.identity if header is not None else None
-    foreign = None
-    if header is not None and identity is None:
-        foreign = f"of the unknown version {header.version}"
-    elif identity is not None and identity.store != store:
-        foreign = "of another store"
+    foreign = _why_foreign(header, store, store_id)
     stored = read_stored(data[:HEADER_BYTES], size=len(data))
     passed = read_passed(data[:HEADER_BYTES], size=len(data))
     frames = () if foreign else scan(data[stored:], name.marker, complete=owner == "gone", base=stored)
@@ -121,6 +131,16 @@ def _inspected(folder: Path, name: SegmentName, store: str) -> SegmentReport | N
         unreadable_records=unreadable,
         foreign=foreign,
     )
+
+
+def _why_foreign(header: Header | None, store: str | None, store_id: str | None) -> str | None:
+    if header is None:
+        return None
+    if header.identity is None:
+        return f"of the unknown version {header.version}"
+    if store not in {None, header.identity.store}:
+        return _OTHER_ADDRESS
+    return _OTHER_ID if store_id is not None and header.store_id not in {None, store_id} else None
 
 
 def _owner(folder: Path, name: SegmentName) -> Owner:
