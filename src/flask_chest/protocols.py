@@ -284,9 +284,23 @@ class HostClocked(Protocol):
         """Keep *note* in place of the former one."""
 
 
+class CutOff(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to when retention has deleted, and what came too late."""
+
+    before_unix_nano: int
+    dropped: int = 0
+    """Records that began before and came later, from any process."""
+    last_dropped_unix_nano: int | None = None
+    """When the last of them came."""
+
+
 @runtime_checkable
 class CountsDropped(Protocol):
     """Counts what it did not keep."""
+
+    @abstractmethod
+    def cut_off(self) -> CutOff | None:
+        """Tell up to when retention has deleted; ``None`` if it never has."""
 
     @property
     @abstractmethod

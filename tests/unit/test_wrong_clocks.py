@@ -205,6 +205,9 @@ def test_record_that_a_cut_off_drops_is_never_counted_as_stored(
     stats = chest.stats()
     assert (stats.stored, stats.dropped) == (1, 1)
     assert "records were not stored, as they had been deleted before they came" in caplog.text
+    output = app.test_cli_runner().invoke(args=["chest", "doctor"]).output
+    assert "1 record not stored, the last at " in output
+    assert "or a machine's clock is behind. Raise CHEST_RETENTION, or set the clock by NTP." in output
 
 
 @pytest.mark.parametrize("ahead", [90, -90])

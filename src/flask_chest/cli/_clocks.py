@@ -9,12 +9,14 @@ from flask_chest.cli._formats import amount
 from flask_chest.cli._group import moment
 from flask_chest.clocks import MAX_SKEW_NANO
 from flask_chest.extension import FlaskChest
-from flask_chest.protocols import Leases
+from flask_chest.protocols import CountsDropped, CutOff, Leases
 from flask_chest.record import Query
 from flask_chest.retention import tell_time
 
 LARGE_SKEW_NANO = 5_000_000_000
 MOST_COUNTED = 10_000
+NEWS_NANO = 24 * 3600 * 1_000_000_000
+"""For so long it is something wrong that records came too late."""
 
 
 def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
@@ -31,6 +33,8 @@ def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
                 f"This machine's clock is {abs(skew) / 1e9:.0f} s {direction} that of the store: times of "
                 "records, retention and tail go by it. Let both be set by NTP."
             )
+    if isinstance(store, CountsDropped):
+        yield from _dropped(store.cut_off(), told.unix_nano)
     ahead = Query(since_unix_nano=told.unix_nano + MAX_SKEW_NANO, limit=MOST_COUNTED)
     instances: set[str] = set()
     count = latest = 0
@@ -43,4 +47,15 @@ def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
             f"{amount(count)}{most} dated ahead of the clock, up to {moment(latest)}, by "
             f"{', '.join(sorted(instances))}, whose clock was wrong or is: retention leaves them until then. "
             "Let it be set by NTP."
+        )
+
+
+def _dropped(cut_off: CutOff | None, now_unix_nano: int) -> Iterator[str]:
+    last = cut_off.last_dropped_unix_nano if cut_off is not None else None
+    if cut_off is not None and last is not None and abs(now_unix_nano - last) < NEWS_NANO:
+        yield (
+            f"{amount(cut_off.dropped)} not stored, the last at {moment(last)}, as they began before "
+            f"{moment(cut_off.before_unix_nano)} and retention had deleted up to then: they waited for longer "
+            "than it keeps records, or a machine's clock is behind. Raise CHEST_RETENTION, or set the clock by "
+            "NTP."
         )

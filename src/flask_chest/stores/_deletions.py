@@ -146,6 +146,16 @@ def forgotten(
     )
 
 
+def cut_off_from(records: Sequence[Record], left: Sequence[Record], notes: Notes) -> int:
+    """Count those of *records*, of which *left* were spared, that began before the cut-off."""
+    cut_off = notes.cut_off_unix_nano
+    if cut_off is None or len(left) == len(records):
+        return 0
+    return sum(record.time_unix_nano < cut_off for record in records) - sum(
+        record.time_unix_nano < cut_off for record in left
+    )
+
+
 class Dropped:
     """Counts the records of this process that a write left out, as they had been deleted before they came."""
 

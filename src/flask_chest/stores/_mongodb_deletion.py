@@ -16,7 +16,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError
 
 from flask_chest.clocks import MAX_SKEW_NANO
-from flask_chest.protocols import CountsDropped, Erasure, Retention
+from flask_chest.protocols import CountsDropped, CutOff, Erasure, Retention
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import (
     CUT_OFF,
@@ -25,6 +25,7 @@ from flask_chest.stores._deletions import (
     Kind,
     Notes,
     Shape,
+    cut_off_from,
     decode_shape,
     encode_shape,
     forgotten,
@@ -79,6 +80,19 @@ class MongoDBDeletion(Retention, Erasure, CountsDropped):
     def dropped(self) -> int:
         """Records that this process wrote and that were left out, as they were deleted before they came."""
         return self._dropped.count
+
+    def cut_off(self) -> CutOff | None:
+        """Tell up to when retention has deleted; ``None`` if it never has."""
+        with self._collections.checked() as collections:
+            note = collections.deletions.find_one({"_id": CUT_OFF})
+        if note is None:
+            return None
+        last = note.get("dropped_unix_nano")
+        return CutOff(
+            before_unix_nano=int(note["before_unix_nano"]),
+            dropped=int(note.get("dropped", 0)),
+            last_dropped_unix_nano=None if last is None else int(last),
+        )
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
@@ -174,7 +188,16 @@ class MongoDBDeletion(Retention, Erasure, CountsDropped):
 
     def _spared(self, records: Sequence[Record], notes: Notes) -> Sequence[Record]:
         """Leave out of *records* what was deleted, by *notes*."""
-        return spared(records, notes, latest_cut_off=self._latest_cut_off, look_up=self._look_up)
+        left = spared(records, notes, latest_cut_off=self._latest_cut_off, look_up=self._look_up)
+        if late := cut_off_from(records, left, notes):
+            self._collections.deletions.update_one(
+                {"_id": CUT_OFF},
+                {
+                    "$inc": {"dropped": late},
+                    "$max": {"dropped_unix_nano": Int64(self._collections.now_unix_nano())},
+                },
+            )
+        return left
 
     def _delete(self, record_ids: Sequence[str]) -> None:
         for first in range(0, len(record_ids), DELETED_AT_ONCE):

@@ -104,7 +104,9 @@ _FIRST: tuple[LiteralString, ...] = (
         kind varchar(64) NOT NULL PRIMARY KEY,
         query longtext,
         secret varchar(64),
-        before_unix_nano bigint NOT NULL
+        before_unix_nano bigint NOT NULL,
+        dropped bigint NOT NULL DEFAULT 0,
+        dropped_unix_nano bigint
     ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
     """,
     """

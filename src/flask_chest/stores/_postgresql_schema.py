@@ -95,7 +95,12 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
     """
     CREATE TABLE {deletions} (
-        kind text COLLATE "C" PRIMARY KEY, query text, secret text, before_unix_nano bigint NOT NULL
+        kind text COLLATE "C" PRIMARY KEY,
+        query text,
+        secret text,
+        before_unix_nano bigint NOT NULL,
+        dropped bigint NOT NULL DEFAULT 0,
+        dropped_unix_nano bigint
     )
     """,
     """

@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 
 from flask_chest.clocks import MAX_SKEW_NANO
-from flask_chest.protocols import CountsDropped, Erasure, Retention
+from flask_chest.protocols import CountsDropped, CutOff, Erasure, Retention
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import (
     CUT_OFF,
@@ -17,6 +17,7 @@ from flask_chest.stores._deletions import (
     Kind,
     Notes,
     Shape,
+    cut_off_from,
     decode_shape,
     encode_shape,
     new_secret,
@@ -47,6 +48,19 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
         """Records that this process wrote and that were left out, as they were deleted before they came."""
         return self._dropped.count
 
+    def cut_off(self) -> CutOff | None:
+        """Tell up to when retention has deleted; ``None`` if it never has."""
+        select = "SELECT before_unix_nano, dropped, dropped_unix_nano FROM {deletions} WHERE kind = ?"
+        with self._database.reading() as session:
+            rows = session.rows(self._tables.sql(select), (CUT_OFF,))
+        return next(
+            (
+                CutOff(before_unix_nano=before, dropped=dropped, last_dropped_unix_nano=last)
+                for before, dropped, last in rows
+            ),
+            None,
+        )
+
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
         select = "SELECT time_unix_nano, id FROM {records} WHERE time_unix_nano < ?"
@@ -60,8 +74,11 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
             cut_off: int = before if len(found) < limit else found[-1][0] + 1
             self._delete(session, [record_id for _, record_id in found])
             noted = self._notes(session).cut_off_unix_nano
-            if noted is None or noted < cut_off or noted > latest:
+            if noted is None:
                 self._put(session, CUT_OFF, before_unix_nano=cut_off)
+            elif noted < cut_off or noted > latest:
+                move = self._tables.sql("UPDATE {deletions} SET before_unix_nano = ? WHERE kind = ?")
+                session.change(move, (cut_off, CUT_OFF))
             # What was forgotten before that is cut off now.
             for note in ("DELETE FROM {forgotten}", "DELETE FROM {deletions}"):
                 session.change(self._tables.sql(f"{note} WHERE before_unix_nano < ?"), (cut_off,))
@@ -104,12 +121,12 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
                 found |= dict(session.rows(self._tables.sql(select, many=len(chunk)), chunk))
             return found
 
-        return spared(
-            records,
-            self._notes(session),
-            latest_cut_off=lambda: self._latest_cut_off(session),
-            look_up=look_up,
-        )
+        notes = self._notes(session)
+        left = spared(records, notes, latest_cut_off=lambda: self._latest_cut_off(session), look_up=look_up)
+        if late := cut_off_from(records, left, notes):
+            count = "UPDATE {deletions} SET dropped = dropped + ?, dropped_unix_nano = ? WHERE kind = ?"
+            session.change(self._tables.sql(count), (late, session.now_unix_nano(), CUT_OFF))
+        return left
 
     def _latest_cut_off(self, session: Session) -> int:
         return session.now_unix_nano() + self.skew_nano

@@ -92,7 +92,9 @@ _FIRST: tuple[LiteralString, ...] = (
         kind TEXT NOT NULL PRIMARY KEY,
         query TEXT,
         secret TEXT,
-        before_unix_nano INTEGER NOT NULL
+        before_unix_nano INTEGER NOT NULL,
+        dropped INTEGER NOT NULL DEFAULT 0,
+        dropped_unix_nano INTEGER
     )
     """,
     """

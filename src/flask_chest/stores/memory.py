@@ -22,6 +22,7 @@ from flask_chest.protocols import (
     Busy,
     Claim,
     CountsDropped,
+    CutOff,
     Erasure,
     ExporterRegistry,
     ExporterStatus,
@@ -40,7 +41,7 @@ from flask_chest.protocols import (
     ValueCount,
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
-from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, new_secret, spared
+from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
 from flask_chest.stores._lease_times import is_held
 from flask_chest.stores._statistics import check_group, count, sum_up, whole
 from flask_chest.stores._storable import storable_rows
@@ -100,6 +101,8 @@ class MemoryStore(
         self._forgotten: dict[str, int] = {}
         """Digest of what was forgotten → before when it began."""
         self._dropped = Dropped()
+        self._late = 0
+        self._last_late: int | None = None
         self._clock_note: str | None = None
         self._places: dict[str, _Place] = {}
         self._tokens = itertools.count(1)
@@ -130,8 +133,11 @@ class MemoryStore(
         with self._alone():
             notes = Notes(cut_off_unix_nano=self._cut_off, kinds=tuple(self._kinds.values()))
             for record, (*_, variables) in zip(records, rows, strict=True):
-                if not spared([record], notes, latest_cut_off=self._latest_cut_off, look_up=self._noted):
+                left = spared([record], notes, latest_cut_off=self._latest_cut_off, look_up=self._noted)
+                if not left:
                     self._dropped.add(1)
+                    if cut_off_from([record], left, notes):
+                        self._late, self._last_late = self._late + 1, self._now()
                     continue
                 if (kept := self._kept.get(record.id)) is None:
                     # From the encoded text: the caller may go on to change its own variables.
@@ -342,6 +348,12 @@ class MemoryStore(
     def note_clock(self, note: str, /) -> None:
         """Keep *note*."""
         self._clock_note = note
+
+    def cut_off(self) -> CutOff | None:
+        """Tell up to when retention has deleted; ``None`` if it never has."""
+        if self._cut_off is None:
+            return None
+        return CutOff(before_unix_nano=self._cut_off, dropped=self._late, last_dropped_unix_nano=self._last_late)
 
     @property
     def dropped(self) -> int:

@@ -7,6 +7,8 @@ import time
 from datetime import timedelta
 from typing import Protocol
 
+import msgspec
+
 from flask_chest.protocols import (
     Claim,
     CountsDropped,
@@ -239,6 +241,17 @@ class DeletionContract:
         store.forget(Query(where={"user_id": 7}))
         store.write([make_record(time_unix_nano=9), make_record(variables={"user_id": 7}), make_record()])
         assert store.dropped == before + 2
+        cut_off = store.cut_off()
+        assert cut_off is not None
+        assert (cut_off.before_unix_nano, cut_off.dropped) == (10, 1)
+        assert cut_off.last_dropped_unix_nano is not None
+        assert abs(cut_off.last_dropped_unix_nano - time.time_ns()) < _MINUTE_NANO
+        store.prune(20, limit=100)
+        assert store.cut_off() == msgspec.structs.replace(cut_off, before_unix_nano=20)
+
+    def test_there_is_no_cut_off_where_nothing_was_pruned(self, store: DeletingStore) -> None:
+        store.forget(Query(where={"user_id": 7}))
+        assert store.cut_off() is None
 
     def test_forgotten_records_are_neither_claimed_nor_set_aside_any_more(self, store: DeletingStore) -> None:
         refused, claimed, other = (make_record(variables={"user_id": user}) for user in (7, 7, 8))
