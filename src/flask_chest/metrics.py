@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
@@ -27,7 +26,6 @@ _Attributes: TypeAlias = Mapping[str, str]
 _Count: TypeAlias = tuple[_Attributes, int]
 
 _instrumented: WeakKeyDictionary[MeterProvider, WeakSet[FlaskChest]] = WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def instrument_metrics(chest: FlaskChest, meter_provider: MeterProvider | None = None) -> None:
@@ -40,12 +38,12 @@ def instrument_metrics(chest: FlaskChest, meter_provider: MeterProvider | None =
     however many chests are added; a chest that is gone is observed no more.
     """
     provider = meter_provider or get_meter_provider()
-    with _lock:
-        chests = _instrumented.get(provider)
-        if chests is None:
-            chests = _instrumented[provider] = WeakSet()
-            _make_instruments(provider, chests)
-        chests.add(chest)
+    first = WeakSet[FlaskChest]()
+    # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
+    chests = _instrumented.setdefault(provider, first)
+    if chests is first:
+        _make_instruments(provider, chests)
+    chests.add(chest)
 
 
 def _make_instruments(provider: MeterProvider, chests: WeakSet[FlaskChest]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, ref
 
 
 class SharedG:
@@ -21,13 +22,14 @@ class SharedG:
         self.shared = shared
         self._before = dict(vars(shared))
         self._set = set[str]()
-        with _watching:
+        with _turns.lock:
+            # First, so that no end of another request in between gives the object its class back.
+            _watchers[shared] = (*_watchers.get(shared, ()), ref(self))
             # A class that refuses to be subclassed leaves the comparison by identity.
             with suppress(Exception):
                 if type(shared) not in _plain_kinds:
                     # Flask's own __setattr__ would make an entry of g named __class__.
                     object.__setattr__(shared, "__class__", _watched(type(shared)))
-            _watchers.setdefault(shared, WeakSet()).add(self)
 
     def of_request(self, g: object) -> Mapping[str, object]:
         """Give what the request has on *g*, which is the shared one up to Flask 3.1 and its own after that."""
@@ -48,21 +50,39 @@ class SharedG:
 
     def end(self) -> None:
         """Stop watching; safe again. The last of overlapping requests gives the object its class back."""
-        with _watching:
-            watchers = _watchers.get(self.shared)
-            if watchers is None:
-                return
-            watchers.discard(self)
-            if not watchers:
-                del _watchers[self.shared]
+        with _turns.lock:
+            watchers = tuple(each for each in _watchers.get(self.shared, ()) if each() not in {None, self})
+            if watchers:
+                _watchers[self.shared] = watchers
+            elif _watchers.pop(self.shared, None) is not None:
                 kind = type(self.shared)
-                if kind in _plain_kinds:
+                with suppress(KeyError):  # it was not watched, or it has a class of the app's by now
                     object.__setattr__(self.shared, "__class__", _plain_kinds[kind])
 
 
-_watching = threading.Lock()
-_watchers: WeakKeyDictionary[object, WeakSet[SharedG]] = WeakKeyDictionary()
-"""Weak on both sides: a streamed response that nobody closes never ends its watch."""
+class _Turns:
+    """The lock under which the watchers of a ``g`` and its class change together.
+
+    A stream may end while a finalizer runs, which may be in the middle of a turn of the same thread, so it is one
+    that a thread may take again. A forked child has its own: the thread that held it is not there.
+    """
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.lock = threading.RLock()
+
+
+_turns = _Turns()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_turns.begin)
+
+_watchers: WeakKeyDictionary[object, tuple[ref[SharedG], ...]] = WeakKeyDictionary()
+"""Weak on both sides: a streamed response that nobody closes never ends its watch. Tuples, since the class looks
+at them without the lock."""
 _watched_kinds: dict[type, type] = {}
 """Class of a ``g`` → the class made of it that notes; an app has one."""
 _plain_kinds: dict[type, type] = {}
@@ -74,8 +94,9 @@ def _watched(kind: type[object]) -> type[object]:
         return _watched_kinds[kind]
 
     def note(instance: object, name: str, value: object) -> None:
-        for watcher in tuple(_watchers.get(instance, ())):
-            watcher.note(name)
+        for watcher in _watchers.get(instance, ()):
+            if (watching := watcher()) is not None:
+                watching.note(name)
         kind.__setattr__(instance, name, value)
 
     watched = type(kind.__name__, (kind,), {"__setattr__": note, "__module__": kind.__module__})

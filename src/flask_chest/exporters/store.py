@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -22,6 +23,7 @@ class StoreExporter(Exporter):
         self._make = _maker(sink)
         self._name = name
         self._sink: Sink | None = None
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -45,19 +47,25 @@ class StoreExporter(Exporter):
 
     def close(self) -> None:
         """Close the target; the next delivery opens it again."""
-        with self._lock:
+        with self._alone():
             sink, self._sink = self._sink, None
         if sink is not None:
             sink.close()
 
     def _opened(self) -> Sink:
-        with self._lock:
+        with self._alone():
             if self._sink is None:
                 sink = self._make()
                 if hasattr(sink, "open"):
                     cast("Store", sink).open()
                 self._sink = sink
             return self._sink
+
+    def _alone(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # Perhaps held through a long opening by a thread of the parent, which does not exist here.
+            self._pid, self._lock = os.getpid(), threading.Lock()
+        return self._lock
 
 
 def _maker(sink: Sink | Callable[[], Sink]) -> Callable[[], Sink]:
