@@ -6,9 +6,11 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -37,6 +39,9 @@ logger = logging.getLogger("flask_chest")
 WORKER_SECONDS = 0.25
 """How often a worker looks for what other processes have left."""
 RETENTION = "flask_chest retention"
+UNCLOSED = "the record of a streamed response that nobody closed was not completed"
+UNCLOSED_A_REQUEST = 2
+"""How many a request takes along, more than it may leave, where no writer does."""
 OPEN_PAUSE_SECONDS = 1.0
 """How long a store that could not be opened is left alone."""
 
@@ -61,6 +66,8 @@ class _InProcess:
     testing: bool = False
     started: bool = False
     """Whether it was told to start."""
+    unclosed: deque[Callable[[], Record | None]] = field(default_factory=deque)
+    """What completes the records of streams that were collected before anybody closed them."""
     works: bool = False
     """Whether it is a worker, which stores what others leave whatever the settings say."""
 
@@ -182,6 +189,11 @@ class Binding:
     def keep(self, record: Record) -> None:
         """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
         here = self._latest  # the recorder begins anew in each process
+        if here.unclosed:
+            self._keep_unclosed(here, UNCLOSED_A_REQUEST)
+        self._keep(here, record)
+
+    def _keep(self, here: _InProcess, record: Record) -> None:
         here.tally.captured()
         try:
             intake = here.intake or self._begin(here)
@@ -202,6 +214,29 @@ class Binding:
             here.tally.fault(
                 "a streamed response was not noted; it would be lost if the process were killed", exc
             )
+
+    def keep_later(self, complete: Callable[[], Record | None], /) -> None:
+        """Keep the record that *complete* makes, if it makes one: another thread calls it.
+
+        For finalizers, which may run in the middle of anything: nothing is waited for here.
+        """
+        here = self._latest
+        here.unclosed.append(complete)  # not a SimpleQueue: gevent's has its own in its place
+        if here.intake is not None:
+            here.intake.wake()
+
+    def _keep_unclosed(self, here: _InProcess, limit: int | None = None) -> None:
+        for _ in range(len(here.unclosed) if limit is None else limit):
+            try:
+                complete = here.unclosed.popleft()
+            except IndexError:  # another thread had the last one
+                return
+            try:
+                record = complete()
+                if record is not None:
+                    self._keep(here, record)
+            except Exception as exc:  # noqa: BLE001 - under strict: whoever calls has nothing to do with it
+                here.tally.fault(UNCLOSED, exc)
 
     def _keep_anew(self, here: _InProcess, record: Record) -> None:
         with here.making:
@@ -228,14 +263,20 @@ class Binding:
         journal = journals.open(here.tally.fault, self.identify)
         self._continue(here, journal)
         pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
-        return Writer(journal, self.open_store, here.tally, inherit_seconds=pause)
+        return Writer(
+            journal,
+            self.open_store,
+            here.tally,
+            gather=partial(self._keep_unclosed, here),
+            inherit_seconds=pause,
+        )
 
     def _continue(self, here: _InProcess, journal: Appendable) -> None:
         here.instance = self.instance = journal.instance
         here.tally.note_losses_by(journal.note_losses)
         continue_time_after(journal.latest_unix_nano)
 
-    def mishap(self, reason: str, error: Exception) -> None:
+    def mishap(self, reason: str, error: BaseException) -> None:
         """Count a mishap of the recording itself; raise *error* under ``strict``."""
         self.tally.fault(reason, error)
         if self.settings.strict:
@@ -264,8 +305,9 @@ class Binding:
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""
-        intake = self._here.intake
-        return intake.flush(timeout) if intake is not None else True
+        here = self._here
+        self._keep_unclosed(here)
+        return here.intake.flush(timeout) if here.intake is not None else True
 
     def start(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
         """Begin to serve requests in this process: open the journal and schedule *jobs*."""
@@ -379,6 +421,7 @@ class Binding:
         """
         here = self._here
         deadline = time.monotonic() + timeout
+        self._keep_unclosed(here)
         intake, here.intake = here.intake, None
         stored = intake.close(timeout) if intake is not None else True
         ended = here.delivery.close(max(0.0, deadline - time.monotonic()))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fnmatch import translate
 from functools import lru_cache
 from math import isfinite
 from operator import attrgetter
-from types import MappingProxyType
 from typing import NamedTuple, cast
 
+import msgspec
 from werkzeug.local import LocalProxy
 
 from flask_chest.interruptions import pass_interruption
@@ -28,8 +29,9 @@ from flask_chest.values import (
     storable_text,
 )
 
-_NOTHING: Mapping[str, JSONValue] = MappingProxyType({})
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
+_FILLED = frozenset({list, tuple, dict, set, bytearray})
+"""Types whose values may be others later, and can be read without code of the app."""
 _ABSENT = object()
 
 
@@ -113,49 +115,34 @@ class Capture:
                 variables[key] = value
         return variables
 
-    def convert(
-        self, held: Mapping[str, object], earlier: Mapping[str, JSONValue] = _NOTHING, *, compute: bool = True
-    ) -> Captured:
+    def convert(self, held: Mapping[str, object]) -> Captured:
         """Convert what ``g`` *held*; names that are not there are left out.
 
         Of every public name only those count whose values are JSON scalars or containers: an extension's
-        connection on ``g`` is no variable. A value that cannot be read is what it was *earlier*. With *compute*
-        the computed ones are added; one that raises is left out.
+        connection on ``g`` is no variable. A computed one that raises is left out.
         """
         conversion = Conversion(self._rules)
         variables: dict[str, JSONValue] = {}
         if (
-            self._take_explicit(held, variables, conversion, earlier)
-            and self._take_matching(held, variables, conversion, earlier)
-            and (not compute or self._compute(variables, conversion))
+            self._take_explicit(held, variables, conversion)
+            and self._take_matching(held, variables, conversion)
+            and self._compute(variables, conversion)
             and self._names.every
         ):
             self._take_public(held, variables, conversion)
         return Captured(variables, conversion.failures)
 
     def _take_explicit(
-        self,
-        held: Mapping[str, object],
-        variables: dict[str, JSONValue],
-        conversion: Conversion,
-        earlier: Mapping[str, JSONValue],
+        self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
     ) -> bool:
         for each in self._variables:
-            failures = conversion.failures
             value = _look_up(each.path, held, conversion)
-            if value is not _ABSENT:
-                if not self._take(each, value, variables, conversion, earlier):
-                    return False
-            elif each.key in earlier:
-                conversion.failures = failures
+            if value is not _ABSENT and not self._take(each, value, variables, conversion):
+                return False
         return True
 
     def _take_matching(
-        self,
-        held: Mapping[str, object],
-        variables: dict[str, JSONValue],
-        conversion: Conversion,
-        earlier: Mapping[str, JSONValue],
+        self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
     ) -> bool:
         for name in self._matching(held):
             each = self._variable(name)
@@ -165,9 +152,57 @@ class Capture:
             if conversion.names_left < 0:
                 variables[TRUNCATED] = True
                 break
-            if not self._take(each, held[name], variables, conversion, earlier):
+            if not self._take(each, held[name], variables, conversion):
                 return False
         return True
+
+    def again(
+        self, held: Mapping[str, object], seen: Mapping[str, object], earlier: Mapping[str, JSONValue]
+    ) -> dict[str, JSONValue]:
+        """Convert what ``g`` *held* when the request is over, where it is not what was *seen*.
+
+        The app's code does not run any more: what it needs, a database perhaps, is closed. So only names that
+        were set anew are read, and built-in containers, to which something may have been added. All else stays
+        as it was *earlier*: paths and computed variables, what has a proxy in it, an encoder or a `Redact` with
+        ``when``, and what is gone.
+        """
+        conversion = Conversion(self._rules, over=True)
+        held = dict(held)
+        anew = [
+            (each, objects)
+            for each, objects in self._asked(held, earlier)
+            if each.name not in seen or seen[each.name] is not held[each.name] or type(held[each.name]) in _FILLED
+        ]
+        variables = dict(earlier)
+        stays = earlier.keys() - {each.key for each, _ in anew}
+        if stays:
+            conversion.left_in_record -= len(msgspec.json.encode([(key, earlier[key]) for key in stays]))
+        for each, objects in anew:
+            failures = conversion.failures
+            changed: dict[str, JSONValue] = {}
+            conversion.names_left -= 1
+            goes_on = self._take(each, held[each.name], changed, conversion, objects=objects)
+            if conversion.failures == failures:
+                variables |= changed
+            if not goes_on or conversion.names_left <= 0:
+                variables[TRUNCATED] = True
+                break
+        return variables
+
+    def _asked(
+        self, held: Mapping[str, object], earlier: Mapping[str, JSONValue]
+    ) -> Iterator[tuple[Variable, bool]]:
+        """List what on ``g`` is asked for, and whether as an object too; of those that share a key the first."""
+        keys = set(self._names.computed)
+        keys |= {each.key for each in self._variables if len(each.path) > 1 and each.key in earlier}
+        found = [(each, True) for each in self._variables if each.name in held]
+        found += [(self._variable(name), True) for name in self._matching(held)]
+        if self._names.every:
+            found += [(self._variable(name), False) for name, _ in _public(held)]
+        for each, objects in found:
+            if each.key not in keys:
+                keys.add(each.key)
+                yield each, objects
 
     def _take(
         self,
@@ -175,7 +210,8 @@ class Capture:
         value: object,
         variables: dict[str, JSONValue],
         conversion: Conversion,
-        earlier: Mapping[str, JSONValue],
+        *,
+        objects: bool = True,
     ) -> bool:
         """Convert *variable*; give False, and mark the record as cut, if it has no room for even the name."""
         name, _, key, size, verdict = variable
@@ -183,13 +219,8 @@ class Capture:
         if conversion.left_in_record <= 0:
             variables[TRUNCATED] = True
             return False
-        failures = conversion.failures
-        try:
-            variables[key] = conversion.convert(value, objects=True, path=name, verdict=verdict)
-        except Dropped:
-            return True
-        if conversion.failures > failures and key in earlier:
-            variables[key], conversion.failures = earlier[key], failures
+        with suppress(Dropped):
+            variables[key] = conversion.convert(value, objects=objects, path=name, verdict=verdict)
         return True
 
     def _matching(self, held: Mapping[str, object]) -> Iterator[str]:
@@ -206,34 +237,35 @@ class Capture:
                 pass_interruption(error)
                 conversion.failures += 1
                 continue
-            if not self._take(self._variable(name), value, variables, conversion, _NOTHING):
+            if not self._take(self._variable(name), value, variables, conversion):
                 return False
         return True
 
     def _take_public(
         self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
     ) -> None:
-        for name, value in list(held.items()):
-            # Not isinstance: it asks the value for its __class__, which a proxy looks up by running its code.
-            if name.startswith("_") or not issubclass(type(value), _PLAIN):
+        for name, value in _public(held):
+            each = self._variable(name)
+            if each.key in variables:
                 continue
-            _, _, key, size, verdict = self._variable(name)
-            if key in variables:
-                continue
-            conversion.left_in_record -= size
             conversion.names_left -= 1
-            if conversion.left_in_record <= 0 or conversion.names_left < 0:
+            if conversion.names_left < 0:
                 variables[TRUNCATED] = True
                 return
-            try:
-                variables[key] = conversion.convert(value, objects=False, path=name, verdict=verdict)
-            except Dropped:
-                continue
+            if not self._take(each, value, variables, conversion, objects=False):
+                return
 
     @property
     def variables(self) -> tuple[Variable, ...]:
         """What is asked for by name."""
         return self._variables
+
+
+def _public(held: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in list(held.items()):
+        # Not isinstance: it asks the value for its __class__, which a proxy looks up by running its code.
+        if not name.startswith("_") and issubclass(type(value), _PLAIN):
+            yield name, value
 
 
 def _look_up(path: tuple[str, ...], held: Mapping[str, object], conversion: Conversion) -> object:

@@ -90,6 +90,10 @@ class Intake(Protocol):
         """Take *record*, whose response streams; a complete one with its id follows unless this process ends."""
 
     @abstractmethod
+    def wake(self) -> None:
+        """Let whoever moves records look soon; called by finalizers, so it waits for nothing."""
+
+    @abstractmethod
     def flush(self, timeout: float, /) -> bool:
         """Wait at most *timeout* seconds until all that was taken is stored; False when some is not."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,10 +16,11 @@ from msgspec.structs import replace
 
 from flask_chest.binding import Binding
 from flask_chest.capture import Capture
+from flask_chest.interruptions import pass_interruption
 from flask_chest.plan import NOTHING_ASKED, Plan
 from flask_chest.protocols import VariablesObserver
 from flask_chest.record import JSONValue, Record
-from flask_chest.request_ids import is_header_value, new_record_id, new_request_id
+from flask_chest.request_ids import is_header_value, new_record_id, new_request_id, process
 from flask_chest.shared_g import SharedG
 from flask_chest.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
 from flask_chest.values import storable_text
@@ -31,7 +34,7 @@ Variables: TypeAlias = dict[str, JSONValue]
 _MAX_METHOD = 32
 MAX_ERROR = 500
 """Characters of an exception's type and text."""
-_NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Observation(msgspec.Struct, eq=False):
@@ -50,6 +53,8 @@ class Observation(msgspec.Struct, eq=False):
     method: str = ""
     g: object = None
     """That from which the variables were taken."""
+    seen: Mapping[str, object] = _NOTHING
+    """What was on it then, where that may be changed without being set anew."""
     request_id: str | None = None
     trace: TraceContext | None = None
     captured: Sequence[tuple[Binding, Variables]] = ()
@@ -81,6 +86,7 @@ class Observation(msgspec.Struct, eq=False):
         for binding, capture in plan.asked:
             variables = capture.plain(held)
             if variables is None:
+                self.seen = dict(held)
                 variables = converted(binding, capture, held)
             captured.append((binding, variables))
             if binding.observer is not None:
@@ -96,15 +102,18 @@ class Observation(msgspec.Struct, eq=False):
         return vars(self.g) if self.shared_g is None else self.shared_g.of_request(self.g)
 
     def capture_late(self) -> None:
-        """Add what was set since; what is gone from ``g`` or can be read no more stays as it was."""
+        """Add what was set since; what is gone from ``g`` or would need the app's code stays as it was."""
+        self.captured = self.again(self.captured)
+
+    def again(self, captured: Sequence[tuple[Binding, Variables]]) -> list[tuple[Binding, Variables]]:
+        """Look once more at what was *captured*, without running the app's code."""
         held = self.held()
-        captured: list[tuple[Binding, Variables]] = []
-        for (binding, capture), (_, earlier) in zip(self.plan.asked, self.captured, strict=True):
-            later = capture.plain(held)
-            if later is None:
-                later = converted(binding, capture, held, earlier, compute=False)
-            captured.append((binding, earlier | later))
-        self.captured = captured
+        later: list[tuple[Binding, Variables]] = []
+        for (binding, capture), (_, earlier) in zip(self.plan.asked, captured, strict=True):
+            plain = capture.plain(held)
+            variables = capture.again(held, self.seen, earlier) if plain is None else earlier | plain
+            later.append((binding, variables))
+        return later
 
     def note(self, raised: BaseException, *, text: bool) -> None:
         """Note the exception that ends the request; its *text*, which is made by its own code, only if wanted."""
@@ -179,7 +188,8 @@ class Observation(msgspec.Struct, eq=False):
 def _trace(plan: Plan, environ: Mapping[str, object]) -> TraceContext | None:
     try:
         return trace_context(environ)
-    except Exception as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
+    except BaseException as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
+        pass_interruption(error)
         for binding, _ in plan.asked:
             binding.tally.fault("the trace of a request was not read", error)
         return None
@@ -189,14 +199,16 @@ def _show(binding: Binding, observer: VariablesObserver, variables: Variables, c
     try:
         if observer.observe(variables, current.environ):
             binding.tally.fault("variables were left out of a span that had no room for them")
-    except Exception as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: BLE001 - as above
+        pass_interruption(error)
         binding.tally.fault("the observer of variables raised", error)
 
 
 def _said(raised: BaseException) -> str:
     try:
         return str(raised)[: 2 * MAX_ERROR]  # what is hidden in it may be longer than what takes its place
-    except Exception:  # noqa: BLE001 - the app's own class; its type is told without it
+    except BaseException as error:  # noqa: BLE001 - the app's own class; its type is told without it
+        pass_interruption(error)
         return ""
 
 
@@ -206,51 +218,73 @@ def _rates(plan: Plan) -> Mapping[Binding, float]:
         if binding.sampling is not None:
             try:
                 rates[binding] = binding.sampling.current_rate()
-            except Exception as error:  # noqa: BLE001 - the app's own function; the record is kept
+            except BaseException as error:  # noqa: BLE001 - the app's own function; the record is kept
+                pass_interruption(error)
                 binding.tally.fault("the function for sample raised, or returned no share", error)
                 rates[binding] = 1.0
     return rates
 
 
 class Stream:
-    """A response that is on its way when the app has returned, and what is needed when it closes."""
+    """A response that is on its way when the app has returned, and what is needed when it ends.
 
-    __slots__ = ("_around", "_captured", "_observation", "opened")
+    The response holds it, so it ends with the response at the latest: nothing else that lives on may hold it.
+    """
+
+    __slots__ = ("_around", "_captured", "_duration_ns", "_ended", "_observation", "_pid", "opened")
 
     def __init__(self, observation: Observation) -> None:
         """Wait for the response to the request of *observation*, which may go on to fill ``g``."""
+        self.opened: Sequence[tuple[Binding, Record]] = ()
+        """What the chests were told when it began, until they are told of its end."""
         self._observation = observation
         self._captured = observation.captured
+        self._duration_ns: int | None = None
+        """How long it took, once that is known."""
+        self._ended = False
+        """Whether its last chunk was given."""
+        self._pid = process.pid
         # By its id: an exception that is being handled would hold its frames, and they the response.
         self._around = id(sys.exc_info()[1])
-        self.opened: Sequence[tuple[Binding, Record]] = ()
-        """What the chests were told when it began."""
+
+    def __del__(self) -> None:
+        """Leave to others what the server never closed.
+
+        This may run in the middle of anything, the journal's lock held by this very thread: so it takes no lock
+        and calls nothing of the app.
+        """
+        if self.opened and self._pid == process.pid:
+            self._duration_ns = self._duration_ns or self._lasted()
+            for binding, opened in self.opened:
+                binding.keep_later(partial(self._unclosed, binding, opened))
+
+    def end(self, raised: BaseException | None = None, *, begun: bool = True) -> None:
+        """Note that there are no more chunks, or what was *raised*, and whether there was one before."""
+        observation = self._observation
+        if raised is not None and observation.error is None:
+            status_code = observation.status_code
+            observation.note(raised, text=observation.plan.tells_errors)
+            if begun:
+                observation.status_code = status_code
+        self._duration_ns, self._ended = self._lasted(), True
+        self.capture()
 
     def capture(self) -> None:
-        """Add what ``g`` holds by now; what is gone from it or can be read no more stays as it was."""
+        """Add what ``g`` holds by now; what is gone from it or would need the app's code stays as it was."""
         observation = self._observation
-        held = observation.held()
-        self._captured = [
-            (binding, earlier | converted(binding, capture, held, earlier, compute=False))
-            for (binding, capture), (_, earlier) in zip(observation.plan.asked, self._captured, strict=True)
-        ]
+        self._captured = observation.again(self._captured)
         if observation.captured:  # it closed before the app returned, which then tells of it
             observation.captured = self._captured
 
-    def records(self) -> list[tuple[Binding, Record]]:
-        """Complete the records that were opened."""
+    def close(self) -> list[tuple[Binding, Record]]:
+        """Complete the records that were opened; none if that was done, or is another process's to do."""
         observation = self._observation
-        duration_ns = time.perf_counter_ns() - observation.started_ns
-        pairs = zip(self.opened, self._captured, strict=True)
-        return [
-            (
-                binding,
-                replace(
-                    opened, duration_ns=duration_ns, error=observation.error_for(binding), variables=variables
-                ),
-            )
-            for (binding, opened), (_, variables) in pairs
-        ]
+        opened, self.opened = self.opened, ()
+        if not opened or self._pid != process.pid:
+            return []
+        if observation.shared_g is not None:
+            observation.shared_g.end()
+        return [(binding, self._completed(binding, record)) for binding, record in opened]
 
     def error(self) -> str | None:
         """Name the exception for which the server closes the response, if it is one."""
@@ -259,17 +293,64 @@ class Stream:
             return None
         return type(error).__name__
 
+    def _completed(self, binding: Binding, opened: Record) -> Record:
+        observation = self._observation
+        return replace(
+            opened,
+            duration_ns=self._duration_ns or self._lasted(),
+            status_code=observation.status_code,
+            error=observation.error_for(binding),
+            variables=next(variables for whose, variables in self._captured if whose is binding),
+        )
 
-def converted(
-    binding: Binding,
-    capture: Capture,
-    held: Mapping[str, object],
-    earlier: Mapping[str, JSONValue] = _NO_VARIABLES,
-    *,
-    compute: bool = True,
-) -> Variables:
+    def _unclosed(self, binding: Binding, opened: Record) -> Record | None:
+        """Complete what *binding* opened and nobody closed; ``None`` if it is not kept."""
+        observation = self._observation
+        if observation.shared_g is not None:
+            observation.shared_g.end()
+        elif not self._ended:  # a client left
+            with suppress(Exception):
+                self.capture()
+        record = self._completed(binding, opened)
+        return record if observation.keeps(binding, record) else None
+
+    def _lasted(self) -> int:
+        return time.perf_counter_ns() - self._observation.started_ns
+
+
+class WatchedChunks:
+    """The chunks of a response that streams, to be asked for once; *end* is told how they end.
+
+    In all else it is what it stands for, so that closing it closes that.
+    """
+
+    __slots__ = ("_chunks", "_end")
+
+    def __init__(self, chunks: Iterable[object], end: Callable[[BaseException | None, bool], None]) -> None:
+        self._chunks = chunks
+        self._end = end
+
+    def __iter__(self) -> Iterator[object]:
+        begun = False
+        try:
+            # Not "yield from", which would close them when this is collected: in a finalizer, by the app's code.
+            for chunk in self._chunks:
+                begun = True
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as raised:
+            self._end(raised, begun)
+            raise
+        self._end(None, begun)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._chunks, name)
+
+
+def converted(binding: Binding, capture: Capture, held: Mapping[str, object]) -> Variables:
     """Capture whatever there is, and count for *binding* what could not be read."""
-    variables, failures = capture.convert(held, earlier, compute=compute)
+    variables, failures = capture.convert(held)
     if failures:
         binding.tally.fault("a value raised while it was read")
     return variables
@@ -283,8 +364,9 @@ def start_observed(
     exc_info: OptExcInfo | None = None,
 ) -> Callable[[bytes], object]:
     """Note the *status* that really goes out and pass everything on to *start_response*."""
-    code = status[:3]
-    observation.status_code = int(code) if code.isdecimal() else 0
+    with suppress(Exception):  # of whatever type, it is the server's to judge
+        code = status[:3]
+        observation.status_code = int(code) if code.isdecimal() else 0
     if exc_info is None:
         return start_response(status, headers)
     return start_response(status, headers, exc_info)

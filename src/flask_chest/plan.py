@@ -11,6 +11,7 @@ from flask import Flask
 
 from flask_chest.binding import Binding
 from flask_chest.capture import Capture
+from flask_chest.interruptions import pass_interruption
 from flask_chest.names import Names, TrackedNames
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.request_ids import new_request_id, normalise_request_id
@@ -119,7 +120,8 @@ def _names(
 def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
     try:
         return normalise_request_id(generate()) or new_request_id()
-    except Exception as error:  # noqa: BLE001 - whatever the app's own code raises, its request goes on
+    except BaseException as error:  # noqa: BLE001 - whatever the app's own code raises, its request goes on
+        pass_interruption(error)
         for binding in asking:
             binding.mishap("the request_id_generator raised", error)
         return new_request_id()

@@ -3,13 +3,14 @@
 The middleware around ``app.wsgi_app`` sees the beginning, the status that really went out and the end of every
 request, whatever happens inside; the hooks inside see ``g`` while it is alive. The record is handed over when
 the inner app has returned or raised, so before the server can send a byte; that of a streamed response again,
-now complete, when the response closes.
+now complete, when the response closes, or is collected without that.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -18,19 +19,24 @@ from flask import Flask, Request, Response, g, got_request_exception, has_app_co
 from werkzeug.wsgi import ClosingIterator
 
 from flask_chest.binding import Binding
+from flask_chest.interruptions import pass_interruption
 from flask_chest.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
 from flask_chest.names import METHODS
-from flask_chest.observation import Observation, Stream, start_observed
-from flask_chest.plan import Plan
+from flask_chest.observation import Observation, Stream, WatchedChunks, start_observed
+from flask_chest.plan import NOTHING_ASKED, Plan
 from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
 from flask_chest.shared_g import SharedG
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 T = TypeVar("T")
 WSGIBody: TypeAlias = Iterable[bytes]
+
+_OK = 200
+_WITHOUT_BODY = frozenset({204, 304})
+_NOT_UNDERSTOOD = "a response refused to be looked at; if it streams, its record says only how it began"
 
 _serial = itertools.count(1)
 
@@ -51,9 +57,12 @@ _current_request = finder(request)
 _current_g = finder(g)
 
 
-def _streams(response: Response) -> bool:
-    """Tell whether the *response* streams, says when it is closed, and is worth waiting for."""
-    if response.direct_passthrough or not response.is_streamed:
+def _streams(response: Response, method: str) -> bool:
+    """Tell whether the *response* streams, and is asked for its chunks by the server."""
+    status_code = response.status_code
+    if response.direct_passthrough or method == "HEAD" or status_code < _OK or status_code in _WITHOUT_BODY:
+        return False
+    if not response.is_streamed:
         return False
     length: int | None = response.content_length  # typed as always known
     # Of known length and the iterator of a WSGI app: an HTTP exception's page, which is there already.
@@ -77,12 +86,13 @@ class AppRecorder:
         # teardown would do, for 0.7 µs apiece, since it looks each time whether they are coroutines.
         self._inner_process_response = app.process_response
         app.process_response = self._process_response  # type: ignore[method-assign, assignment]  # as above
-        self._inner_should_ignore_error = app.should_ignore_error
-        app.should_ignore_error = self._should_ignore_error  # type: ignore[method-assign]  # as above
         got_request_exception.connect(self._on_exception, app)
+        self._inner_should_ignore_error: Callable[[BaseException | None], bool] | None = app.should_ignore_error
+        if self._inner_should_ignore_error is not None:
+            app.should_ignore_error = self._should_ignore_error  # type: ignore[method-assign]  # as above
         self._flask_is_next = getattr(self._inner, "__func__", None) is Flask.wsgi_app
         """Else a middleware inside ours may change the status, or call Flask only after we have returned."""
-        if not self._flask_is_next:
+        if not self._flask_is_next or self._inner_should_ignore_error is None:
             app.teardown_request_funcs.setdefault(None, []).append(self._teardown_request)
 
     def add(self, binding: Binding) -> None:
@@ -149,29 +159,58 @@ class AppRecorder:
     def _process_response(self, *arguments: Any) -> Response:
         response = self._inner_process_response(*arguments)  # from Flask 3.2 on the context is one of them
         observation = self._capture()
-        if observation is not None:
-            observation.status_code = response.status_code
+        if observation is None:
+            return response
+        try:
+            status_code: object = response.status_code
+        except Exception:
+            status_code = None
+        if type(status_code) is not int:  # what it answers is seen when it does
+            return partial(_serve_observed, response, observation)  # type: ignore[return-value]  # as is said
+        observation.status_code = status_code
+        try:
             if observation.plan.response_header is not None and (header := observation.header()) is not None:
                 response.headers.setdefault(*header)
-            if type(response.response) is not list and _streams(response):  # nearly all are lists
-                stream = observation.stream = Stream(observation)
-                response.call_on_close(partial(self._on_close, observation, stream))
+            if type(response.response) is not list and _streams(response, observation.method):  # nearly all are
+                self._watch(observation, response)
+        except Exception as mishap:
+            for binding in self.bindings:
+                binding.mishap(_NOT_UNDERSTOOD, mishap)
         return response
+
+    def _watch(self, observation: Observation, response: Response) -> None:
+        stream = Stream(observation)
+        chunks = response.response
+        response.response = WatchedChunks(chunks, partial(self._on_end, stream))  # type: ignore[assignment]  # of whatever they are
+        try:
+            response.call_on_close(partial(self._on_close, observation, stream))
+        except BaseException:
+            response.response = chunks
+            raise
+        observation.stream = stream
 
     def _on_exception(self, _sender: object, *, exception: BaseException, **_: object) -> None:
         # Under PROPAGATE_EXCEPTIONS no after_request follows; else it does and captures again, later values too.
         self._capture(raised=exception)
 
     def _should_ignore_error(self, error: BaseException | None) -> bool:
-        if not isinstance(error, Exception):
-            # Nothing else was reached: a worker's time-out or an exit ended the view.
-            self._capture()
-        return self._inner_should_ignore_error(error)
+        self._on_exit(error)
+        return self._inner_should_ignore_error is not None and self._inner_should_ignore_error(error)
 
-    def _teardown_request(self, _error: BaseException | None) -> None:
+    def _teardown_request(self, error: BaseException | None) -> None:
+        self._on_exit(error)
         observation: Observation | None = _current_request().environ.get(self._environ_key)
         if observation is not None and observation.ended:
             self._tell(observation)
+
+    def _on_exit(self, error: BaseException | None) -> None:
+        """Capture where nothing else was reached: a worker's time-out or an exit ended the view."""
+        if error is not None and not isinstance(error, Exception):
+            observation: Observation | None = _current_request().environ.get(self._environ_key)
+            if observation is not None and observation.plan is NOTHING_ASKED:
+                # Nothing may leave this: Flask has its context still to pop, and the exit goes on anyhow.
+                with suppress(BaseException):
+                    self._capture()
 
     def _capture(self, *, raised: BaseException | None = None) -> Observation | None:
         try:
@@ -186,7 +225,8 @@ class AppRecorder:
             if not plan.asked:
                 return None
             observation.capture(plan, current, _current_g())
-        except Exception as mishap:
+        except BaseException as mishap:
+            pass_interruption(mishap)
             self._lost(NOT_CAPTURED, mishap)
             return None
         return observation
@@ -204,18 +244,16 @@ class AppRecorder:
 
     def _tell(self, observation: Observation) -> None:
         """Tell the chests what was captured, once."""
-        stream = observation.stream
-        if stream is None:
+        stream, observation.stream = observation.stream, None
+        if stream is None and observation.captured:
             app = self._app
-            if observation.captured and (app.teardown_request_funcs or app.teardown_appcontext_funcs):
+            if app.teardown_request_funcs or app.teardown_appcontext_funcs:
                 self._capture_late(observation)
+        records = observation.records() if observation.captured and not observation.skipped else []
+        observation.captured = ()
+        if stream is None or not records:
             if observation.shared_g is not None:
                 observation.shared_g.end()
-        if not observation.captured:
-            return
-        records = observation.records() if not observation.skipped else []
-        observation.captured = ()
-        if stream is None:
             _keep(observation, records)
             return
         stream.opened = records
@@ -231,25 +269,35 @@ class AppRecorder:
         except Exception as mishap:
             self._lost(TEARDOWN_NOT_CAPTURED, mishap)
 
+    def _on_end(self, stream: Stream, raised: BaseException | None, begun: bool) -> None:  # noqa: FBT001
+        try:
+            stream.end(raised, begun=begun)
+        except Exception as mishap:
+            self._lost(STREAM_NOT_CAPTURED, mishap)
+
     def _on_close(self, observation: Observation, stream: Stream) -> None:
-        if observation.stream is not stream:
+        if observation.stream is stream:
+            observation.stream = None  # the app has not returned yet, and will tell of it
+        elif not stream.opened:
             return  # closed already, or another response went out
-        observation.stream = None
         observation.error = observation.error or stream.error()
         try:
             stream.capture()
         except Exception as mishap:
             self._lost(STREAM_NOT_CAPTURED, mishap)
-        if stream.opened:
-            if observation.shared_g is not None:
-                observation.shared_g.end()
-            _keep(observation, stream.records())
+        _keep(observation, stream.close())
 
-    def _lost(self, reason: str, error: Exception) -> None:
+    def _lost(self, reason: str, error: BaseException) -> None:
         for binding in self.bindings:
             binding.tally.lost(reason, error)
         if any(binding.settings.strict for binding in self.bindings):
             raise error
+
+
+def _serve_observed(
+    app: WSGIApplication, observation: Observation, environ: WSGIEnvironment, start_response: StartResponse
+) -> WSGIBody:
+    return app(environ, partial(start_observed, observation, start_response))
 
 
 def _keep(observation: Observation, records: Iterable[tuple[Binding, Record]]) -> None:

@@ -92,8 +92,16 @@ def is_small(value: object) -> TypeGuard[str | float | None]:
     return value is None or type(value) is bool
 
 
+class _Over(Exception):
+    """A value that asks for the app's code when the request is over."""
+
+
 class Conversion:
-    """Converts the variables of one record, within its limits, and hides what its rules say."""
+    """Converts the variables of one record, within its limits, and hides what its rules say.
+
+    With *over* the request is: no proxy is followed, and no function of the app is called. A value that would
+    need that counts as one that raised.
+    """
 
     __slots__ = (
         "_enclosing",
@@ -101,6 +109,7 @@ class Conversion:
         "_left",
         "_max_value_bytes",
         "_objects",
+        "_over",
         "_path",
         "_patterns",
         "_redaction",
@@ -109,8 +118,9 @@ class Conversion:
         "names_left",
     )
 
-    def __init__(self, rules: ValueRules = DEFAULT_RULES) -> None:
+    def __init__(self, rules: ValueRules = DEFAULT_RULES, *, over: bool = False) -> None:
         """Begin with the whole allowance of a record."""
+        self._over = over
         self.left_in_record = rules.max_record_bytes
         self.names_left = MAX_NAMES
         self.failures = 0
@@ -172,6 +182,9 @@ class Conversion:
         return self._hide(last, value, form)
 
     def _condemns(self, rule: Redact, path: str, form: JSONValue) -> bool:
+        if self._over:
+            self.failures += 1
+            return True
         try:
             return rule.when is not None and bool(rule.when(path, form))
         except BaseException as error:  # noqa: BLE001 - the app's own code; what it cannot judge is hidden
@@ -209,6 +222,8 @@ class Conversion:
 
     def _form(self, value: object, depth: int) -> JSONValue:
         kind = type(value)
+        if self._over and kind in _RUNS_CODE:
+            raise _Over
         if kind is LocalProxy:
             value = cast("LocalProxy[object]", value)._get_current_object()
             kind = type(value)
@@ -216,6 +231,8 @@ class Conversion:
             self._left -= _CONSTANT_BYTES
             return cast("bool | None", value)
         if self._encoders and depth < MAX_DEPTH and (encode := self._encoder(kind)) is not None:
+            if self._over:
+                raise _Over
             return self._walk(encode(value), depth + 1)
         for base, form in _SCALAR_FORMS:
             if issubclass(kind, base):
@@ -319,6 +336,10 @@ class Conversion:
                     else self._of_name(item, path, verdict, depth + 1)
                 )
         return result
+
+
+_RUNS_CODE = (LocalProxy, MappingProxyType)
+"""Look like containers or like what is behind them, and ask it by its own code."""
 
 
 def _bytes_begin(value: object, kind: type, size: int) -> bytes | None:

@@ -73,6 +73,9 @@ class WriteThrough(Intake):
     def take_opened(self, record: Record, /) -> None:
         """Do nothing: the complete record will be written."""
 
+    def wake(self) -> None:
+        """Do nothing: requests do all there is to do."""
+
     def flush(self, timeout: float, /) -> bool:  # noqa: ARG002
         """Do nothing: all is stored."""
         return True
@@ -102,6 +105,9 @@ class JournalOnly(Intake):
     def take_opened(self, record: Record, /) -> None:
         """Append *record* as one that is to be completed."""
         self._journal.append_opened(record)
+
+    def wake(self) -> None:
+        """Do nothing: requests do all there is to do in this process."""
 
     def flush(self, timeout: float, /) -> bool:
         """Wait until another process has stored what waits; False when *timeout* seconds do not suffice."""
@@ -145,9 +151,11 @@ class Writer(Intake):
         open_store: Callable[[], Sink],
         tally: Tally,
         *,
+        gather: Callable[[], None] = lambda: None,
         inherit_seconds: float = INHERIT_SECONDS,
     ) -> None:
-        """Look for what others have left every *inherit_seconds*."""
+        """Let *gather* bring what no request can; look for what others have left every *inherit_seconds*."""
+        self._gather = gather
         self._inherit_seconds = inherit_seconds
         self._journal = journal
         self._open_store = open_store
@@ -185,6 +193,10 @@ class Writer(Intake):
         self._journal.append_opened(record)
         if not self._started:
             self.start()
+
+    def wake(self) -> None:
+        """Ring for the thread."""
+        self._ring()
 
     def flush(self, timeout: float, /) -> bool:
         """Wait until what waits now is stored; False when *timeout* seconds do not suffice."""
@@ -279,6 +291,7 @@ class Writer(Intake):
         while not self._stopping:
             try:
                 self._await_records()
+                self._gather()
                 self._inherit_at_times()
                 self._move_all()
             except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us

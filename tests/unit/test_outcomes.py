@@ -67,7 +67,7 @@ def test_method_chooses_the_variables(
         (("text", 202, {"X-A": "1"}), 202),
         ({"a": 1}, 200),
         ([1], 200),
-        (redirect("/x"), 302),
+        (redirect("/x", 302), 302),
         (Response("teapot", 418), 418),
     ],
 )

@@ -333,6 +333,7 @@ def test_abandoned_stream_keeps_no_shared_g(app: Flask, chest: FlaskChest) -> No
         body, close = open_stream(app)
         del body, close
     gc.collect()
+    chest.flush()
     assert shared() is None
 
 
@@ -341,6 +342,7 @@ def test_long_poll_that_is_abandoned_leaves_nothing_behind(app: Flask, chest: Fl
 
     def living() -> int:
         gc.collect()
+        chest.flush()
         return sum(type(each) in {Observation, Stream} for each in gc.get_objects())
 
     before = living()
