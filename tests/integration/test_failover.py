@@ -12,12 +12,16 @@ import psycopg
 import pymysql
 import pytest
 from psycopg_pool import ConnectionPool
+from pymongo.collection import Collection
+from pymongo.errors import NotPrimaryError
 
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores._mysql_address import Address
+from flask_chest.stores.mongodb import MongoDBStore
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing.records import make_record
+from relay import Relay
 from server_contract import ids, kept
 from servers import DatabaseServer
 
@@ -76,6 +80,33 @@ class MySQLPool:
     def close(self) -> None:
         while not self.idle.empty():
             self.idle.get().close()
+
+
+def test_mongodb_is_connected_to_anew_after_a_write_to_what_is_no_longer_the_primary(
+    mongodb: DatabaseServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make_record()
+    with (
+        Relay.to(mongodb.address) as relay,
+        closing(MongoDBStore(mongodb.uri_with(address=relay.address), name=name)) as store,
+    ):
+        store.open()
+        before = relay.passed
+        with monkeypatch.context() as patched:
+            patched.setattr(Collection, "insert_many", refuse)
+            with pytest.raises(StoreUnavailable) as refused:
+                store.write([record])
+        assert str(refused.value).endswith(
+            ": NotWritablePrimary (10107); try again, and where that goes on let db_uri lead to the primary"
+        )
+        store.write([record])
+        assert relay.passed > before
+        assert kept(store) == [record]
+
+
+def refuse(*_: object, **__: object) -> None:
+    answer = {"ok": 0.0, "code": 10107, "codeName": "NotWritablePrimary", "errmsg": "not primary"}
+    raise NotPrimaryError("not primary", answer)
 
 
 def test_postgresql_is_written_at_once_when_only_the_old_connections_are_read_only(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from pymongo import version_tuple
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from causes import chain
-from flask_chest.errors import (
-    ConfigurationError,
-)
+from flask_chest.errors import ConfigurationError, RecordRefused
 from flask_chest.stores.mongodb import MongoDBStore
+from flask_chest.testing.records import make_record
 
 COMPLAINT = (
     "db_uri must be like mongodb://user:password@host:27017/database; got something else"
@@ -164,3 +165,20 @@ def test_pool_must_hold_a_connection(size: int) -> None:
     with pytest.raises(ConfigurationError) as refused:
         MongoDBStore("mongodb://host/db", pool_size=size)
     assert str(refused.value) == f"pool_size must be at least 1, got {size}"
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [(121, RecordRefused), (10107, BulkWriteError), (11602, BulkWriteError), (14031, BulkWriteError)],
+)
+def test_record_is_only_at_fault_for_what_it_holds(
+    code: int, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def insert_many(*_: object, **__: object) -> None:
+        raise BulkWriteError({"writeErrors": [{"index": 0, "code": 11000}, {"index": 1, "code": code}]})
+
+    monkeypatch.setattr(Collection, "insert_many", insert_many)
+    store = MongoDBStore("mongodb://localhost/chest")
+    with pytest.raises(raised):
+        store._insert([make_record(), make_record()])
+    store.close()

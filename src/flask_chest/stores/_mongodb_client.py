@@ -150,6 +150,9 @@ class Collections:
         try:
             yield self
         except mongo.PyMongoError as exc:
+            if _codes(exc) & NOT_PRIMARY:
+                # It would go on with the server that it has: where one address follows the primary, the old one.
+                self._clients.close()
             raise self._store_error(exc) from exc
         except ValueError as exc:
             if not str(exc).startswith("SASLprep"):
@@ -242,11 +245,12 @@ class Collections:
         )
 
     def _store_error(self, exc: mongo.PyMongoError) -> StoreError:
-        code = exc.code if isinstance(exc, mongo.OperationFailure) else None
+        code = next(iter(_codes(exc) & NOT_PRIMARY), getattr(exc, "code", None))
         if isinstance(exc, mongo.DocumentTooLarge | InvalidDocument):
             return RecordRefused(f"{self.place} refused the records ({type(exc).__name__})")
-        if isinstance(exc, mongo.OperationFailure):
-            said = f"{(exc.details or {}).get('codeName', 'error')} ({code})"
+        if isinstance(exc, mongo.OperationFailure | mongo.NotPrimaryError):
+            details = exc.details if isinstance(exc.details, Mapping) else {}
+            said = f"{details.get('codeName', 'error')} ({code})"
         else:
             # Without what follows: the driver's description of all it knows of the servers.
             said = " ".join(str(exc).split()).partition(" (configured")[0].partition(", Timeout:")[0]
@@ -262,6 +266,21 @@ def ended(until: str, *, lease: timedelta) -> Document:
     return {"$or": [{"$lte": [until, NOW]}, {"$gt": [until, {"$add": [NOW, Int64(latest)]}]}]}
 
 
+NOT_PRIMARY = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+"""The codes of a server that is no longer the primary, or is about to end."""
+
+
+def _codes(exc: mongo.PyMongoError) -> set[int]:
+    """Give the codes in *exc*: of a command, of its documents, and of what was promised of them."""
+    details: Mapping[str, object] = getattr(exc, "details", None) or {}
+    parts: list[object] = [details]
+    for name in ("writeErrors", "writeConcernErrors"):
+        found = details.get(name)
+        parts += found if isinstance(found, list) else []
+    codes = (part.get("code") for part in parts if isinstance(part, Mapping))
+    return {code for code in codes if isinstance(code, int)}
+
+
 def unix_nano(milliseconds: int) -> int:
     """Give the nanoseconds of a time by the server's clock."""
     return int(milliseconds) * 1_000_000
@@ -269,6 +288,7 @@ def unix_nano(milliseconds: int) -> int:
 
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _ADVICE: Mapping[int | None, str] = {
+    **dict.fromkeys(NOT_PRIMARY, "try again, and where that goes on let db_uri lead to the primary"),
     13: "grant what docs/mongodb.md lists",
     18: _PASSWORD,
     8000: _PASSWORD,

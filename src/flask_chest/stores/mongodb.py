@@ -22,7 +22,7 @@ try:
     from pymongo.uri_parser import parse_uri
 
     from flask_chest.stores._limits import check_limits
-    from flask_chest.stores._mongodb_client import Client, Clients, Collections
+    from flask_chest.stores._mongodb_client import NOT_PRIMARY, Client, Clients, Collections
     from flask_chest.stores._mongodb_deletion import MongoDBDeletion
     from flask_chest.stores._mongodb_documents import Document, document_of, record_of
     from flask_chest.stores._mongodb_leases import MongoDBLeases
@@ -33,6 +33,8 @@ except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
 DUPLICATE_KEY = 11000
+OF_THE_SERVER = NOT_PRIMARY | {6, 7, 13, 24, 50, 64, 89, 112, 262, 9001, 14031}
+"""The codes for which a document without a fault is not written: network, rights, locks, time, disk."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r'[^\0/\\. "$]{1,63}')
 _CHOOSING = ("directconnection", "replicaset", "srvservicename")
@@ -192,6 +194,8 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
         except mongo.BulkWriteError as exc:
             errors: list[Document] = (exc.details or {}).get("writeErrors", [])
             others = [error for error in errors if error["code"] != DUPLICATE_KEY]
+            if any(error["code"] in OF_THE_SERVER for error in others):
+                raise  # it is no record's fault
             if others:
                 # Without its words, which may quote a value.
                 reasons = {records[each["index"]].id: f"MongoDB refused it ({each['code']})" for each in others}
