@@ -11,7 +11,8 @@ import pytest
 from flask_chest.errors import JournalFull
 from flask_chest.journal import _appender
 from flask_chest.journal._appender import Appender, Room
-from flask_chest.journal._frames import COMPLETE, Identity
+from flask_chest.journal._frames import COMPLETE, Identity, encode_record
+from flask_chest.journal._segments import segments_in
 from flask_chest.record import Record
 from flask_chest.settings import MIN_JOURNAL_BYTES
 from flask_chest.testing.records import make_record
@@ -230,3 +231,24 @@ def test_segment_that_carries_on_in_a_full_folder_takes_nothing_else(tmp_path: P
     appender.carry(b"what streams")
     with pytest.raises(JournalFull):
         appender.append(COMPLETE, b"payload")
+
+
+def test_many_open_streams_are_not_written_again_and_again(tmp_path: Path, small_segments: None) -> None:
+    journal = journal_in(tmp_path)
+    opened = make_records(40)
+    for record in opened:
+        journal.append_opened(record)
+    for record in make_records(60):
+        journal.append(record)
+        drain(journal)
+    begun = max(name.serial for name in segments_in(tmp_path))
+    assert begun * 1_500 < 3 * sum(len(encode_record(record)) for record in [*opened, *make_records(60)])
+    for record in opened[:-1]:
+        journal.append(completed(record))
+    drain(journal)
+    for record in make_records(30):
+        journal.append(record)
+        drain(journal)
+    assert len(segment_paths(tmp_path)) <= 3
+    kill(journal)
+    assert given_for(opened[-1], inherited(tmp_path)) == [interrupted(opened[-1])]

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,16 @@ from flask_chest.record import Record
 
 INTERRUPTED = "interrupted"
 """`Record.error` of a streamed response whose process ended before it did."""
+
+
+WORTH = 2
+"""How many bytes must be dropped for each one that is written again."""
+
+
+class _Held(NamedTuple):
+    record: Record
+    size: int
+    """Bytes of its frame."""
 
 
 class _Part:
@@ -74,6 +85,11 @@ class _Part:
         """How many records its owner appended."""
         return self.given if self._writer is None else self._writer.records
 
+    @property
+    def size(self) -> int:
+        """How many bytes of it were read."""
+        return 0 if self._reader is None else self._reader.position
+
     def settle(self, record_id: str) -> None:
         """Need the segment no more for an opened record."""
         begin = self.opened.pop(record_id, None)
@@ -124,7 +140,7 @@ class Backlog:
         self._parts: list[_Part] = []
         self._forgotten = 0
         """What `done` counts in segments that are no part any more."""
-        self._held: dict[str, Record] = {}
+        self._held: dict[str, _Held] = {}
         """Opened records that were read, and whose completion is not stored."""
         self._out: list[Record] = []
         self._unreadable = False
@@ -155,7 +171,7 @@ class Backlog:
     def interrupted(self, limit: int) -> list[Record]:
         """Give what was opened and will not be completed: the owner is gone, and all else was read."""
         held = () if self._unreadable else itertools.islice(self._held.values(), limit)
-        self._out = [msgspec.structs.replace(record, error=INTERRUPTED) for record in held]
+        self._out = [msgspec.structs.replace(each.record, error=INTERRUPTED) for each in held]
         return self._out
 
     def stored(self, store_id: str | None = None) -> None:
@@ -177,8 +193,16 @@ class Backlog:
         self.done = self._forgotten + sum(part.done for part in self._parts)
 
     def unfinished(self) -> list[Record]:
-        """List the opened records that alone keep a segment from being dropped."""
-        return [self._held[record_id] for part in self._parts if part.exhausted for record_id in part.opened]
+        """List the opened records that alone keep segments, where dropping those is worth to write them again.
+
+        Of thousands of streams the segment that takes them is full of them, and an old one at once: were they
+        written again whatever they keep, that would go on for as long as they are open.
+        """
+        old = [part for part in self._parts if part.exhausted]
+        held = [self._held[record_id] for part in old for record_id in part.opened]
+        if WORTH * sum(each.size for each in held) > sum(part.size for part in old):
+            return []
+        return [each.record for each in held]
 
     def release(self, record_id: str) -> None:
         """Let go of an opened record: a later segment has it again, or its completion is stored."""
@@ -230,7 +254,7 @@ class Backlog:
             return record
         if found.kind == OPENED:
             self.release(record.id)
-            self._held[record.id] = record
+            self._held[record.id] = _Held(record, found.end - found.begin)
             part.opened[record.id] = found.begin
         return None
 
