@@ -17,7 +17,7 @@ from flask_chest.errors import ConfigurationError
 from flask_chest.extension import EXTENSION_KEY, FlaskChest, check_generator
 from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.protocols import RequestIdGenerator
-from flask_chest.recorder import finder
+from flask_chest.recorder import AppRecorder, finder
 from flask_chest.rules import RULES_ATTRIBUTE, Rule, decorated_views
 from flask_chest.settings import Settings
 
@@ -60,8 +60,9 @@ def flask_chest(
     another name, *computed* adds what its functions return when the request ends.
     *request_id_generator* is called without arguments, once a request. *chests* picks some of the app's.
 
-    Put it below ``@app.route``. Stacked decorators join: there is one record for a request and chest. Raises
-    `ConfigurationError`, a ``ValueError``, for a key that is no HTTP method.
+    Put it below ``@app.route``; it may also decorate a function that the view calls. Stacked decorators join, as
+    do those of all functions that ran: there is one record for a request and chest. Raises `ConfigurationError`,
+    a ``ValueError``, for a key that is no HTTP method.
     """
     check_generator(request_id_generator)
     _check_chests(chests)
@@ -74,6 +75,7 @@ def flask_chest(
     def decorate(view: View) -> View:
         return _with_rule(view, rule)
 
+    setattr(decorate, RULES_ATTRIBUTE, (rule,))
     return decorate if view is None else decorate(view)
 
 
@@ -94,30 +96,42 @@ def _with_rule(view: View, rule: Rule) -> View:
     if isinstance(view, type):
         setattr(view, RULES_ATTRIBUTE, (rule, *inner_rules))
         return cast("View", view)
-    wrapper = _async_wrapper(view) if inspect.iscoroutinefunction(view) else _wrapper(view)
-    setattr(wrapper, RULES_ATTRIBUTE, (rule, *inner_rules))
+    rules = (rule, *inner_rules)
+    wrapper = _async_wrapper(view, rules) if inspect.iscoroutinefunction(view) else _wrapper(view, rules)
+    setattr(wrapper, RULES_ATTRIBUTE, rules)
     decorated_views.add(wrapper)
     return cast("View", wrapper)
 
 
-def _wrapper(view: Callable[..., object]) -> Callable[..., object]:
+def _wrapper(view: Callable[..., object], rules: tuple[Rule, ...]) -> Callable[..., object]:
     @functools.wraps(view)
     def recorded(*args: object, **kwargs: object) -> object:
-        if EXTENSION_KEY not in (app := _current_app()).extensions:
-            _miss_chest(app)
+        _hand_over(rules)
         return view(*args, **kwargs)
 
     return recorded
 
 
-def _async_wrapper(view: Callable[..., Awaitable[object]]) -> Callable[..., object]:
+def _async_wrapper(view: Callable[..., Awaitable[object]], rules: tuple[Rule, ...]) -> Callable[..., object]:
     @functools.wraps(view)
     async def recorded(*args: object, **kwargs: object) -> object:
-        if EXTENSION_KEY not in (app := _current_app()).extensions:
-            _miss_chest(app)
+        _hand_over(rules)
         return await view(*args, **kwargs)
 
     return recorded
+
+
+def _hand_over(rules: tuple[Rule, ...]) -> None:
+    """Tell the recorder that a function with these *rules* runs: who called it may hide them from the app."""
+    try:
+        app = _current_app()
+    except RuntimeError:
+        return  # it is called outside of any request, as any function may be
+    recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
+    if recorder is None:
+        _miss_chest(app)
+    else:
+        recorder.note_run(rules)
 
 
 def _miss_chest(app: Flask) -> None:

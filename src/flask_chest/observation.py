@@ -21,6 +21,7 @@ from flask_chest.plan import NOTHING_ASKED, Plan
 from flask_chest.protocols import VariablesObserver
 from flask_chest.record import JSONValue, Record
 from flask_chest.request_ids import is_header_value, new_record_id, new_request_id, process
+from flask_chest.rules import Rule
 from flask_chest.shared_g import SharedG
 from flask_chest.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
 from flask_chest.values import storable_text
@@ -48,6 +49,8 @@ class Observation(msgspec.Struct, eq=False):
     started_ns: int
     """By the clock that never goes back."""
     shared_g: SharedG | None
+    ran: tuple[Rule, ...] = ()
+    """The rules of the decorated functions that ran."""
     plan: Plan = NOTHING_ASKED
     """Set by the capture, like *method*."""
     method: str = ""

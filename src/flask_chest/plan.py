@@ -55,9 +55,11 @@ class Plan:
         endpoint: str | None,
         route: str | None,
         method: str,
+        ran: Sequence[Rule] = (),
     ) -> Plan:
-        """Join what the rules of the chests, of the blueprint and of the *view* ask for."""
+        """Join what the rules of the chests, of the blueprint, of the *view* and of what *ran* for it ask for."""
         rules = rules_of(view, method) if view is not None else ()
+        rules = tuple(dict.fromkeys((*rules, *ran)))
         asked: list[Asked] = []
         for binding in bindings:
             names = _names(binding, rules, app, endpoint=endpoint, route=route, method=method)

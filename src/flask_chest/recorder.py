@@ -26,6 +26,7 @@ from flask_chest.observation import Observation, Stream, WatchedChunks, start_ob
 from flask_chest.plan import NOTHING_ASKED, Plan
 from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
+from flask_chest.rules import Rule
 from flask_chest.shared_g import SharedG
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _WITHOUT_BODY = frozenset({204, 304})
 _NOT_UNDERSTOOD = "a response refused to be looked at; if it streams, its record says only how it began"
 
 _serial = itertools.count(1)
+_MAX_PLANS = 4096
 
 
 def finder(proxy: T) -> Callable[[], T]:
@@ -78,7 +80,7 @@ class AppRecorder:
         self._app = app
         self._at_start = at_start
         self._pid: int | None = None
-        self._plans: dict[tuple[str | None, str | None, str], Plan] = {}
+        self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], Plan] = {}
         self._environ_key = f"flask_chest.{next(_serial)}"
         self._inner = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]  # Flask's documented way to add a middleware
@@ -140,10 +142,20 @@ class AppRecorder:
         observation: Observation | None = current.environ.get(self._environ_key)
         if observation is None:
             return None
-        plan = self._plan(current)
+        plan = self._plan(current, observation)
         if observation.request_id is None and plan.asked:
             observation.request_id = plan.make_request_id()
         return observation.request_id
+
+    def note_run(self, rules: tuple[Rule, ...]) -> None:
+        """Note that a function with these *rules* runs, for the current request if there is one."""
+        try:
+            current = _current_request()
+        except RuntimeError:
+            return
+        observation: Observation | None = current.environ.get(self._environ_key)
+        if observation is not None and rules[0] not in observation.ran:
+            observation.ran += rules
 
     def skip(self, current: Request) -> None:
         """Record nothing of the *current* request."""
@@ -219,7 +231,7 @@ class AppRecorder:
             if observation is None or observation.skipped:
                 return None
             observation.stream = None  # of a response that gave way to this one
-            plan = self._plan(current)
+            plan = self._plan(current, observation)
             if raised is not None:
                 observation.note(raised, text=plan.tells_errors)
             if not plan.asked:
@@ -231,15 +243,20 @@ class AppRecorder:
             return None
         return observation
 
-    def _plan(self, current: Request) -> Plan:
+    def _plan(self, current: Request, observation: Observation) -> Plan:
         rule = current.url_rule
         endpoint, route = (rule.endpoint, rule.rule) if rule is not None else (None, None)
         method = current.method if current.method in METHODS else ""
-        plan = self._plans.get((endpoint, route, method))
+        ran = observation.ran
+        plan = self._plans.get((endpoint, route, method, ran))
         view = self._app.view_functions.get(endpoint) if endpoint is not None else None
         if plan is None or plan.view is not view:
-            plan = Plan.make(self.bindings, self._app, view, endpoint=endpoint, route=route, method=method)
-            self._plans[endpoint, route, method] = plan
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()  # functions that are decorated anew in each request have new rules each time
+            plan = Plan.make(
+                self.bindings, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran
+            )
+            self._plans[endpoint, route, method, ran] = plan
         return plan
 
     def _tell(self, observation: Observation) -> None:

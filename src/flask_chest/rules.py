@@ -14,9 +14,9 @@ from flask_chest.names import METHODS, TrackedNames, is_iterable
 from flask_chest.protocols import RequestIdGenerator
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """What one decorator asks for."""
+    """What one decorator asks for; two that ask for the same are two."""
 
     tracked: TrackedNames
     request_id_generator: RequestIdGenerator | None = None
@@ -43,6 +43,17 @@ def rules_of(view: object, method: str) -> tuple[Rule, ...]:
     for holder in (view_class, getattr(view_class, "dispatch_request", None), handler):
         of_holder: tuple[Rule, ...] = getattr(holder, RULES_ATTRIBUTE, ())
         found += of_holder
+    return found + _of_method_decorators(view_class, method)
+
+
+def _of_method_decorators(view_class: object, method: str) -> tuple[Rule, ...]:
+    """Read what decorates each method of a resource of Flask-RESTful or Flask-RESTX, when it is called."""
+    decorators = getattr(view_class, "method_decorators", ())
+    if isinstance(decorators, Mapping):
+        decorators = decorators.get(method.lower(), ())
+    found: tuple[Rule, ...] = ()
+    for decorate in decorators if isinstance(decorators, list | tuple) else ():
+        found += getattr(decorate, RULES_ATTRIBUTE, ())
     return found
 
 

@@ -49,8 +49,8 @@ def _nothing_tracked(app: Flask) -> Iterator[str]:
     if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
         yield (
             "No view is decorated with @flask_chest and no chest has tracked_vars, so nothing is recorded: "
-            "decorate a view, or pass tracked_vars= to the chest. (Another decorator above @flask_chest "
-            "would hide it if it did not use functools.wraps.)"
+            "decorate a view, or pass tracked_vars= to the chest. (A view that calls a decorated function "
+            "is recorded, and not seen from here.)"
         )
 
 
