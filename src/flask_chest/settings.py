@@ -2,7 +2,8 @@
 
 A value comes from the constructor, else from ``app.config["CHEST_X"]``, else from the environment as
 ``FLASK_CHEST_X``, else it is the default. The environment is read as Flask's ``from_prefixed_env`` reads it:
-as JSON where it is JSON.
+as JSON where it is JSON. But a variable that is empty is not set, and what must be a text is one, whatever it
+looks like: a key may consist of digits.
 """
 
 from __future__ import annotations
@@ -247,9 +248,11 @@ class _Source:
         key = f"{self.prefix}_{name.upper()}"
         if self.given.get(name) is not None:
             return check(self.given[name], name)
-        if self.config.get(key) is not None:
-            return check(self.config[key], key)
-        value = _from_environment(self.environ.get(f"FLASK_{key}", "null"))
+        text = self.environ.get(f"FLASK_{key}")
+        # What `from_prefixed_env` read there is read here anew, since it takes a text of digits for a number.
+        if (value := self.config.get(key)) is not None and (text is None or not _same(value, _read(text))):
+            return check(value, key)
+        value = _read(text, as_text=check not in _NUMBERS) if text is not None and text.strip() else None
         return default if value is None else check(value, f"FLASK_{key}")
 
     def misspelt(self) -> Iterator[tuple[str, str]]:
@@ -265,15 +268,20 @@ class _Source:
 
     def _is_set(self, key: str) -> bool:
         given = self.given.get(key.removeprefix(f"{self.prefix}_").lower())
-        return given is not None or self.config.get(key) is not None or f"FLASK_{key}" in self.environ
+        return given is not None or self.config.get(key) is not None or bool(self.environ.get(f"FLASK_{key}"))
 
 
-def _from_environment(text: str) -> object:
+def _same(value: object, read: object) -> bool:
+    return type(value) is type(read) and repr(value) == repr(read)
+
+
+def _read(text: str, *, as_text: bool = False) -> object:
+    """Read a variable of the environment; *as_text* keeps digits and words that JSON would take for values."""
     try:
         value: object = json.loads(text)
     except ValueError:
         return text
-    return value
+    return text if as_text and isinstance(value, int | float) else value
 
 
 def _text(value: object, key: str) -> str | None:
@@ -388,3 +396,9 @@ def _one_of(words: tuple[T, ...], value: object, key: str) -> T:
         if word == known:
             return known
     raise ConfigurationError(f"{key} must be one of {', '.join(map(str, words))}, got {value!r}")
+
+
+_NUMBERS: frozenset[Callable[[Any, str], object]] = frozenset(
+    {_boolean, _journal_bytes, _size, _rate, _nanoseconds, _scheduler_mode, _writer_mode}
+)
+"""The checks of settings that may be numbers or booleans; every other may be a text."""

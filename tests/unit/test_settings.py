@@ -16,7 +16,7 @@ from flask_chest import FlaskChest
 from flask_chest.errors import ConfigurationError
 from flask_chest.limits import Limits
 from flask_chest.redaction import Redact
-from flask_chest.settings import Settings, Unchecked
+from flask_chest.settings import SettingOptions, Settings, Unchecked
 from flask_chest.stores.memory import MemoryStore
 
 FIELDS = {
@@ -146,6 +146,48 @@ def test_null_in_the_environment_is_not_set(name: str) -> None:
     assert load(environ={f"FLASK_CHEST_{name.upper()}": "null"}) == load()
 
 
+@pytest.mark.parametrize("name", [*SettingOptions.__annotations__, "uri"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_empty_variable_of_the_environment_is_not_set(
+    name: str, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"FLASK_CHEST_{name.upper()}"
+    assert load(environ={variable: empty}) == load()
+    monkeypatch.setenv(variable, empty)
+    app = Flask("shop")
+    app.config.from_prefixed_env()
+    config = {f"CHEST_{name.upper()}": app.config[f"CHEST_{name.upper()}"]}
+    assert load(environ={variable: empty}, config=config) == load()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [
+        ("hash_key", "1234567890123456", "1234567890123456"),
+        ("hash_key", "0123456789012345", "0123456789012345"),
+        ("hash_key", "1234567890.1234560", "1234567890.1234560"),
+        ("instance", "7", "7"),
+        ("instance", "1e3", "1e3"),
+        ("instance", "true", "true"),
+        ("instance", "NaN", "NaN"),
+        ("instance", '"7"', "7"),
+        ("journal_dir", "0", "0"),
+        ("include", "7", ("7",)),
+        ("redact", "7", (Redact("7"),)),
+    ],
+)
+def test_text_in_the_environment_stays_a_text_whatever_it_looks_like(
+    name: str, text: str, read: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {f"FLASK_CHEST_{name.upper()}": text, "FLASK_CHEST_TRACKED_VARS": "x"}
+    assert value_of(load(environ=environ), name) == read
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    app = Flask("shop")
+    app.config.from_prefixed_env()  # reads it as a number
+    assert value_of(load(environ=environ, config=dict(app.config)), name) == read
+
+
 def test_environment_is_read_as_flask_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {
         "FLASK_CHEST_TRACKED_VARS": '["user_id", "total"]',
@@ -239,6 +281,8 @@ def test_wrong_value_is_said_with_its_key_and_the_way_out(name: str, value: obje
         load({name: value})
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'{key} {message}')}$"):
         load(config={key: value})
+    if value in ("", 7):
+        return  # in the environment an empty variable is not set, and digits are a text
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'FLASK_{key} {message}')}$"):
         load(environ={f"FLASK_{key}": value if isinstance(value, str) else json.dumps(value)})
 
