@@ -272,6 +272,15 @@ class Leases(Protocol):
 
 
 @runtime_checkable
+class HasNeighbours(Protocol):
+    """Keeps records in a database that may have tables of others."""
+
+    @abstractmethod
+    def has_table(self, name: str, /) -> bool:
+        """Tell whether the database has a table *name*, whoever made it."""
+
+
+@runtime_checkable
 class HostClocked(Protocol):
     """Tells the time by the clock of its host, which somebody may set, and keeps what it told before."""
 

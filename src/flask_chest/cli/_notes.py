@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from flask import Flask
 
@@ -14,7 +16,7 @@ from flask_chest.capture import Variable
 from flask_chest.cli.status import report_of
 from flask_chest.extension import FlaskChest, chests_of
 from flask_chest.plan import Plan
-from flask_chest.protocols import Addressed
+from flask_chest.protocols import Addressed, HasNeighbours
 from flask_chest.record import Query, Record
 from flask_chest.redaction import NOTHING_HIDDEN
 
@@ -23,6 +25,7 @@ NEWEST = 200
 ENOUGH = 20
 """Of them that must ask for a name, before its absence is remarked on."""
 SHOWN = 3
+ALEMBICS_TABLE = "alembic_version"
 _NOT_THE_VIEWS = ("OPTIONS", "")
 """Methods that Flask answers by itself, without the view that sets the variables."""
 
@@ -89,4 +92,21 @@ def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Va
         yield from (each for each in asked.capture.variables if each.verdict is NOTHING_HIDDEN)
 
 
-NOTES = (_nothing_recorded_yet, _same_tables, _routed_by_losses, _never_set)
+def _migrated_by_alembic(app: Flask) -> Iterator[str]:
+    if "flask_chest.alembic" in sys.modules:
+        return
+    with suppress(OSError):
+        if any("flask_chest.alembic" in env.read_text("utf-8", "replace") for env in Path().glob("*/env.py")):
+            return
+    for chest in chests_of(app):
+        store = chest.binding().store
+        with suppress(Exception):  # what a store raises is said elsewhere
+            if isinstance(store, HasNeighbours) and store.has_table(ALEMBICS_TABLE):
+                yield (
+                    f"Alembic migrates the database of {store!r}, and would drop the tables of the chest, which "
+                    "are in no metadata: give include_name of flask_chest.alembic to context.configure in env.py "
+                    "(see docs/alembic.md)."
+                )
+
+
+NOTES = (_nothing_recorded_yet, _same_tables, _migrated_by_alembic, _routed_by_losses, _never_set)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import LiteralString, Protocol
 
-from flask_chest.protocols import Store, StoreStatus
+from flask_chest.protocols import HasNeighbours, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._addresses import full_address
 from flask_chest.stores._deletions import Dropped
@@ -68,7 +68,7 @@ class ServerAddress(Protocol):
         """Give what beside that chooses the tables; no password."""
 
 
-class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
+class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbours, Store):
     """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
 
     _size: LiteralString
@@ -145,6 +145,11 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, Store):
             size_bytes=None if size is None else int(size),
             conflicts=self._conflicts.count,
         )
+
+    def has_table(self, name: str, /) -> bool:
+        """Tell whether the database has a table *name*."""
+        with self._server.reading() as session:
+            return self._schema_of_server.has_table(session, name)
 
     def close(self) -> None:
         """Close this process's connections; the store may be used again."""

@@ -201,6 +201,11 @@ class Database(Protocol):
         """Lend a session in a transaction, of which there is one at a time: records are written in no other."""
 
 
+def table_names(name: str) -> dict[str, str]:
+    """Give the tables of the chest *name*, and its view, by their roles."""
+    return {role: name + suffix for role, suffix in _SUFFIXES.items()}
+
+
 class Tables:
     """The names of one chest's tables, made from the prefix *name*."""
 
@@ -211,7 +216,7 @@ class Tables:
                 f"and not begin with sqlite_, got {name!r}"
             )
         self.name = name
-        self.names = {role: name + suffix for role, suffix in _SUFFIXES.items()}
+        self.names = table_names(name)
         self.dialect = dialect
         self._fields = {role: f"{dialect.quote}{table}{dialect.quote}" for role, table in self.names.items()}
         self._fields |= {"name": name, "columns": COLUMN_LIST, "lock": dialect.lock}

@@ -50,6 +50,10 @@ class SQLSchema(ABC):
                 f"{self._ours} are of the older version {version}; they are migrated {self._by_whom}"
             )
 
+    def has_table(self, session: Session, name: str) -> bool:
+        """Tell whether there is a table *name*, whoever made it."""
+        return name.lower() in self._taken(session, [name])
+
     def is_newest(self, session: Session) -> bool:
         """Tell whether there is nothing to migrate."""
         return self.version(session) == self._newest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.errors import ConfigurationError, StoreUnavailable
-from flask_chest.protocols import HostClocked, Store, StoreStatus
+from flask_chest.protocols import HasNeighbours, HostClocked, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Dropped
 from flask_chest.stores._sql import Conflicts, Tables, record_rows, row_record
@@ -28,7 +28,7 @@ PAGES_GIVEN_BACK = 1_000
 """At a time: 4 MB, which others wait for as long as for a batch of records."""
 
 
-class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HostClocked, Store):
+class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbours, HostClocked, Store):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
@@ -123,6 +123,11 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HostClocked,
             size_bytes=_size(self._path) + _size(Path(f"{self._path}-wal")),
             conflicts=self._conflicts.count,
         )
+
+    def has_table(self, name: str, /) -> bool:
+        """Tell whether the file has a table *name*."""
+        with self._connections.reading() as session:
+            return self._schema.has_table(session, name)
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, and give free pages back to the file system.
