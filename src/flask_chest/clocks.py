@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -88,4 +89,6 @@ def _uptime_nano() -> int:
     """Tell since when the host runs, also while it slept, as far as the system knows."""
     with suppress(OSError, ValueError):
         return int(float(_UPTIME.read_text().split()[0]) * 1e9)
+    if sys.platform == "darwin":
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # which goes on in its sleep, as Python's does not
     return time.monotonic_ns()

@@ -159,6 +159,16 @@ def test_store_that_moved_to_another_machine_is_no_jump(monkeypatch: pytest.Monk
     assert ClockNote.taken(former.unix_nano + 30 * DAY_NANO, former, doubt=INTERVAL).doubted
 
 
+def test_jump_is_seen_where_the_system_tells_neither_uptime_nor_boot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("flask_chest.clocks._UPTIME", tmp_path / "none")
+    monkeypatch.setattr("flask_chest.clocks._BOOT_ID", tmp_path / "none")
+    former = ClockNote.taken(1_000 * DAY_NANO)
+    assert not ClockNote.taken(former.unix_nano + 10**9, former, doubt=INTERVAL).doubted
+    assert ClockNote.taken(former.unix_nano + HOUR_NANO, former, doubt=INTERVAL).doubted
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "7", '{"boot": 1}'])
 def test_note_that_cannot_be_read_is_none(text: str | None) -> None:
     assert decode_note(text) is None
