@@ -23,6 +23,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "request_parts": ("request_parts", "main"),
     "tracing_cost": ("tracing_cost", "main"),
     "privacy_cost": ("privacy_cost", "main"),
+    "stream_cost": ("stream_cost", "main"),
     "journal_to_store": ("journal_to_store", "main"),
     "waiting_memory": ("waiting_memory", "main"),
     "import_cost": ("import_cost", "main"),
