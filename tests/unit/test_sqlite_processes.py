@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_chest.errors import StoreUnavailable
+from flask_chest.errors import StoreAbsent, StoreUnavailable
 from flask_chest.protocols import Busy, Claim
 from flask_chest.record import Query, Record
 from flask_chest.stores.sqlite import SQLiteStore
@@ -312,3 +312,154 @@ def test_batch_of_a_killed_exporter_is_taken_over_as_it_was(store: SQLiteStore) 
         assert time.monotonic() < deadline
     assert isinstance(claim, Claim)
     assert list(claim.records) == records[:3]
+
+
+# The file is removed, moved away or replaced while it is open
+
+
+def remove(path: Path) -> None:
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
+
+
+def remove_alone(path: Path) -> None:
+    path.unlink()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved.db"))
+
+
+def replace_by_empty(path: Path) -> None:
+    path.with_name("empty.db").touch()
+    path.with_name("empty.db").replace(path)
+
+
+@pytest.mark.parametrize("mishap", [remove, remove_alone, move, replace_by_empty])
+def test_file_is_made_anew_when_it_is_gone(
+    store: SQLiteStore, path: Path, mishap: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = make_record(), make_record()
+    store.write([before])
+    store_id = store.store_id
+    mishap(path)
+    with caplog.at_level("WARNING", "flask_chest.stores"):
+        store.write([after])
+    assert f"SQLite {path} was removed while it was in use: it is made anew" in caplog.messages
+    assert kept(path) == ids([after]) == ids(list(store.query(Query())))
+    assert store.store_id == store_id
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_file_that_was_moved_away_has_all_that_was_kept_in_it(store: SQLiteStore, path: Path) -> None:
+    records = [make_record() for _ in range(3)]
+    store.write(records)
+    move(path)  # without the log, in which they lie
+    store.write([make_record()])
+    assert kept(path.with_name("moved.db")) == ids(records)
+
+
+def test_records_go_into_the_file_that_replaces_another(
+    store: SQLiteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept_there, after = make_record(), make_record()
+    backup = path.with_name("backup.db")
+    with closing(SQLiteStore(backup)) as other:
+        other.open()
+        other.write([kept_there])
+    other_id = other.store_id
+    store.write([make_record()])
+    backup.replace(path)
+    with caplog.at_level("WARNING", "flask_chest.stores"):
+        assert ids(list(store.query(Query()))) == ids([kept_there])
+        store.write([after])
+    assert caplog.messages == [f"SQLite {path} was replaced while it was open: records go into the new file"]
+    assert kept(path) == ids([kept_there, after])
+    assert store.store_id == other_id
+
+
+def test_reader_finds_that_the_file_is_gone(store: SQLiteStore, path: Path) -> None:
+    store.write([make_record()])
+    assert len(list(store.query(Query()))) == 1
+    remove(path)
+    with pytest.raises(StoreAbsent, match="does not exist yet"):
+        store.status()
+    assert not path.exists()
+
+
+def test_folder_is_made_anew_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "chest.db"
+    with closing(SQLiteStore(path)) as store:
+        store.open()
+        store.write([make_record()])
+        path.parent.rename(tmp_path / "away")
+        record = make_record()
+        store.write([record])
+        assert kept(path) == ids([record])
+
+
+def test_processes_that_have_a_removed_file_open_agree_on_the_one_that_is_made_anew(path: Path) -> None:
+    with closing(SQLiteStore(path)) as store:
+        store.open()
+
+    def write(pipe: Connection) -> None:
+        with closing(SQLiteStore(path)) as store:
+            store.write([make_record()])
+            pipe.send("opened")
+            told(pipe)
+            for number in range(20):
+                write_all(store, [[make_record(id=f"{os.getpid()}-{number}")]])
+            pipe.send("written")
+
+    with child(write) as first, child(write) as second:
+        pipes = [first, second]
+        for pipe in pipes:
+            told(pipe)
+        remove_alone(path)
+        with closing(SQLiteStore(path)) as newcomer:
+            newcomer.open()  # beside the logs of the file that the others have open
+            newcomer.write([make_record(id="newcomer")])
+            for pipe in pipes:
+                pipe.send("go on")
+            for pipe in pipes:
+                told(pipe)
+            assert len(kept(path)) == 1 + 2 * 20
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+# A fork waits for nobody who waits
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold SQLite's lock, as another program might, for as long as the block lasts."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_fork_waits_for_no_thread_that_waits_for_a_lock(path: Path, new: bool) -> None:
+    record = make_record()
+    with closing(SQLiteStore(path)) as store:
+        if not new:
+            store.open()
+
+        def work() -> None:
+            store.open()
+            store.write([record])
+
+        with locked(path):
+            thread = threading.Thread(target=work)
+            thread.start()
+            begin = time.monotonic()
+            for _ in range(20):  # whatever the thread does just then
+                with children(1, lambda _: None):
+                    pass
+            forked = time.monotonic() - begin
+            assert thread.is_alive()
+        thread.join()
+        assert forked < 2.5
+        assert kept(path) == ids([record])

@@ -203,8 +203,8 @@ class TestForeignFiles:
             older = f"of the older version {len(MIGRATIONS)}; they are migrated when"
             with pytest.raises(SchemaError, match=older):
                 second.check(SQLiteSession(connection))
-            second.make(connection, patience=1)
-            second.make(connection, patience=1)
+            second.make(connection)
+            second.make(connection)
             second.check(SQLiteSession(connection))
             assert connection.execute("SELECT more FROM flask_chest").fetchall() == []
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -15,9 +16,14 @@ from weakref import WeakSet
 from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
 from flask_chest.stores._sql import Database, Session, SQLValue
 from flask_chest.stores._sqlite_dialect import add_functions
+from flask_chest.stores._sqlite_files import OpenFiles, make_file
 
-FORK_PATIENCE = 5.0
-"""Seconds that a fork waits for the connections in use in other threads."""
+FORK_PATIENCE = 1.0
+"""Seconds that a fork waits for what other threads read or write just then: never for who waits for a lock."""
+LOCK_SECONDS = 0.02
+"""How long SQLite itself waits for a lock; whoever waits for longer does it here, without a connection."""
+
+logger = logging.getLogger("flask_chest.stores")
 
 
 class SQLiteSession(Session):
@@ -60,6 +66,8 @@ class Connections(Database):
         self._users = 0
         """Those in use and those being made."""
         self._writing = threading.Lock()
+        self._files: OpenFiles | None = None
+        """What was opened, if anything was."""
         _pools.add(self)
 
     @contextmanager
@@ -83,8 +91,40 @@ class Connections(Database):
     @contextmanager
     def writing(self) -> Iterator[SQLiteSession]:
         """Lend a session in a transaction: committed at the end, rolled back after any exception."""
-        with self._write_turn(), self.connection() as connection, immediate(connection):
-            yield SQLiteSession(connection)
+        with self._write_turn():
+            patience = _Patience(self.busy_timeout)
+            while True:
+                with self.connection() as connection:
+                    if patience.begins(connection):
+                        yield SQLiteSession(connection)
+                        connection.execute("COMMIT")
+                        return
+                patience.pause()
+
+    def make(self, make: Callable[[sqlite3.Connection], None]) -> None:
+        """Let *make* have a connection to the file, which is made if need be; again while that is locked."""
+        make_file(self.path)
+        patience = _Patience(self.busy_timeout)
+        while True:
+            with self.connection(create=True) as connection:
+                try:
+                    make(connection)
+                except sqlite3.OperationalError as exc:
+                    if patience.ends(exc):
+                        raise
+                else:
+                    return
+            patience.pause()
+
+    def empty_log(self) -> None:
+        """Move what the write-ahead log holds into the file and empty it, unless others read for long."""
+        patience = _Patience(self.busy_timeout)
+        while True:
+            with self.connection() as connection:
+                busy, *_ = connection.execute(_EMPTY_LOG).fetchone()
+            if not busy or patience.over:
+                return
+            patience.pause()
 
     def recording(self) -> AbstractContextManager[SQLiteSession]:
         """Lend the same: SQLite has one writer at a time."""
@@ -129,24 +169,48 @@ class Connections(Database):
 
     def _take(self, *, create: bool) -> sqlite3.Connection:
         _own_process()
-        with _process.turn:
-            _process.turn.wait_for(lambda: _process.forking == 0)
-            self._users += 1
-            idle = self._idle.pop() if self._idle and not create else None
-        try:
-            connection = idle or self._connect(create=create)
-        except BaseException:
-            self._leave()
-            raise
-        with _process.turn:
-            self._in_use[connection] = not create  # which was not checked
-        return connection
+        patience = _Patience(self.busy_timeout)
+        while True:
+            with _process.turn:
+                _process.turn.wait_for(lambda: _process.forking == 0)
+                self._look_at_file()
+                self._users += 1
+                idle = self._idle.pop() if self._idle and not create else None
+            try:
+                connection = idle or self._connect(create=create)
+            except BaseException as exc:
+                self._leave()
+                if patience.ends(exc):
+                    raise
+            else:
+                with _process.turn:
+                    self._in_use[connection] = not create  # which was not checked
+                return connection
+            patience.pause()
+
+    def _look_at_file(self) -> None:
+        """Leave a file that somebody removed, moved or replaced: nobody would find what goes there."""
+        files = self._files
+        if files is None or files.in_place:
+            return
+        self._files = None
+        if not self._idle and not self._in_use:
+            return
+        if not _absent(self.path):
+            logger.warning("SQLite %s was replaced while it was open: records go into the new file", self.path)
+        for connection in self._idle[:1]:
+            with suppress(sqlite3.Error):  # what was moved keeps all that it had
+                connection.execute(_EMPTY_LOG)
+        files.remove_logs()
+        self._in_use = dict.fromkeys(self._in_use, False)
+        self.close_idle()
 
     def _connect(self, *, create: bool) -> sqlite3.Connection:
+        before = OpenFiles.at(self.path)
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode={'rwc' if create else 'rw'}",
             uri=True,
-            timeout=self.busy_timeout,
+            timeout=min(LOCK_SECONDS, self.busy_timeout),
             isolation_level=None,
             check_same_thread=False,
         )
@@ -156,10 +220,17 @@ class Connections(Database):
             connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
             if not create:
                 self._check(SQLiteSession(connection))
+                self._note_files(before)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _note_files(self, before: OpenFiles) -> None:
+        files = OpenFiles.at(self.path)
+        if files.file != before.file:
+            raise StoreUnavailable(f"SQLite {self.path} was replaced just now; try again")
+        self._files = files
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         if connection not in self._in_use:
@@ -211,7 +282,7 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _can_be_made(path: Path) -> bool:
     there = next(place for place in path.parents if not _absent(place))
-    return os.access(there / ".", os.W_OK | os.X_OK)  # False for what is no folder
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _absent(path: Path) -> bool:
@@ -224,6 +295,44 @@ def _absent(path: Path) -> bool:
     return False
 
 
+class _Patience:
+    """How long something is tried again that finds the file locked.
+
+    Not SQLite's own wait: with a connection in its hands, that would hold up a fork.
+    """
+
+    LONGEST_PAUSE = 0.02
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._pause = 0.001
+
+    @property
+    def over(self) -> bool:
+        """Whether it was tried for long enough."""
+        return time.monotonic() >= self._deadline
+
+    def ends(self, error: BaseException) -> bool:
+        """Tell whether *error* is to be raised: it is no lock, or it was tried for long enough."""
+        code = error.sqlite_errorcode if isinstance(error, sqlite3.OperationalError) else 0
+        return code & 0xFF != sqlite3.SQLITE_BUSY or self.over
+
+    def begins(self, connection: sqlite3.Connection) -> bool:
+        """Take SQLite's one write lock, so that no later statement fails for want of it; False: try again."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as exc:
+            if self.ends(exc):
+                raise
+            return False
+        return True
+
+    def pause(self) -> None:
+        """Wait a little."""
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
+
+
 def _rolled_back(connection: sqlite3.Connection) -> bool:
     try:
         if connection.in_transaction:
@@ -233,6 +342,7 @@ def _rolled_back(connection: sqlite3.Connection) -> bool:
     return True
 
 
+_EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 _PERMISSIONS = "check the permissions of the file and of its folder"
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "try again, or raise busy_timeout",

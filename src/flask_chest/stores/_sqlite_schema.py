@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import LiteralString
@@ -124,8 +123,8 @@ class SQLiteSchema(SQLSchema):
         super().__init__(tables, migrations, place=f"SQLite {path}", elsewhere="another file")
         self._path = path
 
-    def make(self, connection: sqlite3.Connection, *, patience: float) -> None:
-        """Make or migrate our tables; of several processes one does it, and the others wait for it."""
+    def make(self, connection: sqlite3.Connection) -> None:
+        """Make or migrate our tables; of several processes one does it, and the others find the file locked."""
         session = SQLiteSession(connection)
         if not self.is_newest(session):
             # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
@@ -134,16 +133,7 @@ class SQLiteSchema(SQLSchema):
                 self.migrate(session)
                 note = encode_note(ClockNote.taken(session.now_unix_nano()))
                 session.change(self._tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
-        self._write_ahead(connection, patience)
-
-    def _write_ahead(self, connection: sqlite3.Connection, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while (mode := _switched_mode(connection)) is None:
-            if time.monotonic() >= deadline:
-                raise StoreUnavailable(
-                    f"SQLite {self._path}: database is locked; try again, or raise busy_timeout"
-                )
-            time.sleep(0.01)
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreUnavailable(
                 f"SQLite {self._path}: its file system has no shared memory (journal mode {mode}); "
@@ -158,14 +148,3 @@ class SQLiteSchema(SQLSchema):
             [name.lower() for name in names],
         )
         return {name for (name,) in rows}
-
-
-def _switched_mode(connection: sqlite3.Connection) -> str | None:
-    """Switch to the write-ahead log; ``None`` if locked, which SQLite reports here without its own wait."""
-    try:
-        row = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    except sqlite3.OperationalError as exc:
-        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise
-        return None
-    return str(row[0])

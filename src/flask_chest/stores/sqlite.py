@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from flask_chest.clocks import MAX_STEP_NANO
-from flask_chest.errors import ConfigurationError, StoreUnavailable
+from flask_chest.errors import ConfigurationError, StoreAbsent, StoreUnavailable
 from flask_chest.protocols import HasNeighbours, HostClocked, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Dropped
@@ -22,6 +23,8 @@ from flask_chest.stores._sqlite_connections import Connections, SQLiteSession
 from flask_chest.stores._sqlite_dialect import SQLITE
 from flask_chest.stores._sqlite_insertion import Insertion
 from flask_chest.stores._sqlite_schema import SQLiteSchema
+
+logger = logging.getLogger("flask_chest.stores")
 
 MAX_BUSY_TIMEOUT = 3600
 PAGES_GIVEN_BACK = 1_000
@@ -56,7 +59,6 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
         self._schema = SQLiteSchema(tables, self._path)
         self._connections = Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check)
         super().__init__(self._connections, tables)
-        self._busy_timeout = busy_timeout
         self._insertion = Insertion(tables)
         self._conflicts = Conflicts()
         self._dropped = Dropped()
@@ -88,13 +90,22 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
                 f"SQLite {self._path}: the folder cannot be made ({exc.strerror}); "
                 "make it, or choose another file"
             ) from exc
-        with self._connections.connection(create=True) as connection:
-            self._schema.make(connection, patience=self._busy_timeout)
+        self._connections.make(self._schema.make)
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
         if not records:
             return
+        try:
+            self._write(records)
+        except StoreAbsent:
+            if self.store_id is None:
+                raise  # it was never there
+            logger.warning("SQLite %s was removed while it was in use: it is made anew", self._path)
+            self.open()
+            self._write(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
         rows = record_rows(records)
         with self._connections.recording() as session:
             left = self._spared(session, records)
@@ -149,8 +160,8 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
         Their bytes are overwritten in the file, and go from the write-ahead log unless somebody reads meanwhile.
         """
         count = super().forget(query)
-        with suppress(StoreUnavailable), self._connections.connection() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(StoreUnavailable):
+            self._connections.empty_log()
         return count
 
     def clock_note(self) -> str | None:
