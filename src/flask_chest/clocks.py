@@ -89,6 +89,7 @@ def _uptime_nano() -> int:
     """Tell since when the host runs, also while it slept, as far as the system knows."""
     with suppress(OSError, ValueError):
         return int(float(_UPTIME.read_text().split()[0]) * 1e9)
+    uptime = time.monotonic_ns()
     if sys.platform == "darwin":
-        return time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # which goes on in its sleep, as Python's does not
-    return time.monotonic_ns()
+        uptime = time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # which goes on in its sleep, as Python's does not
+    return uptime

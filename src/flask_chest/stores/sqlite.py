@@ -160,8 +160,9 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
         Their bytes are overwritten in the file, and go from the write-ahead log unless somebody reads meanwhile.
         """
         count = super().forget(query)
-        with suppress(StoreUnavailable):
-            self._connections.empty_log()
+        if count:
+            with suppress(StoreUnavailable):
+                self._connections.empty_log()
         return count
 
     def clock_note(self) -> str | None:
