@@ -16,6 +16,7 @@ from flask_chest import FlaskChest, FlaskChestSQLite, RecordsRejected, StoreUnav
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
 from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.settings import SettingOptions
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
 
@@ -401,3 +402,23 @@ def test_doctor_remarks_chests_that_share_their_tables(app: Flask, runner: Flask
     for chest in (*chests, other):
         chest.close()
     assert notes(runner) == ["2 chests keep their records in the same tables: what both record is there twice."]
+
+
+@pytest.mark.parametrize(
+    ("options", "remarked"),
+    [
+        ({"sample": 0.05}, True),
+        ({"sample": 0.05, "keep_errors": False}, False),
+        ({"sample": 0.05, "keep_errors": False, "keep_slower_than": 1.0}, True),
+        ({}, False),
+    ],
+)
+def test_share_that_is_not_the_same_of_all_requests_is_remarked(
+    app: Flask, runner: FlaskCliRunner, options: SettingOptions, remarked: bool
+) -> None:
+    chest = FlaskChestSQLite(app, **options)
+    add_view(app)
+    app.test_client().get("/")
+    chest.flush()
+    assert any("Take rates of errors and durations from metrics" in note for note in notes(runner)) is remarked
+    chest.close()

@@ -56,6 +56,17 @@ def _routed_by_losses(app: Flask) -> Iterator[str]:
             )
 
 
+def _errors_outweigh(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        sampling = chest.binding().sampling
+        if sampling is not None and (sampling.keep_errors or sampling.keep_slower_than_ns is not None):
+            yield (
+                "sample keeps a share of the requests, keep_errors or keep_slower_than all of some: among the "
+                "records these are more than among the requests. Take rates of errors and durations from "
+                "metrics, or set CHEST_KEEP_ERRORS to false."
+            )
+
+
 def _never_set(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
         newest: list[Record] = []
@@ -109,4 +120,11 @@ def _migrated_by_alembic(app: Flask) -> Iterator[str]:
                 )
 
 
-NOTES = (_nothing_recorded_yet, _same_tables, _migrated_by_alembic, _routed_by_losses, _never_set)
+NOTES = (
+    _nothing_recorded_yet,
+    _same_tables,
+    _migrated_by_alembic,
+    _routed_by_losses,
+    _errors_outweigh,
+    _never_set,
+)

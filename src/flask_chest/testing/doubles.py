@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import SupportsIndex, overload
 
 from flask_chest.errors import ExportError
 from flask_chest.extension import FlaskChest
@@ -71,6 +72,38 @@ class ManualClock:
             self._now += duration // timedelta(microseconds=1) * 1_000
 
 
+class _Recorded(list[Record]):
+    """A list that says why a record is not there."""
+
+    filled = False
+
+    def __iter__(self) -> Iterator[Record]:
+        if not self.filled:
+            raise RuntimeError(_TOO_EARLY)
+        return super().__iter__()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> list[Record]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Record | list[Record]:
+        if not self.filled:
+            raise RuntimeError(_TOO_EARLY)
+        try:
+            return super().__getitem__(index)
+        except IndexError:
+            raise IndexError(_TOO_FEW.format(count=len(self), index=index)) from None
+
+
+_TOO_EARLY = "the records are there when the block of recorded() ends: look at them after it"
+_TOO_FEW = (
+    "{count} were recorded in the block, so there is none at {index}: is the view decorated, or the chest given "
+    "tracked_vars? A streamed response is recorded when it closes: with client.get(...) as response: ..."
+)
+
+
 @contextmanager
 def recorded(chest: FlaskChest) -> Iterator[list[Record]]:
     """Collect what *chest* records inside the ``with`` block; the list is filled, oldest first, at its end.
@@ -80,11 +113,15 @@ def recorded(chest: FlaskChest) -> Iterator[list[Record]]:
         with recorded(chest) as records:
             client.get("/")
         assert records[0].variables["user_id"] == "123"
+
+    A streamed response is recorded when it closes, which the test client does at the end of
+    ``with client.get("/stream") as response:``. To look at the list inside the block raises ``RuntimeError``.
     """
-    records: list[Record] = []
+    records = _Recorded()
     began = time.time_ns() // 1_000 * 1_000
     before = {record.id for record in chest.iter(since=_moment(began))}
     yield records
+    records.filled = True
     chest.flush()
     new = [record for record in chest.iter(since=_moment(began)) if record.id not in before]
     records.extend(reversed(new))
