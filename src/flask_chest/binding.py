@@ -18,7 +18,7 @@ import msgspec
 
 from flask_chest.clocks import nanoseconds
 from flask_chest.delivery import Delivery, ExportJob
-from flask_chest.errors import JournalClosed, JournalError, JournalFull, StoreUnavailable
+from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.journal_protocols import Appendable, Intake
 from flask_chest.journals import Journals, Place, threads_can_run
 from flask_chest.limits import Limits
@@ -389,7 +389,8 @@ class Binding:
         here.tally.deleted(report.deleted)
         here.tally.spared(report.spared)
         if report.doubt is not None:
-            here.tally.fault(report.doubt)
+            # Not as the reason: it has a number in it, and each would be counted for itself.
+            here.tally.fault("retention waits for a clock that is right", ChestError(report.doubt))
         elif not report.busy:
             self._forget_old_rejected()
         if report.unexported:
