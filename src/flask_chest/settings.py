@@ -82,15 +82,19 @@ NEARLY = 0.85
 """How alike a name must be to a setting's to be taken for it; an app may have settings of its own."""
 
 
+class _UnknownOption(ConfigurationError, TypeError):
+    """An option is none."""
+
+
 def check_options(options: Mapping[str, object]) -> Mapping[str, object]:
-    """Raise `TypeError` for an option that is none, as Python does for one that is spelt out."""
+    """Raise a `ConfigurationError` that is a `TypeError` too for an option that is none."""
     for name in options:
         if name not in SettingOptions.__annotations__:
             close = get_close_matches(name, SettingOptions.__annotations__, n=1)
             way_out = f"; it has {close[0]!r}" if close else ""
             if "uri" in name:
                 way_out = "; FlaskChest has its database from CHEST_URI, or takes store="
-            raise TypeError(f"a chest got an unexpected keyword argument {name!r}{way_out}")
+            raise _UnknownOption(f"a chest got an unexpected keyword argument {name!r}{way_out}")
     return options
 
 

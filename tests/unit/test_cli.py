@@ -10,7 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask, g
+from flask.cli import FlaskGroup
 from flask.testing import FlaskCliRunner
 
 from flask_chest import FlaskChestSQLite
@@ -193,3 +195,43 @@ def test_status_names_an_exporter_that_has_not_run_yet(app: Flask, runner: Flask
         assert found["not_run"] == ["far"]
         chest.run_exports()
         assert "has not run yet" not in runner.invoke(args=["chest", "status"]).output
+
+
+WRONG = {
+    "a wrong value": (
+        "FlaskChestSQLite(app, journal_bytes='many')",
+        "journal_bytes must be a number of bytes, at least 65536, got 'many'",
+    ),
+    "an unknown option": (
+        "FlaskChestSQLite(app, jurnal_dir='x')",
+        "a chest got an unexpected keyword argument 'jurnal_dir'; it has 'journal_dir'",
+    ),
+    "a missing driver": (
+        "raise MissingDriverError('pymysql', extra='mysql')",
+        "pymysql is not installed; install it, or flask_chest with its extra [mysql]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "sentence"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("command", [["doctor"], ["status"], ["journal", "list"]])
+def test_commands_say_what_is_wrong_with_the_setting_for_which_there_is_no_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], line: str, sentence: str
+) -> None:
+    (tmp_path / "wrong_app.py").write_text(
+        "from flask import Flask\nfrom flask_chest import FlaskChestSQLite, MissingDriverError\n"
+        f"app = Flask('wrong')\n{line}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    told = CliRunner().invoke(FlaskGroup(), ["--app", "wrong_app.py", "chest", *command])
+    monkeypatch.delitem(sys.modules, "wrong_app", raising=False)
+    assert (told.exit_code, told.output) == (1, f"Error: {sentence}\n")
+
+
+def test_commands_leave_the_apps_own_errors_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrong_app.py").write_text("raise LookupError('mine')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    told = CliRunner().invoke(FlaskGroup(), ["--app", "wrong_app.py", "chest", "doctor"])
+    assert isinstance(told.exception, LookupError)

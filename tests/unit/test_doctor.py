@@ -235,8 +235,20 @@ def test_doctor_finds_a_database_that_cannot_be_made(app: Flask, runner: FlaskCl
     FlaskChestSQLite(app, db_uri="file/chest.db")
     add_view(app)
     assert said(runner) == (
-        f"- The store does not answer: SQLite {tmp_path}/file/chest.db cannot be made; check the permissions of "
-        "the file and of its folder\n"
+        f"- The store does not answer: SQLite {tmp_path}/file/chest.db cannot be made, since {tmp_path}/file is "
+        "no folder; choose another path\n"
+    )
+    (tmp_path / "file").chmod(0o755)  # which root may write and execute: it is no folder all the same
+    assert f"since {tmp_path}/file is no folder" in said(runner)
+
+
+def test_doctor_finds_a_link_that_leads_nowhere(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    (tmp_path / "chest.db").symlink_to(tmp_path / "volume" / "chest.db")
+    FlaskChestSQLite(app, db_uri="chest.db")
+    add_view(app)
+    assert said(runner) == (
+        f"- The store does not answer: SQLite {tmp_path}/chest.db cannot be made, since it is a link into a "
+        "folder that does not exist; make that, or choose another path\n"
     )
 
 

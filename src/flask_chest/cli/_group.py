@@ -7,8 +7,9 @@ from typing import NoReturn
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, NoAppException
 
+from flask_chest.errors import ConfigurationError
 from flask_chest.extension import FlaskChest, chests_of
 from flask_chest.recorder import behind
 from flask_chest.stats import describe
@@ -30,6 +31,17 @@ class _ChestGroup(AppGroup):
         finally:
             if parent is not None:
                 parent.auto_envvar_prefix = outer
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; exit with the sentence of a wrong setting, where the app cannot be made for it."""
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as exc:
+            raise Failure(str(exc)) from exc
+        except NoAppException as exc:  # Flask's, for what is an ImportError too, as that of a missing driver
+            if isinstance(exc.__context__, ConfigurationError):
+                raise Failure(str(exc.__context__)) from exc
+            raise
 
 
 class Failure(click.ClickException):

@@ -252,8 +252,9 @@ class Connections(Database):
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         text = str(exc)
         if code == sqlite3.SQLITE_CANTOPEN and _absent(self.path):
-            if create or not _can_be_made(self.path):
-                return StoreUnavailable(f"SQLite {self.path} cannot be made; {_PERMISSIONS}")
+            why = _why_not_made(self.path)
+            if create or why is not None:
+                return StoreUnavailable(f"SQLite {self.path} cannot be made{why or f'; {_PERMISSIONS}'}")
             return StoreAbsent(
                 f"SQLite {self.path} does not exist yet; it is made when the first record is written"
             )
@@ -280,9 +281,13 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _can_be_made(path: Path) -> bool:
+def _why_not_made(path: Path) -> str | None:
     there = next(place for place in path.parents if not _absent(place))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    if not there.is_dir():
+        return f", since {there} is no folder; choose another path"
+    if path.is_symlink() and not path.resolve().parent.is_dir():
+        return ", since it is a link into a folder that does not exist; make that, or choose another path"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"; {_PERMISSIONS}"
 
 
 def _absent(path: Path) -> bool:
