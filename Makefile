@@ -12,10 +12,10 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing test test-otel check bench clean new-venv
+.PHONY: help demo tracing test test-otel test-flask check bench clean new-venv
 
 help: ## Show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the README's example on a few hundred requests and show what was kept and delivered
 	@$(BIN)/python -m examples.demo
@@ -37,11 +37,14 @@ check: $(STAMP) ## Check style, layers and types
 test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with its API alone, and with none
 	$(BIN)/python -m tests.otel_matrix
 
+test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
+	$(BIN)/python -m tests.flask_matrix
+
 bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the environment and all that was made
-	rm -rf $(VENV) .venv-otel dist build benchmarks/results
+	rm -rf $(VENV) .venv-otel .venv-flask dist build benchmarks/results
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -28,7 +28,7 @@ from flask_chest.values import storable_text
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
-    from _typeshed.wsgi import StartResponse
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Variables: TypeAlias = dict[str, JSONValue]
 
@@ -349,6 +349,23 @@ class WatchedChunks:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._chunks, name)
+
+
+class ObservedApp:
+    """A WSGI app in place of a response, whose status is seen when it gives it; in all else it is that app."""
+
+    __slots__ = ("_app", "_observation")
+
+    def __init__(self, app: WSGIApplication, observation: Observation) -> None:
+        self._app = app
+        self._observation = observation
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve the request with it."""
+        return self._app(environ, partial(start_observed, self._observation, start_response))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._app, name)
 
 
 def converted(binding: Binding, capture: Capture, held: Mapping[str, object]) -> Variables:

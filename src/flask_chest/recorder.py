@@ -22,7 +22,7 @@ from flask_chest.binding import Binding
 from flask_chest.interruptions import pass_interruption
 from flask_chest.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
 from flask_chest.names import METHODS
-from flask_chest.observation import Observation, Stream, WatchedChunks, start_observed
+from flask_chest.observation import Observation, ObservedApp, Stream, WatchedChunks, start_observed
 from flask_chest.plan import NOTHING_ASKED, Plan
 from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
@@ -30,7 +30,7 @@ from flask_chest.rules import Rule
 from flask_chest.shared_g import SharedG
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 T = TypeVar("T")
 WSGIBody: TypeAlias = Iterable[bytes]
@@ -178,7 +178,7 @@ class AppRecorder:
         except Exception:
             status_code = None
         if type(status_code) is not int:  # what it answers is seen when it does
-            return partial(_serve_observed, response, observation)  # type: ignore[return-value]  # as is said
+            return ObservedApp(response, observation)  # type: ignore[return-value]  # as is said
         observation.status_code = status_code
         try:
             if observation.plan.response_header is not None and (header := observation.header()) is not None:
@@ -309,12 +309,6 @@ class AppRecorder:
             binding.tally.lost(reason, error)
         if any(binding.settings.strict for binding in self.bindings):
             raise error
-
-
-def _serve_observed(
-    app: WSGIApplication, observation: Observation, environ: WSGIEnvironment, start_response: StartResponse
-) -> WSGIBody:
-    return app(environ, partial(start_observed, observation, start_response))
 
 
 def _keep(observation: Observation, records: Iterable[tuple[Binding, Record]]) -> None:

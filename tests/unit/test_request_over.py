@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from flask import Flask, Response, after_this_request, g, has_app_context, stream_with_context
+from flask import Flask, Response, after_this_request, g, has_app_context, request_finished, stream_with_context
 from werkzeug.exceptions import NotFound
 from werkzeug.local import LocalProxy
 from werkzeug.test import create_environ
@@ -545,8 +545,14 @@ def test_another_wsgi_app_in_place_of_the_response_is_recorded_with_its_status(
         after_this_request(lambda _: other)
         return "a"
 
+    def look(_sender: object, *, response: Any, **_: object) -> None:
+        seen.append(getattr(response, "code", None))
+
+    seen: list[int | None] = []
     app.add_url_rule("/", view_func=index)
-    assert app.test_client().get("/").status_code == status
+    with request_finished.connected_to(look, app):
+        assert app.test_client().get("/").status_code == status
+    assert seen == [getattr(other, "code", None)]
     record = only(chest)
     assert (record.status_code, record.error, record.variables) == (status, None, {"n": 1})
     assert chest.stats().faults == {}

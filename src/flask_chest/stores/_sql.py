@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -104,20 +103,20 @@ class Conflicts:
     """Counts the writes of this process that brought a kept id with other content, and says so."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._lock = threading.Lock()
+        self._counts: list[int] = []
+        """One for each such write: to append needs no lock, which a forked child might find held."""
 
     @property
     def count(self) -> int:
         """How many there were."""
-        return self._count
+        return sum(self._counts)
 
     def note(self, record_ids: Sequence[str]) -> None:
         """Count *record_ids*, and log each."""
         for record_id in record_ids:
             logger.warning("record %s came again with other content; what was kept first stays", record_id)
-        with self._lock:
-            self._count += len(record_ids)
+        if record_ids:
+            self._counts.append(len(record_ids))
 
 
 def storable_reason(reason: str) -> str:

@@ -1,0 +1,26 @@
+"""Runs the unit tests with the newest Flask that can be had: what its main branch will be.
+
+``python -m tests.flask_matrix``, from the project's folder. The environment is made in ``.venv-flask``. Where the
+branch cannot be reached, ``FLASK`` names another source for pip.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.otel_matrix import EXTRAS, ROOT, make
+
+NEWEST = "https://github.com/pallets/flask/archive/refs/heads/main.zip"
+
+
+def main() -> int:
+    source = os.environ.get("FLASK", NEWEST)
+    python = make(ROOT / ".venv-flask", [f".[{EXTRAS},otel,otlp]", source])
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
