@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -23,6 +24,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flask_chest.protocols import Claim
 from flask_chest.record import Query
 from flask_chest.stores._mysql_address import Address
 from flask_chest.stores.mysql import MySQLStore
@@ -418,6 +420,22 @@ def test_record_that_alone_is_longer_than_the_server_lets_pass_is_refused_by_nam
         assert record_id == long.id
         assert reason.endswith("bytes, and the server's max_allowed_packet lets pass 65534")
         store.write(sound)
+
+
+def test_records_are_set_aside_and_forgotten_by_statements_that_the_server_lets_pass(
+    database: DatabaseServer, name: str, admin: pymysql.cursors.Cursor
+) -> None:
+    records = [make_record() for _ in range(400)]
+    reasons = {record.id: "\U0001f600" * 10_000 for record in records}
+    with set_globally(admin, max_allowed_packet=1_024), closing(MySQLStore(database.uri, name=name)) as store:
+        store.open()
+        store.write(records)
+        claim = store.claim("a", limit=400, lease=timedelta(minutes=1))
+        assert isinstance(claim, Claim)
+        assert store.acknowledge(claim, rejected=reasons)
+        assert len(list(store.rejections("a"))) == 400
+        assert store.discard("a", list(reasons)) == 400
+        assert store.forget(Query(limit=None)) == 400
 
 
 def test_record_is_taken_up_to_the_last_byte_that_the_server_lets_pass(

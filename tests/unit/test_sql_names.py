@@ -4,7 +4,15 @@ import pytest
 
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError
 from flask_chest.record import FIELDS, JSONValue
-from flask_chest.stores._sql import COLUMNS, MAX_IDENTIFIER, Tables, record_rows, row_record, storable_reason
+from flask_chest.stores._sql import (
+    COLUMNS,
+    MAX_IDENTIFIER,
+    MAX_REASON,
+    Tables,
+    record_rows,
+    row_record,
+    storable_reason,
+)
 from flask_chest.stores._sqlite_dialect import SQLITE
 from flask_chest.testing.records import make_record
 
@@ -113,3 +121,4 @@ def test_longest_name_leaves_room_for_every_derived_one() -> None:
 
 def test_reason_of_a_target_is_made_storable() -> None:
     assert storable_reason("bad \ud800 \0 é") == "bad ? \ufffd é"
+    assert storable_reason("x" * 100_000) == "x" * MAX_REASON

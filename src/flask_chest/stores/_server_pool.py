@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from flask_chest.errors import ChestError, StoreUnavailable
 from flask_chest.threads import kin_of_thread
@@ -204,12 +205,11 @@ def _speaks_unasked(descriptor: int) -> bool:
     """Tell whether an idle connection has something to read: the server's farewell, or its end."""
     if descriptor < 0:
         return True
-    make_poll: Callable[[], Any] | None = getattr(select, "poll", None)
-    if make_poll is not None:
-        poll = make_poll()
+    if sys.platform != "win32" and hasattr(select, "poll"):
+        poll = select.poll()
         poll.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
         return bool(poll.poll(0))
-    # Windows has none, and eventlet takes it away.
+    # Windows has no poll, and eventlet takes it away.
     try:
         return bool(select.select([descriptor], [], [], 0)[0])
     except (OSError, ValueError):  # it is closed, or has too high a number to be asked

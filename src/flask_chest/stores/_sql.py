@@ -29,6 +29,9 @@ COLUMN_LIST = ", ".join(COLUMNS)
 MANY_IDS = 200
 """How many ids go into one statement: it is no longer then than the least that a MySQL may be set to take."""
 
+MAX_REASON = 2_000
+"""Characters that are kept of why a record was set aside, or a delivery failed."""
+
 MAX_IDENTIFIER = 63
 """Bytes; PostgreSQL cuts what is longer, and two names may be cut to one."""
 
@@ -120,8 +123,8 @@ class Conflicts:
 
 
 def storable_reason(reason: str) -> str:
-    """Make a target's words storable: they may hold what no database takes as text."""
-    return reason.encode(errors="replace").decode().replace("\0", "\ufffd")
+    """Make a target's words storable: they may hold what no database takes as text, or be too many."""
+    return reason[:MAX_REASON].encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
