@@ -10,27 +10,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import msgspec
 
+from flask_chest.backoff import pause_seconds
 from flask_chest.clocks import nanoseconds
 from flask_chest.delivery import Delivery, ExportJob
+from flask_chest.endings import close_beside
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.journal_protocols import Appendable, Intake
 from flask_chest.journals import Journals, Place, threads_can_run
+from flask_chest.lazy_store import LazyStore
 from flask_chest.limits import Limits
 from flask_chest.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses
 from flask_chest.names import Names, TrackedNames
-from flask_chest.protocols import Identified, RequestIdGenerator, Store, VariablesObserver
+from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 from flask_chest.retention import INTERVAL, RetentionReport, RetentionRun
 from flask_chest.rules import AppRule, BlueprintRule
 from flask_chest.settings import Settings
-from flask_chest.stats import ChestStats, Health, Tally, describe
+from flask_chest.stats import ChestStats, Health, Tally
 from flask_chest.suppression import suppressed
 from flask_chest.writer import INHERIT_SECONDS, JournalOnly, Writer, WriteThrough
 
@@ -42,8 +44,9 @@ RETENTION = "flask_chest retention"
 UNCLOSED = "the record of a streamed response that nobody closed was not completed"
 UNCLOSED_A_REQUEST = 2
 """How many a request takes along, more than it may leave, where no writer does."""
-OPEN_PAUSE_SECONDS = 1.0
-"""How long a store that could not be opened is left alone."""
+FIRST_START_PAUSE_SECONDS = 1.0
+LONGEST_START_PAUSE_SECONDS = 60.0
+"""Until threads that could not be started are tried again."""
 
 
 @dataclass(slots=True)
@@ -51,25 +54,28 @@ class _InProcess:
     """What a binding has in one process: nothing of it may cross a fork."""
 
     pid: int
+    store: LazyStore
     delivery: Delivery
     instance: str
     tally: Tally = field(default_factory=lambda: Tally(logger))
     making: threading.RLock = field(default_factory=threading.RLock)
-    """Held while the store and the intake are made, by requests too: never while the store is called."""
-    opening: threading.RLock = field(default_factory=threading.RLock)
-    """Held while the store is opened, which may take long."""
-    store: Store | None = None
-    opened: bool = False
-    open_failure: Exception | None = None
-    open_again: float = 0.0
+    """Held while the intake is made, by requests too: never while the store is called."""
     intake: Intake | None = None
     testing: bool = False
     started: bool = False
     """Whether it was told to start."""
     unclosed: deque[Callable[[], Record | None]] = field(default_factory=deque)
     """What completes the records of streams that were collected before anybody closed them."""
+    failed_starts: int = 0
+    start_again: float = 0.0
+    """When the exporters may be tried again, by the monotonic clock."""
     works: bool = False
     """Whether it is a worker, which stores what others leave whatever the settings say."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to be closed."""
+        return self.intake is not None or self.store.is_made or self.delivery.is_scheduled or bool(self.unclosed)
 
 
 class Binding:
@@ -97,7 +103,7 @@ class Binding:
         self.additions = Names(rename=settings.rename, computed=settings.computed)
         """What is renamed and computed in each of its records."""
         self.sampling = settings.sampling
-        self._make_store = make_store
+        self.make_store = make_store
         self._place = place
         # Those of parents stay here after a fork, so that their connections are never finalised in a child.
         self._processes: dict[int, _InProcess] = {}
@@ -105,6 +111,15 @@ class Binding:
         """The name of this process in `Record.instance`."""
         self._latest = self.enter()
         _bindings.add(self)
+
+    def __del__(self) -> None:
+        """End what this process does for it: the collector comes for an app that nobody holds any more."""
+        here = os.getpid()
+        for pid, theirs in getattr(self, "_processes", {}).items():
+            if pid != here:
+                _of_parents.append(theirs)
+            elif theirs.begun:
+                close_beside(self)
 
     @property
     def _here(self) -> _InProcess:
@@ -116,7 +131,8 @@ class Binding:
         self._leave_parents()
         pid = os.getpid()
         # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
-        fresh = _InProcess(pid, Delivery(self.open_store), f"{self.settings.instance}:{pid}")
+        store = LazyStore(_making_weakly(self))
+        fresh = _InProcess(pid, store, Delivery(store.open), f"{self.settings.instance}:{pid}")
         self._latest = here = self._processes.setdefault(pid, fresh)
         if here is fresh:
             self.instance = here.instance
@@ -148,43 +164,11 @@ class Binding:
     @property
     def store(self) -> Store:
         """The store of this process, made but perhaps never opened: looking at it creates nothing."""
-        return self._made(self._here)
+        return self._here.store.made()
 
     def open_store(self) -> Store:
         """Give the store of this process, opened; raise `StoreError` when it cannot be."""
-        here = self._here
-        with here.opening:
-            store = self._made(here)
-            if not here.opened:
-                self._open(store, here)
-            return store
-
-    def _open(self, store: Store, here: _InProcess) -> None:
-        # Callers wait here for each other: one that failed slowly is not to be repeated by each of them.
-        if here.open_failure is not None and time.monotonic() < here.open_again:
-            raise StoreUnavailable(
-                f"the store did not open a moment ago{describe(here.open_failure)}"
-            ) from here.open_failure
-        try:
-            store.open()
-        except Exception as exc:
-            here.open_failure, here.open_again = exc, time.monotonic() + OPEN_PAUSE_SECONDS
-            raise
-        here.opened, here.open_failure = True, None
-
-    def identify(self) -> str | None:
-        """Give the id of the store, which is opened for that; ``None`` where it cannot be, or has none."""
-        try:
-            store = self.open_store()
-        except Exception:  # noqa: BLE001 - an own store may raise anything; who writes next is told
-            return None
-        return store.store_id if isinstance(store, Identified) else None
-
-    def _made(self, here: _InProcess) -> Store:
-        with here.making:
-            if here.store is None:
-                here.store = self._make_store()
-            return here.store
+        return self._here.store.open()
 
     def keep(self, record: Record) -> None:
         """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
@@ -225,6 +209,10 @@ class Binding:
         if here.intake is not None:
             here.intake.wake()
 
+    def keep_unclosed(self) -> None:
+        """Keep the records of the streams that were left to another thread."""
+        self._keep_unclosed(self._here)
+
     def _keep_unclosed(self, here: _InProcess, limit: int | None = None) -> None:
         for _ in range(len(here.unclosed) if limit is None else limit):
             try:
@@ -254,20 +242,21 @@ class Binding:
 
     def _make_intake(self, here: _InProcess) -> Intake:
         if self.settings.strict:
-            return WriteThrough(self.open_store, here.tally)
+            return WriteThrough(here.store.open, here.tally)
         journals = self.journals
         if (self.settings.writer == "off" and not here.works) or not threads_can_run():
             left = journals.open_left()
             self._continue(here, left)
             return JournalOnly(left)
-        journal = journals.open(here.tally.fault, self.identify)
+        journal = journals.open(here.tally.fault, here.store.identify)
         self._continue(here, journal)
         pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
+        # Its thread must hold nothing of the app, which is collected when nobody else does.
         return Writer(
             journal,
-            self.open_store,
+            here.store.open,
             here.tally,
-            gather=partial(self._keep_unclosed, here),
+            gather=_gathering_weakly(self),
             inherit_seconds=pause,
         )
 
@@ -309,20 +298,20 @@ class Binding:
         self._keep_unclosed(here)
         return here.intake.flush(timeout) if here.intake is not None else True
 
-    def start(self, jobs: Sequence[ExportJob], *, testing: bool) -> None:
-        """Begin to serve requests in this process: open the journal and schedule *jobs*."""
+    def start(self, jobs: Sequence[ExportJob], *, testing: bool) -> bool:
+        """Begin to serve requests in this process: open the journal and `start_jobs`."""
         here = self._here
         here.testing = testing
         here.started = True
         with suppress(Exception):  # the first record tries it again, and is counted if it fails again
             self._begin(here)
-        self.start_jobs(jobs)
+        return self.start_jobs(jobs)
 
     @property
     def journals(self) -> Journals:
         """Where the journals lie."""
         here = self._here
-        return Journals(self.settings, self._place, self._made(here), testing=here.testing)
+        return Journals(self.settings, self._place, here.store.made(), testing=here.testing)
 
     def store_left(self, orphaned: Path | None = None) -> int:
         """Store now what other processes have left in their journals, and give how many records that were.
@@ -330,14 +319,14 @@ class Binding:
         Or what was left in the folder *orphaned*, for whichever store it was.
         """
         here = self._here
-        self.open_store()  # what cannot be stored now is told by its error
+        here.store.open()  # what cannot be stored now is told by its error
         if orphaned is not None:
             journal = self.journals.open_orphan(orphaned, here.tally.fault)
         else:
-            journal = self.journals.open(here.tally.fault, self.identify)
+            journal = self.journals.open(here.tally.fault, here.store.identify)
             if here.intake is None:
                 here.tally.note_losses_by(journal.note_losses)
-        writer = Writer(journal, self.open_store, here.tally)
+        writer = Writer(journal, here.store.open, here.tally)
         try:
             return writer.store_left()
         finally:
@@ -358,11 +347,27 @@ class Binding:
             intake.start()
         self._schedule(jobs, at_once=True)
 
-    def start_jobs(self, jobs: Sequence[ExportJob]) -> None:
-        """Schedule *jobs* in this process unless the settings say otherwise."""
+    def start_jobs(self, jobs: Sequence[ExportJob]) -> bool:
+        """Schedule *jobs* in this process unless the settings say otherwise; those that are scheduled stay.
+
+        False means that there was no thread for that, and that it is to be tried again.
+        """
+        here = self._here
         mode = self.settings.scheduler
-        if mode == "on" or (mode == "auto" and not self._here.testing):
+        if mode == "off" or (mode == "auto" and here.testing):
+            return True
+        if time.monotonic() < here.start_again:
+            return False
+        try:
             self._schedule(jobs)
+        except RuntimeError as exc:
+            here.failed_starts += 1
+            here.start_again = time.monotonic() + pause_seconds(
+                here.failed_starts, first=FIRST_START_PAUSE_SECONDS, longest=LONGEST_START_PAUSE_SECONDS
+            )
+            here.tally.fault("there is no thread for exporters and retention just now; it is tried again", exc)
+            return False
+        return True
 
     def _schedule(self, jobs: Sequence[ExportJob], *, at_once: bool = False) -> None:
         delivery = self.delivery
@@ -426,13 +431,10 @@ class Binding:
         intake, here.intake = here.intake, None
         stored = intake.close(timeout) if intake is not None else True
         ended = here.delivery.close(max(0.0, deadline - time.monotonic()))
-        if not here.opening.acquire(timeout=max(0.1, deadline - time.monotonic())):
-            return False  # the store hangs in its opening
-        try:
-            store, here.store, here.opened, here.started = here.store, None, False, False
-            here.open_failure = None
-        finally:
-            here.opening.release()
+        store, free = here.store.take_away(max(0.1, deadline - time.monotonic()))
+        if not free:
+            return False  # it hangs in its opening
+        here.started = False
         if store is not None:
             try:
                 store.close()
@@ -457,7 +459,33 @@ def _why_lost(error: Exception) -> str:
     return NOT_TAKEN_BY_STORE
 
 
+def _gathering_weakly(binding: Binding) -> Callable[[], None]:
+    reference = ref(binding)
+
+    def gather() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.keep_unclosed()
+
+    return gather
+
+
+def _making_weakly(binding: Binding) -> Callable[[], Store]:
+    """Let the store be made for as long as *binding* is there."""
+    reference = ref(binding)
+
+    def make() -> Store:
+        alive = reference()
+        if alive is None:
+            raise StoreUnavailable("the app that this store was for is gone")
+        return alive.make_store()
+
+    return make
+
+
 _bindings: WeakSet[Binding] = WeakSet()
+_of_parents: list[_InProcess] = []
+"""What came over a fork: it is never finalised here, since its connections are the parent's."""
 
 
 def _after_fork_in_child() -> None:

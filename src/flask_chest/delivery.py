@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Self, cast
+from weakref import ref
 
 from flask_chest.backoff import pause_seconds
 from flask_chest.errors import CapabilityMissing, ConfigurationError
@@ -140,7 +142,7 @@ class _History:
             self.not_before = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Delivery:
     """Runs export jobs from a store, now or on schedule."""
 
@@ -150,7 +152,7 @@ class Delivery:
     _registered: set[str] = field(default_factory=set)
     _histories: dict[str, _History] = field(default_factory=dict)
     _scheduler: ExportScheduler | None = None
-    _scheduled: set[str] = field(default_factory=set)
+    _scheduled: dict[str, Callable[[], object]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closings: int = 0
     """A run that began before the last of them ends after its batch."""
@@ -189,6 +191,11 @@ class Delivery:
         """Give what tells a run that begins now whether it may go on."""
         closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
         return lambda: self._closings == closings and time.monotonic() < deadline
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it has a scheduler."""
+        return self._scheduler is not None
 
     def counts(self) -> dict[str, ExportCounts]:
         """Give what each exporter did in this process."""
@@ -231,12 +238,20 @@ class Delivery:
     def schedule_task(
         self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False
     ) -> None:
-        """Call *run* at every *interval* from now on, first at its end or *at_once*, unless it is scheduled."""
+        """Call *run* at every *interval* from now on, first at its end or *at_once*, unless it is scheduled.
+
+        Raises ``RuntimeError`` where no thread can be started.
+        """
         with self._lock:
             scheduler = self._started_scheduler()
             if name not in self._scheduled:
-                scheduler.add(name, run, interval=interval, at_once=at_once)
-                self._scheduled.add(name)
+                # The scheduler's thread must hold nothing of the app, which is collected when nobody else does.
+                scheduler.add(name, partial(_run_scheduled, ref(self), name), interval=interval, at_once=at_once)
+                self._scheduled[name] = run
+
+    def scheduled(self, name: str) -> Callable[[], object] | None:
+        """Give what is called at the intervals of *name*."""
+        return self._scheduled.get(name)
 
     def close(self, timeout: float) -> bool:
         """Stop scheduling and close the exporters; False when a run goes on after *timeout* seconds."""
@@ -260,7 +275,7 @@ class Delivery:
 
         if self._scheduler is None:
             self._scheduler = ExportScheduler()
-            self._scheduler.start()
+        self._scheduler.start()
         return self._scheduler
 
     def _bind(self, job: ExportJob) -> Callable[[], None]:
@@ -276,3 +291,10 @@ class Delivery:
         if job.name not in self._registered and isinstance(store, ExporterRegistry):
             store.register(job.name, start_at=job.start_at)
             self._registered.add(job.name)
+
+
+def _run_scheduled(reference: ref[Delivery], name: str) -> None:
+    delivery = reference()
+    run = delivery.scheduled(name) if delivery is not None else None
+    if run is not None:
+        run()

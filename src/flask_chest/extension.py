@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from flask import Blueprint, Flask, current_app, has_app_context, has_request_co
 
 from flask_chest.binding import Binding, logger
 from flask_chest.delivering import ChestDeliverer
+from flask_chest.endings import EXIT_TIMEOUT_SECONDS, close_at_exit
 from flask_chest.errors import ConfigurationError
 from flask_chest.explanation import explanations
 from flask_chest.journals import Place
@@ -29,7 +29,6 @@ from flask_chest.stats import ChestStats, Health
 from flask_chest.stores import store_from_uri
 
 EXTENSION_KEY = "flask_chest"
-EXIT_TIMEOUT_SECONDS = 5.0
 
 
 class FlaskChest(ChestDeliverer):
@@ -193,12 +192,16 @@ class FlaskChest(ChestDeliverer):
             + ("use it within app.app_context()" if self._bindings else "call chest.init_app(app) first")
         )
 
-    def start(self, app: Flask) -> None:
-        """Begin in this process: schedule the exporters. The first request does it by itself."""
+    def start(self, app: Flask) -> bool:
+        """Begin in this process: schedule the exporters. The first request does it by itself.
+
+        False means that there was no thread for that, and that it is to be tried again.
+        """
         binding = self._bindings[app]
         if not binding.started:
-            binding.start(list(self._jobs.values()), testing=app.testing)
-            atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+            close_at_exit(binding)
+            return binding.start(list(self._jobs.values()), testing=app.testing)
+        return binding.start_jobs(list(self._jobs.values()))
 
     def work(self) -> None:
         """Do in this process, which is to serve no requests, what the others leave to it, until `close`.
@@ -271,32 +274,33 @@ def endpoints_of_absent_chests(app: Flask) -> list[str]:
 
 def _starter(app: Flask) -> Callable[[], None]:
     app_reference = weakref.ref(app)
+    warned: set[int] = set()
 
     def start() -> None:
         app = app_reference()
         if app is None:
             return
-        for endpoint in misplaced_views(app.view_functions):
-            logger.warning(
-                "@flask_chest stands above @app.route for the endpoint %r and has no effect there; "
-                "put it below the route",
-                endpoint,
-            )
-        for endpoint in endpoints_of_absent_chests(app):
-            logger.warning(
-                "@flask_chest of the endpoint %r names in chests= one that is not registered on the app; "
-                "call its init_app(app)",
-                endpoint,
-            )
-        for chest in chests_of(app):
-            chest.start(app)
+        if os.getpid() not in warned:
+            warned.add(os.getpid())
+            _warn_of_rules(app)
+        begun = [chest.start(app) for chest in chests_of(app)]  # each, also behind one that could not
+        if not all(begun):
+            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
+            recorder.begin_anew()
 
     return start
 
 
-def _close_at_exit(reference: weakref.ref[FlaskChest], pid: int) -> None:
-    chest = reference()
-    if chest is not None and pid == os.getpid() and not chest.close():
+def _warn_of_rules(app: Flask) -> None:
+    for endpoint in misplaced_views(app.view_functions):
         logger.warning(
-            "the process ends before all its records are stored; a journal on disk keeps them for the next"
+            "@flask_chest stands above @app.route for the endpoint %r and has no effect there; "
+            "put it below the route",
+            endpoint,
+        )
+    for endpoint in endpoints_of_absent_chests(app):
+        logger.warning(
+            "@flask_chest of the endpoint %r names in chests= one that is not registered on the app; "
+            "call its init_app(app)",
+            endpoint,
         )

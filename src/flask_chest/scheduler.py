@@ -18,11 +18,14 @@ from apscheduler.triggers.base import BaseTrigger
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.stats import LogLimit, describe
+from flask_chest.threads import threads_run
 
 logger = logging.getLogger("flask_chest.scheduler")
 
 LONGEST_INTERVAL = timedelta(days=36_500)
 """Far beyond it, the first run falls behind the last year that a ``datetime`` holds."""
+HURRY = timedelta(seconds=5)
+"""When a run is tried again for which there was no thread."""
 JITTER_SHARE = 0.1
 JITTER_LIMIT_SECONDS = 30.0
 
@@ -57,7 +60,8 @@ class ExportScheduler:
     def start(self) -> None:
         """Begin to run the jobs in this process; harmless when begun, without effect once closed.
 
-        Where no thread can be started, as under uWSGI without ``--enable-threads``, that is logged once.
+        Raises ``RuntimeError`` where no thread can be started just now. Where threads never run, as under uWSGI
+        without ``--enable-threads``, that is logged once.
         """
         background = self._background()
         with background.lock:
@@ -96,12 +100,20 @@ class _Every(BaseTrigger):
 
     def __init__(self, interval: timedelta) -> None:
         self._interval = interval
+        self._hurries = False
         self._jitter_seconds = min(interval.total_seconds() * JITTER_SHARE, JITTER_LIMIT_SECONDS)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
         """Return the next moment, whatever was missed before."""
+        if self._hurries:
+            self._hurries = False
+            return now + min(self._interval, HURRY)
         jitter = random.uniform(0, self._jitter_seconds)  # noqa: S311 - it guards nothing
         return now + self._interval + timedelta(seconds=jitter)
+
+    def hurry(self) -> None:
+        """Be due soon, for once: the last run could not begin."""
+        self._hurries = True
 
 
 class _SteadyZone(tzinfo):
@@ -155,8 +167,10 @@ class _Background:
         try:
             self._scheduler.start()
         except RuntimeError as exc:
-            # Every request asks for the start: one that failed is not tried again.
-            self._scheduler, self._ended = None, True
+            self._scheduler = None
+            if threads_run():
+                raise
+            self._ended = True
             logger.warning("no exports are scheduled in process %d: %s", os.getpid(), exc)
 
     def add(self, job: _ExportJob) -> None:
@@ -206,6 +220,11 @@ class _DaemonThreads(BaseExecutor):
             super().submit_job(job, run_times)
         except MaxInstancesReachedError:
             logger.info("%s is still at work; its next run waits for the next interval", job.id)
+        except RuntimeError as exc:
+            if self._limit.passes("no thread"):
+                logger.warning("a run of %s did not begin, and is tried again soon: %s", job.id, exc)
+            if isinstance(job.trigger, _Every):
+                job.trigger.hurry()
 
     def wait_until_idle(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until no job runs."""

@@ -191,9 +191,7 @@ def test_name_is_the_one_given() -> None:
 def test_repr_shows_where_it_goes() -> None:
     exporter = exporter_to("https://influx.example/db")
 
-    assert repr(exporter) == (
-        "<InfluxDBExporter 'influxdb' https://influx.example/db org='my-org' bucket='my-bucket'>"
-    )
+    assert repr(exporter) == ("<InfluxDBExporter 'influxdb' influx.example org='my-org' bucket='my-bucket'>")
 
 
 def test_level_of_urllib3s_logger_stays_the_applications(receiver: Receiver, exporter: InfluxDBExporter) -> None:
