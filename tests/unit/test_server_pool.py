@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -156,6 +156,18 @@ def test_connection_of_the_apps_pool_is_ended_when_it_is_of_no_use(
     assert fairy.ended_by == ended_by
     pool.close()
     assert fairy.ended_by == ended_by
+
+
+def test_failure_that_the_apps_pool_swallows_is_raised(driver: Sockets) -> None:
+    class Swallowing:
+        @contextmanager
+        def connection(self) -> Iterator[object]:
+            with suppress(LockedError):
+                yield object()
+
+    pool = GivenPool[object](Swallowing(), outlives=driver.outlives)
+    with pytest.raises(LockedError), pool.connection():
+        raise LockedError
 
 
 def test_socket_of_the_apps_pool_is_closed_when_it_is_of_no_use(driver: Sockets) -> None:

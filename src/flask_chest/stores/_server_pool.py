@@ -96,9 +96,10 @@ class GivenPool(Lender[C]):
                         _end(connection)
                     raise
         except Exception:
-            if failure is not None:
-                raise failure  # noqa: B904 - not what the pool says of a connection that is closed
-            raise
+            if failure is None:
+                raise
+        if failure is not None:
+            raise failure  # whatever the pool makes of it, and says of a connection that is closed
 
     def close(self) -> None:
         """Do nothing."""
