@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from flask_chest.errors import StoreUnavailable
-from flask_chest.protocols import Identified, Store
+from flask_chest.protocols import Store
 from flask_chest.stats import describe
 
 OPEN_PAUSE_SECONDS = 1.0
@@ -54,7 +54,8 @@ class LazyStore:
             store = self.open()
         except Exception:  # noqa: BLE001 - an own store may raise anything; who writes next is told
             return None
-        return store.store_id if isinstance(store, Identified) else None
+        store_id: object = getattr(store, "store_id", None)  # a look for the whole protocol is dearer
+        return store_id if isinstance(store_id, str) else None
 
     def take_away(self, timeout: float) -> tuple[Store | None, bool]:
         """Give the store, if it was made, to be closed, and forget it; False when it hangs in its opening."""

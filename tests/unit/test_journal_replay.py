@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from flask_chest import FlaskChest
 from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal import _appender, _backlog
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
-from flask_chest.journal._segments import SegmentName, SegmentReader
-from flask_chest.record import Record
+from flask_chest.journal._segments import SegmentName, SegmentReader, segments_in
+from flask_chest.record import Query, Record
+from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing.records import make_record
 from journals import (
     Reports,
@@ -489,3 +492,70 @@ def test_heir_notes_no_time_of_a_clock_that_was_ahead(tmp_path: Path) -> None:
     heir.inherit()
     assert len(drain(heir)) == 1
     assert last <= journal_in(tmp_path).latest_unix_nano < last + HOUR_NANO
+
+
+# Two stores whose folder is one
+
+
+class Tenant(MemoryStore):
+    """Keeps records in the schema of one role of a database that others share."""
+
+    def __init__(self, role: str, store_id: str | None = None) -> None:
+        super().__init__()
+        self._role = role
+        self._store_id = store_id
+
+    @property
+    def address(self) -> str:  # type: ignore[override]  # MemoryStore has none
+        return f"{self.place}?{self._role}"
+
+    @property
+    def place(self) -> str:
+        return "test:server/database#chest"
+
+    @property
+    def store_id(self) -> str | None:
+        return self._store_id
+
+
+def chest_of(root: Path, store: Tenant) -> FlaskChest:
+    app = Flask("shop", root_path=str(root))
+    chest = FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[])
+    app.add_url_rule("/", view_func=lambda: "hi")
+    app.test_client().get("/")
+    chest.close()  # which leaves the record to others, and is as good as a kill
+    return chest
+
+
+def kept_in(store: Tenant) -> int:
+    store.open()
+    return len(list(store.query(Query())))
+
+
+def test_record_of_one_tenant_is_not_stored_for_another(tmp_path: Path) -> None:
+    one, another = Tenant("one"), Tenant("another")
+    chests = [chest_of(tmp_path, tenant) for tenant in (one, another)]
+    (folder,) = (tmp_path / "journal").iterdir()
+    assert len(segments_in(folder)) == 2
+    assert chests[1].binding().store_left() == 1
+    assert (kept_in(one), kept_in(another)) == (0, 1)
+    assert chests[0].binding().store_left() == 1
+    assert (kept_in(one), kept_in(another)) == (1, 1)
+
+
+def test_record_is_not_stored_in_what_a_service_means_after_it_meant_another(tmp_path: Path) -> None:
+    left_by = chest_of(tmp_path, Tenant("service", ONE)).binding()
+    (folder,) = (tmp_path / "journal").iterdir()
+    reached = journal_in(
+        folder, store=left_by.journals.store_digest, store_id=ONE
+    )  # had a writer, and was killed
+    for record in make_records(2):
+        reached.append(record)
+    reached.read(1)
+    reached.stored()
+    kill(reached)
+    successor = Tenant("service", ANOTHER)
+    assert (
+        chest_of(tmp_path, successor).binding().store_left() == 2
+    )  # and what was for whichever was reached first
+    assert left_by.store_left() == 1

@@ -72,6 +72,9 @@ APART: dict[str, Callable[[str], Identified]] = {
     "a pool's function": lambda each: PostgreSQLStore(pool=pool(lambda: f"host=db dbname={each}")),
     "a pool's role": lambda each: PostgreSQLStore(pool=pool("host=db dbname=app", user=each)),
     "the URI beside a pool whose function fails": lambda each: PostgreSQLStore(f"host={each}", pool=pool(refuse)),
+    "what is said beside a pool": lambda each: PostgreSQLStore(
+        f"postgresql:///?options=-csearch_path%3D{each}", pool=pool("dbname=a")
+    ),
     "a user of MySQL": lambda each: MySQLStore(f"mysql://{each}@host/app"),
     "an option file": lambda each: MySQLStore("mysql://host/app", read_default_file=f"/etc/{each}.cnf"),
     "a group of an option file": lambda each: MySQLStore("mysql://host/app", read_default_group=each),

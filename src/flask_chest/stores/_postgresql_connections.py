@@ -101,6 +101,11 @@ class Address(ServerAddress):
         """Give what beside that chooses the schema in which the tables are."""
         return {name: self._given.get(name) or os.environ.get(env) for name, env in _CHOOSING.items()}
 
+    @property
+    def said(self) -> bool:
+        """Whether anything was said at all."""
+        return bool(self._given)
+
     def connect(self, timeout: float) -> Connection:
         """Make a connection that keeps nothing of ours, as a pooler between asks for."""
         defaults: dict[str, object] = {
@@ -124,8 +129,11 @@ class PoolAddress(ServerAddress):
         return str(self._address)
 
     def choosing(self) -> Mapping[str, object]:
-        """Give what beside that chooses the schema in which the tables are."""
-        return self._address.choosing()
+        """Give what beside that chooses the schema, and what is said beside a pool whose function sets it."""
+        if self._address is self._otherwise or not self._otherwise.said:
+            return self._address.choosing()
+        said = {"place": str(self._otherwise), **self._otherwise.choosing()}
+        return {**self._address.choosing(), **{f"beside: {name}": value for name, value in said.items()}}
 
     @cached_property
     def _address(self) -> Address:
