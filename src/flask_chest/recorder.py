@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from inspect import signature
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -38,6 +39,9 @@ WSGIBody: TypeAlias = Iterable[bytes]
 _OK = 200
 _WITHOUT_BODY = frozenset({204, 304})
 _NOT_UNDERSTOOD = "a response refused to be looked at; if it streams, its record says only how it began"
+
+# Before 3.2, whose hooks get no context, Flask calls this method whatever it is; from then on to have one warns.
+FLASK_ASKS_WHAT_TO_IGNORE = "ctx" not in signature(Flask.process_response).parameters
 
 _serial = itertools.count(1)
 _MAX_PLANS = 4096
@@ -89,12 +93,15 @@ class AppRecorder:
         self._inner_process_response = app.process_response
         app.process_response = self._process_response  # type: ignore[method-assign, assignment]  # as above
         got_request_exception.connect(self._on_exception, app)
-        self._inner_should_ignore_error: Callable[[BaseException | None], bool] | None = app.should_ignore_error
-        if self._inner_should_ignore_error is not None:
+        self._inner_should_ignore_error: Callable[[BaseException | None], bool] | None = getattr(
+            app, "should_ignore_error", None
+        )
+        asks = FLASK_ASKS_WHAT_TO_IGNORE or self._inner_should_ignore_error is not None
+        if asks:
             app.should_ignore_error = self._should_ignore_error  # type: ignore[method-assign]  # as above
         self._flask_is_next = getattr(self._inner, "__func__", None) is Flask.wsgi_app
         """Else a middleware inside ours may change the status, or call Flask only after we have returned."""
-        if not self._flask_is_next or self._inner_should_ignore_error is None:
+        if not self._flask_is_next or not asks:
             app.teardown_request_funcs.setdefault(None, []).append(self._teardown_request)
 
     def add(self, binding: Binding) -> None:

@@ -19,7 +19,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.local import LocalProxy
 from werkzeug.test import create_environ
 
-from flask_chest import FlaskChest, FlaskChestSQLite, Record
+from flask_chest import FlaskChest, FlaskChestSQLite, Record, recorder
 from flask_chest import shared_g as module_of_shared_g
 from flask_chest.exporters.store import StoreExporter
 from flask_chest.redaction import Redact
@@ -74,12 +74,14 @@ def wsgi_app_that_ignores_no_error(
         context.pop(error)
 
 
-@pytest.fixture
-def newer(monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """An app of a Flask whose ``should_ignore_error`` is ``None``, as it is from 3.2 on."""
-    if Flask.should_ignore_error is not None:
+@pytest.fixture(params=["as from 3.2 on", "as before"])
+def newer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """An app of a Flask whose ``should_ignore_error`` is ``None``, and asked all the same before 3.2."""
+    if recorder.FLASK_ASKS_WHAT_TO_IGNORE:
         monkeypatch.setattr(Flask, "should_ignore_error", None)
-        monkeypatch.setattr(Flask, "wsgi_app", wsgi_app_that_ignores_no_error)
+        if request.param == "as from 3.2 on":
+            monkeypatch.setattr(Flask, "wsgi_app", wsgi_app_that_ignores_no_error)
+            monkeypatch.setattr(recorder, "FLASK_ASKS_WHAT_TO_IGNORE", False)
     app = Flask("shop")
     app.logger.disabled = True
     return app
