@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from flask_chest.errors import SchemaError
+from flask_chest.stores import _server_pool
 from flask_chest.stores._server_pool import Connector, GivenPool, ServerPool
 
 
@@ -94,6 +95,17 @@ def test_after_any_other_failure_all_connections_are_made_anew(
     assert driver.open == [False, False]
     use(pool)
     assert driver.open == [False, False, True]
+
+
+def test_old_connection_is_replaced(
+    driver: Sockets, pool: ServerPool[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(pool)
+    use(pool)
+    assert driver.open == [True]
+    monkeypatch.setattr(_server_pool, "LIFE_SECONDS", 0.0)
+    use(pool)
+    assert driver.open == [False, True]
 
 
 @pytest.fixture

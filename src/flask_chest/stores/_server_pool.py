@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,6 +17,9 @@ from flask_chest.threads import kin_of_thread
 
 C = TypeVar("C")
 C_co = TypeVar("C_co", covariant=True)
+
+LIFE_SECONDS = 600.0
+"""How old a connection may be when it is lent: who only reads is never refused by a former primary."""
 
 READ_ONLY = "try again, and where that goes on let the address lead to the server that takes writes"
 """The way out for who is refused as if by a replica."""
@@ -132,7 +136,7 @@ class ServerPool(Lender[C]):
         one by now.
         """
         if self._pid != os.getpid():
-            self._abandoned += [connection for idle in self._idle.values() for connection in idle]
+            self._abandoned += [connection for idle in self._idle.values() for connection, _ in idle]
             self._begin()
         free = self._free
         if not free.acquire(timeout=self._patience):
@@ -141,7 +145,7 @@ class ServerPool(Lender[C]):
             )
         try:
             generation = self._generation
-            connection = self._take() or self._connector.connect()
+            connection, made = self._take() or (self._connector.connect(), time.monotonic())
             try:
                 yield connection
             except BaseException as exc:
@@ -149,7 +153,7 @@ class ServerPool(Lender[C]):
                     self.close()
                 raise
             finally:
-                self._give_back(connection, generation)
+                self._give_back(connection, made, generation)
         finally:
             free.release()
 
@@ -158,32 +162,33 @@ class ServerPool(Lender[C]):
         if self._pid != os.getpid():
             return
         self._generation += 1
-        while connection := self._take(of_all=True):
-            self._connector.close(connection)
+        while taken := self._take(of_all=True):
+            self._connector.close(taken[0])
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._idle: dict[object, list[C]] = {}
-        """By the kind of thread that may use them."""
+        self._idle: dict[object, list[tuple[C, float]]] = {}
+        """With the time when they were made, by the kind of thread that may use them."""
         self._free = threading.BoundedSemaphore(self._size)
         self._generation = 0
 
-    def _take(self, *, of_all: bool = False) -> C | None:
+    def _take(self, *, of_all: bool = False) -> tuple[C, float] | None:
         kins = list(self._idle) if of_all else [kin_of_thread()]
         for kin in kins:
             idle = self._idle.get(kin, [])
             while idle:
-                connection = idle.pop()
-                if of_all or not _speaks_unasked(self._connector.descriptor(connection)):
-                    return connection
+                connection, made = idle.pop()
+                young = time.monotonic() - made < LIFE_SECONDS
+                if of_all or (young and not _speaks_unasked(self._connector.descriptor(connection))):
+                    return connection, made
                 self._connector.close(connection)
         return None
 
-    def _give_back(self, connection: C, generation: int) -> None:
+    def _give_back(self, connection: C, made: float, generation: int) -> None:
         if self._pid != os.getpid():
             return  # this thread forked while it had it
         if self._connector.settle(connection) and generation == self._generation:
-            self._idle.setdefault(kin_of_thread(), []).append(connection)
+            self._idle.setdefault(kin_of_thread(), []).append((connection, made))
         else:
             self._connector.close(connection)
 
