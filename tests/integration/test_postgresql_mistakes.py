@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -267,3 +268,24 @@ def test_no_log_line_holds_the_password(
     told(PostgreSQLStore(postgresql.uri_with(password="hunter2"), name=name), StoreUnavailable)
     assert postgresql.password not in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_records_of_one_role_are_not_stored_in_the_tables_of_another(
+    admin: psycopg.Connection[tuple[Any, ...]], postgresql: DatabaseServer, tmp_path: Path, name: str
+) -> None:
+    roles = [f"{tenant}_{name}" for tenant in ("one", "another")]
+    chests: list[FlaskChest] = []
+    for number, role in enumerate(roles, 1):
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 's3cret'".encode())
+        admin.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}".encode())
+        app = Flask("shop", root_path=str(tmp_path))
+        store = PostgreSQLStore(f"postgresql://{role}:s3cret@{postgresql.address}/chest", name=name)
+        chests.append(FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[]))
+        app.add_url_rule("/", view_func=lambda: "hi")
+        for _ in range(number):
+            app.test_client().get("/")
+        chests[-1].close()
+    assert [chest.binding().store_left() for chest in reversed(chests)] == [2, 1]
+    for number, (chest, role) in enumerate(zip(chests, roles, strict=True), 1):
+        assert admin.execute(f"SELECT count(*) FROM {role}.{name}".encode()).fetchall() == [(number,)]
+        chest.close()
