@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from weakref import WeakSet, ref
+from typing import ParamSpec, TypeVar
+from weakref import WeakMethod, WeakSet, ref
 
 import msgspec
 
@@ -20,7 +21,7 @@ from flask_chest.clocks import nanoseconds
 from flask_chest.delivery import Delivery, ExportJob
 from flask_chest.endings import close_beside
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.journal_protocols import Appendable, Intake
+from flask_chest.journal_protocols import Appendable, Intake, Journal
 from flask_chest.journals import Journals, Place, threads_can_run
 from flask_chest.lazy_store import LazyStore
 from flask_chest.limits import Limits
@@ -35,6 +36,9 @@ from flask_chest.settings import Settings
 from flask_chest.stats import ChestStats, Health, Tally
 from flask_chest.suppression import suppressed
 from flask_chest.writer import INHERIT_SECONDS, JournalOnly, Writer, WriteThrough
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger("flask_chest")
 
@@ -247,8 +251,8 @@ class Binding:
         if (self.settings.writer == "off" and not here.works) or not threads_can_run():
             left = journals.open_left()
             self._continue(here, left)
-            return JournalOnly(left)
-        journal = journals.open(here.tally.fault, here.store.identify)
+            return JournalOnly(left, here.tally, reopen=_weakly(self._reopen_left))
+        journal = journals.open(here.tally.found_in_journal, here.store.identify)
         self._continue(here, journal)
         pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
         # Its thread must hold nothing of the app, which is collected when nobody else does.
@@ -256,14 +260,33 @@ class Binding:
             journal,
             here.store.open,
             here.tally,
-            gather=_gathering_weakly(self),
+            gather=_weakly(self.keep_unclosed),
             inherit_seconds=pause,
+            reopen=_weakly(self._reopen),
         )
 
+    def _reopen(self) -> Journal | None:
+        """Open the journal on disk, where that was not possible before; ``None`` where it is not yet."""
+        here = self._here
+        journal = self.journals.reopen(here.tally.found_in_journal, here.store.identify)
+        if journal is not None:
+            self._continue(here, journal)
+        return journal
+
+    def _reopen_left(self) -> Appendable | None:
+        journal = self.journals.reopen_left()
+        if journal is not None:
+            self._continue(self._here, journal)
+        return journal
+
     def _continue(self, here: _InProcess, journal: Appendable) -> None:
-        here.instance = self.instance = journal.instance
+        self._take_name(journal.instance)
+        journal.call_when_renamed(_weakly(self._take_name))
         here.tally.note_losses_by(journal.note_losses)
         continue_time_after(journal.latest_unix_nano)
+
+    def _take_name(self, name: str) -> None:
+        self._here.instance = self.instance = name
 
     def mishap(self, reason: str, error: BaseException) -> None:
         """Count a mishap of the recording itself; raise *error* under ``strict``."""
@@ -304,7 +327,9 @@ class Binding:
         here.testing = testing
         here.started = True
         with suppress(Exception):  # the first record tries it again, and is counted if it fails again
-            self._begin(here)
+            intake = self._begin(here)
+            if isinstance(intake, Writer):
+                intake.start_if_needed()
         return self.start_jobs(jobs)
 
     @property
@@ -321,9 +346,9 @@ class Binding:
         here = self._here
         here.store.open()  # what cannot be stored now is told by its error
         if orphaned is not None:
-            journal = self.journals.open_orphan(orphaned, here.tally.fault)
+            journal = self.journals.open_orphan(orphaned, here.tally.found_in_journal)
         else:
-            journal = self.journals.open(here.tally.fault, here.store.identify)
+            journal = self.journals.open(here.tally.found_in_journal, here.store.identify)
             if here.intake is None:
                 here.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, here.store.open, here.tally)
@@ -459,15 +484,15 @@ def _why_lost(error: Exception) -> str:
     return NOT_TAKEN_BY_STORE
 
 
-def _gathering_weakly(binding: Binding) -> Callable[[], None]:
-    reference = ref(binding)
+def _weakly(method: Callable[P, T]) -> Callable[P, T | None]:
+    """Let *method* be called for as long as its object is there; after that the call gives ``None``."""
+    reference = WeakMethod(method)
 
-    def gather() -> None:
+    def call(*arguments: P.args, **named: P.kwargs) -> T | None:
         alive = reference()
-        if alive is not None:
-            alive.keep_unclosed()
+        return None if alive is None else alive(*arguments, **named)
 
-    return gather
+    return call
 
 
 def _making_weakly(binding: Binding) -> Callable[[], Store]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from flask_chest.record import Record
@@ -16,6 +16,10 @@ class Appendable(Protocol):
     @abstractmethod
     def instance(self) -> str:
         """The name of this process in `Record.instance`."""
+
+    @abstractmethod
+    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
+        """Call *tell* with the new `instance` whenever it must be another one."""
 
     @property
     @abstractmethod
@@ -72,6 +76,10 @@ class Journal(Appendable, Protocol):
     @abstractmethod
     def set_aside(self, record: Record, reason: str, /) -> None:
         """Keep *record*, which the store will never take, for people; `JournalError` if that cannot be done."""
+
+    @abstractmethod
+    def is_anything_left(self) -> bool:
+        """Return whether processes have left something that `inherit` would take over."""
 
     @abstractmethod
     def inherit(self) -> None:

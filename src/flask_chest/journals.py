@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from flask_chest.journal import (
+    Options,
     digest,
     forget_rejected,
     journal_folder,
@@ -16,6 +16,8 @@ from flask_chest.journal import (
     losses_in,
     open_journal,
     open_left_journal,
+    reopen_journal,
+    reopen_left_journal,
 )
 from flask_chest.journal_protocols import Appendable, Journal
 from flask_chest.losses import Losses
@@ -37,13 +39,6 @@ class Place:
     chest: str
     app: str
     """Part of the identity of a store that has no address."""
-
-
-class _Options(TypedDict):
-    chest: str
-    host: str
-    max_bytes: int
-    synchronous: bool
 
 
 class Journals:
@@ -98,6 +93,12 @@ class Journals:
             self.folder, address=self._address or "", report=report, identify=identify, **self._options()
         )
 
+    def reopen(self, report: Callable[[str], None], identify: Callable[[], str | None]) -> Journal | None:
+        """Open one on disk after all, as `open` would; ``None`` where that is not possible."""
+        return reopen_journal(
+            self.folder, address=self._address or "", report=report, identify=identify, **self._options()
+        )
+
     def open_orphan(self, folder: Path, report: Callable[[str], None]) -> Journal:
         """Open *folder* to take what was left there for another store, or another address of this one."""
         return open_journal(folder, address=None, report=report, **self._options())
@@ -106,9 +107,13 @@ class Journals:
         """Open one that other processes store."""
         return open_left_journal(self.folder, address=self._address or "", **self._options())
 
-    def _options(self) -> _Options:
+    def reopen_left(self) -> Appendable | None:
+        """Open one on disk after all, as `open_left` would; ``None`` where that is not possible."""
+        return reopen_left_journal(self.folder, address=self._address or "", **self._options())
+
+    def _options(self) -> Options:
         settings = self._settings
-        return _Options(
+        return Options(
             chest=self._place.chest,
             host=settings.instance,
             max_bytes=settings.journal_bytes,

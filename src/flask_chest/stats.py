@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from flask_chest.losses import Losses
+from flask_chest.losses import REASONS, Losses
 from flask_chest.terminal import printable
 from flask_chest.threads import native_lock
 
@@ -184,6 +184,13 @@ class Tally:
         with self._lock:
             total = self._faults[reason] = self._faults.get(reason, 0) + count
         self._say(logging.WARNING, reason, f"{total} times so far", error)
+
+    def found_in_journal(self, what: str) -> None:
+        """Count *what* a journal found: as a loss where records may be gone, else as a mishap."""
+        if what in REASONS:
+            self.lost(what)
+        else:
+            self.fault(what)
 
     @property
     def store_answers(self) -> bool:

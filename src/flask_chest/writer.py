@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from flask_chest.backoff import pause_seconds
-from flask_chest.errors import JournalError, RecordRefused
+from flask_chest.errors import JournalClosed, JournalError, JournalFull, RecordRefused
 from flask_chest.isolation import PATIENCE, Fault, hand_over_sound
+from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal_protocols import Appendable, Intake, Journal
-from flask_chest.losses import LEFT_IN_MEMORY, NOT_SET_ASIDE
+from flask_chest.losses import JOURNAL_FULL, JOURNAL_REFUSED, LEFT_IN_MEMORY, NOT_SET_ASIDE
 from flask_chest.protocols import CountsDropped, Sink, hand_over
 from flask_chest.record import Record
 from flask_chest.stats import Tally
@@ -95,12 +96,37 @@ class WriteThrough(Intake):
 class JournalOnly(Intake):
     """Appends to *journal*, and leaves it to another process to store what is there."""
 
-    def __init__(self, journal: Appendable) -> None:
+    def __init__(
+        self, journal: Appendable, tally: Tally, *, reopen: Callable[[], Appendable | None] = lambda: None
+    ) -> None:
+        """Ask *reopen* now and then for one on disk, where *journal* is in memory: nobody can store that."""
         self._journal = journal
+        self._tally = tally
+        self._reopen = reopen
+        self._lock = native_lock()
+        self._next_try = time.monotonic() + INHERIT_SECONDS
 
     def take(self, record: Record, /) -> None:
         """Append *record*."""
-        self._journal.append(record)
+        journal = self._journal
+        if isinstance(journal, MemoryJournal) and time.monotonic() >= self._next_try:
+            self._try_disk(journal)
+        try:
+            journal.append(record)
+        except JournalClosed:
+            if journal is self._journal:
+                raise
+            self._journal.append(record)  # it has just moved to the disk
+
+    def _try_disk(self, former: MemoryJournal) -> None:
+        with self._lock:
+            if time.monotonic() < self._next_try:
+                return  # another request has just tried
+            self._next_try = time.monotonic() + INHERIT_SECONDS
+            if (on_disk := self._reopen()) is not None:
+                self._journal = on_disk
+                former.close()
+                _append_all(former, on_disk, self._tally)
 
     def take_opened(self, record: Record, /) -> None:
         """Append *record* as one that is to be completed."""
@@ -153,8 +179,15 @@ class Writer(Intake):
         *,
         gather: Callable[[], None] = lambda: None,
         inherit_seconds: float = INHERIT_SECONDS,
+        reopen: Callable[[], Journal | None] = lambda: None,
     ) -> None:
-        """Let *gather* bring what no request can; look for what others have left every *inherit_seconds*."""
+        """Let *gather* bring what no request can; look for what others have left every *inherit_seconds*.
+
+        Where *journal* is in memory, *reopen* is asked then for one on disk.
+        """
+        self._reopen = reopen
+        self._former: Journal | None = None
+        """The journal in memory, while what waits there moves to the disk."""
         self._gather = gather
         self._inherit_seconds = inherit_seconds
         self._journal = journal
@@ -182,7 +215,13 @@ class Writer(Intake):
 
     def take(self, record: Record, /) -> None:
         """Append *record*, and ring for the thread if it waits for that."""
-        waiting = self._journal.append(record)
+        journal = self._journal
+        try:
+            waiting = journal.append(record)
+        except JournalClosed:
+            if journal is self._journal:
+                raise
+            waiting = self._journal.append(record)  # it has just moved to the disk
         if waiting >= self._ring_at:
             self._call(waiting)
         if not self._started:
@@ -205,7 +244,7 @@ class Writer(Intake):
             self._hurried += 1
         try:
             pause = _POLL_SECONDS
-            while self._journal.waiting() > 0:
+            while self.waiting() > 0:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._ended:
                     return False
@@ -221,7 +260,8 @@ class Writer(Intake):
 
     def waiting(self) -> int:
         """Count the records that are taken and not stored."""
-        return self._journal.waiting()
+        former = self._former
+        return self._journal.waiting() + (former.waiting() if former is not None else 0)
 
     def close(self, timeout: float, /) -> bool:
         """Store what can be stored in *timeout* seconds, then end the thread; False when something is left."""
@@ -253,6 +293,11 @@ class Writer(Intake):
         while moved := self._move():
             count += moved
         return count
+
+    def start_if_needed(self) -> None:
+        """Begin the thread if other processes have left something, though nothing is recorded in this one."""
+        if self._journal.is_anything_left():
+            self.start()
 
     def start(self) -> None:
         """Begin the thread, which the first record does otherwise."""
@@ -310,8 +355,9 @@ class Writer(Intake):
 
     def _await_records(self) -> None:
         self._listen(1)
-        if self._journal.waiting() == 0:
-            self._wait(self._inherit_seconds)
+        left = self._next_inheritance - time.monotonic()
+        if left > 0 and self._journal.waiting() == 0:
+            self._wait(left)
         self._listen(BATCH_RECORDS)
         if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
             self._wait(COLLECT_SECONDS)
@@ -320,7 +366,16 @@ class Writer(Intake):
         now = time.monotonic()
         if now >= self._next_inheritance:
             self._next_inheritance = now + self._inherit_seconds
+            if not self._journal.durable and (on_disk := self._reopen()) is not None:
+                self._move_to(on_disk)
             self._journal.inherit()
+
+    def _move_to(self, on_disk: Journal) -> None:
+        """Go on with a journal on disk, which was not possible before, and take there what waits in memory."""
+        self._former, self._journal = self._journal, on_disk
+        self._former.close()  # who appended to it takes the other one now
+        _append_all(self._former, on_disk, self._tally)
+        self._former = None
 
     def _move_all(self) -> None:
         while not self._stopping and self._move():
@@ -360,7 +415,10 @@ class Writer(Intake):
 
     def _pause_after(self, error: BaseException) -> None:
         self._failures += 1
-        self._tally.store_took_nothing(error)
+        if isinstance(error, JournalError):
+            self._tally.fault("the journal cannot be read just now; its records wait", error)
+        else:
+            self._tally.store_took_nothing(error)
         began = time.monotonic()
         if self._failures == 1:
             self._failing_since = began
@@ -373,6 +431,17 @@ class Writer(Intake):
             if left <= 0:
                 return
             self._wait(left)
+
+
+def _append_all(former: Journal, journal: Appendable, tally: Tally) -> None:
+    """Append to *journal* what waits in *former*; what finds no room is lost, and counted."""
+    while records := former.read(BATCH_RECORDS):
+        for record in records:
+            try:
+                journal.append(record)
+            except JournalError as exc:
+                tally.lost(JOURNAL_FULL if isinstance(exc, JournalFull) else JOURNAL_REFUSED, exc)
+        former.stored()
 
 
 def _write(store: Sink, records: Sequence[Record]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,27 +27,33 @@ from journals import Reports, drain, inherited, journal_in, kill, make_records, 
 
 
 class Disk:
-    """Stands between segments and ``os.write``: the next writes go as *plan* says, the frames' as *frames*."""
+    """Stands between segments and the disk: the next writes go as *plan* says, the frames' as *frames*."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.plan: list[Callable[[int, bytes], int]] = []
-        self.frames: list[Callable[[int, bytes], int]] = []
-        self._write = os.write
-        monkeypatch.setattr(os, "write", self)
+        self.plan: list[Callable[[int, bytes, int], int]] = []
+        self.frames: list[Callable[[int, bytes, int], int]] = []
+        self._write = os.pwrite
+        monkeypatch.setattr(os, "write", lambda descriptor, data: self(descriptor, data, 0))
+        monkeypatch.setattr(os, "pwrite", self)
 
-    def __call__(self, descriptor: int, data: bytes) -> int:
+    def __call__(self, descriptor: int, data: bytes, offset: int) -> int:
         planned = self.plan if self.plan or data.startswith(MAGIC) else self.frames
-        return (planned.pop(0) if planned else self._write)(descriptor, data)
+        return (planned.pop(0) if planned else self._write)(descriptor, data, offset)
 
-    def half(self, descriptor: int, data: bytes) -> int:
-        return self._write(descriptor, data[: len(data) // 2])
+    def half(self, descriptor: int, data: bytes, offset: int) -> int:
+        return self._write(descriptor, data[: len(data) // 2], offset)
 
-    def nothing(self, descriptor: int, data: bytes) -> int:
+    def nothing(self, descriptor: int, data: bytes, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def whole_then_signal(self, descriptor: int, data: bytes) -> int:
-        self._write(descriptor, data)
+    def whole_then_signal(self, descriptor: int, data: bytes, offset: int) -> int:
+        self._write(descriptor, data, offset)
         raise KeyboardInterrupt
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_appender, "MAX_SEGMENT_BYTES", 1_500)
 
 
 @pytest.fixture
@@ -293,12 +300,30 @@ os.kill(os.getpid(), 9)
     assert [record.id for record in inherited(tmp_path)] == told
 
 
-def test_folder_that_was_removed_is_a_journal_error(tmp_path: Path) -> None:
+def test_folder_that_was_removed_is_made_anew_and_the_slot_taken_again(
+    tmp_path: Path, small_segments: None
+) -> None:
     journal = journal_in(tmp_path / "journal")
-    for path in (tmp_path / "journal").iterdir():
-        path.unlink()
-    (tmp_path / "journal").rmdir()
-    with pytest.raises(JournalError, match="No such file or directory"):
+    records = make_records(30)
+    for record in records[:10]:
+        journal.append(record)
+    newest = len(segment_paths(tmp_path / "journal"))
+    shutil.rmtree(tmp_path / "journal")
+    for record in records[10:]:
+        journal.append(record)
+    assert newest > 1
+    assert journal_in(tmp_path / "journal").instance != journal.instance
+    drained = drain(journal)
+    assert drained[-20:] == records[10:]
+    kill(journal)
+    assert inherited(tmp_path / "journal") == []
+
+
+def test_folder_that_cannot_be_made_anew_is_a_journal_error(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path / "journal")
+    shutil.rmtree(tmp_path / "journal")
+    (tmp_path / "journal").write_text("a file")
+    with pytest.raises(JournalError, match="Not a directory"):
         journal.append(make_record())
 
 

@@ -223,6 +223,7 @@ def test_segment_that_carries_on_in_a_full_folder_takes_nothing_else(tmp_path: P
         identity=Identity(chest="chest", store="store", instance="host:0"),
         synchronous=False,
         announce=lambda _: None,
+        restore=lambda: None,
     )
     with suppress(JournalFull):
         while True:

@@ -76,7 +76,7 @@ def test_error_of_a_stream_is_told_in_the_same_way(app: Flask) -> None:
         list(response.response)
     except ValueError:
         response.close()
-    assert [record.error for record in chest.query()] == ["ValueError"]
+    assert [record.error for record in chest.query()] == ["ValueError: hunter2"]
     chest.close()
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 from flask_chest.errors import JournalError
 from flask_chest.journal._losses import losses_in as losses_in
@@ -64,62 +64,90 @@ def digest(address: str) -> str:
     return sha256(address.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
+class Options(TypedDict):
+    """What every journal of a chest is opened with."""
+
+    chest: str
+    host: str
+    max_bytes: int
+    synchronous: bool
+
+
 def open_journal(
     folder: Path | None,
     *,
-    chest: str,
     address: str | None,
-    host: str,
-    max_bytes: int,
-    synchronous: bool,
     report: Callable[[str], None],
     identify: Callable[[], str | None] = lambda: None,
+    **options: Unpack[Options],
 ) -> Journal:
     """Open the journal of this process in *folder*, or in memory: where it is ``None`` or cannot be used.
 
     The latter is said once, for a killed process then loses what waits. Without *address* the journal takes what
     others have left for any store.
     """
-
-    def on_disk(folder: Path) -> Journal:
-        from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
-
-        return FileJournal(
-            folder,
-            chest=chest,
-            store=None if address is None else digest(address),
-            host=host,
-            max_bytes=max_bytes,
-            synchronous=synchronous,
-            report=report,
-            identify=identify,
-        )
-
-    return _open(folder, on_disk) or _in_memory(host, max_bytes)
+    store = None if address is None else digest(address)
+    return _open(folder, lambda folder: _on_disk(folder, store, report, identify, options)) or _in_memory(options)
 
 
-def open_left_journal(
-    folder: Path | None, *, chest: str, address: str, host: str, max_bytes: int, synchronous: bool
-) -> Appendable:
+def reopen_journal(
+    folder: Path | None,
+    *,
+    address: str,
+    report: Callable[[str], None],
+    identify: Callable[[], str | None],
+    **options: Unpack[Options],
+) -> Journal | None:
+    """Open the journal on disk where it is in memory; ``None`` where that is not possible."""
+    if folder is None or _unsuitable(folder) is not None:
+        return None
+    try:
+        journal = _on_disk(folder, digest(address), report, identify, options)
+    except OSError:
+        return None
+    logger.warning("the journal is kept in %s now", folder)  # as loudly as was said that it could not be
+    return journal
+
+
+def open_left_journal(folder: Path | None, *, address: str, **options: Unpack[Options]) -> Appendable:
     """Open a journal that other processes store, or one in memory as `open_journal` does."""
-
-    def on_disk(folder: Path) -> Appendable:
-        from flask_chest.journal.left import LeftJournal  # noqa: PLC0415 - as above
-
-        return LeftJournal(
-            folder,
-            chest=chest,
-            store=digest(address),
-            host=host,
-            max_bytes=max_bytes,
-            synchronous=synchronous,
-        )
-
-    return _open(folder, on_disk) or _in_memory(host, max_bytes)
+    return _open(folder, lambda folder: _left_on_disk(folder, address, options)) or _in_memory(options)
 
 
-def _in_memory(host: str, max_bytes: int) -> MemoryJournal:
-    return MemoryJournal(instance=f"{host}:{os.getpid()}", max_bytes=min(max_bytes, MAX_BYTES))
+def reopen_left_journal(folder: Path | None, *, address: str, **options: Unpack[Options]) -> Appendable | None:
+    """Open on disk what is in memory, as `open_left_journal` does; ``None`` where that is not possible."""
+    if folder is None or _unsuitable(folder) is not None:
+        return None
+    try:
+        journal = _left_on_disk(folder, address, options)
+    except OSError:
+        return None
+    logger.warning("the journal is kept in %s now", folder)  # likewise
+    return journal
+
+
+def _on_disk(
+    folder: Path,
+    store: str | None,
+    report: Callable[[str], None],
+    identify: Callable[[], str | None],
+    options: Options,
+) -> Journal:
+    from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
+
+    return FileJournal(folder, store=store, report=report, identify=identify, **options)
+
+
+def _left_on_disk(folder: Path, address: str, options: Options) -> Appendable:
+    from flask_chest.journal.left import LeftJournal  # noqa: PLC0415 - as above
+
+    return LeftJournal(folder, store=digest(address), **options)
+
+
+def _in_memory(options: Options) -> MemoryJournal:
+    return MemoryJournal(
+        instance=f"{options['host']}:{os.getpid()}", max_bytes=min(options["max_bytes"], MAX_BYTES)
+    )
 
 
 def _open(folder: Path | None, on_disk: Callable[[Path], T]) -> T | None:

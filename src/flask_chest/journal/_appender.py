@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.journal._frames import FRAME_HEAD_BYTES, HEADER_BYTES, MAX_PAYLOAD_BYTES, OPENED, Identity
 from flask_chest.journal._segments import SegmentWriter
@@ -30,12 +32,12 @@ class Room:
         self._full_until = 0.0
 
     def used(self) -> int:
-        """Count the bytes in the folder."""
+        """Count the bytes in the folder; none where it cannot be looked at, which says nothing about its room."""
         try:
             with os.scandir(self.folder) as entries:
                 return sum(map(_size, entries))
-        except OSError as exc:
-            raise JournalError(f"the journal {self.folder} cannot be read: {exc.strerror}") from exc
+        except OSError:
+            return 0
 
     def grant(self, size: int) -> int:
         """Tell how many bytes may be appended until the next look, at least *size*, or raise `JournalFull`."""
@@ -66,8 +68,12 @@ class Appender:
         identity: Identity,
         synchronous: bool,
         announce: Callable[[SegmentWriter], None],
+        restore: Callable[[], None],
     ) -> None:
-        """Begin with segment number *serial*; *announce* each segment before anything is appended to it."""
+        """Begin with segment number *serial*; *announce* each segment before anything is appended to it.
+
+        Call *restore* where the folder is gone.
+        """
         self._room = room
         self._slot = slot
         self._serial = serial
@@ -76,6 +82,7 @@ class Appender:
         """Which store is there, for the segments to come; ``None``: it was not reached yet."""
         self._synchronous = synchronous
         self._announce = announce
+        self._restore = restore
         self._segment_bytes = min(MAX_SEGMENT_BYTES, room.max_bytes // SEGMENTS_AT_LEAST)
         self._writer: SegmentWriter | None = None
         self._granted = 0
@@ -110,6 +117,23 @@ class Appender:
         if self._closed:
             raise JournalClosed(f"the journal {self._room.folder} is closed")
         self._append_again(OPENED, payload, FRAME_HEAD_BYTES + len(payload))
+
+    def move(self, *, slot: int, instance: str) -> int:
+        """Make the next segments in another *slot*, under another name; return the number of the first."""
+        self._slot, self._identity = slot, msgspec.structs.replace(self._identity, instance=instance)
+        return self._serial
+
+    @property
+    def newest(self) -> SegmentWriter | None:
+        """The segment that the next record goes to."""
+        return self._writer
+
+    def leave_removed(self) -> bool:
+        """End the newest segment if somebody has removed it: nobody would find there what this process leaves."""
+        removed = self._writer is not None and self._writer.removed
+        if removed:
+            self.seal()
+        return removed
 
     def seal(self) -> None:
         """End the newest segment; the next record begins another."""
@@ -168,8 +192,24 @@ class Appender:
             writer.committed + size <= self._segment_bytes or writer.committed == HEADER_BYTES
         ):
             return writer
+        try:
+            created = self._create()
+        except FileNotFoundError:
+            self._restore()
+            created = self._create()
+        except OSError:
+            if writer is None:
+                raise
+            return writer  # it grows beyond its size, as no descriptor is free for another
         self.seal()
-        writer = SegmentWriter.create(
+        self._serial += 1
+        self._granted = 0
+        self._announce(created)
+        self._writer = created
+        return created
+
+    def _create(self) -> SegmentWriter:
+        return SegmentWriter.create(
             self._room.folder,
             slot=self._slot,
             serial=self._serial,
@@ -177,11 +217,6 @@ class Appender:
             store_id=self.store_id,
             synchronous=self._synchronous,
         )
-        self._serial += 1
-        self._granted = 0
-        self._announce(writer)
-        self._writer = writer
-        return writer
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -10,9 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from flask_chest.journal._frames import COMPLETE, OPENED, Frame, Skipped, decode_record
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, Skipped, decode_record
 from flask_chest.journal._segments import SegmentName, SegmentReader, SegmentWriter
+from flask_chest.losses import DAMAGED, REMOVED, UNREADABLE
 from flask_chest.record import Record
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""What says nothing about a file."""
 
 INTERRUPTED = "interrupted"
 """`Record.error` of a streamed response whose process ended before it did."""
@@ -31,7 +36,13 @@ class _Held(NamedTuple):
 class _Part:
     """One segment: how far it was read, and the frames of streamed responses in it, by record id."""
 
-    def __init__(self, folder: Path, name: SegmentName, writer: SegmentWriter | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: SegmentName,
+        writer: SegmentWriter | None,
+        share: Callable[[SegmentWriter], int | None],
+    ) -> None:
         self.exhausted = False
         """Whether all of it was read, and no more will come."""
         self.given = 0
@@ -45,6 +56,7 @@ class _Part:
         self._folder = folder
         self._name = name
         self._writer = writer
+        self._share = share
         self.final = True
         """Whether no other process appends to it any more."""
         self._reader: SegmentReader | None = None
@@ -53,7 +65,11 @@ class _Part:
     def read(self) -> Iterator[Frame | Skipped]:
         """Yield what was not read yet; ``FileNotFoundError`` when somebody removed the file."""
         if self._reader is None:
-            self._reader = SegmentReader(self._folder, self._name)
+            # By its owner's own descriptor, where there is one: it reads what somebody has removed, too.
+            shared = self._share(self._writer) if self._writer is not None else None
+            self._reader = SegmentReader(self._folder, self._name, descriptor=shared)
+            if (cut := HEADER_BYTES - self._reader.size()) > 0:
+                yield Skipped(cut, HEADER_BYTES)
         writer = self._writer
         if writer is None:
             final = self.final
@@ -113,11 +129,14 @@ class _Part:
         """Remove the segment."""
         if self._reader is not None:
             self._reader.drop()
+        self.close()
 
     def close(self) -> None:
         """Close the file and leave it."""
         if self._reader is not None:
             self._reader.close()
+        if self._writer is not None and self._writer.sealed:
+            self._writer.abandon()
 
 
 class Backlog:
@@ -127,9 +146,17 @@ class Backlog:
     """
 
     def __init__(
-        self, folder: Path, *, report: Callable[[str], None], seal: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        *,
+        report: Callable[[str], None],
+        seal: Callable[[], None] = lambda: None,
+        share: Callable[[SegmentWriter], int | None] = lambda _: None,
     ) -> None:
-        """Begin with no segment; call *seal* when one that its owner still appends to is damaged."""
+        """Begin with no segment; call *seal* when one that its owner still appends to is damaged.
+
+        *share* gives a descriptor of one that its owner appends to.
+        """
         self.done = 0
         """Records of the owner that nobody waits for any more: stored, set aside, damaged or removed."""
         self.latest_unix_nano = 0
@@ -137,6 +164,7 @@ class Backlog:
         self._folder = folder
         self._report = report
         self._seal = seal
+        self._share = share
         self._parts: list[_Part] = []
         self._forgotten = 0
         """What `done` counts in segments that are no part any more."""
@@ -147,7 +175,7 @@ class Backlog:
 
     def add(self, name: SegmentName, writer: SegmentWriter | None = None) -> None:
         """Add the owner's next segment, with its *writer* if the owner is alive."""
-        self._parts.append(_Part(self._folder, name, writer))
+        self._parts.append(_Part(self._folder, name, writer, self._share))
 
     def follow(self, names: Sequence[SegmentName]) -> None:
         """Add those of *names* that are new: segments of an owner that lives, and appends to the last."""
@@ -228,23 +256,26 @@ class Backlog:
                         part.given += 1
                         yield record
             except FileNotFoundError:
-                self._report("a segment of the journal was removed before its records were stored")
+                self._report(REMOVED)
                 self._leave(part)
-            except OSError:  # of another user, or on a bad disk
+            except OSError as exc:
+                if exc.errno in _PASSING:
+                    raise  # its records wait, and it is tried again
+                # Another user's, or on a bad disk.
                 self._report("a segment of the journal cannot be read, and is left alone")
                 self._unreadable = True
                 self._leave(part)
 
     def _record(self, found: Frame | Skipped, part: _Part) -> Record | None:
         if isinstance(found, Skipped):
-            self._report("bytes of the journal were damaged, and skipped")
+            self._report(DAMAGED)
             if part.live:
                 self._seal()  # whatever befell the file, nothing more goes there
             return None
         try:
             record = decode_record(found.payload)
         except (ValueError, TypeError):
-            self._report("a frame of the journal holds no record of this release, and was skipped")
+            self._report(UNREADABLE)
             return None
         if record.time_unix_nano > self.latest_unix_nano:  # noqa: PLR1730 - a call of max for each record is dearer
             self.latest_unix_nano = record.time_unix_nano

@@ -11,7 +11,7 @@ from pathlib import Path
 from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal._backlog import Backlog
 from flask_chest.journal._segments import SegmentName, read_identity, segments_in
-from flask_chest.journal._slots import Slot, left_from, take, take_following
+from flask_chest.journal._slots import Slot, is_followed, is_held, left_from, take, take_following
 from flask_chest.record import Record
 
 
@@ -69,6 +69,8 @@ class Others:
         self._inherited: deque[_Inherited] = deque()
         self._followed: dict[int, _Followed] = {}
         self._left_alone: set[SegmentName] = set()
+        self._closed: set[int] = set()
+        """Slots that were said to be another user's."""
 
     def inherit(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
         """Take over the segments *names*, whose owner is gone; False when it is not known yet whose they are."""
@@ -83,6 +85,15 @@ class Others:
             self._inherited.append(inherited)
         return ours is not None
 
+    def are_any_left(self) -> bool:
+        """Return whether a look would find segments whose owner is gone, or leaves them while nobody follows."""
+        for number in {name.slot for name in segments_in(self._folder)} - {self._own}:
+            if not is_held(self._folder, number):
+                return True
+            if left_from(self._folder, number) is not None and not is_followed(self._folder, number):
+                return True
+        return False
+
     def look(self, *, busy: Backlog | None) -> None:
         """Look for segments whose owner is gone, and for owners that leave theirs; *busy* stays as it is."""
         held = {inherited.slot.number for inherited in self._inherited if inherited.slot is not None}
@@ -90,7 +101,12 @@ class Others:
         for number in sorted(numbers | self._followed.keys()):
             followed = self._followed.get(number)
             if followed is None or followed.backlog is not busy:
-                self._look_at(number)
+                try:
+                    self._look_at(number)
+                except OSError:  # what is another user's stops nothing of ours
+                    if number not in self._closed:
+                        self._closed.add(number)
+                        self._report("a slot of the journal is another user's, and left alone")
 
     def read(self, limit: int) -> tuple[Backlog, list[Record]] | None:
         """Give at most *limit* records of one owner, and where they are from; ``None`` when there are none."""
@@ -127,11 +143,7 @@ class Others:
             followed.task.abandon()
 
     def _look_at(self, number: int) -> None:
-        try:
-            slot = take(self._folder, number)
-        except PermissionError:
-            self._report("a slot of the journal is another user's, and left alone")
-            return
+        slot = take(self._folder, number)
         if slot is None:
             self._follow(number)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -67,6 +68,21 @@ def read_identity(folder: Path, name: SegmentName) -> Header | None:
         return read_header(file.read(HEADER_BYTES))
 
 
+def is_owned(folder: Path, name: SegmentName) -> bool:
+    """Return whether the owner of a segment lives: it holds the segment's lock while it appends to it."""
+    try:
+        descriptor = os.open(folder / str(name), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # it is gone, or nobody's business
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remove_unfinished(folder: Path, *, slot: int) -> None:
     """Remove what a former owner of *slot* left in the middle of making a segment."""
     for path in folder.glob(f"{slot}-*{_TEMPORARY_SUFFIX}"):
@@ -74,7 +90,10 @@ def remove_unfinished(folder: Path, *, slot: int) -> None:
 
 
 class SegmentWriter:
-    """The end of a segment, where its owner appends."""
+    """The end of a segment, where its owner appends.
+
+    The owner holds a lock on it, which tells that it lives also where somebody has removed its slot's file.
+    """
 
     def __init__(self, name: SegmentName, descriptor: int, *, synchronous: bool) -> None:
         self.name = name
@@ -106,9 +125,10 @@ class SegmentWriter:
         name = SegmentName(slot, serial, secrets.token_bytes(MARKER_BYTES))
         path = folder / str(name)
         unfinished = path.with_name(path.name + _TEMPORARY_SUFFIX)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(unfinished, flags, 0o600)
         try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _write_whole(descriptor, make_header(identity, store_id))
             if synchronous:
                 _synchronise(descriptor)
@@ -124,7 +144,7 @@ class SegmentWriter:
     def append(self, kind: int, payload: bytes) -> None:
         """Append a whole frame; after an exception `cut` or `seal` must follow."""
         frame = self._make_frame(kind, payload)
-        written = os.write(self._descriptor, frame)
+        written = os.pwrite(self._descriptor, frame, self.committed)
         if written != len(frame):
             raise OSError(f"only {written} of {len(frame)} bytes were written")
         if self._synchronous:
@@ -133,6 +153,21 @@ class SegmentWriter:
         self.committed += written
         if kind == COMPLETE:
             self.records += 1
+
+    @property
+    def removed(self) -> bool:
+        """Whether somebody has removed the file, so that nobody but its owner finds what is in it."""
+        return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
+
+    def duplicate(self) -> int | None:
+        """Return another descriptor of the file, to read by; ``None`` when it is closed or none is free.
+
+        Who calls holds the lock of those that append.
+        """
+        try:
+            return os.dup(self._descriptor) if self._descriptor >= 0 else None
+        except OSError:
+            return None
 
     def cut(self) -> bool:
         """Cut off what a failed append left behind; False when the disk refuses even that."""
@@ -146,10 +181,13 @@ class SegmentWriter:
         """End the segment at its last whole frame, and close it."""
         self.sealed = True
         self.cut()  # a reader skips what else is there
-        self.abandon()
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a forked child may still have the file open
+        if not self.removed:  # else its owner alone finds what is in it
+            self.abandon()
 
     def abandon(self) -> None:
-        """Close the file as it is: a forked child leaves it to its parent."""
+        """Close the file as it is; may be called again. A forked child leaves it to its parent."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -158,10 +196,11 @@ class SegmentWriter:
 class SegmentReader:
     """The frames of a segment, from where they are stored on."""
 
-    def __init__(self, folder: Path, name: SegmentName) -> None:
+    def __init__(self, folder: Path, name: SegmentName, *, descriptor: int | None = None) -> None:
+        """Read by *descriptor*, which is closed with the reader, or open the file."""
         self.name = name
         self._path = folder / str(name)
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC) if descriptor is None else descriptor
         header = os.pread(self._descriptor, HEADER_BYTES, 0)
         self.position = read_stored(header, size=self.size())
         """Up to where it was read."""

@@ -3,7 +3,8 @@
 A process holds the lowest slot that is free, by ``flock`` on the slot's file, for as long as it lives; the
 kernel takes the lock back however the process ends. So whoever gets the lock of a slot knows that its former
 owner is gone, and inherits the segments. Neither a pid nor a host name is asked: both come again, in containers
-at once.
+at once. Where somebody has removed the slot's file, as those do who clean folders, the lock that the owner
+holds on its newest segment tells that it lives; it takes the slot's file anew as soon as it notices.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flask_chest.journal._losses import LOSSES_AT, LOSSES_BYTES, are_losses, with_losses
+from flask_chest.journal._segments import is_owned, segments_in
 
 _NAME = "slot-{number}.lock"
 _FOLLOWER_NAME = "follower-{number}.lock"
@@ -36,6 +38,11 @@ class Slot:
     def held(self) -> bool:
         """Whether it was neither released nor abandoned."""
         return self._descriptor >= 0
+
+    @property
+    def removed(self) -> bool:
+        """Whether somebody has removed the file, so that its lock tells nobody anything."""
+        return self.held and os.fstat(self._descriptor).st_nlink == 0
 
     def last_time_unix_nano(self) -> int:
         """Read the last time that was issued under this slot, as far as it is known."""
@@ -98,7 +105,7 @@ def left_from(folder: Path, number: int) -> int | None:
 
 def is_held(folder: Path, number: int) -> bool:
     """Tell whether somebody holds slot *number*, without making its file."""
-    return _is_locked(folder / _NAME.format(number=number))
+    return _is_locked(folder / _NAME.format(number=number)) or _appends(folder, number)
 
 
 def _is_locked(path: Path) -> bool:
@@ -136,7 +143,27 @@ def take_lowest(folder: Path) -> Slot:
 
 def take(folder: Path, number: int) -> Slot | None:
     """Take slot *number*; ``None`` when it is held."""
+    slot = take_anew(folder, number)
+    if slot is None:
+        return None
+    try:
+        alive = _appends(folder, number)
+    except BaseException:
+        slot.release()
+        raise
+    if alive:
+        slot.release()
+        return None
+    return slot
+
+
+def take_anew(folder: Path, number: int) -> Slot | None:
+    """Take slot *number* for the owner whose file of it was removed; ``None`` when somebody has its lock."""
     return _take(folder / _NAME.format(number=number), number)
+
+
+def _appends(folder: Path, number: int) -> bool:
+    return any(is_owned(folder, name) for name in segments_in(folder, slot=number))
 
 
 def take_following(folder: Path, number: int) -> Slot | None:

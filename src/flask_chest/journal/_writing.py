@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._frames import Identity
 from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
-from flask_chest.journal._slots import take_lowest
+from flask_chest.journal._slots import take_anew, take_lowest
 from flask_chest.threads import native_lock
 
 MTIME_LAG_NS = 10_000_000
@@ -38,13 +38,16 @@ class WritingEnd:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._slot = take_lowest(folder)
+        self._host = host
+        self._left = left
+        self._renamed: Callable[[str], None] = lambda _: None
         self._instance = f"{host}:{self._slot.number}"
         self._lock = native_lock()
         self._room = Room(folder, max_bytes)
         try:
             self._former = segments_in(folder, slot=self._slot.number)
             self._latest_unix_nano = self._continued_time()
-            serial = 1 + max((name.serial for name in self._former), default=0)
+            self._first_serial = serial = 1 + max((name.serial for name in self._former), default=0)
             self._slot.begin(serial=serial, left=left)
             remove_unfinished(folder, slot=self._slot.number)
         except BaseException:
@@ -58,6 +61,7 @@ class WritingEnd:
             identity=Identity(chest=chest[:30], store=store, instance=self._instance[-30:]),
             synchronous=synchronous,
             announce=self._begin_segment,
+            restore=self._take_place_anew,
         )
 
     @property
@@ -75,9 +79,40 @@ class WritingEnd:
         """True."""
         return True
 
+    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
+        """Call *tell* with the new `instance` whenever the slot must be another one."""
+        self._renamed = tell
+
     def note_losses(self, counts: Mapping[str, int], /) -> bool:
         """Add *counts*, by reason, to the losses that the folder tells; False when that is not possible."""
         return self._slot.note_losses(counts)
+
+    def _keep_place(self) -> bool:
+        """Take slot and folder anew where somebody removed them; return whether the newest segment was, too."""
+        with self._lock:
+            self._take_place_anew()
+            return self._appender.leave_removed()
+
+    def _take_place_anew(self) -> None:
+        if not self._slot.removed:
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            slot = take_anew(self._folder, self._slot.number)
+            newest = self._appender.newest
+            if slot is None and (newest is None or newest.removed):
+                slot = take_lowest(self._folder)  # somebody else has the number: nothing shows that it was ours
+        except OSError:
+            return  # it is tried again
+        if slot is None:
+            return  # somebody looks just now whether the owner lives; likewise
+        former, self._slot = self._slot, slot
+        former.abandon()
+        if slot.number != former.number:
+            self._instance = f"{self._host}:{slot.number}"
+            self._first_serial = self._appender.move(slot=slot.number, instance=self._instance[-32:])
+            self._renamed(self._instance)
+        slot.begin(serial=self._first_serial, left=self._left)
 
     def _begin_segment(self, writer: SegmentWriter) -> None:
         """Take note of a new segment, to which nothing was appended yet."""

@@ -45,7 +45,8 @@ class FileJournal(WritingEnd, Journal):
         synchronous: bool = False,
     ) -> None:
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
-        self._backlog = Backlog(folder, report=report, seal=self._seal)
+        self._report = report
+        self._backlog = Backlog(folder, report=report, seal=self._seal, share=self._share)
         self._open: set[str] = set()
         super().__init__(
             folder,
@@ -84,6 +85,12 @@ class FileJournal(WritingEnd, Journal):
 
     def read(self, limit: int, /) -> list[Record]:
         """Give the oldest records that wait, at most *limit*: by turns this process's own and inherited ones."""
+        try:
+            return self._read(limit)
+        except OSError as exc:
+            raise JournalError(f"{self._folder} cannot be read: {exc.strerror or exc}") from exc
+
+    def _read(self, limit: int) -> list[Record]:
         if self._out:
             # And what came since: a record that fails alone says nothing about itself or the store.
             self._out = self._current.read(limit)
@@ -99,6 +106,7 @@ class FileJournal(WritingEnd, Journal):
         self._appender.store_id = store_id = self._identify()
         self._current.stored(store_id)
         self._out = []
+        self._keep_place()
         self._note_time()
         self._carry_on()
         self._room.look_again()
@@ -124,10 +132,21 @@ class FileJournal(WritingEnd, Journal):
         """Count the records of this process that are not stored."""
         return self._appender.records - self._backlog.done
 
+    def is_anything_left(self) -> bool:
+        """Return whether there are segments that nobody else stores; what cannot be looked at is not."""
+        try:
+            return bool(self._former) or self._others.are_any_left()
+        except OSError:
+            return False
+
     def inherit(self) -> None:
         """Look for segments that others do not store; they come after what waits."""
-        self._inherit_former()
-        self._others.look(busy=self._current if self._out else None)
+        self._keep_place()
+        try:
+            self._inherit_former()
+            self._others.look(busy=self._current if self._out else None)
+        except OSError:  # it is theirs, and our own records wait
+            self._report("what others have left in the journal cannot be looked for")
 
     def close(self) -> None:
         """Leave what waits to the next owner; may be called again."""
@@ -178,6 +197,10 @@ class FileJournal(WritingEnd, Journal):
             except JournalError:
                 return  # its segment stays, and it is tried again
             self._backlog.release(opened.id)
+
+    def _share(self, writer: SegmentWriter) -> int | None:
+        with self._lock:
+            return writer.duplicate()
 
     def _seal(self) -> None:
         with self._lock:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 
-from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, encode_record, read_passed
-from flask_chest.journal._segments import SegmentWriter
+from flask_chest.errors import JournalError
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, encode_record, read_passed
+from flask_chest.journal._segments import SegmentReader, SegmentWriter
 from flask_chest.journal._writing import WritingEnd
 from flask_chest.journal_protocols import Appendable
 from flask_chest.record import Record
+
+LOOK_SECONDS = 1.0
+"""How often a process that appends looks whether its files are still there."""
 
 
 class LeftJournal(WritingEnd, Appendable):
@@ -25,6 +30,7 @@ class LeftJournal(WritingEnd, Appendable):
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
         self._segments: tuple[SegmentWriter, ...] = ()
         """Those that were not gone when the newest began; replaced as a whole, so that no look takes a lock."""
+        self._next_look = time.monotonic() + LOOK_SECONDS
         super().__init__(
             folder,
             chest=chest,
@@ -40,6 +46,8 @@ class LeftJournal(WritingEnd, Appendable):
         payload = encode_record(record)
         with self._lock:
             self._appender.append(COMPLETE, payload)
+            if time.monotonic() >= self._next_look:
+                self._look_after_files()
             if record.time_unix_nano > self._latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
                 self._latest_unix_nano = record.time_unix_nano
         return 0
@@ -56,7 +64,9 @@ class LeftJournal(WritingEnd, Appendable):
         for segment in self._segments:
             stored = self._stored(segment)
             if stored is None:
-                continue
+                if segment.sealed:
+                    continue
+                stored = HEADER_BYTES  # nobody who stores it removes one that is appended to
             appended = segment.committed - HEADER_BYTES
             left = max(0, segment.committed - max(stored, HEADER_BYTES))
             waiting += -(-segment.records * left // appended) if appended else 0
@@ -66,6 +76,7 @@ class LeftJournal(WritingEnd, Appendable):
         """Leave what waits to another process; may be called again."""
         if self._slot.held:
             with self._lock:
+                self._look_after_files()
                 self._appender.close()
             self._give_back()
 
@@ -73,6 +84,30 @@ class LeftJournal(WritingEnd, Appendable):
         """Leave everything to the parent of this forked child."""
         self._appender.abandon()
         self._slot.abandon()
+
+    def _look_after_files(self) -> None:
+        """Take anew what somebody has removed: who stores the records has no other way to them than names."""
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._take_place_anew()
+        newest = self._appender.newest
+        if newest is not None and newest.removed:
+            self._rescue(newest)
+
+    def _rescue(self, removed: SegmentWriter) -> None:
+        """Append once more what is not stored of a segment that somebody has removed."""
+        descriptor = removed.duplicate()
+        self._appender.leave_removed()
+        if descriptor is None:
+            raise JournalError(
+                f"a segment of the journal {self._folder} was removed, and cannot be read any more"
+            )
+        reader = SegmentReader(self._folder, removed.name, descriptor=descriptor)
+        try:
+            for found in reader.read(reader.size()):
+                if isinstance(found, Frame):
+                    self._appender.append(found.kind, found.payload)
+        finally:
+            reader.close()
 
     def _begin_segment(self, writer: SegmentWriter) -> None:
         # It is called by who holds the lock. Those that are gone need no place any more.

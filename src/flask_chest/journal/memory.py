@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.journal._frames import decode_record, encode_record
@@ -62,6 +62,9 @@ class MemoryJournal(Journal):
     def append_opened(self, record: Record, /) -> None:
         """Do nothing: it would end with the process that might interrupt the response."""
 
+    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
+        """Do nothing: the name stays."""
+
     def read(self, limit: int, /) -> list[Record]:
         """Give the oldest records, at most *limit*."""
         with self._lock:
@@ -86,6 +89,10 @@ class MemoryJournal(Journal):
 
     def note_losses(self, counts: Mapping[str, int], /) -> bool:  # noqa: ARG002
         """Refuse: no other process could see them."""
+        return False
+
+    def is_anything_left(self) -> bool:
+        """Return False: nothing outlives a process."""
         return False
 
     def inherit(self) -> None:
