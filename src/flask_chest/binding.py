@@ -7,10 +7,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 from weakref import WeakMethod, WeakSet, ref
 
@@ -51,6 +52,7 @@ UNCLOSED_A_REQUEST = 2
 FIRST_START_PAUSE_SECONDS = 1.0
 LONGEST_START_PAUSE_SECONDS = 60.0
 """Until threads that could not be started are tried again."""
+_NO_JOBS: Mapping[str, ExportJob] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -93,10 +95,13 @@ class Binding:
         make_store: Callable[[], Store],
         request_id_generator: RequestIdGenerator | None,
         place: Place,
+        jobs: Mapping[str, ExportJob] = _NO_JOBS,
         observer: VariablesObserver | None = None,
         blueprint_rules: Sequence[BlueprintRule] = (),
     ) -> None:
         self.chest = chest
+        self.jobs = dict(jobs)
+        """Its exporters, by their names."""
         self.observer = observer
         self.settings = settings
         self.request_id_generator = request_id_generator
@@ -321,7 +326,7 @@ class Binding:
         self._keep_unclosed(here)
         return here.intake.flush(timeout) if here.intake is not None else True
 
-    def start(self, jobs: Sequence[ExportJob], *, testing: bool) -> bool:
+    def start(self, *, testing: bool) -> bool:
         """Begin to serve requests in this process: open the journal and `start_jobs`."""
         here = self._here
         here.testing = testing
@@ -330,7 +335,7 @@ class Binding:
             intake = self._begin(here)
             if isinstance(intake, Writer):
                 intake.start_if_needed()
-        return self.start_jobs(jobs)
+        return self.start_jobs()
 
     @property
     def journals(self) -> Journals:
@@ -357,8 +362,8 @@ class Binding:
         finally:
             journal.close()
 
-    def work(self, jobs: Sequence[ExportJob]) -> None:
-        """Begin, in a process that serves no requests, to do what the others leave: storing and *jobs*."""
+    def work(self) -> None:
+        """Begin, in a process that serves no requests, to do what the others leave: storing and delivering."""
         here = self._here
         with here.making:
             here.works = here.started = True
@@ -370,10 +375,10 @@ class Binding:
             former.close(0)
         if isinstance(intake, Writer):
             intake.start()
-        self._schedule(jobs, at_once=True)
+        self._schedule(at_once=True)
 
-    def start_jobs(self, jobs: Sequence[ExportJob]) -> bool:
-        """Schedule *jobs* in this process unless the settings say otherwise; those that are scheduled stay.
+    def start_jobs(self) -> bool:
+        """Schedule the exporters that are not, in this process, unless the settings say otherwise.
 
         False means that there was no thread for that, and that it is to be tried again.
         """
@@ -384,7 +389,7 @@ class Binding:
         if time.monotonic() < here.start_again:
             return False
         try:
-            self._schedule(jobs)
+            self._schedule()
         except RuntimeError as exc:
             here.failed_starts += 1
             here.start_again = time.monotonic() + pause_seconds(
@@ -394,9 +399,9 @@ class Binding:
             return False
         return True
 
-    def _schedule(self, jobs: Sequence[ExportJob], *, at_once: bool = False) -> None:
+    def _schedule(self, *, at_once: bool = False) -> None:
         delivery = self.delivery
-        delivery.schedule(jobs, at_once=at_once)
+        delivery.schedule(self.jobs.values(), at_once=at_once)
         if self.retains:
             delivery.schedule_task(RETENTION, self.run_retention, interval=INTERVAL, at_once=at_once)
 

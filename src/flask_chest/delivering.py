@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from weakref import WeakKeyDictionary
 
+from flask import Flask
+
+from flask_chest.binding import Binding
 from flask_chest.delivery import ExportJob
 from flask_chest.errors import CapabilityMissing, ConfigurationError
 from flask_chest.export import DEFAULT_BATCH_SIZE, DEFAULT_LEASE, ExportReport
@@ -22,13 +27,19 @@ DEFAULT_INTERVAL = timedelta(minutes=5)
 class ChestDeliverer(ChestReader):
     """The part of `FlaskChest` that exports from its store, and deletes from it what is too much."""
 
-    _jobs: dict[str, ExportJob]
-    """By the names of the exporters."""
+    _bindings: WeakKeyDictionary[Flask, Binding]
+    _jobs_for_all: dict[str, Callable[[Mapping[str, object]], ExportJob]]
+    """What makes, of its settings, the job of each app that is not added for one app; by the exporters' names."""
+
+    @abstractmethod
+    def start(self, app: Flask) -> None:
+        """Begin in this process to run the jobs of *app*."""
 
     def add_exporter(
         self,
         exporter: Exporter | Callable[[], Exporter],
         *,
+        app: Flask | None = None,
         interval: timedelta = DEFAULT_INTERVAL,
         name: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -39,6 +50,7 @@ class ChestDeliverer(ChestReader):
     ) -> None:
         """Deliver this chest's records by *exporter* at every *interval*, from the first request on.
 
+        Those of *app*, on which the chest is registered; without it those of every app, also of later ones.
         A callable is called for an exporter in each process, and needs a *name*. Delivery goes on where it
         ended for this name, in whichever process: rename an exporter and it begins anew at *start_at*.
         When a process is killed in the middle of a delivery, another one takes it up after the time of *lease*.
@@ -55,14 +67,29 @@ class ChestDeliverer(ChestReader):
             start_at=start_at,
             selection=Selection(wanted=filter, transform=transform),
         )
-        if job.name in self._jobs:
+        self.add_job(job.name, lambda _: job, app=app)
+
+    def add_job(
+        self, name: str, job_for: Callable[[Mapping[str, object]], ExportJob], *, app: Flask | None = None
+    ) -> None:
+        """Add what *job_for* makes of the settings of *app*, or of those of every app."""
+        if app is not None and app not in self._bindings:
             raise ConfigurationError(
-                f"the chest has an exporter named {job.name!r} already; give the second one another name="
+                f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) before"
             )
-        self._jobs[job.name] = job
-        for binding in self.bindings():
+        chosen = list(self._bindings.items()) if app is None else [(app, self._bindings[app])]
+        if name in self._jobs_for_all or any(name in binding.jobs for _, binding in chosen):
+            raise ConfigurationError(
+                f"the chest has an exporter named {name!r} already; give the second one another name=, "
+                "and in an app factory each its app="
+            )
+        jobs = [(each, binding, job_for(each.config)) for each, binding in chosen]
+        if app is None:
+            self._jobs_for_all[name] = job_for
+        for each, binding, job in jobs:
+            binding.jobs[name] = job
             if binding.started:
-                binding.start_jobs([job])
+                self.start(each)
 
     def run_exports(self, *names: str) -> list[ExportReport]:
         """Run the exporters of these *names*, or all, once, now, in this thread.
@@ -70,7 +97,7 @@ class ChestDeliverer(ChestReader):
         Raises `CapabilityMissing` if the store has no outbox, `ConfigurationError` for a name that none has.
         """
         binding = self.binding()
-        jobs = [self._job(name) for name in names or self._jobs]
+        jobs = [self._job(name) for name in names or binding.jobs]
         self._await_own_records()
         return [binding.delivery.run(job) for job in jobs]
 
@@ -111,9 +138,10 @@ class ChestDeliverer(ChestReader):
         return None
 
     def _job(self, name: str) -> ExportJob:
-        if name not in self._jobs:
-            raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(self._jobs)}")
-        return self._jobs[name]
+        jobs = self.binding().jobs
+        if name not in jobs:
+            raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(jobs)}")
+        return jobs[name]
 
     def _rejections(self) -> Rejections:
         store = self.binding().open_store()
@@ -154,5 +182,8 @@ class ChestDeliverer(ChestReader):
 
     @property
     def exporter_names(self) -> tuple[str, ...]:
-        """The names of the exporters that were added."""
-        return tuple(self._jobs)
+        """The names of the current app's exporters; where there is no such app, of those for every app."""
+        try:
+            return tuple(self.binding().jobs)
+        except ConfigurationError:
+            return tuple(self._jobs_for_all)

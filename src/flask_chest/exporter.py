@@ -1,30 +1,43 @@
-"""The exporters by their target, under the names of the original: each is a chest's `add_exporter`."""
+"""The exporters by their target, under the names of the original: each is a chest's `add_exporter`.
+
+What differs between deployments may come from each app's settings: an option that is not given is looked for in
+``app.config`` and then in the environment. Its name there is made of the exporter's, as in ``CHEST_HTTP_URL`` and
+``FLASK_CHEST_HTTP_URL``.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
+from flask import Flask
+
+from flask_chest.delivery import ExportJob
 from flask_chest.errors import ConfigurationError
-from flask_chest.export import DEFAULT_BATCH_SIZE
+from flask_chest.export import DEFAULT_BATCH_SIZE, DEFAULT_LEASE
+from flask_chest.exporter_options import Default, ExporterOptions, OptionMissing
 from flask_chest.exporters.store import StoreExporter
 from flask_chest.extension import FlaskChest
 from flask_chest.protocols import Exporter, StartAt
 from flask_chest.record import Record
+from flask_chest.selection import Selection
 
 if TYPE_CHECKING:
     from flask_chest.exporters import _bodies
     from flask_chest.stores import _mongodb_client, _mysql_connections, _postgresql_connections
 
 DEFAULT_MINUTES = 5.0
+DEFAULT_PORT = 8086
 
 
 class DeliveryOptions(TypedDict, total=False):
     """The options of `FlaskChest.add_exporter` that every exporter takes.
 
-    *interval* is for who does not count in minutes, and wins.
+    *interval* is for who does not count in minutes, and wins. *app* is for an app factory: the exporter is for
+    that app alone.
     """
 
     interval_minutes: float
@@ -33,6 +46,7 @@ class DeliveryOptions(TypedDict, total=False):
     start_at: StartAt
     filter: Callable[[Record], bool] | None
     transform: Callable[[Record], Record | None] | None
+    app: Flask | None
 
 
 class FlaskChestExporterInfluxDB:
@@ -48,11 +62,11 @@ class FlaskChestExporterInfluxDB:
         self,
         chest: FlaskChest,
         https: bool = False,  # noqa: FBT001, FBT002 - the original's signature
-        host: str = "localhost",
-        port: int = 8086,
-        token: str | None = "",
-        org: str = "my-org",
-        bucket: str = "my-bucket",
+        host: str = Default("localhost"),
+        port: int = DEFAULT_PORT,
+        token: str | None = Default(""),
+        org: str = Default("my-org"),
+        bucket: str = Default("my-bucket"),
         interval_minutes: float = DEFAULT_MINUTES,
         *,
         interval: timedelta | None = None,
@@ -67,30 +81,39 @@ class FlaskChestExporterInfluxDB:
         start_at: StartAt = "beginning",
         filter: Callable[[Record], bool] | None = None,  # noqa: A002 - the word for it
         transform: Callable[[Record], Record | None] | None = None,
+        app: Flask | None = None,
     ) -> None:
         from flask_chest.exporters.influxdb import InfluxDBExporter  # noqa: PLC0415 - a driver loads when chosen
 
-        self.exporter = InfluxDBExporter(
-            url=url or f"{'https' if https else 'http'}://{host}:{port}",
-            token=token,
-            org=org,
-            bucket=bucket,
-            measurement=measurement,
-            tags=tags,
-            custom_tags=custom_tags,
-            timeout=timeout,
-            verify_ssl=verify_ssl,
-            name=name,
-        )
+        placed = url
+        if url is None and (https or port != DEFAULT_PORT or not isinstance(host, Default)):
+            placed = f"{'https' if https else 'http'}://{host}:{port}"
+
+        def make(options: ExporterOptions) -> InfluxDBExporter:
+            return InfluxDBExporter(
+                url=options.text("url", placed) or f"http://{host}:{port}",
+                token=options.text("token", token),
+                org=options.needed_text("org", org),
+                bucket=options.needed_text("bucket", bucket),
+                measurement=measurement,
+                tags=tags,
+                custom_tags=custom_tags,
+                timeout=timeout,
+                verify_ssl=verify_ssl,
+                name=name,
+            )
+
         _add(
             chest,
-            self.exporter,
+            name,
+            make,
             interval_minutes=interval_minutes,
             interval=interval,
             batch_size=batch_size,
             start_at=start_at,
             filter=filter,
             transform=transform,
+            app=app,
         )
 
 
@@ -105,7 +128,7 @@ class FlaskChestExporterPostgreSQL:
     def __init__(
         self,
         chest: FlaskChest,
-        db_uri: str = "postgresql:///",
+        db_uri: str = Default("postgresql:///"),
         *,
         table: str = "flask_chest",
         name: str = "postgresql",
@@ -118,17 +141,19 @@ class FlaskChestExporterPostgreSQL:
     ) -> None:
         from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when chosen
 
-        store = PostgreSQLStore(
-            db_uri,
-            name=table,
-            create=create,
-            connect_timeout=connect_timeout,
-            statement_timeout=statement_timeout,
-            lock_timeout=lock_timeout,
-            pool=pool,
-        )
-        self.exporter = StoreExporter(store, name=name)
-        _add(chest, self.exporter, **delivery)
+        def make(options: ExporterOptions) -> StoreExporter:
+            store = PostgreSQLStore(
+                options.needed_text("db_uri", db_uri),
+                name=table,
+                create=create,
+                connect_timeout=connect_timeout,
+                statement_timeout=statement_timeout,
+                lock_timeout=lock_timeout,
+                pool=pool,
+            )
+            return StoreExporter(store, name=name)
+
+        _add(chest, name, make, **delivery)
 
 
 class FlaskChestExporterMySQL:
@@ -142,7 +167,7 @@ class FlaskChestExporterMySQL:
     def __init__(
         self,
         chest: FlaskChest,
-        db_uri: str = "mysql://localhost/flask_chest",
+        db_uri: str = Default("mysql://localhost/flask_chest"),
         *,
         table: str = "flask_chest",
         name: str = "mysql",
@@ -155,17 +180,19 @@ class FlaskChestExporterMySQL:
     ) -> None:
         from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver loads when chosen
 
-        store = MySQLStore(
-            db_uri,
-            name=table,
-            create=create,
-            connect_timeout=connect_timeout,
-            statement_timeout=statement_timeout,
-            lock_timeout=lock_timeout,
-            pool=pool,
-        )
-        self.exporter = StoreExporter(store, name=name)
-        _add(chest, self.exporter, **delivery)
+        def make(options: ExporterOptions) -> StoreExporter:
+            store = MySQLStore(
+                options.needed_text("db_uri", db_uri),
+                name=table,
+                create=create,
+                connect_timeout=connect_timeout,
+                statement_timeout=statement_timeout,
+                lock_timeout=lock_timeout,
+                pool=pool,
+            )
+            return StoreExporter(store, name=name)
+
+        _add(chest, name, make, **delivery)
 
 
 class FlaskChestExporterMongoDB:
@@ -179,7 +206,7 @@ class FlaskChestExporterMongoDB:
     def __init__(
         self,
         chest: FlaskChest,
-        db_uri: str = "mongodb://localhost/flask_chest",
+        db_uri: str = Default("mongodb://localhost/flask_chest"),
         *,
         collection: str = "flask_chest",
         name: str = "mongodb",
@@ -193,18 +220,20 @@ class FlaskChestExporterMongoDB:
     ) -> None:
         from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver loads when chosen
 
-        store = MongoDBStore(
-            db_uri,
-            name=collection,
-            database=database,
-            create=create,
-            connect_timeout=connect_timeout,
-            timeout=timeout,
-            client=client,
-            options=client_options,
-        )
-        self.exporter = StoreExporter(store, name=name)
-        _add(chest, self.exporter, **delivery)
+        def make(options: ExporterOptions) -> StoreExporter:
+            store = MongoDBStore(
+                options.needed_text("db_uri", db_uri),
+                name=collection,
+                database=database,
+                create=create,
+                connect_timeout=connect_timeout,
+                timeout=timeout,
+                client=client,
+                options=client_options,
+            )
+            return StoreExporter(store, name=name)
+
+        _add(chest, name, make, **delivery)
 
 
 class FlaskChestExporterHTTP:
@@ -217,7 +246,7 @@ class FlaskChestExporterHTTP:
     def __init__(
         self,
         chest: FlaskChest,
-        url: str,
+        url: str | None = None,
         *,
         headers: Mapping[str, str] | None = None,
         payload: _bodies.Payload | None = None,
@@ -233,20 +262,22 @@ class FlaskChestExporterHTTP:
     ) -> None:
         from flask_chest.exporters.http import HTTPExporter  # noqa: PLC0415 - urllib3 loads when chosen
 
-        self.exporter = HTTPExporter(
-            url=url,
-            headers=headers,
-            payload=payload,
-            method=method,
-            accept=accept,
-            rejecting=rejecting,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            verify=verify,
-            compress=compress,
-            name=name,
-        )
-        _add(chest, self.exporter, **delivery)
+        def make(options: ExporterOptions) -> HTTPExporter:
+            return HTTPExporter(
+                url=options.needed_text("url", url),
+                headers=options.texts("headers", headers),
+                payload=payload,
+                method=method,
+                accept=accept,
+                rejecting=rejecting,
+                timeout=timeout,
+                connect_timeout=connect_timeout,
+                verify=verify,
+                compress=compress,
+                name=name,
+            )
+
+        _add(chest, name, make, **delivery)
 
 
 class FlaskChestExporterOTLP:
@@ -274,29 +305,51 @@ class FlaskChestExporterOTLP:
     ) -> None:
         from flask_chest.exporters.otlp import OTLPExporter  # noqa: PLC0415 - OpenTelemetry loads when chosen
 
-        self.exporter = OTLPExporter(
-            endpoint=endpoint,
-            headers=headers,
-            resource=resource,
-            prefix=prefix,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            verify=verify,
-            compress=compress,
+        def make(options: ExporterOptions) -> OTLPExporter:
+            return OTLPExporter(
+                endpoint=options.text("endpoint", endpoint),
+                headers=options.texts("headers", headers),
+                resource=resource,
+                prefix=prefix,
+                timeout=timeout,
+                connect_timeout=connect_timeout,
+                verify=verify,
+                compress=compress,
+                name=name,
+            )
+
+        _add(chest, name, make, **delivery)
+
+
+def _add(
+    chest: FlaskChest,
+    name: str,
+    make: Callable[[ExporterOptions], Exporter],
+    **delivery: Unpack[DeliveryOptions],
+) -> None:
+    """Add the exporter that *make* makes for each app of *chest*, or for the one that *delivery* names."""
+
+    def job_for(config: Mapping[str, object]) -> ExportJob:
+        options = ExporterOptions(prefix=chest.config_prefix, name=name, config=config, environ=os.environ)
+        try:
+            exporter = make(options)
+        except OptionMissing:
+            raise
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{exc}{options.origins}") from exc.__cause__
+        return ExportJob.checked(
+            exporter,
             name=name,
+            interval=delivery.get("interval") or _minutes(delivery.get("interval_minutes", DEFAULT_MINUTES)),
+            batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
+            lease=DEFAULT_LEASE,
+            start_at=delivery.get("start_at", "beginning"),
+            selection=Selection(wanted=delivery.get("filter"), transform=delivery.get("transform")),
         )
-        _add(chest, self.exporter, **delivery)
 
-
-def _add(chest: FlaskChest, exporter: Exporter, **delivery: Unpack[DeliveryOptions]) -> None:
-    chest.add_exporter(
-        exporter,
-        interval=delivery.get("interval") or _minutes(delivery.get("interval_minutes", DEFAULT_MINUTES)),
-        batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
-        start_at=delivery.get("start_at", "beginning"),
-        filter=delivery.get("filter"),
-        transform=delivery.get("transform"),
-    )
+    with suppress(OptionMissing):  # an app may have it yet; all else that is wrong is told here
+        job_for({})
+    chest.add_job(name, job_for, app=delivery.get("app"))
 
 
 def _minutes(interval_minutes: float) -> timedelta:

@@ -65,9 +65,9 @@ class FlaskChest(ChestDeliverer):
         self._span_attributes = span_attributes
         self._config_prefix = config_prefix
         self._given: Mapping[str, object] = MappingProxyType(check_options(settings))
-        self._jobs = {}
+        self._jobs_for_all = {}
         self._blueprint_rules: list[BlueprintRule] = []
-        self._bindings: WeakKeyDictionary[Flask, Binding] = WeakKeyDictionary()
+        self._bindings = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
 
@@ -87,6 +87,7 @@ class FlaskChest(ChestDeliverer):
             request_id_generator=self._request_id_generator,
             observer=self._span_attributes,
             blueprint_rules=self._blueprint_rules,
+            jobs={name: job_for(app.config) for name, job_for in self._jobs_for_all.items()},
             place=Place(
                 root=Path(app.root_path),
                 default=Path(app.instance_path) / EXTENSION_KEY,
@@ -136,6 +137,11 @@ class FlaskChest(ChestDeliverer):
     def name(self) -> str:
         """What tells this chest from others of an app: the prefix of its settings, in lower case."""
         return self._config_prefix.lower()
+
+    @property
+    def config_prefix(self) -> str:
+        """What the names of its settings begin with."""
+        return self._config_prefix
 
     def flush(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
         """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do.
@@ -192,16 +198,20 @@ class FlaskChest(ChestDeliverer):
             + ("use it within app.app_context()" if self._bindings else "call chest.init_app(app) first")
         )
 
-    def start(self, app: Flask) -> bool:
+    def start(self, app: Flask) -> None:
         """Begin in this process: schedule the exporters. The first request does it by itself.
 
-        False means that there was no thread for that, and that it is to be tried again.
+        Where there is no thread for that, the next request tries it again.
         """
         binding = self._bindings[app]
-        if not binding.started:
+        if binding.started:
+            begun = binding.start_jobs()
+        else:
             close_at_exit(binding)
-            return binding.start(list(self._jobs.values()), testing=app.testing)
-        return binding.start_jobs(list(self._jobs.values()))
+            begun = binding.start(testing=app.testing)
+        if not begun:
+            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
+            recorder.begin_anew()
 
     def work(self) -> None:
         """Do in this process, which is to serve no requests, what the others leave to it, until `close`.
@@ -210,7 +220,7 @@ class FlaskChest(ChestDeliverer):
         ``CHEST_WRITER`` is off; to run the exporters, at once and then at their intervals; and retention.
         """
         for binding in self._bindings.values():
-            binding.work(list(self._jobs.values()))
+            binding.work()
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Say how the store for *app* is made in each process."""
@@ -283,10 +293,8 @@ def _starter(app: Flask) -> Callable[[], None]:
         if os.getpid() not in warned:
             warned.add(os.getpid())
             _warn_of_rules(app)
-        begun = [chest.start(app) for chest in chests_of(app)]  # each, also behind one that could not
-        if not all(begun):
-            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
-            recorder.begin_anew()
+        for chest in chests_of(app):
+            chest.start(app)
 
     return start
 

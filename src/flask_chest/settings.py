@@ -252,12 +252,8 @@ class _Source:
         key = f"{self.prefix}_{name.upper()}"
         if self.given.get(name) is not None:
             return check(self.given[name], name)
-        text = self.environ.get(f"FLASK_{key}")
-        # What `from_prefixed_env` read there is read here anew, since it takes a text of digits for a number.
-        if (value := self.config.get(key)) is not None and (text is None or not _same(value, _read(text))):
-            return check(value, key)
-        value = _read(text, as_text=check not in _NUMBERS) if text is not None and text.strip() else None
-        return default if value is None else check(value, f"FLASK_{key}")
+        value, key = found(key, config=self.config, environ=self.environ, as_text=check not in _NUMBERS)
+        return default if value is None else check(value, key)
 
     def misspelt(self) -> Iterator[tuple[str, str]]:
         known = [f"{self.prefix}_{name.upper()}" for name in SettingOptions.__annotations__]
@@ -273,6 +269,20 @@ class _Source:
     def _is_set(self, key: str) -> bool:
         given = self.given.get(key.removeprefix(f"{self.prefix}_").lower())
         return given is not None or self.config.get(key) is not None or bool(self.environ.get(f"FLASK_{key}"))
+
+
+def found(
+    key: str, *, config: Mapping[str, object], environ: Mapping[str, str], as_text: bool
+) -> tuple[object, str]:
+    """Give what *config* has as *key*, or *environ* with ``FLASK_`` before it, and the name it was found under.
+
+    ``None``: it is not set. With *as_text*, a variable of digits is a text.
+    """
+    text = environ.get(f"FLASK_{key}")
+    # What `from_prefixed_env` read there is read here anew, since it takes a text of digits for a number.
+    if (value := config.get(key)) is not None and (text is None or not _same(value, _read(text))):
+        return value, key
+    return (_read(text, as_text=as_text) if text is not None and text.strip() else None), f"FLASK_{key}"
 
 
 def _same(value: object, read: object) -> bool:
