@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from flask_chest import FlaskChest
+from flask_chest.binding import Binding
 from flask_chest.cli import chest_group
 from flask_chest.errors import (
     ConfigurationError,
@@ -274,18 +275,19 @@ def test_records_of_one_role_are_not_stored_in_the_tables_of_another(
     admin: psycopg.Connection[tuple[Any, ...]], postgresql: DatabaseServer, tmp_path: Path, name: str
 ) -> None:
     roles = [f"{tenant}_{name}" for tenant in ("one", "another")]
-    chests: list[FlaskChest] = []
+    bindings: list[Binding] = []
     for number, role in enumerate(roles, 1):
         admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 's3cret'".encode())
         admin.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}".encode())
         app = Flask("shop", root_path=str(tmp_path))
         store = PostgreSQLStore(f"postgresql://{role}:s3cret@{postgresql.address}/chest", name=name)
-        chests.append(FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[]))
+        chest = FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[])
+        bindings.append(chest.binding())
         app.add_url_rule("/", view_func=lambda: "hi")
         for _ in range(number):
             app.test_client().get("/")
-        chests[-1].close()
-    assert [chest.binding().store_left() for chest in reversed(chests)] == [2, 1]
-    for number, (chest, role) in enumerate(zip(chests, roles, strict=True), 1):
+        bindings[-1].close(0)
+    assert [binding.store_left() for binding in reversed(bindings)] == [2, 1]
+    for number, (binding, role) in enumerate(zip(bindings, roles, strict=True), 1):
         assert admin.execute(f"SELECT count(*) FROM {role}.{name}".encode()).fetchall() == [(number,)]
-        chest.close()
+        binding.close(0)

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest
+from flask_chest.binding import Binding
 from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal import _appender, _backlog
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
@@ -519,13 +520,14 @@ class Tenant(MemoryStore):
         return self._store_id
 
 
-def chest_of(root: Path, store: Tenant) -> FlaskChest:
+def binding_of(root: Path, store: Tenant) -> Binding:
     app = Flask("shop", root_path=str(root))
     chest = FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[])
     app.add_url_rule("/", view_func=lambda: "hi")
     app.test_client().get("/")
-    chest.close()  # which leaves the record to others, and is as good as a kill
-    return chest
+    binding = chest.binding()
+    binding.close(0)  # which leaves the record to others, and is as good as a kill
+    return binding
 
 
 def kept_in(store: Tenant) -> int:
@@ -535,17 +537,17 @@ def kept_in(store: Tenant) -> int:
 
 def test_record_of_one_tenant_is_not_stored_for_another(tmp_path: Path) -> None:
     one, another = Tenant("one"), Tenant("another")
-    chests = [chest_of(tmp_path, tenant) for tenant in (one, another)]
+    bindings = [binding_of(tmp_path, tenant) for tenant in (one, another)]
     (folder,) = (tmp_path / "journal").iterdir()
     assert len(segments_in(folder)) == 2
-    assert chests[1].binding().store_left() == 1
+    assert bindings[1].store_left() == 1
     assert (kept_in(one), kept_in(another)) == (0, 1)
-    assert chests[0].binding().store_left() == 1
+    assert bindings[0].store_left() == 1
     assert (kept_in(one), kept_in(another)) == (1, 1)
 
 
 def test_record_is_not_stored_in_what_a_service_means_after_it_meant_another(tmp_path: Path) -> None:
-    left_by = chest_of(tmp_path, Tenant("service", ONE)).binding()
+    left_by = binding_of(tmp_path, Tenant("service", ONE))
     (folder,) = (tmp_path / "journal").iterdir()
     reached = journal_in(
         folder, store=left_by.journals.store_digest, store_id=ONE
@@ -556,7 +558,5 @@ def test_record_is_not_stored_in_what_a_service_means_after_it_meant_another(tmp
     reached.stored()
     kill(reached)
     successor = Tenant("service", ANOTHER)
-    assert (
-        chest_of(tmp_path, successor).binding().store_left() == 2
-    )  # and what was for whichever was reached first
+    assert binding_of(tmp_path, successor).store_left() == 2  # and what was for whichever was reached first
     assert left_by.store_left() == 1
