@@ -283,9 +283,9 @@ class FlaskChestExporterHTTP:
 class FlaskChestExporterOTLP:
     """Delivers a chest's records to an OpenTelemetry collector, as log events with the ids of their traces.
 
-    *endpoint* is the whole address, as in ``http://localhost:4318/v1/logs``; ``None`` is what OpenTelemetry's own
-    variables say. The other settings of the request are those of `OTLPExporter`, and the rest those of
-    `FlaskChest.add_exporter`.
+    *endpoint* is the whole address, as in ``http://localhost:4318/v1/logs``; an option that is ``None`` is what
+    OpenTelemetry's own variables say. The other settings of the request are those of `OTLPExporter`, and the
+    rest those of `FlaskChest.add_exporter`.
     """
 
     def __init__(
@@ -296,10 +296,12 @@ class FlaskChestExporterOTLP:
         headers: Mapping[str, str] | None = None,
         resource: Mapping[str, str] | None = None,
         prefix: str = "flask.g.",
-        timeout: float = 10.0,
+        timeout: float | None = None,
         connect_timeout: float = 5.0,
-        verify: Literal[True] | str | os.PathLike[str] = True,
-        compress: bool = True,
+        verify: Literal[True] | str | os.PathLike[str] | None = None,
+        client_certificate: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
+        compress: bool | None = None,
         name: str = "otlp",
         **delivery: Unpack[DeliveryOptions],
     ) -> None:
@@ -314,6 +316,8 @@ class FlaskChestExporterOTLP:
                 timeout=timeout,
                 connect_timeout=connect_timeout,
                 verify=verify,
+                client_certificate=client_certificate,
+                client_key=client_key,
                 compress=compress,
                 name=name,
             )

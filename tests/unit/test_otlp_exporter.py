@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 
 from flask_chest import ConfigurationError, RecordsRejected, TargetUnavailable
 from flask_chest.export import run_export
+from flask_chest.exporters import _otlp_environment
 from flask_chest.exporters.otlp import OTLPExporter
 from flask_chest.record import JSONValue
 from flask_chest.stores.memory import MemoryStore
@@ -319,3 +322,137 @@ def test_missing_driver_names_the_extra() -> None:
     code = "import sys; sys.modules['opentelemetry.proto'] = None; import flask_chest.exporters.otlp"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "is not installed; install it, or flask_chest with its extra [otlp]" in done.stderr
+
+
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """Let warnings be said that were said before."""
+    _otlp_environment._warn.cache_clear()
+    yield
+    _otlp_environment._warn.cache_clear()
+
+
+def test_handled_failure_is_an_error(receiver: Receiver[Request], exporter: OTLPExporter) -> None:
+    exporter.export([make_record(status_code=503), make_record(status_code=404)])
+
+    failure, refusal = events(receiver.requests[0])
+    assert failure.severity_number == SeverityNumber.SEVERITY_NUMBER_ERROR
+    assert attributes(failure.attributes)["error.type"] == "503"
+    assert refusal.severity_number == SeverityNumber.SEVERITY_NUMBER_INFO
+    assert "error.type" not in attributes(refusal.attributes)
+
+
+@pytest.mark.parametrize("kind", ["LOGS_", ""])
+def test_headers_and_compression_come_from_the_environment(
+    receiver: Receiver[Request], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=general")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    else:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "")
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{kind}HEADERS", "api-key = s3cret%3D , x-tenant=a%20b,")
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{kind}COMPRESSION", "none")
+
+    with closing(OTLPExporter(endpoint=receiver.url)) as exporter:
+        exporter.export([make_record() for _ in range(20)])
+
+    (request,) = receiver.requests
+    assert (request.headers["api-key"], request.headers["x-tenant"]) == ("s3cret=", "a b")
+    assert "Content-Encoding" not in request.headers
+
+
+def test_what_is_passed_goes_before_the_environment(
+    receiver: Receiver[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HEADERS": "api-key=general", "COMPRESSION": "none", "TIMEOUT": "1"}.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_LOGS_{name}", value)
+
+    with closing(
+        OTLPExporter(endpoint=receiver.url, headers={"x-mine": "1"}, compress=True, timeout=5)
+    ) as exporter:
+        exporter.export([make_record() for _ in range(20)])
+
+    (request,) = receiver.requests
+    assert "api-key" not in request.headers
+    assert request.headers["Content-Encoding"] == "gzip"
+
+
+def test_timeout_of_the_environment_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1500")
+    with closing(OTLPExporter()) as exporter:
+        assert exporter._endpoint._timeout == 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TIMEOUT", "10", "OTEL_EXPORTER_OTLP_TIMEOUT is 10 milliseconds, which is what the specification"),
+        ("TIMEOUT", "soon", "OTEL_EXPORTER_OTLP_TIMEOUT must be a number of milliseconds above 0"),
+        ("TIMEOUT", "-1", "OTEL_EXPORTER_OTLP_TIMEOUT must be a number of milliseconds above 0"),
+        ("COMPRESSION", "snappy", "OTEL_EXPORTER_OTLP_COMPRESSION must be gzip or none"),
+        ("HEADERS", "s3cret", "a part of OTEL_EXPORTER_OTLP_HEADERS is not like key=value and is left out"),
+    ],
+)
+@pytest.mark.usefixtures("anew")
+def test_variable_that_cannot_be_read_is_told_once_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    for _ in range(2):
+        OTLPExporter().close()
+
+    assert caplog.text.count(said) == 1
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.usefixtures("anew")
+def test_endpoint_that_is_for_grpc_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    OTLPExporter(endpoint="http://localhost:4318/v1/logs").close()
+    assert caplog.messages == []
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
+    OTLPExporter().close()
+    assert (
+        "OTEL_EXPORTER_OTLP_PROTOCOL is grpc and records go by HTTP to OTEL_EXPORTER_OTLP_ENDPOINT" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_certificates_of_both_sides_come_from_the_environment_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, passed: bool
+) -> None:
+    tls, certificate = self_signed(tmp_path)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(certificate)
+    files = {"CERTIFICATE": certificate, "CLIENT_CERTIFICATE": certificate, "CLIENT_KEY": tmp_path / "key.pem"}
+    if not passed:
+        for name, path in files.items():
+            monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", str(path))
+    with Receiver(Request, tls=tls) as receiver:
+        receiver.respond = lambda request: TAKEN
+        with closing(
+            OTLPExporter(
+                endpoint=receiver.url,
+                verify=certificate if passed else None,
+                client_certificate=certificate if passed else None,
+                client_key=tmp_path / "key.pem" if passed else None,
+            )
+        ) as exporter:
+            exporter.export([make_record()])
+        assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE must be True or the path of certificates to trust"),
+        ("CLIENT_CERTIFICATE", "client_certificate and client_key must be a certificate and its key"),
+    ],
+)
+def test_certificate_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "/no/such.pem")
+    with pytest.raises(ConfigurationError, match=said):
+        OTLPExporter(endpoint="https://localhost")

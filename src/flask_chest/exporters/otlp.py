@@ -18,6 +18,7 @@ from flask_chest.errors import (
     RecordsRejected,
     TargetUnavailable,
 )
+from flask_chest.exporters import _otlp_environment
 from flask_chest.exporters._halves import deliver_halves
 from flask_chest.protocols import Exporter
 from flask_chest.record import JSONValue, Record
@@ -43,7 +44,6 @@ try:
 except ImportError as exc:
     raise MissingDriverError("opentelemetry-proto, opentelemetry-sdk or urllib3", extra="otlp") from exc
 
-DEFAULT_ENDPOINT = "http://localhost:4318/v1/logs"
 EVENT_NAME = "flask_chest.request"
 
 _REJECTING = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
@@ -54,7 +54,9 @@ class OTLPExporter(Exporter):
     """Sends each record as one log event with the ids of its trace.
 
     A batch whose answer is lost is sent again: ``log.record.uid`` tells its records apart. *endpoint* is the
-    whole address; ``None`` is what OTEL_EXPORTER_OTLP_LOGS_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say. With
+    whole address. *client_certificate* and *client_key* are files in PEM, for a collector that wants to know its
+    clients. An option that is ``None`` is what OpenTelemetry's variable says, as OTEL_EXPORTER_OTLP_LOGS_HEADERS
+    or else OTEL_EXPORTER_OTLP_HEADERS for *headers* and ``…_CERTIFICATE`` for *verify*. With
     *resource* more is said of the app than OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say. Variables are
     attributes of the event, with *prefix* before their names. Anything but a full success is none: a redirect is
     not, nor that a collector took a part. Times are in seconds; *verify* is as in `HTTPExporter`.
@@ -67,25 +69,30 @@ class OTLPExporter(Exporter):
         headers: Mapping[str, str] | None = None,
         resource: Mapping[str, str] | None = None,
         prefix: str = "flask.g.",
-        timeout: float = 10.0,
+        timeout: float | None = None,
         connect_timeout: float = 5.0,
-        verify: Verify = True,
-        compress: bool = True,
+        verify: Verify | None = None,
+        client_certificate: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
+        compress: bool | None = None,
         name: str = "otlp",
     ) -> None:
         if not name:
             raise ConfigurationError("name must not be empty")
+        certificate, variable = _otlp_environment.certificate()
         self._endpoint = Endpoint(
-            endpoint or _endpoint_of_environment(),
+            endpoint or _otlp_environment.endpoint(),
             setting="endpoint",
-            example=DEFAULT_ENDPOINT,
-            headers=headers or {},
+            example=_otlp_environment.DEFAULT_ENDPOINT,
+            headers=_otlp_environment.headers() if headers is None else headers,
             content_type="application/x-protobuf",
             method="POST",
-            timeout=timeout,
+            timeout=_otlp_environment.timeout() if timeout is None else timeout,
             connect_timeout=connect_timeout,
-            verify=verify,
-            compress=compress,
+            verify=verify or certificate or True,
+            verify_setting="verify" if verify is not None else variable,
+            identity=(client_certificate, client_key) if client_certificate else _otlp_environment.identity(),
+            compress=_otlp_environment.compress() if compress is None else compress,
         )
         self._resource = Resource.create(dict(resource or {}))
         self._prefix = prefix
@@ -159,6 +166,7 @@ def _rejected(answer: Answer) -> int | None:
 
 
 def _event(record: Record, prefix: str) -> LogRecord:
+    error = record.error or _failure(record.status_code)
     about: dict[str, JSONValue] = {
         "log.record.uid": record.id,
         "flask_chest.request_id": record.request_id,
@@ -167,15 +175,14 @@ def _event(record: Record, prefix: str) -> LogRecord:
         "http.request.method": record.method,
         "http.route": record.route,
         "http.response.status_code": record.status_code,
-        "error.type": record.error,
+        "error.type": error,
         "flask.endpoint": record.endpoint,
     }
     variables = {f"{prefix}{name}": value for name, value in record.variables.items()}
-    failed = record.error is not None
     event = LogRecord(
         time_unix_nano=record.time_unix_nano,
         observed_time_unix_nano=record.time_unix_nano + record.duration_ns,
-        severity_number=SeverityNumber.SEVERITY_NUMBER_ERROR if failed else SeverityNumber.SEVERITY_NUMBER_INFO,
+        severity_number=SeverityNumber.SEVERITY_NUMBER_ERROR if error else SeverityNumber.SEVERITY_NUMBER_INFO,
         event_name=EVENT_NAME,
         attributes=_pairs({name: value for name, value in about.items() if value is not None} | variables),
     )
@@ -185,6 +192,11 @@ def _event(record: Record, prefix: str) -> LogRecord:
         if record.span_id is not None and not record.trace_remote:  # else it would hang on the caller's span
             event.span_id = bytes.fromhex(record.span_id)
     return event
+
+
+def _failure(status_code: int) -> str | None:
+    """Name a failure that the app handled, as the conventions for HTTP do."""
+    return str(status_code) if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else None
 
 
 def _pairs(values: Mapping[str, JSONValue]) -> list[KeyValue]:
@@ -203,11 +215,3 @@ def _any_value(value: JSONValue) -> AnyValue:
     if isinstance(value, str):
         return AnyValue(string_value=value)
     return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(double_value=value)
-
-
-def _endpoint_of_environment() -> str:
-    if whole := os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
-        return whole
-    if base := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        return f"{base.rstrip('/')}/v1/logs"
-    return DEFAULT_ENDPOINT

@@ -1,0 +1,106 @@
+"""What OpenTelemetry's variables say of an exporter over OTLP: those for logs alone, or else the general ones.
+
+As the specification has it (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), an empty variable is
+not set, and one that cannot be read is told and left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from math import isfinite
+from types import MappingProxyType
+from urllib.parse import unquote
+
+logger = logging.getLogger("flask_chest.export")
+
+DEFAULT_ENDPOINT = "http://localhost:4318/v1/logs"
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+_PREFIX = "OTEL_EXPORTER_OTLP_"
+_SUSPICIOUS_MILLISECONDS = 1_000
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def endpoint() -> str:
+    """Give the whole address."""
+    whole, _ = _variable("ENDPOINT", general=False)
+    if whole:
+        return whole
+    base, name = _variable("ENDPOINT")
+    if not base:
+        return DEFAULT_ENDPOINT
+    protocol, key = _variable("PROTOCOL")
+    if protocol == "grpc":
+        _warn(f"{key} is grpc and records go by HTTP to {name}: where that takes gRPC alone, pass endpoint")
+    return f"{base.rstrip('/')}/v1/logs"
+
+
+def headers() -> Mapping[str, str]:
+    """Give what goes with each request, as in ``api-key=secret,x-tenant=a%20b``."""
+    text, name = _variable("HEADERS")
+    if not text:
+        return _NONE
+    found: dict[str, str] = {}
+    for pair in filter(str.strip, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if equals and key.strip():
+            found[unquote(key.strip())] = unquote(value.strip())
+        else:
+            _warn(f"a part of {name} is not like key=value and is left out")
+    return found
+
+
+def compress() -> bool:
+    """Tell whether bodies are compressed."""
+    text, name = _variable("COMPRESSION")
+    if text not in {None, "gzip", "none"}:
+        _warn(f"{name} must be gzip or none, and is something else: it is left out")
+    return text != "none"
+
+
+def timeout() -> float:
+    """Give the seconds for a delivery, which the variable counts in thousandths."""
+    text, name = _variable("TIMEOUT")
+    if text is None:
+        return DEFAULT_TIMEOUT_SECONDS
+    try:
+        milliseconds = float(text)
+    except ValueError:
+        milliseconds = 0.0
+    if not (isfinite(milliseconds) and milliseconds > 0):
+        _warn(f"{name} must be a number of milliseconds above 0, and is something else: it is left out")
+        return DEFAULT_TIMEOUT_SECONDS
+    if milliseconds < _SUSPICIOUS_MILLISECONDS:
+        _warn(
+            f"{name} is {milliseconds:g} milliseconds, which is what the specification counts in, and "
+            "opentelemetry-python does not; pass timeout= in seconds if it was meant for that"
+        )
+    return milliseconds / 1_000
+
+
+def certificate() -> tuple[str | None, str]:
+    """Give the path of the certificates to trust, and the variable's name."""
+    return _variable("CERTIFICATE")
+
+
+def identity() -> tuple[str, str | None] | None:
+    """Give the paths of one's own certificate and of its key."""
+    own, _ = _variable("CLIENT_CERTIFICATE")
+    key, _ = _variable("CLIENT_KEY")
+    return (own, key) if own else None
+
+
+def _variable(name: str, *, general: bool = True) -> tuple[str | None, str]:
+    """Give the value, and the name it was found under."""
+    for key in (f"{_PREFIX}LOGS_{name}", f"{_PREFIX}{name}")[: 1 + general]:
+        if text := os.environ.get(key, "").strip():
+            return text, key
+    return None, f"{_PREFIX}{name}"
+
+
+@cache
+def _warn(message: str) -> None:
+    logger.warning(message)
