@@ -93,6 +93,7 @@ class Binding:
         chest: object,
         settings: Settings,
         make_store: Callable[[], Store],
+        store_is_lent: bool = False,
         request_id_generator: RequestIdGenerator | None,
         place: Place,
         jobs: Mapping[str, ExportJob] = _NO_JOBS,
@@ -113,6 +114,8 @@ class Binding:
         """What is renamed and computed in each of its records."""
         self.sampling = settings.sampling
         self.make_store = make_store
+        self._store_is_lent = store_is_lent
+        self._is_dropped = False
         self._place = place
         # Those of parents stay here after a fork, so that their connections are never finalised in a child.
         self._processes: dict[int, _InProcess] = {}
@@ -128,6 +131,7 @@ class Binding:
             if pid != here:
                 _of_parents.append(theirs)
             elif theirs.begun:
+                self._is_dropped = True
                 close_beside(self)
 
     @property
@@ -465,7 +469,7 @@ class Binding:
         if not free:
             return False  # it hangs in its opening
         here.started = False
-        if store is not None:
+        if store is not None and not (self._store_is_lent and self._is_dropped):  # others may hold it
             try:
                 store.close()
             except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the others still close

@@ -84,6 +84,7 @@ class FlaskChest(ChestDeliverer):
             chest=self,
             settings=settings,
             make_store=self._store_factory(app, settings),
+            store_is_lent=_is_store(self._store),
             request_id_generator=self._request_id_generator,
             observer=self._span_attributes,
             blueprint_rules=self._blueprint_rules,
@@ -230,15 +231,20 @@ class FlaskChest(ChestDeliverer):
                 key = f"{self._config_prefix}_URI"
                 return store_from_uri(settings.uri, root=Path(app.root_path), setting=key)
             return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
-        if not isinstance(store, type) and hasattr(store, "write"):
+        if _is_store(store):
             made = cast("Store", store)
             return lambda: made
         if callable(store):
-            return cast("Callable[[], Store]", store)
+            return store
         raise ConfigurationError(
             f"store must be a Store or a callable that makes one, got a {type(store).__name__}; "
             "a URI belongs into CHEST_URI"
         )
+
+
+def _is_store(given: object) -> bool:
+    """Tell a store from what makes one."""
+    return not isinstance(given, type) and hasattr(given, "write")
 
 
 def current_request_id() -> str | None:

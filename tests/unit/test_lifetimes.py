@@ -20,7 +20,7 @@ import pytest
 from flask import Flask, g
 from werkzeug.test import Client
 
-from flask_chest import FlaskChest, FlaskChestSQLite
+from flask_chest import FlaskChest, FlaskChestSQLite, endings
 from flask_chest.scheduler import ExportScheduler
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
@@ -127,6 +127,30 @@ def test_app_is_collected_though_its_chest_serves_others(tmp_path: Path) -> None
     with stays.app_context():
         assert [record.variables for record in chest.query()] == [{"number": 7}]
     assert chest.close()
+
+
+class Closable(MemoryStore):
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("lent", [True, False])
+def test_store_of_a_dropped_app_is_closed_unless_others_may_hold_it(tmp_path: Path, *, lent: bool) -> None:
+    store = Closable()
+
+    def drop_one() -> weakref.ref[Flask]:
+        app = make_app(tmp_path)
+        chest = FlaskChest(app, store=store if lent else lambda: store, tracked_vars=["number"])
+        app.test_client().get("/7")
+        assert chest.flush()
+        return weakref.ref(app)
+
+    gone = drop_one()
+
+    assert eventually(lambda: gone() is None and not endings._closing)
+    assert store.closed is not lent
 
 
 def test_wsgi_app_alone_keeps_its_app(tmp_path: Path) -> None:
