@@ -9,10 +9,10 @@ from __future__ import annotations
 import _thread
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from threading import Lock
+    from threading import Lock, RLock
 
 
 def native_lock() -> Lock:
@@ -20,9 +20,31 @@ def native_lock() -> Lock:
     return cast("Callable[[], Lock]", _original("allocate_lock"))()
 
 
+def native_rlock() -> RLock:
+    """Make such a lock that its thread may take again."""
+    return cast("Callable[[], RLock]", _original("RLock"))()
+
+
 def start_native_thread(run: Callable[[], None]) -> None:
     """Run *run* in a daemon thread; ``RuntimeError`` where no more threads can be started."""
-    cast("Callable[[Callable[[], None], tuple[()]], int]", _original("start_new_thread"))(run, ())
+    start = cast("Callable[[Callable[[], None], tuple[()]], int]", _original("start_new_thread"))
+    start(run if "gevent.monkey" not in sys.modules else lambda: _run_beside_gevent(run), ())
+
+
+def _run_beside_gevent(run: Callable[[], None]) -> None:
+    try:
+        run()
+    finally:
+        # What waits by gevent in a thread makes a hub there, with descriptors that nobody else closes.
+        cast("_Gevent", sys.modules["gevent"]).get_hub().destroy()
+
+
+class _Hub(Protocol):
+    def destroy(self) -> None: ...
+
+
+class _Gevent(Protocol):
+    def get_hub(self) -> _Hub: ...
 
 
 def _original(name: str) -> object:

@@ -190,6 +190,37 @@ def test_process_ends_after_what_a_dropped_app_recorded_is_stored(tmp_path: Path
         assert connection.execute("SELECT count(*) FROM flask_chest").fetchone() == (1,)
 
 
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import gc, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from unit_lifetimes import burdens, eventually, served
+
+folder = Path(sys.argv[1])
+served(folder / "first")
+assert eventually(lambda: burdens()[0] == 1)
+before = burdens()
+apps = [served(folder / str(number)) for number in range(20)]
+chests = [app.extensions["flask_chest"].bindings[0].chest for app in apps]
+assert eventually(lambda: all(chest.stats().stored == 1 for chest in chests)), "a writer hangs"
+del apps, chests
+assert eventually(lambda: burdens() == before), (burdens(), before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+def test_apps_come_and_go_under_gevent(tmp_path: Path) -> None:
+    (tmp_path / "unit_lifetimes.py").write_text(Path(__file__).read_text())
+
+    done = subprocess.run(
+        [sys.executable, "-c", GEVENT, tmp_path], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let no thread start until what this gives is called."""

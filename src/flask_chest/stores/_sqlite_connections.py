@@ -17,6 +17,7 @@ from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavai
 from flask_chest.stores._sql import Database, Session, SQLValue
 from flask_chest.stores._sqlite_dialect import add_functions
 from flask_chest.stores._sqlite_files import OpenFiles, make_file
+from flask_chest.threads import native_rlock
 
 FORK_PATIENCE = 1.0
 """Seconds that a fork waits for what other threads read or write just then: never for who waits for a lock."""
@@ -367,7 +368,8 @@ class _Process:
         self.begin()
 
     def begin(self) -> None:
-        self.turn = threading.Condition()
+        # Not gevent's: among the writers of several chests one waited for ever for its turn.
+        self.turn = threading.Condition(native_rlock())
         self.forking = 0
         self.pid = os.getpid()
 
