@@ -331,14 +331,14 @@ class Binding:
         return here.intake.flush(timeout) if here.intake is not None else True
 
     def start(self, *, testing: bool) -> bool:
-        """Begin to serve requests in this process: open the journal and `start_jobs`."""
+        """Begin to serve requests in this process: open the journal and `start_jobs`; False as that."""
         here = self._here
         here.testing = testing
         here.started = True
         with suppress(Exception):  # the first record tries it again, and is counted if it fails again
             intake = self._begin(here)
-            if isinstance(intake, Writer):
-                intake.start_if_needed()
+            if isinstance(intake, Writer) and not intake.start_if_needed():
+                return False
         return self.start_jobs()
 
     @property
@@ -366,8 +366,11 @@ class Binding:
         finally:
             journal.close()
 
-    def work(self) -> None:
-        """Begin, in a process that serves no requests, to do what the others leave: storing and delivering."""
+    def work(self) -> bool:
+        """Begin, in a process that serves no requests, to do what the others leave: storing and delivering.
+
+        False means that there was no thread for that, and that it is to be tried again.
+        """
         here = self._here
         with here.making:
             here.works = here.started = True
@@ -377,9 +380,9 @@ class Binding:
         intake = self._begin(here)
         if former is not None:
             former.close(0)
-        if isinstance(intake, Writer):
-            intake.start()
-        self._schedule(at_once=True)
+        if isinstance(intake, Writer) and not intake.start():
+            return False
+        return self._scheduled(at_once=True)
 
     def start_jobs(self) -> bool:
         """Schedule the exporters that are not, in this process, unless the settings say otherwise.
@@ -390,10 +393,12 @@ class Binding:
         mode = self.settings.scheduler
         if mode == "off" or (mode == "auto" and here.testing):
             return True
-        if time.monotonic() < here.start_again:
-            return False
+        return time.monotonic() >= here.start_again and self._scheduled()
+
+    def _scheduled(self, *, at_once: bool = False) -> bool:
+        here = self._here
         try:
-            self._schedule()
+            self._schedule(at_once=at_once)
         except RuntimeError as exc:
             here.failed_starts += 1
             here.start_again = time.monotonic() + pause_seconds(

@@ -205,23 +205,20 @@ class FlaskChest(ChestDeliverer):
         Where there is no thread for that, the next request tries it again.
         """
         binding = self._bindings[app]
-        if binding.started:
-            begun = binding.start_jobs()
-        else:
-            close_at_exit(binding)
-            begun = binding.start(testing=app.testing)
-        if not begun:
+        close_at_exit(binding)
+        if not binding.start(testing=app.testing):
             recorder: AppRecorder = app.extensions[EXTENSION_KEY]
             recorder.begin_anew()
 
-    def work(self) -> None:
+    def work(self) -> bool:
         """Do in this process, which is to serve no requests, what the others leave to it, until `close`.
 
         That is, on each app: to store what waits in the journals of processes that are gone, or whose setting
-        ``CHEST_WRITER`` is off; to run the exporters, at once and then at their intervals; and retention.
+        ``CHEST_WRITER`` is off; to run the exporters, at once and then at their intervals; and retention. False
+        means that there was no thread for something, which another call tries again.
         """
-        for binding in self._bindings.values():
-            binding.work()
+        begun = [binding.work() for binding in self.bindings()]  # each, also behind one that could not
+        return all(begun)
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Say how the store for *app* is made in each process."""

@@ -294,22 +294,26 @@ class Writer(Intake):
             count += moved
         return count
 
-    def start_if_needed(self) -> None:
-        """Begin the thread if other processes have left something, though nothing is recorded in this one."""
-        if self._journal.is_anything_left():
-            self.start()
+    def start_if_needed(self) -> bool:
+        """Begin the thread if other processes have left something, though nothing is recorded in this one.
 
-    def start(self) -> None:
-        """Begin the thread, which the first record does otherwise."""
+        False means that it is needed and could not be started.
+        """
+        return not self._journal.is_anything_left() or self.start()
+
+    def start(self) -> bool:
+        """Begin the thread, which the first record does otherwise; False where none can be started."""
         with self._lock:
             if self._started:
-                return
+                return True
             self._started = True
         try:
             start_native_thread(self._run)
         except RuntimeError as exc:
             self._started = False
             self._tally.fault("the writer's thread did not start; records wait in the journal", exc)
+            return False
+        return True
 
     def _call(self, waiting: int) -> None:
         """Ring for the thread; where that was in vain before, also let it go first."""

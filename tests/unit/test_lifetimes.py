@@ -221,6 +221,16 @@ def test_apps_come_and_go_under_gevent(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_lifetimes import served
+served(Path(sys.argv[1]))
+os._exit(7)
+"""
+
+
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let no thread start until what this gives is called."""
@@ -275,3 +285,39 @@ def test_run_without_a_thread_is_tried_again_before_its_interval(
     assert refused.is_set()
     assert "a run of far did not begin, and is tried again soon" in caplog.text
     assert scheduler.close(5)
+
+
+def test_worker_is_told_that_it_could_not_begin_and_begins_when_it_can(
+    tmp_path: Path, no_threads: Callable[[], None]
+) -> None:
+    app = make_app(tmp_path)
+    chest = FlaskChestSQLite(app, tracked_vars=["number"])
+    target = RecordingExporter()
+    chest.add_exporter(target, interval=timedelta(days=1))
+
+    assert not chest.work()
+    no_threads()
+    assert chest.work()
+
+    app.test_client().get("/1")
+    assert chest.flush()
+    assert chest.run_exports()[0].error is None
+    assert chest.close()
+
+
+def test_what_others_left_is_stored_once_there_are_threads(
+    tmp_path: Path, no_threads: Callable[[], None]
+) -> None:
+    former = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path, Path(__file__).parent], check=False, timeout=30
+    )
+    assert former.returncode == 7
+    app = make_app(tmp_path)
+    chest = FlaskChestSQLite(app, db_uri="db.sqlite3", scheduler="off")
+    client = app.test_client()
+
+    client.get("/unknown")
+    no_threads()
+
+    assert eventually(lambda: client.get("/unknown").status_code == 404 and chest.stats().stored == 1)
+    assert chest.close()

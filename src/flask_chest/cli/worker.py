@@ -12,6 +12,8 @@ from flask_chest.cli._formats import say
 from flask_chest.cli._group import Failure, chest_group, the_chests
 from flask_chest.cli.journals import check_account
 
+_START_SECONDS = 1.0
+"""Until threads are tried again that could not be started."""
 _TIMEOUT_SECONDS = 8.0
 """For an end in good order: container engines kill after 10 seconds."""
 
@@ -48,7 +50,8 @@ def worker(*, timeout: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     for chest in chests:
-        chest.work()
+        while not chest.work() and not ends.wait(_START_SECONDS):
+            pass
     names = [name for chest in chests for name in chest.exporter_names]
     say(f"The worker stores what waits; exporters: {', '.join(names) or 'none'}.")
     ends.wait()
