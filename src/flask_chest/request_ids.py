@@ -48,7 +48,8 @@ class _Process:
 process = _Process()
 """This process, as `unique_time_unix_nano` knows it."""
 
-os.register_at_fork(after_in_child=process.begin)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=process.begin)
 
 
 def unique_time_unix_nano(count: int = 1) -> int:

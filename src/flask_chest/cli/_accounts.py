@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = 0
+from flask_chest.accounts import ROOT, called, name_of, own_id
 
 
 def why_closed(folder: Path) -> str | None:
@@ -19,22 +17,22 @@ def why_closed(folder: Path) -> str | None:
         owner, closed = _owner_above(folder), True
     except OSError:
         return None
-    return _sentence(folder, owner, "which alone may look into it") if closed and owner != _own_id() else None
+    return _sentence(folder, owner, "which alone may look into it") if closed and owner != own_id() else None
 
 
 def why_not_to_write(folder: Path) -> str | None:
     """Say why this account should write nothing into *folder*, and as whom to run; ``None``: it may."""
     why = why_closed(folder)
-    if why is None and folder.is_dir() and _own_id() == ROOT != folder.stat().st_uid:
+    if why is None and folder.is_dir() and own_id() == ROOT != folder.stat().st_uid:
         return _sentence(folder, folder.stat().st_uid, "which could not read what root writes into it")
     return why
 
 
 def _sentence(folder: Path, owner: int, why: str) -> str:
-    name, number = _name(owner), f"'#{owner}'"  # as sudo takes it: a container often knows the number alone
+    name, number = name_of(owner), f"'#{owner}'"  # as sudo takes it: a container often knows the number alone
     return (
-        f"You are {_name(_own_id()) or f'account {_own_id()}'}, and {folder} belongs to "
-        f"{name or f'account {owner}'}, {why}: run this as that account, as in sudo -u {name or number} flask …"
+        f"You are {called(own_id())}, and {folder} belongs to "
+        f"{called(owner)}, {why}: run this as that account, as in sudo -u {name or number} flask …"
     )
 
 
@@ -49,17 +47,3 @@ def _owner_above(folder: Path) -> int:
         with suppress(OSError):
             return place.stat().st_uid
     return ROOT
-
-
-def _own_id() -> int:
-    geteuid: Callable[[], int] = getattr(os, "geteuid", lambda: -1)
-    return geteuid()
-
-
-def _name(number: int) -> str | None:
-    if sys.platform != "win32":
-        import pwd  # noqa: PLC0415 - Windows has none
-
-        with suppress(KeyError):
-            return pwd.getpwuid(number).pw_name
-    return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
 from flask_chest.errors import JournalError
+from flask_chest.journal._files import CAN_LOCK, LACKING
 from flask_chest.journal._losses import losses_in as losses_in
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
 from flask_chest.journal_protocols import Appendable, Journal
@@ -181,8 +181,8 @@ def obstacle(folder: Path) -> str | None:
 
 
 def _unsuitable(folder: Path) -> str | None:
-    if sys.platform == "win32":
-        return "Windows has no flock"
+    if not CAN_LOCK:
+        return LACKING
     kind = _file_system(folder)
     # Over a network, appending is not atomic and a lock may outlive its holder.
     return f"it is on {kind}, a network file system" if kind in _NETWORK else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from flask_chest.journal._files import open_file
 from flask_chest.losses import OTHERS, REASONS, Losses
 
 SLOT_FILES = "slot-*.lock"
@@ -41,13 +43,12 @@ def losses_in(folder: Path) -> Losses:
     with suppress(OSError):  # the folder is not there, or another user's
         for path in folder.glob(SLOT_FILES):
             with suppress(OSError):
-                if path.is_file():  # whatever else has that name might keep us waiting
-                    found.append(_read(path))
+                found.append(_read(path))
     return Losses.sum(found)
 
 
 def _read(path: Path) -> Losses:
-    with path.open("rb") as file:
+    with open(open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
         file.seek(LOSSES_AT)
         fields = _fields(file.read(LOSSES_BYTES))
     if fields is None:

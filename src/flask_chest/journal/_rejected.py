@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 import msgspec
 
+from flask_chest.journal._files import lock, open_own_file
 from flask_chest.record import Query, Record
 
 
@@ -21,11 +21,11 @@ _decoder = msgspec.json.Decoder(_Line)
 def forget_in(path: Path, query: Query) -> int:
     """Remove from the file at *path* the records that match; give how many those were."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_own_file(path, os.O_RDWR)
     except FileNotFoundError:
         return 0
     with open(descriptor, "r+b") as file:  # noqa: PTH123 - it is open
-        fcntl.flock(file, fcntl.LOCK_EX)  # whoever appends holds it too
+        lock(descriptor, wait=True)  # whoever appends holds it too
         lines = file.readlines()
         kept = [line for line in lines if not _matches(line, query)]
         if len(kept) < len(lines):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -12,6 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from flask_chest.journal._files import (
+    is_locked,
+    lock,
+    open_file,
+    open_own_file,
+    read_at,
+    synchronise_folder,
+    unlock,
+    write_at,
+)
 from flask_chest.journal._frames import (
     COMPLETE,
     HEADER_BYTES,
@@ -64,29 +73,24 @@ def segments_in(folder: Path, *, slot: int | None = None) -> list[SegmentName]:
 
 def read_identity(folder: Path, name: SegmentName) -> Header | None:
     """Read what a segment says of itself; ``None`` when that is damaged."""
-    with (folder / str(name)).open("rb") as file:
+    with open(open_own_file(folder / str(name), os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
         return read_header(file.read(HEADER_BYTES))
 
 
 def is_owned(folder: Path, name: SegmentName) -> bool:
     """Return whether the owner of a segment lives: it holds the segment's lock while it appends to it."""
     try:
-        descriptor = os.open(folder / str(name), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_file(folder / str(name), os.O_RDONLY)
     except OSError:  # it is gone, or nobody's business
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(descriptor)
 
 
 def remove_unfinished(folder: Path, *, slot: int) -> None:
     """Remove what a former owner of *slot* left in the middle of making a segment."""
     for path in folder.glob(f"{slot}-*{_TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or nothing that was made here
+            path.unlink()
 
 
 class SegmentWriter:
@@ -125,16 +129,15 @@ class SegmentWriter:
         name = SegmentName(slot, serial, secrets.token_bytes(MARKER_BYTES))
         path = folder / str(name)
         unfinished = path.with_name(path.name + _TEMPORARY_SUFFIX)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(unfinished, flags, 0o600)
+        descriptor = open_file(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
             _write_whole(descriptor, make_header(identity, store_id))
             if synchronous:
                 _synchronise(descriptor)
             unfinished.rename(path)
             if synchronous:
-                _synchronise_folder(folder)
+                synchronise_folder(folder)
         except BaseException:
             os.close(descriptor)
             unfinished.unlink(missing_ok=True)
@@ -144,7 +147,7 @@ class SegmentWriter:
     def append(self, kind: int, payload: bytes) -> None:
         """Append a whole frame; after an exception `cut` or `seal` must follow."""
         frame = self._make_frame(kind, payload)
-        written = os.pwrite(self._descriptor, frame, self.committed)
+        written = write_at(self._descriptor, frame, self.committed)
         if written != len(frame):
             raise OSError(f"only {written} of {len(frame)} bytes were written")
         if self._synchronous:
@@ -182,7 +185,7 @@ class SegmentWriter:
         self.sealed = True
         self.cut()  # a reader skips what else is there
         if self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a forked child may still have the file open
+            unlock(self._descriptor)  # a forked child may still have the file open
         if not self.removed:  # else its owner alone finds what is in it
             self.abandon()
 
@@ -200,8 +203,8 @@ class SegmentReader:
         """Read by *descriptor*, which is closed with the reader, or open the file."""
         self.name = name
         self._path = folder / str(name)
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC) if descriptor is None else descriptor
-        header = os.pread(self._descriptor, HEADER_BYTES, 0)
+        self._descriptor = open_own_file(self._path, os.O_RDWR) if descriptor is None else descriptor
+        header = read_at(self._descriptor, HEADER_BYTES, 0)
         self.position = read_stored(header, size=self.size())
         """Up to where it was read."""
         self._noted: tuple[int, int, str | None] = (self.position, self.position, None)
@@ -220,7 +223,7 @@ class SegmentReader:
         while self.position < end:
             base = self.position
             asked = min(wanted, end - base)
-            data = os.pread(self._descriptor, asked, base)
+            data = read_at(self._descriptor, asked, base)
             if not data:  # somebody has cut the file
                 if final:
                     self.position = end
@@ -243,7 +246,7 @@ class SegmentReader:
         noted = (offset, self.position, store_id)
         if noted != self._noted:
             with suppress(OSError):
-                os.pwrite(self._descriptor, pack_passed(*noted), STORED_AT)
+                write_at(self._descriptor, pack_passed(*noted), STORED_AT)
             self._noted = noted
 
     def drop(self) -> None:
@@ -274,14 +277,6 @@ def append_line(descriptor: int, line: bytes) -> None:
         with suppress(OSError):
             os.ftruncate(descriptor, size)
         raise
-
-
-def _synchronise_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _synchronise = os.fdatasync if hasattr(os, "fdatasync") else os.fsync  # macOS has only the latter

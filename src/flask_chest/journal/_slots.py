@@ -9,13 +9,22 @@ holds on its newest segment tells that it lives; it takes the slot's file anew a
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from flask_chest.journal._files import (
+    is_locked,
+    lock,
+    open_file,
+    open_own_file,
+    read_at,
+    read_file,
+    unlock,
+    write_at,
+)
 from flask_chest.journal._losses import LOSSES_AT, LOSSES_BYTES, are_losses, with_losses
 from flask_chest.journal._segments import is_owned, segments_in
 
@@ -46,19 +55,19 @@ class Slot:
 
     def last_time_unix_nano(self) -> int:
         """Read the last time that was issued under this slot, as far as it is known."""
-        digits = os.pread(self._descriptor, _DIGITS, 0)
+        digits = read_at(self._descriptor, _DIGITS, 0)
         return int(digits) if digits.isdigit() else 0
 
     def note_time(self, unix_nano: int) -> None:
         """Write down that *unix_nano* was issued under this slot, if the disk lets us."""
         with suppress(OSError):
-            os.pwrite(self._descriptor, str(unix_nano).zfill(_DIGITS).encode(), 0)
+            write_at(self._descriptor, str(unix_nano).zfill(_DIGITS).encode(), 0)
 
     def begin(self, *, serial: int, left: bool) -> None:
         """Write down, if the disk lets us, the new owner's first segment and whether others are to store it."""
         mark = (_LEFT if left else _NOT_LEFT) + str(serial).zfill(_DIGITS).encode()
         with suppress(OSError):  # then nobody follows it while it lives
-            os.pwrite(self._descriptor, mark, _DIGITS)
+            write_at(self._descriptor, mark, _DIGITS)
             if not are_losses(self._losses()):
                 self._add_losses({})  # makes room for them while the disk has some
 
@@ -73,17 +82,17 @@ class Slot:
         return True
 
     def _losses(self) -> bytes:
-        return os.pread(self._descriptor, LOSSES_BYTES, LOSSES_AT)
+        return read_at(self._descriptor, LOSSES_BYTES, LOSSES_AT)
 
     def _add_losses(self, counts: Mapping[str, int]) -> None:
-        if os.pwrite(self._descriptor, with_losses(self._losses(), counts), LOSSES_AT) != LOSSES_BYTES:
+        if write_at(self._descriptor, with_losses(self._losses(), counts), LOSSES_AT) != LOSSES_BYTES:
             raise OSError("the counts of losses were written in part")
 
     def release(self) -> None:
         """Give the slot back, also where a forked child still has the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            unlock(descriptor)
             os.close(descriptor)
 
     def abandon(self) -> None:
@@ -96,7 +105,7 @@ class Slot:
 def left_from(folder: Path, number: int) -> int | None:
     """Tell from which segment on the owner of slot *number* leaves what it appends to others; ``None``: none."""
     try:
-        data = (folder / _NAME.format(number=number)).read_bytes()
+        data = read_file(folder / _NAME.format(number=number))
     except OSError:
         return None
     digits = data[_DIGITS + 1 : 2 * _DIGITS + 1]
@@ -110,16 +119,10 @@ def is_held(folder: Path, number: int) -> bool:
 
 def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(descriptor)
 
 
 def is_followed(folder: Path, number: int) -> bool:
@@ -133,7 +136,7 @@ def take_lowest(folder: Path) -> Slot:
         try:
             slot = take(folder, number)
         except PermissionError:
-            if not (folder / _NAME.format(number=number)).exists():
+            if not os.path.lexists(folder / _NAME.format(number=number)):
                 raise
             continue  # another user's, such as root's who once ran a command
         if slot is not None:
@@ -173,9 +176,9 @@ def take_following(folder: Path, number: int) -> Slot | None:
 
 def _take(path: Path, number: int) -> Slot | None:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_own_file(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
             if _is_at(descriptor, path):
                 return Slot(number, descriptor)
             os.close(descriptor)  # somebody removed the file between our opening and locking it
@@ -190,7 +193,7 @@ def _take(path: Path, number: int) -> Slot | None:
 def _is_at(descriptor: int, path: Path) -> bool:
     held = os.fstat(descriptor)
     try:
-        named = path.stat()
+        named = path.lstat()
     except FileNotFoundError:
         return False
     return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)

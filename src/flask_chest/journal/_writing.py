@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from flask_chest.accounts import make_folder
 from flask_chest.clocks import MAX_STEP_NANO
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._frames import Identity
@@ -35,7 +36,7 @@ class WritingEnd:
 
         *left* tells other processes to store what is appended here while this one lives.
         """
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder = folder
         self._slot = take_lowest(folder)
         self._host = host
@@ -97,7 +98,7 @@ class WritingEnd:
         if not self._slot.removed:
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             slot = take_anew(self._folder, self._slot.number)
             newest = self._appender.newest
             if slot is None and (newest is None or newest.removed):
@@ -140,6 +141,6 @@ class WritingEnd:
 
     def _changed(self, name: SegmentName) -> int:
         try:
-            return (self._folder / str(name)).stat().st_mtime_ns + MTIME_LAG_NS
+            return (self._folder / str(name)).lstat().st_mtime_ns + MTIME_LAG_NS
         except FileNotFoundError:  # stored by another process meanwhile
             return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import msgspec
 from flask_chest.errors import JournalError, JournalFull
 from flask_chest.journal import REJECTED
 from flask_chest.journal._backlog import Backlog
+from flask_chest.journal._files import lock, open_own_file
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
 from flask_chest.journal._others import Others
 from flask_chest.journal._segments import SegmentWriter, append_line
@@ -117,11 +117,10 @@ class FileJournal(WritingEnd, Journal):
         line = msgspec.json.encode(described) + b"\n"
         if self._room.used() + len(line) > self._room.max_bytes:
             raise JournalFull(f"the journal {self._folder} is full; make room, or raise journal_bytes")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
-            descriptor = os.open(self._folder / REJECTED, flags, 0o600)
+            descriptor = open_own_file(self._folder / REJECTED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # or who cuts off half a line might cut off another's
+                lock(descriptor, wait=True)  # or who cuts off half a line might cut off another's
                 append_line(descriptor, line)
             finally:
                 os.close(descriptor)

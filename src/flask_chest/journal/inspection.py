@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import msgspec
 
 from flask_chest.journal import REJECTED
 from flask_chest.journal._appender import Room
+from flask_chest.journal._files import ForeignFileError, open_file, read_file
 from flask_chest.journal._frames import (
     COMPLETE,
     HEADER_BYTES,
@@ -76,16 +78,16 @@ def used_bytes(folder: Path) -> int:
 def rejected_records(folder: Path) -> int:
     """Count the records in *folder* that the store refused for good."""
     try:
-        with (folder / REJECTED).open("rb") as file:
+        with open(open_file(folder / REJECTED, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
             return sum(1 for _ in file)
-    except FileNotFoundError:
+    except (FileNotFoundError, ForeignFileError):
         return 0
 
 
 def _looked_at(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
     try:
         return _inspected(folder, name, store, store_id)
-    except PermissionError:  # root's, perhaps, who once ran a command
+    except PermissionError as exc:  # root's, perhaps, who once ran a command
         return SegmentReport(
             segment=str(name),
             owner="stores",
@@ -93,7 +95,7 @@ def _looked_at(folder: Path, name: SegmentName, store: str | None, store_id: str
             size_bytes=0,
             waiting_bytes=0,
             waiting_records=0,
-            foreign="closed to this account",
+            foreign="no plain file" if isinstance(exc, ForeignFileError) else "closed to this account",
         )
 
 
@@ -101,7 +103,7 @@ def _inspected(folder: Path, name: SegmentName, store: str | None, store_id: str
     # The owner first: one that ends meanwhile may leave a whole last frame, and no half one.
     owner = _owner(folder, name)
     try:
-        data = (folder / str(name)).read_bytes()
+        data = read_file(folder / str(name))
     except FileNotFoundError:  # it was stored meanwhile
         return None
     header = read_header(data[:HEADER_BYTES])

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from flask_chest.errors import JournalError
+from flask_chest.journal._files import open_file
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, encode_record, read_passed
 from flask_chest.journal._segments import SegmentReader, SegmentWriter
 from flask_chest.journal._writing import WritingEnd
@@ -117,7 +118,8 @@ class LeftJournal(WritingEnd, Appendable):
     def _stored(self, segment: SegmentWriter) -> int | None:
         """Tell up to where the complete records of *segment* are stored; ``None``: all of it, and it is gone."""
         try:
-            with (self._folder / str(segment.name)).open("rb") as file:
+            path = self._folder / str(segment.name)
+            with open(open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
                 header = file.read(HEADER_BYTES)
                 return read_passed(header, size=os.fstat(file.fileno()).st_size)
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,15 +68,24 @@ def _inode(path: Path) -> _Inode | None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out that make or remove the files in *folder*, where the system can do that."""
+    descriptor = _locked(folder)
     try:
-        import fcntl  # noqa: PLC0415 - Windows has none, and removes no file that is open
-
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    if sys.platform != "win32":  # which removes no file that is open
+        with suppress(ImportError, OSError):
+            import fcntl  # noqa: PLC0415 - not everywhere
+
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+    return None

@@ -1,0 +1,116 @@
+"""The files of a journal's folder: opened, locked, read and written as only some systems can.
+
+Only plain files are opened, and no link is followed: whoever may write the folder could have a file of somebody
+else changed, or let us wait for ever at a FIFO. What a system lacks is missed when it is called, not on import.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from flask_chest.accounts import is_trusted, own_id
+
+CAN_LOCK = find_spec("fcntl") is not None
+"""Whether this system has what a journal on disk needs."""
+LACKING = "this system has no flock"
+
+_SAFELY = 0
+for _name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):  # the last is for a FIFO, and no matter to a plain file
+    _SAFELY |= getattr(os, _name, 0)
+_NOT_PLAIN = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.EOPNOTSUPP})
+"""What links, sockets and folders are refused with, by one system or another."""
+
+
+class ForeignFileError(PermissionError):
+    """A file in the journal's folder is none that a journal has made, or another account's."""
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open the plain file at *path*, to look at it."""
+    try:
+        descriptor = os.open(path, flags | _SAFELY, 0o600)
+    except OSError as exc:
+        if exc.errno in _NOT_PLAIN:
+            raise ForeignFileError(exc.errno, "it is no plain file", str(path)) from exc
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ForeignFileError(errno.EPERM, "it is no plain file", str(path))
+    return descriptor
+
+
+def open_own_file(path: Path, flags: int) -> int:
+    """Open the plain file at *path*, to believe what is in it or to write it."""
+    descriptor = open_file(path, flags)
+    if not is_trusted(os.fstat(descriptor), by=own_id()):
+        os.close(descriptor)
+        raise ForeignFileError(errno.EPERM, "it is another account's", str(path))
+    return descriptor
+
+
+def read_file(path: Path) -> bytes:
+    """Read the plain file at *path*, to look at it."""
+    with open(open_file(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
+    """Lock an open file; ``BlockingIOError`` where another has its lock and this is not to *wait*."""
+    if sys.platform != "win32":
+        import fcntl  # noqa: PLC0415 - not everywhere
+
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    else:
+        raise OSError(errno.ENOSYS, LACKING)
+
+
+def unlock(descriptor: int) -> None:
+    """Give the lock back, also where a forked child still has the descriptor."""
+    if sys.platform != "win32":
+        import fcntl  # noqa: PLC0415 - not everywhere
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    else:
+        raise OSError(errno.ENOSYS, LACKING)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Return whether another has the lock of an open file, and close the file."""
+    try:
+        lock(descriptor, shared=True)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def synchronise_folder(folder: Path) -> None:
+    """Let the names in *folder* survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Read at *offset*, wherever the file stands."""
+    if sys.platform != "win32":
+        return os.pread(descriptor, size, offset)
+    else:  # noqa: RET505 - what follows a return is not reached
+        raise OSError(errno.ENOSYS, LACKING)
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> int:
+    """Write at *offset*, wherever the file stands; return how many bytes were."""
+    if sys.platform != "win32":
+        return os.pwrite(descriptor, data, offset)
+    else:  # noqa: RET505 - likewise
+        raise OSError(errno.ENOSYS, LACKING)
