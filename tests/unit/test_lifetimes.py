@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -75,11 +76,14 @@ def test_records_of_a_dropped_app_are_stored(tmp_path: Path) -> None:
     gone = weakref.ref(served(tmp_path))
 
     def stored() -> int:
-        with sqlite3.connect(f"file:{tmp_path / 'db.sqlite3'}?mode=ro", uri=True) as connection:
-            return int(connection.execute("SELECT count(*) FROM flask_chest").fetchone()[0])
+        try:
+            with closing(sqlite3.connect(f"file:{tmp_path / 'db.sqlite3'}?mode=ro", uri=True)) as connection:
+                return int(connection.execute("SELECT count(*) FROM flask_chest").fetchone()[0])
+        except sqlite3.OperationalError:  # it is being made
+            return 0
 
     assert eventually(lambda: gone() is None)
-    assert eventually(lambda: (tmp_path / "db.sqlite3").exists() and stored() == 1)
+    assert eventually(lambda: stored() == 1)
 
 
 def test_app_is_collected_though_its_exporters_are_scheduled_and_hold_it(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_process_ends_after_what_a_dropped_app_recorded_is_stored(tmp_path: Path
 
     subprocess.run([sys.executable, "-c", script, tmp_path, tmp_path], check=True, timeout=30)
 
-    with sqlite3.connect(tmp_path / "db.sqlite3") as connection:
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
         assert connection.execute("SELECT count(*) FROM flask_chest").fetchone() == (1,)
 
 
