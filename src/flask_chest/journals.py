@@ -14,6 +14,7 @@ from flask_chest.journal import (
     journal_folder,
     journal_folders,
     losses_in,
+    obstacle,
     open_journal,
     open_left_journal,
     reopen_journal,
@@ -74,6 +75,11 @@ class Journals:
         """What stands for the store in the headers of segments."""
         return digest(self._address or "")
 
+    def obstacle(self) -> str | None:
+        """Say why none can be kept in the folder, without making it; ``None``: it can, or is to be in memory."""
+        folder = self.folder
+        return None if folder is None else obstacle(folder, local=self._settings.journal_local)
+
     def losses(self) -> Losses:
         """Add up what all processes lost that share the folder, also those that are gone; none in memory."""
         folder = self.folder
@@ -90,26 +96,40 @@ class Journals:
         *identify* gives the id of the store, if need be by asking it, or ``None`` while that is not possible.
         """
         return open_journal(
-            self.folder, address=self._address or "", report=report, identify=identify, **self._options()
+            self.folder,
+            local=self._settings.journal_local,
+            address=self._address or "",
+            report=report,
+            identify=identify,
+            **self._options(),
         )
 
     def reopen(self, report: Callable[[str], None], identify: Callable[[], str | None]) -> Journal | None:
         """Open one on disk after all, as `open` would; ``None`` where that is not possible."""
         return reopen_journal(
-            self.folder, address=self._address or "", report=report, identify=identify, **self._options()
+            self.folder,
+            local=self._settings.journal_local,
+            address=self._address or "",
+            report=report,
+            identify=identify,
+            **self._options(),
         )
 
     def open_orphan(self, folder: Path, report: Callable[[str], None]) -> Journal:
         """Open *folder* to take what was left there for another store, or another address of this one."""
-        return open_journal(folder, address=None, report=report, **self._options())
+        return open_journal(folder, local=True, address=None, report=report, **self._options())
 
     def open_left(self) -> Appendable:
         """Open one that other processes store."""
-        return open_left_journal(self.folder, address=self._address or "", **self._options())
+        return open_left_journal(
+            self.folder, local=self._settings.journal_local, address=self._address or "", **self._options()
+        )
 
     def reopen_left(self) -> Appendable | None:
         """Open one on disk after all, as `open_left` would; ``None`` where that is not possible."""
-        return reopen_left_journal(self.folder, address=self._address or "", **self._options())
+        return reopen_left_journal(
+            self.folder, local=self._settings.journal_local, address=self._address or "", **self._options()
+        )
 
     def _options(self) -> Options:
         settings = self._settings

@@ -73,6 +73,7 @@ class SettingOptions(TypedDict, total=False):
     scheduler: SchedulerMode | None
     writer: WriterMode | None
     journal_dir: str | os.PathLike[str] | None
+    journal_local: bool | None
     journal_bytes: int | None
     journal_sync: bool | None
 
@@ -119,6 +120,8 @@ class Settings:
     scheduler: SchedulerMode
     journal_dir: str | None
     """The folder of the journal, relative to ``app.root_path``; ``"memory:"`` for none."""
+    journal_local: bool | None
+    """Whether that folder is on a local disk; ``None``: what the kernel calls its file system tells."""
     journal_bytes: int
     """How much may wait there, for all processes together."""
     journal_sync: bool
@@ -175,6 +178,7 @@ class Settings:
             strict=source.get("strict", _boolean, default=False),
             scheduler=source.get("scheduler", _scheduler_mode, default="auto"),
             journal_dir=source.get("journal_dir", _path, None),
+            journal_local=source.get("journal_local", _boolean, default=None),
             journal_bytes=source.get("journal_bytes", _journal_bytes, 256 * 1024 * 1024),
             journal_sync=source.get("journal_sync", _boolean, default=False),
             writer=source.get("writer", _writer_mode, default="thread"),

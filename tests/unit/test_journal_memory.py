@@ -23,9 +23,10 @@ def ignore(reason: str) -> None:
     pass
 
 
-def opened(folder: Path | None, *, max_bytes: int = 10**8) -> Journal:
+def opened(folder: Path | None, *, max_bytes: int = 10**8, local: bool | None = None) -> Journal:
     return open_journal(
         folder,
+        local=local,
         chest="chest",
         address="sqlite:/var/lib/shop.db",
         host="web",
@@ -187,7 +188,7 @@ def test_failure_after_the_slot_was_taken_gives_it_free(
     assert opened(tmp_path).instance == "web:0"
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.glusterfs", "ceph", "fuse.ceph", "lustre", "vboxsf"])
 def test_network_file_system_is_refused(
     mounts: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,6 +196,33 @@ def test_network_file_system_is_refused(
     assert isinstance(opened(tmp_path / "journal"), MemoryJournal)
     assert f"(it is on {kind}, a network file system)" in caplog.text
     assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs", "fuse.gcsfuse", "fuse.rclone", "fuse.to-be-invented"])
+def test_file_system_behind_fuse_that_is_not_known_is_refused(
+    mounts: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nx {tmp_path} {kind} rw 0 0\n")
+    assert isinstance(opened(tmp_path / "journal"), MemoryJournal)
+    assert (
+        f"(it is on {kind}, which may be a network file system; if it is none, set CHEST_JOURNAL_LOCAL to true)"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize("kind", ["fuseblk", "fuse.fuse-overlayfs", "fuse.ntfs-3g", "overlay", "xfs", "fusectl"])
+def test_file_system_that_is_known_to_be_local_is_used(mounts: Path, tmp_path: Path, kind: str) -> None:
+    mounts.write_text(f"x {tmp_path} {kind} rw 0 0\n")
+    assert isinstance(opened(tmp_path / "journal"), FileJournal)
+
+
+def test_who_knows_the_disk_overrides_what_the_kernel_calls_it(
+    mounts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounts.write_text(f"x {tmp_path}/fast fuse.rclone rw 0 0\ny {tmp_path}/slow ext4 rw 0 0\n")
+    assert isinstance(opened(tmp_path / "fast" / "journal", local=True), FileJournal)
+    assert isinstance(opened(tmp_path / "slow" / "journal", local=False), MemoryJournal)
+    assert "(it is not on a local disk, as CHEST_JOURNAL_LOCAL says)" in caplog.text
 
 
 def test_folder_beside_a_network_file_system_is_used(mounts: Path, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_sqlite_chest_passes_all_options_on(app: Flask, path: Path) -> None:
         ("writer", "off"),
         ("journal_dir", "queue"),
         ("journal_bytes", 70_000),
+        ("journal_local", True),
         ("journal_sync", True),
         ("scheduler", "off"),
         ("strict", True),
@@ -91,7 +92,7 @@ def test_setting_of_each_chest_is_taken_from_wherever_it_is_made(
 
 
 @pytest.mark.parametrize("kind", [FlaskChest, FlaskChestSQLite])
-@pytest.mark.parametrize("name", ["writer", "journal_dir", "journal_bytes", "journal_sync"])
+@pytest.mark.parametrize("name", ["writer", "journal_dir", "journal_local", "journal_bytes", "journal_sync"])
 def test_wrong_setting_is_said_when_the_chest_is_made(app: Flask, kind: type[FlaskChest], name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name} must be .*, got "):
         kind(app, **{name: -1})  # type: ignore[arg-type]  # the error is the point

@@ -21,7 +21,7 @@ from flask_chest.stores.memory import MemoryStore
 
 FIELDS = {
     *("uri", "instance", "strict", "scheduler", "tracked_vars"),
-    *("journal_dir", "journal_bytes", "journal_sync", "writer"),
+    *("journal_dir", "journal_local", "journal_bytes", "journal_sync", "writer"),
     *("response_header", "trace_url"),
     *("include", "exclude", "rename", "computed", "encoders"),
     *("redact", "hash_key", "error_messages", "max_value_bytes", "max_record_bytes"),
@@ -56,6 +56,7 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         scheduler="auto",
         journal_dir=None,
         journal_bytes=256 * 1024 * 1024,
+        journal_local=None,
         journal_sync=False,
         writer="thread",
         tracked_vars=None,
@@ -110,6 +111,7 @@ def test_cap_of_retention_is_no_age() -> None:
         ("scheduler", "on", "off", "auto", "auto"),
         ("journal_dir", "a", "b", "c", "c"),
         ("journal_bytes", 100_000, 200_000, "300000", 300_000),
+        ("journal_local", True, False, "true", True),
         ("journal_sync", True, False, "true", True),
         ("writer", "thread", "off", "off", "off"),
         ("tracked_vars", ["a"], {"GET": ["b"]}, '{"POST": ["c"]}', {"POST": ["c"]}),

@@ -16,7 +16,7 @@ from flask_chest.cli._group import NO_CHEST, moment
 from flask_chest.cli.journals import complaints, folder_of, orphan_line, orphans_of, segments_of
 from flask_chest.cli.status import losses_line, report_of
 from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
-from flask_chest.journal import losses_in, obstacle
+from flask_chest.journal import losses_in
 from flask_chest.journal.inspection import SegmentReport, used_bytes
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 from flask_chest.rules import all_rules_of, misplaced_views
@@ -140,7 +140,7 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
             continue
         if _other_account(chest) is not None:
             continue
-        if (why := obstacle(folder)) is not None:
+        if (why := chest.binding().journals.obstacle()) is not None:
             yield (
                 f"No journal can be kept in {folder} ({why}), so records wait in memory, and are lost with their "
                 "process: set CHEST_JOURNAL_DIR to a folder on a local disk that the app may write."

@@ -12,6 +12,7 @@ from pathlib import Path
 from flask import Flask
 
 from flask_chest import health
+from flask_chest.accounts import who_else_may_write
 from flask_chest.capture import Variable
 from flask_chest.cli.status import report_of
 from flask_chest.extension import FlaskChest, chests_of
@@ -44,6 +45,16 @@ def _same_tables(app: Flask) -> Iterator[str]:
     for count in Counter(store.address for store in stores if isinstance(store, Addressed)).values():
         if count > 1:
             yield f"{count} chests keep their records in the same tables: what both record is there twice."
+
+
+def _journal_of_others(app: Flask) -> Iterator[str]:
+    for chest in chests_of(app):
+        folder = chest.binding().journals.folder
+        if folder is not None and (others := who_else_may_write(folder)) is not None:
+            yield (
+                f"{folder} belongs to {others}, who may read, remove and forge what waits there, as is usual "
+                "where accounts share a volume. Else give it to the account of the app."
+            )
 
 
 def _routed_by_losses(app: Flask) -> Iterator[str]:
@@ -124,6 +135,7 @@ NOTES = (
     _nothing_recorded_yet,
     _same_tables,
     _migrated_by_alembic,
+    _journal_of_others,
     _routed_by_losses,
     _errors_outweigh,
     _never_set,

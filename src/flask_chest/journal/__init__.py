@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
+from flask_chest.accounts import ROOT, close_to_others, own_id, why_not_safe
 from flask_chest.errors import JournalError
 from flask_chest.journal._files import CAN_LOCK, LACKING
 from flask_chest.journal._losses import losses_in as losses_in
@@ -24,7 +25,16 @@ REJECTED = "rejected"
 
 logger = logging.getLogger("flask_chest.journal")
 
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "9p"})
+_NETWORK = frozenset(
+    "9p acfs afpfs afs beegfs beegfs_nodev ceph cifs coda davfs fakeowner gfs2 glusterfs gpfs lustre ncpfs "
+    "nfs nfs4 ocfs2 openafs orangefs panfs prl_fs pvfs2 smb2 smb3 smbfs vboxsf virtiofs vmhgfs wekafs".split()
+)
+"""What kernels call file systems of which another machine has a part, a virtual machine's host too."""
+_LOCAL_FUSE = frozenset(
+    "bindfs encfs exfat exfat-fuse ext2 fuse-ext2 fuse-overlayfs gocryptfs mergerfs ntfs ntfs-3g overlayfs "
+    "zfs".split()
+)
+"""What is known to keep its files on a local disk, among all that may do anything behind FUSE."""
 _DIGITS = 12
 _MOUNTS = Path("/proc/self/mounts")
 
@@ -76,6 +86,7 @@ class Options(TypedDict):
 def open_journal(
     folder: Path | None,
     *,
+    local: bool | None = None,
     address: str | None,
     report: Callable[[str], None],
     identify: Callable[[], str | None] = lambda: None,
@@ -84,24 +95,28 @@ def open_journal(
     """Open the journal of this process in *folder*, or in memory: where it is ``None`` or cannot be used.
 
     The latter is said once, for a killed process then loses what waits. Without *address* the journal takes what
-    others have left for any store.
+    others have left for any store. *local* says whether the folder is on a local disk, ``None`` that nobody
+    has said so.
     """
     store = None if address is None else digest(address)
-    return _open(folder, lambda folder: _on_disk(folder, store, report, identify, options)) or _in_memory(options)
+    journal = _open(folder, lambda folder: _on_disk(folder, store, report, identify, options), local=local)
+    return journal or _in_memory(options)
 
 
 def reopen_journal(
     folder: Path | None,
     *,
+    local: bool | None = None,
     address: str,
     report: Callable[[str], None],
     identify: Callable[[], str | None],
     **options: Unpack[Options],
 ) -> Journal | None:
     """Open the journal on disk where it is in memory; ``None`` where that is not possible."""
-    if folder is None or _unsuitable(folder) is not None:
+    if folder is None or _unsuitable(folder, local=local) is not None:
         return None
     try:
+        close_to_others(folder)
         journal = _on_disk(folder, digest(address), report, identify, options)
     except OSError:
         return None
@@ -109,16 +124,23 @@ def reopen_journal(
     return journal
 
 
-def open_left_journal(folder: Path | None, *, address: str, **options: Unpack[Options]) -> Appendable:
+def open_left_journal(
+    folder: Path | None, *, local: bool | None = None, address: str, **options: Unpack[Options]
+) -> Appendable:
     """Open a journal that other processes store, or one in memory as `open_journal` does."""
-    return _open(folder, lambda folder: _left_on_disk(folder, address, options)) or _in_memory(options)
+    return _open(folder, lambda folder: _left_on_disk(folder, address, options), local=local) or _in_memory(
+        options
+    )
 
 
-def reopen_left_journal(folder: Path | None, *, address: str, **options: Unpack[Options]) -> Appendable | None:
+def reopen_left_journal(
+    folder: Path | None, *, local: bool | None = None, address: str, **options: Unpack[Options]
+) -> Appendable | None:
     """Open on disk what is in memory, as `open_left_journal` does; ``None`` where that is not possible."""
-    if folder is None or _unsuitable(folder) is not None:
+    if folder is None or _unsuitable(folder, local=local) is not None:
         return None
     try:
+        close_to_others(folder)
         journal = _left_on_disk(folder, address, options)
     except OSError:
         return None
@@ -150,12 +172,13 @@ def _in_memory(options: Options) -> MemoryJournal:
     )
 
 
-def _open(folder: Path | None, on_disk: Callable[[Path], T]) -> T | None:
+def _open(folder: Path | None, on_disk: Callable[[Path], T], *, local: bool | None) -> T | None:
     if folder is None:
         return None
-    why = _unsuitable(folder)
+    why = _unsuitable(folder, local=local)
     if why is None:
         try:
+            close_to_others(folder)
             return on_disk(folder)
         except OSError as exc:
             why = exc.strerror or str(exc)
@@ -168,9 +191,13 @@ def _open(folder: Path | None, on_disk: Callable[[Path], T]) -> T | None:
     return None
 
 
-def obstacle(folder: Path) -> str | None:
-    """Say why no journal can be kept in *folder*, without making it; ``None``: it can."""
-    why = _unsuitable(folder)
+def obstacle(folder: Path, *, local: bool | None = None) -> str | None:
+    """Say why no journal can be kept in *folder*, without making it; ``None``: it can.
+
+    Root, who may look at everybody's, is told what is so for the folder's owner.
+    """
+    owner = folder.stat().st_uid if own_id() == ROOT and folder.exists() else own_id()
+    why = _unsuitable(folder, local=local, account=owner)
     if why is None:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not there.is_dir():
@@ -180,12 +207,27 @@ def obstacle(folder: Path) -> str | None:
     return why
 
 
-def _unsuitable(folder: Path) -> str | None:
+def _unsuitable(folder: Path, *, local: bool | None, account: int | None = None) -> str | None:
     if not CAN_LOCK:
         return LACKING
-    kind = _file_system(folder)
+    return _why_not_local(folder, local=local) or why_not_safe(
+        folder, by=own_id() if account is None else account
+    )
+
+
+def _why_not_local(folder: Path, *, local: bool | None) -> str | None:
     # Over a network, appending is not atomic and a lock may outlive its holder.
-    return f"it is on {kind}, a network file system" if kind in _NETWORK else None
+    if local is not None:
+        return None if local else "it is not on a local disk, as CHEST_JOURNAL_LOCAL says"
+    kind = _file_system(folder) or ""
+    name = kind.removeprefix("fuse.")
+    if name in _NETWORK:
+        return f"it is on {kind}, a network file system"
+    if kind == "fuse" or (name != kind and name not in _LOCAL_FUSE):
+        return (
+            f"it is on {kind}, which may be a network file system; if it is none, set CHEST_JOURNAL_LOCAL to true"
+        )
+    return None
 
 
 def _file_system(folder: Path) -> str | None:
