@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ def native_rlock() -> RLock:
 def start_native_thread(run: Callable[[], None]) -> None:
     """Run *run* in a daemon thread; ``RuntimeError`` where no more threads can be started."""
     start = cast("Callable[[Callable[[], None], tuple[()]], int]", _original("start_new_thread"))
-    start(run if "gevent.monkey" not in sys.modules else lambda: _run_beside_gevent(run), ())
+    start(run if "gevent" not in sys.modules else partial(_run_beside, sys.modules["gevent"], run), ())
 
 
-def _run_beside_gevent(run: Callable[[], None]) -> None:
+def _run_beside(gevent: object, run: Callable[[], None]) -> None:
     try:
         run()
     finally:
         # What waits by gevent in a thread makes a hub there, with descriptors that nobody else closes.
-        cast("_Gevent", sys.modules["gevent"]).get_hub().destroy()
+        cast("_Gevent", gevent).get_hub().destroy()
 
 
 class _Hub(Protocol):
