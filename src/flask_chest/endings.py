@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from abc import abstractmethod
 from typing import Protocol
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ _POLL_SECONDS = 0.002
 class Ending(Protocol):
     """What has an end."""
 
+    @abstractmethod
     def close(self, timeout: float, /) -> bool:
         """End within *timeout* seconds; False when something is left undone."""
 
