@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import socketserver
 import sys
 import time
 from abc import abstractmethod
+from inspect import currentframe
 from typing import Protocol
 from weakref import WeakSet
 
@@ -54,7 +56,22 @@ def _close(key: tuple[int, int]) -> None:
         del _closing[key]
 
 
-def _close_all() -> None:
+def ends_unsaid() -> bool:
+    """Return whether a server has forked this process for a connection, and ends it by ``os._exit``.
+
+    Flask's own server does that with ``processes=``. Nothing that was registered for the exit is called there.
+    """
+    forking: type | None = getattr(socketserver, "ForkingMixIn", None)  # not on Windows
+    if forking is None:
+        return False
+    code, frame = vars(forking)["process_request"].__code__, currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+def close_all() -> None:
+    """Close what is to be closed at the end of the process; what is used after that begins anew."""
     pid = os.getpid()
     for what in [*_known, *(each for (owner, _), each in _left.items() if owner == pid)]:
         if not what.close(EXIT_TIMEOUT_SECONDS):
@@ -71,4 +88,4 @@ _closing: dict[tuple[int, int], Ending] = {}
 """What is being closed, by the process that does it."""
 _left: dict[tuple[int, int], Ending] = {}
 """What no thread could be started for."""
-atexit.register(_close_all)
+atexit.register(close_all)

@@ -20,6 +20,7 @@ from flask import Flask, Request, Response, g, got_request_exception, has_app_co
 from werkzeug.wsgi import ClosingIterator
 
 from flask_chest.binding import Binding
+from flask_chest.endings import close_all, ends_unsaid
 from flask_chest.interruptions import pass_interruption
 from flask_chest.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
 from flask_chest.names import METHODS
@@ -171,6 +172,8 @@ class AppRecorder:
             observation.skipped = True
 
     def _begin_process(self) -> int:
+        if ends_unsaid():
+            self._inner = partial(_to_the_end, self._inner)
         self._pid = process.pid
         self._at_start()
         return unique_time_unix_nano(len(self.bindings))  # anew: a journal may know of later ones
@@ -316,6 +319,19 @@ class AppRecorder:
             binding.tally.lost(reason, error)
         if any(binding.settings.strict for binding in self.bindings):
             raise error
+
+
+def _to_the_end(
+    inner: Callable[[WSGIEnvironment, StartResponse], WSGIBody],
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+) -> WSGIBody:
+    """Serve with *inner*, and close all that works beside the app once the response was sent."""
+    try:
+        return ClosingIterator(inner(environ, start_response), close_all)
+    except BaseException:
+        close_all()
+        raise
 
 
 def _keep(observation: Observation, records: Iterable[tuple[Binding, Record]]) -> None:
