@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +201,18 @@ def test_records_are_shown_that_wait_where_journals_lie_by_default(tmp_path: Pat
     kill(leave(folder))
     assert f"--from {folder}" in app.test_cli_runner().invoke(args=["chest", "doctor"]).output
     chest.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_nothing_is_stored_from_a_folder_that_everybody_may_forge(moved: tuple[FlaskCliRunner, Path]) -> None:
+    runner, folder = moved
+    folder.parent.chmod(0o777)
+    replayed = runner.invoke(args=["chest", "journal", "replay", "--from", str(folder)])
+    assert replayed.output == (
+        f"Error: {folder} is not to be trusted: everybody may write {folder.parent}, and could forge what is "
+        "kept there\n"
+    )
+    assert replayed.exit_code == 1
 
 
 def test_folders_of_other_chests_and_of_living_processes_are_none_of_ours(

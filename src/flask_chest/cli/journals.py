@@ -14,6 +14,7 @@ from flask_chest.cli._accounts import why_closed, why_not_to_write
 from flask_chest.cli._formats import amount, say, say_json
 from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.extension import FlaskChest
+from flask_chest.journal import obstacle
 from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
 from flask_chest.journals import Journals
 from flask_chest.protocols import Identified
@@ -147,6 +148,8 @@ def _chest_of(folder: Path) -> FlaskChest:
     """Find the chest whose journal *folder* is; exit where there is none."""
     if (why := why_not_to_write(folder)) is not None:
         raise Failure(why)
+    if (why := obstacle(folder, local=True)) is not None:
+        raise Failure(f"{folder} is not to be trusted: {why}")
     if not inspect(folder, store=None):
         raise Failure(f"{folder} holds no segment of a journal; flask chest journal list names those that do")
     chests = the_chests()
