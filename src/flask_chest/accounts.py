@@ -75,22 +75,32 @@ def _why_not_safe(folder: Path, by: int) -> str | None:
             if status.st_uid == by:
                 continue  # its mode is tightened when it is opened
         everybody = bool(status.st_mode & stat.S_IWOTH)
-        # In a sticky one only the owner of a file, or of the folder, may rename it.
-        sticky = place != folder and status.st_mode & stat.S_ISVTX and status.st_uid in {by, ROOT}
-        if everybody and not sticky:
+        if everybody and (place == folder or not _is_meant_for_all(place, status, by)):
             return f"everybody may write {place}, and could forge what is kept there"
     return None
 
 
+def _is_meant_for_all(place: Path, status: os.stat_result, by: int) -> bool:
+    # In a sticky folder only the owner of a file, or of the folder, may rename it. And a volume of a container
+    # is often made for everybody, as an emptyDir of Kubernetes is, where everybody is the container.
+    if status.st_mode & stat.S_ISVTX:
+        return status.st_uid in {by, ROOT}
+    return status.st_uid == ROOT and os.path.ismount(place)
+
+
 def who_else_may_write(folder: Path) -> str | None:
-    """Say who beside this account may write *folder*, though it is taken; ``None``: nobody."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    if own_id() in {-1, ROOT, status.st_uid}:
-        return None
-    return called(status.st_uid) + (f", and to the group {status.st_gid}" if shares_group(status) else "")
+    """Say who else may write *folder*, or the volume that it is on, though it is taken; ``None``: nobody."""
+    for place in (folder, *folder.parents):
+        try:
+            status = place.stat()
+        except OSError:
+            continue
+        if place == folder and own_id() not in {-1, ROOT, status.st_uid}:
+            group = f", and to the group {status.st_gid}" if shares_group(status) else ""
+            return f"{place} belongs to {called(status.st_uid)}{group}"
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX and os.path.ismount(place):
+            return f"{place} belongs to everybody"
+    return None
 
 
 def make_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ from flask import Flask
 from tests.journals import Reports, journal_in, make_records
 
 from flask_chest import FlaskChestSQLite
+from flask_chest.accounts import who_else_may_write
 from flask_chest.cli import chest_group
 from flask_chest.journal import obstacle, open_journal
 from flask_chest.journal._slots import take_lowest
@@ -103,6 +104,18 @@ def test_folder_below_one_that_everybody_may_write_is_refused(
     (folder / place).chmod(0o1777)  # as temporary folders are
     assert isinstance(opened(below), FileJournal)
     assert obstacle(below) is None
+
+
+@only_root
+def test_folder_on_a_volume_that_was_made_for_everybody_is_used_and_remarked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda place: place == folder)
+    folder.chmod(0o777)  # as an emptyDir of Kubernetes is
+    assert isinstance(opened(folder / "journal"), FileJournal)
+    assert who_else_may_write(folder / "journal") == f"{folder} belongs to everybody"
+    os.chown(folder, OTHER, OTHER)
+    assert isinstance(opened(folder / "journal"), MemoryJournal)
 
 
 def test_link_in_a_folder_that_everybody_may_write_is_refused(folder: Path) -> None:

@@ -52,7 +52,7 @@ def _journal_of_others(app: Flask) -> Iterator[str]:
         folder = chest.binding().journals.folder
         if folder is not None and (others := who_else_may_write(folder)) is not None:
             yield (
-                f"{folder} belongs to {others}, who may read, remove and forge what waits there, as is usual "
+                f"{others}, who may read, remove and forge what waits there, as is usual "
                 "where accounts share a volume. Else give it to the account of the app."
             )
 
