@@ -21,6 +21,7 @@ from flask_chest.names import TrackedNames
 from flask_chest.record import JSONValue
 from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redaction
 from flask_chest.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Conversion, Encoders, ValueRules
+from ids import steady
 from json_values import json_values
 
 KEY = "a key of the tests"
@@ -315,7 +316,7 @@ def test_fields_of_named_tuples_are_looked_at_by_name() -> None:
         (b"nothing", "bm90aGluZw=="),
         ([b"4111 1111 1111 1111"], [MASK]),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_pattern_is_looked_for_in_bytes(value: object, form: JSONValue) -> None:
     assert kept({"note": value}, Redact(pattern=r"\d{4}(?: \d{4}){3}")) == {"note": form}

@@ -33,6 +33,7 @@ from flask_chest.values import (
     storable_text,
 )
 from hostile_values import Plan, Point
+from ids import steady
 from json_values import convert
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "values.md").read_text()
@@ -128,7 +129,7 @@ class Level(IntEnum):
         (SimpleNamespace(x=1), "SimpleNamespace"),
         ("\0" * 3, "\ufffd" * 3),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_value_has_its_form(value: object, form: JSONValue) -> None:
     converted = convert(value)
