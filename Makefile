@@ -39,7 +39,7 @@ test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with it
 	$(BIN)/python -m tests.otel_matrix
 
 test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
-	$(BIN)/python -m tests.flask_matrix
+	$(BIN)/python tests/flask_matrix.py
 
 bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,6 +1,6 @@
 """Runs the unit tests with the newest Flask that can be had: what its main branch will be.
 
-``python -m tests.flask_matrix``, from the project's folder. The environment is made in ``.venv-flask``. Where the
+``python tests/flask_matrix.py``, from the project's folder. The environment is made in ``.venv-flask``. Where the
 branch cannot be reached, ``FLASK`` names another source for pip.
 """
 
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from tests.otel_matrix import EXTRAS, ROOT, make
+from otel_matrix import EXTRAS, ROOT, make
 
 NEWEST = "https://github.com/pallets/flask/archive/refs/heads/main.zip"
 

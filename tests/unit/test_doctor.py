@@ -99,7 +99,10 @@ def test_doctor_finds_an_exporter_whose_target_is_away(app: Flask, runner: Flask
     add_view(app)
     app.test_client().get("/")
     chest.run_exports()
-    assert said(runner) == "- The exporter 'recording' has 1 record pending: it is away; start it\n"
+    assert said(runner) == (
+        "- The exporter 'recording' has 1 record pending: it is away; start it. It is tried again at its "
+        "intervals, and at once by flask chest export.\n"
+    )
     chest.run_exports()
     app.test_client().get("/")
     healthy(runner)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from tests.journals import Reports, journal_in, make_records
 
 from flask_chest import FlaskChestSQLite
 from flask_chest.accounts import who_else_may_write
@@ -22,6 +21,7 @@ from flask_chest.journal.inspection import inspect, rejected_records
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal_protocols import Journal
 from flask_chest.testing.records import make_record
+from journals import Reports, journal_in, make_records
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such accounts")
 only_root = pytest.mark.skipif(

@@ -229,7 +229,10 @@ def _export_stuck(
     if exporter is None:
         return
     if exporter.last_error is not None and exporter.backlog:
-        yield f"The exporter {name!r} has {amount(exporter.backlog)} pending: {exporter.last_error}"
+        yield (
+            f"The exporter {name!r} has {amount(exporter.backlog)} pending: {exporter.last_error}. It is tried "
+            "again at its intervals, and at once by flask chest export."
+        )
     elif exporter.backlog and not exporter.last_success_unix_nano and scheduled and unseen:
         yield (
             f"The exporter {name!r} has {amount(exporter.backlog)} pending and was not seen for an hour: the "
