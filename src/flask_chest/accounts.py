@@ -51,7 +51,7 @@ def is_trusted(status: os.stat_result, *, by: int) -> bool:
 
 
 def why_not_safe(folder: Path, *, by: int) -> str | None:
-    """Say who could put files into *folder*, or another in its place, against the will of *by*; ``None``: nobody.
+    """Return who could put files into *folder*, or another in its place, against the will of *by*, or ``None``.
 
     What is not there yet is judged by what is above it.
     """
@@ -89,7 +89,7 @@ def _is_meant_for_all(place: Path, status: os.stat_result, by: int) -> bool:
 
 
 def who_else_may_write(folder: Path) -> str | None:
-    """Say who else may write *folder*, or the volume that it is on, though it is taken; ``None``: nobody."""
+    """Return who else may write *folder*, or the volume that it is on, though it is taken, or ``None``."""
     for place in (folder, *folder.parents):
         try:
             status = place.stat()

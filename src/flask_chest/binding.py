@@ -499,7 +499,7 @@ def _why_lost(error: Exception) -> str:
 
 
 def _weakly(method: Callable[P, T]) -> Callable[P, T | None]:
-    """Let *method* be called for as long as its object is there; after that the call gives ``None``."""
+    """Return what calls *method* for as long as its object is there, and returns ``None`` after that."""
     reference = WeakMethod(method)
 
     def call(*arguments: P.args, **named: P.kwargs) -> T | None:
@@ -510,7 +510,7 @@ def _weakly(method: Callable[P, T]) -> Callable[P, T | None]:
 
 
 def _making_weakly(binding: Binding) -> Callable[[], Store]:
-    """Let the store be made for as long as *binding* is there."""
+    """Return what makes the store for as long as *binding* is there."""
     reference = ref(binding)
 
     def make() -> Store:

@@ -10,7 +10,7 @@ from flask_chest.accounts import ROOT, called, name_of, own_id
 
 
 def why_closed(folder: Path) -> str | None:
-    """Say that *folder* is another account's and closed to this one, and as whom to run; ``None``: it is not."""
+    """Return whose *folder* is, closed to this account, and as whom to run; ``None`` where it is open."""
     try:
         owner, closed = folder.stat().st_uid, not _may_use(folder)
     except PermissionError:  # so is one above it
@@ -21,7 +21,7 @@ def why_closed(folder: Path) -> str | None:
 
 
 def why_not_to_write(folder: Path) -> str | None:
-    """Say why this account should write nothing into *folder*, and as whom to run; ``None``: it may."""
+    """Return why this account should write nothing there, and as whom to run; ``None`` where it may."""
     why = why_closed(folder)
     if why is None and folder.is_dir() and own_id() == ROOT != folder.stat().st_uid:
         return _sentence(folder, folder.stat().st_uid, "which could not read what root writes into it")

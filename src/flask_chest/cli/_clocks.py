@@ -20,7 +20,7 @@ NEWS_NANO = 24 * 3600 * 1_000_000_000
 
 
 def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
-    """Say which clocks are wrong, or were; raise what the store raises."""
+    """Yield which clocks are wrong, or were; raise what the store raises."""
     store = chest.binding().store
     told = tell_time(store, note=False)
     if chest.binding().retains and told.doubt is not None:

@@ -114,7 +114,7 @@ def orphans_of(chest: FlaskChest) -> list[Orphan]:
 
 
 def orphan_line(orphan: Orphan) -> str:
-    """Say where *orphan* is, and how it is stored."""
+    """Return a sentence that says where *orphan* is, and how it is stored."""
     why = (
         "for other parameters of the store's address, as its role, or for the store that was there before"
         if orphan.own_folder
