@@ -152,7 +152,7 @@ def test_each_table_has_a_primary_key(store: MySQLStore, name: str, admin: pymys
     """A server may refuse others (sql_require_primary_key), and replicates them slowly."""
     tables = f"FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_name LIKE '{name}%'"
     admin.execute(f"SELECT table_name {tables}")
-    assert len(admin.fetchall()) == 6
+    assert len(admin.fetchall()) == 7
     admin.execute(
         f"SELECT table_name {tables} AND table_name NOT IN"
         " (SELECT table_name FROM information_schema.table_constraints WHERE constraint_type = 'PRIMARY KEY')"
