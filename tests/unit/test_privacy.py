@@ -28,6 +28,8 @@ Unasked.__name__ = "ValueError"
 
 
 def errors(app: Flask, raised: BaseException, **options: object) -> list[str | None]:
+    app.logger.disabled = True  # no half of a pair may come into the log of a worker that pytest runs tests in
+
     @app.route("/")
     def index() -> str:
         raise raised
