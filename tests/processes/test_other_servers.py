@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -75,5 +75,8 @@ def reloading(site: Site) -> Iterator[tuple[Server, Path]]:
 
 def files_of(pid: int, site: Site) -> set[str]:
     """Name what *pid* has open of the installation."""
-    opened = {descriptor.readlink() for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
+    opened: set[Path] = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.add(descriptor.readlink())
     return {path.name for path in opened if path.is_relative_to(site.folder)}

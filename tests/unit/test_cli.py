@@ -20,6 +20,9 @@ from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
 from flask_chest.testing import RecordingExporter
 
+UNTOUCHED = {"FLASK_RUN_FROM_CLI": None}
+"""What Flask sets for good where a command is run: an app's own ``run`` does nothing after that."""
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Flask:
@@ -224,7 +227,7 @@ def test_commands_say_what_is_wrong_with_the_setting_for_which_there_is_no_app(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    told = CliRunner().invoke(FlaskGroup(), ["--app", "wrong_app.py", "chest", *command])
+    told = CliRunner(env=UNTOUCHED).invoke(FlaskGroup(), ["--app", "wrong_app.py", "chest", *command])
     monkeypatch.delitem(sys.modules, "wrong_app", raising=False)
     assert (told.exit_code, told.output) == (1, f"Error: {sentence}\n")
 
@@ -233,5 +236,5 @@ def test_commands_leave_the_apps_own_errors_as_they_are(tmp_path: Path, monkeypa
     (tmp_path / "wrong_app.py").write_text("raise LookupError('mine')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    told = CliRunner().invoke(FlaskGroup(), ["--app", "wrong_app.py", "chest", "doctor"])
+    told = CliRunner(env=UNTOUCHED).invoke(FlaskGroup(), ["--app", "wrong_app.py", "chest", "doctor"])
     assert isinstance(told.exception, LookupError)

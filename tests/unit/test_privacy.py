@@ -28,14 +28,14 @@ Unasked.__name__ = "ValueError"
 
 
 def errors(app: Flask, raised: BaseException, **options: object) -> list[str | None]:
-    app.logger.disabled = True  # no half of a pair may come into the log of a worker that pytest runs tests in
-
     @app.route("/")
     def index() -> str:
         raise raised
 
     chest = FlaskChest(app, store=MemoryStore, tracked_vars=["x"], **options)  # type: ignore[arg-type]  # any of them
-    app.test_client().get("/")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(app.logger, "disabled", True)  # half of a pair ends the worker that pytest runs tests in
+        app.test_client().get("/")
     found = [record.error for record in chest.query()]
     chest.close()
     return found

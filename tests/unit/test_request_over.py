@@ -83,7 +83,7 @@ def newer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fl
             monkeypatch.setattr(Flask, "wsgi_app", wsgi_app_that_ignores_no_error)
             monkeypatch.setattr(recorder, "FLASK_ASKS_WHAT_TO_IGNORE", False)
     app = Flask("shop")
-    app.logger.disabled = True
+    monkeypatch.setattr(app.logger, "disabled", True)
     return app
 
 
