@@ -189,6 +189,8 @@ class Writer(Intake):
         self._former: Journal | None = None
         """The journal in memory, while what waits there moves to the disk."""
         self._gather = gather
+        self._gathering = False
+        """Whether the thread may hold a record that does not wait in the journal yet."""
         self._inherit_seconds = inherit_seconds
         self._journal = journal
         self._open_store = open_store
@@ -244,7 +246,7 @@ class Writer(Intake):
             self._hurried += 1
         try:
             pause = _POLL_SECONDS
-            while self.waiting() > 0:
+            while self.waiting() > 0 or self._gathering:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._ended:
                     return False
@@ -340,7 +342,7 @@ class Writer(Intake):
         while not self._stopping:
             try:
                 self._await_records()
-                self._gather()
+                self._gather_all()
                 self._inherit_at_times()
                 self._move_all()
             except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us
@@ -356,6 +358,13 @@ class Writer(Intake):
         except OSError as exc:
             self._tally.fault("the journal did not close", exc)
         self._ended = True
+
+    def _gather_all(self) -> None:
+        self._gathering = True  # before anything is taken from where `flush` would look for it
+        try:
+            self._gather()
+        finally:
+            self._gathering = False
 
     def _await_records(self) -> None:
         self._listen(1)
