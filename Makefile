@@ -12,7 +12,7 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing test unit test-otel test-flask check bench clean new-venv
+.PHONY: help demo tracing test test-otel test-flask check bench clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,12 +23,8 @@ demo: $(STAMP) ## Run the README's example on a few hundred requests and show wh
 tracing: $(STAMP) ## Run the example with OpenTelemetry: a span, a log line and a record with the same id
 	@$(BIN)/python -m examples.tracing
 
-test: check ## Check, then run all tests, those without servers and processes of their own in parallel
-	$(BIN)/python -m pytest --numprocesses auto tests/unit
-	$(BIN)/python -m pytest tests/processes tests/integration
-
-unit: $(STAMP) ## Run the unit tests in parallel
-	$(BIN)/python -m pytest --quiet --numprocesses auto tests/unit
+test: check ## Check, then run all tests
+	$(BIN)/python -m pytest
 
 check: $(STAMP) ## Check style, layers and types
 	$(BIN)/ruff check
