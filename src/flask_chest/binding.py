@@ -205,6 +205,10 @@ class Binding:
     def keep_opened(self, record: Record) -> None:
         """Take *record*, whose response streams; `keep` follows for its id unless this process ends before."""
         here = self._here
+        # Here too: a loop of streams that nobody closes would leave them all to the writer, whose thread gets
+        # Python's lock once in 5 ms then, and the opened would fill the journal.
+        if here.unclosed:
+            self._keep_unclosed(here, UNCLOSED_A_REQUEST)
         try:
             (here.intake or self._begin(here)).take_opened(record)
         except Exception as exc:  # noqa: BLE001 - the complete record follows

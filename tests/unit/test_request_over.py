@@ -354,6 +354,31 @@ def test_request_takes_along_what_nobody_closed_where_no_writer_does(app: Flask,
     chest.close()
 
 
+def test_stream_takes_along_those_before_it_that_nobody_closed(app: Flask, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=["n"], writer="off")
+    streaming(app, counting)
+    for _ in range(10):
+        assert list(serve(app)) == [b"a", b"b"]
+        gc.collect()
+    assert chest.stats().captured == 9
+    chest.close()
+
+
+def test_loop_of_streams_that_nobody_closes_does_not_fill_the_journal(app: Flask, tmp_path: Path) -> None:
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=["n"], journal_bytes=2_000_000)
+
+    @app.get("/")
+    def view() -> Response:
+        g.n = "x" * 700
+        return Response(iter(["a", "b"]))
+
+    for _ in range(2000):
+        assert list(serve(app)) == [b"a", b"b"]
+    assert chest.flush(DEADLINE_SECONDS)
+    assert (chest.stats().captured, dict(chest.stats().lost)) == (2000, {})
+    chest.close()
+
+
 def test_every_chest_gets_the_record_of_a_stream_that_nobody_closed(app: Flask) -> None:
     chests = [make_chest(app, "n") for _ in range(2)]
     streaming(app, counting)
