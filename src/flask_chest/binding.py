@@ -183,14 +183,14 @@ class Binding:
         """Give the store of this process, opened; raise `StoreError` when it cannot be."""
         return self._here.store.open()
 
-    def keep(self, record: Record) -> None:
-        """Take *record*. A failure is counted and logged; under ``strict`` it is raised."""
-        here = self._latest  # the recorder begins anew in each process
-        if here.unclosed:
-            self._keep_unclosed(here, UNCLOSED_A_REQUEST)
-        self._keep(here, record)
+    def keep(self, record: Record, *, take_along: bool = True) -> None:
+        """Take *record*, and *take_along* two of those that were left to another thread.
 
-    def _keep(self, here: _InProcess, record: Record) -> None:
+        A failure is counted and logged; under ``strict`` it is raised.
+        """
+        here = self._latest  # the recorder begins anew in each process
+        if here.unclosed and take_along:
+            self._keep_unclosed(here, UNCLOSED_A_REQUEST)
         here.tally.captured()
         try:
             intake = here.intake or self._begin(here)
@@ -239,7 +239,7 @@ class Binding:
             try:
                 record = complete()
                 if record is not None:
-                    self._keep(here, record)
+                    self.keep(record, take_along=False)
             except Exception as exc:  # noqa: BLE001 - under strict: whoever calls has nothing to do with it
                 here.tally.fault(UNCLOSED, exc)
 

@@ -16,8 +16,9 @@ from flask_chest.binding import logger
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension import EXTENSION_KEY, FlaskChest, check_generator
 from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
+from flask_chest.observation import Observation
 from flask_chest.protocols import RequestIdGenerator
-from flask_chest.recorder import AppRecorder, finder
+from flask_chest.recorder import AppRecorder, current_request, finder
 from flask_chest.rules import RULES_ATTRIBUTE, Rule, decorated_views
 from flask_chest.settings import Settings
 
@@ -122,16 +123,22 @@ def _async_wrapper(view: Callable[..., Awaitable[object]], rules: tuple[Rule, ..
 
 
 def _hand_over(rules: tuple[Rule, ...]) -> None:
-    """Tell the recorder that a function with these *rules* runs: who called it may hide them from the app."""
+    """Note for the current request that a function with these *rules* runs: its caller may hide them from Flask.
+
+    In one piece, since every request calls it.
+    """
     try:
         app = _current_app()
+        current = current_request()
     except RuntimeError:
         return  # it is called outside of any request, as any function may be
     recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
     if recorder is None:
         _miss_chest(app)
-    else:
-        recorder.note_run(rules)
+        return
+    observation: Observation | None = current.environ.get(recorder.environ_key)
+    if observation is not None and rules[0] not in observation.ran:
+        observation.ran += rules
 
 
 def _miss_chest(app: Flask) -> None:

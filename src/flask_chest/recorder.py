@@ -60,7 +60,7 @@ def behind(proxy: T) -> T:
 
 
 # Through the proxy itself every attribute would take 0.7 µs, this takes 0.1 µs.
-_current_request = finder(request)
+current_request = finder(request)
 _current_g = finder(g)
 
 
@@ -86,7 +86,8 @@ class AppRecorder:
         self._at_start = at_start
         self._pid: int | None = None
         self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], Plan] = {}
-        self._environ_key = f"flask_chest.{next(_serial)}"
+        self.environ_key = f"flask_chest.{next(_serial)}"
+        """Where the request's environment holds its `Observation`."""
         self._inner = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]  # Flask's documented way to add a middleware
         # Methods that are there to be overridden: functions that Flask calls after each request and at its
@@ -130,8 +131,8 @@ class AppRecorder:
         except Exception as error:
             self._lost(NOT_BEGUN, error)
             return self._inner(environ, start_response)
-        outer = environ.get(self._environ_key)
-        environ[self._environ_key] = observation
+        outer = environ.get(self.environ_key)
+        environ[self.environ_key] = observation
         try:
             if self._flask_is_next:
                 return self._inner(environ, start_response)
@@ -143,11 +144,11 @@ class AppRecorder:
             observation.ended = True
             self._tell(observation)
             if outer is not None:
-                environ[self._environ_key] = outer
+                environ[self.environ_key] = outer
 
     def request_id(self, current: Request) -> str | None:
         """Give the id of the *current* request, made now if it was not yet; ``None`` if it is not recorded."""
-        observation: Observation | None = current.environ.get(self._environ_key)
+        observation: Observation | None = current.environ.get(self.environ_key)
         if observation is None:
             return None
         plan = self._plan(current, observation)
@@ -155,19 +156,9 @@ class AppRecorder:
             observation.request_id = plan.make_request_id()
         return observation.request_id
 
-    def note_run(self, rules: tuple[Rule, ...]) -> None:
-        """Note that a function with these *rules* runs, for the current request if there is one."""
-        try:
-            current = _current_request()
-        except RuntimeError:
-            return
-        observation: Observation | None = current.environ.get(self._environ_key)
-        if observation is not None and rules[0] not in observation.ran:
-            observation.ran += rules
-
     def skip(self, current: Request) -> None:
         """Record nothing of the *current* request."""
-        observation: Observation | None = current.environ.get(self._environ_key)
+        observation: Observation | None = current.environ.get(self.environ_key)
         if observation is not None:
             observation.skipped = True
 
@@ -221,14 +212,14 @@ class AppRecorder:
 
     def _teardown_request(self, error: BaseException | None) -> None:
         self._on_exit(error)
-        observation: Observation | None = _current_request().environ.get(self._environ_key)
+        observation: Observation | None = current_request().environ.get(self.environ_key)
         if observation is not None and observation.ended:
             self._tell(observation)
 
     def _on_exit(self, error: BaseException | None) -> None:
         """Capture where nothing else was reached: a worker's time-out or an exit ended the view."""
         if error is not None and not isinstance(error, Exception):
-            observation: Observation | None = _current_request().environ.get(self._environ_key)
+            observation: Observation | None = current_request().environ.get(self.environ_key)
             if observation is not None and observation.plan is NOTHING_ASKED:
                 # Nothing may leave this: Flask has its context still to pop, and the exit goes on anyhow.
                 with suppress(BaseException):
@@ -236,8 +227,8 @@ class AppRecorder:
 
     def _capture(self, *, raised: BaseException | None = None) -> Observation | None:
         try:
-            current = _current_request()
-            observation: Observation | None = current.environ.get(self._environ_key)
+            current = current_request()
+            observation: Observation | None = current.environ.get(self.environ_key)
             if observation is None or observation.skipped:
                 return None
             observation.stream = None  # of a response that gave way to this one

@@ -101,6 +101,8 @@ class JournalOnly(Intake):
     ) -> None:
         """Ask *reopen* now and then for one on disk, where *journal* is in memory: nobody can store that."""
         self._journal = journal
+        self._in_memory = journal if isinstance(journal, MemoryJournal) else None
+        """The journal, as long as it cannot be on disk; to ask that of each record would be too dear."""
         self._tally = tally
         self._reopen = reopen
         self._lock = native_lock()
@@ -109,8 +111,8 @@ class JournalOnly(Intake):
     def take(self, record: Record, /) -> None:
         """Append *record*."""
         journal = self._journal
-        if isinstance(journal, MemoryJournal) and time.monotonic() >= self._next_try:
-            self._try_disk(journal)
+        if self._in_memory is not None and time.monotonic() >= self._next_try:
+            self._try_disk(self._in_memory)
         try:
             journal.append(record)
         except JournalClosed:
@@ -124,7 +126,7 @@ class JournalOnly(Intake):
                 return  # another request has just tried
             self._next_try = time.monotonic() + INHERIT_SECONDS
             if (on_disk := self._reopen()) is not None:
-                self._journal = on_disk
+                self._journal, self._in_memory = on_disk, None
                 former.close()
                 _append_all(former, on_disk, self._tally)
 

@@ -10,8 +10,10 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from flask_chest.accounts import is_trusted, own_id
 
@@ -100,17 +102,11 @@ def synchronise_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Read at *offset*, wherever the file stands."""
-    if sys.platform != "win32":
-        return os.pread(descriptor, size, offset)
-    else:  # noqa: RET505 - what follows a return is not reached
-        raise OSError(errno.ENOSYS, LACKING)
+def _lack(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSYS, LACKING)
 
 
-def write_at(descriptor: int, data: bytes, offset: int) -> int:
-    """Write at *offset*, wherever the file stands; return how many bytes were."""
-    if sys.platform != "win32":
-        return os.pwrite(descriptor, data, offset)
-    else:  # noqa: RET505 - likewise
-        raise OSError(errno.ENOSYS, LACKING)
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _lack)
+"""Read so many bytes of a descriptor at an offset, wherever the file stands."""
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _lack)
+"""Write to a descriptor at an offset, likewise; not wrapped, since each request calls it."""
