@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
-from flask_chest.journal import _appender
+from flask_chest.journal import _appender, _segments
 from flask_chest.journal._appender import LOOK_BYTES, LOOK_SECONDS
 from flask_chest.journal._frames import HEADER_BYTES, MAGIC, MAX_PAYLOAD_BYTES
 from flask_chest.journal.file import FileJournal
@@ -34,7 +34,7 @@ class Disk:
         self.frames: list[Callable[[int, bytes, int], int]] = []
         self._write = os.pwrite
         monkeypatch.setattr(os, "write", lambda descriptor, data: self(descriptor, data, 0))
-        monkeypatch.setattr(os, "pwrite", self)
+        monkeypatch.setattr(_segments, "write_at", self)
 
     def __call__(self, descriptor: int, data: bytes, offset: int) -> int:
         planned = self.plan if self.plan or data.startswith(MAGIC) else self.frames

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flask_chest.journal import _slots
 from flask_chest.journal._slots import Slot, take, take_lowest
 
 
@@ -151,7 +152,7 @@ def test_disk_that_does_not_take_the_time_stops_nothing(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     slot = take_lowest(tmp_path)
-    monkeypatch.setattr(os, "pwrite", refuse)
+    monkeypatch.setattr(_slots, "write_at", refuse)
     slot.note_time(1)
     assert slot.last_time_unix_nano() == 0
 
