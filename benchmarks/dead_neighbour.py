@@ -20,7 +20,7 @@ from pathlib import Path
 from flask import Flask, g
 
 from flask_chest import FlaskChestSQLite
-from flask_chest.exporters.http import HTTPExporter
+from flask_chest.exporter.http import HTTPExporter
 from flask_chest.testing import RecordingExporter
 
 INTERVAL = timedelta(milliseconds=50)

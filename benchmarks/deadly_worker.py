@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from flask_chest.export import ExportRun
+from flask_chest.background.export_run import ExportRun
 from flask_chest.protocols import Busy, Claim, Exporter, ExporterRegistry, Outbox
 from flask_chest.record import Record
 from flask_chest.stores import store_from_uri
@@ -111,10 +111,10 @@ class DeadlyExporter(Exporter):
 def make_exporter(target: Mapping[str, str], *, name: str) -> Exporter:
     options = {option: value for option, value in target.items() if option != "kind"}
     if target["kind"] == "influxdb":
-        from flask_chest.exporters.influxdb import InfluxDBExporter
+        from flask_chest.exporter.influxdb import InfluxDBExporter
 
         return InfluxDBExporter(**options, timeout=2.0, name=EXPORTER)  # type: ignore[arg-type]  # texts all of them
-    from flask_chest.exporters.store import StoreExporter
+    from flask_chest.exporter.store import StoreExporter
 
     return StoreExporter(store_from_uri(options["uri"], root=Path("/"), name=name), name=EXPORTER)
 

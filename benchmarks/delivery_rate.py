@@ -23,11 +23,11 @@ from benchmarks.server_write import copying, rows_of
 from benchmarks.sqlite_write import BATCH, open_store, rate, sample
 from benchmarks.waiting_memory import resident_mib
 
-from flask_chest.export import run_export
-from flask_chest.exporters.store import StoreExporter
+from flask_chest.background.export_run import run_export
+from flask_chest.exporter.store import StoreExporter
 from flask_chest.record import Query, Record
 from flask_chest.stores import store_from_uri
-from flask_chest.stores._sql import COLUMN_LIST
+from flask_chest.stores.sql.tables import COLUMN_LIST
 from flask_chest.stores.sqlite import SQLiteStore
 
 ROUNDS = 5

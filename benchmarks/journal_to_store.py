@@ -13,9 +13,10 @@ from pathlib import Path
 
 from benchmarks.sqlite_write import BATCH, INSERT, connect, open_store, rate, sample
 
+from flask_chest.background.writer import BATCH_RECORDS
 from flask_chest.journal.file import FileJournal
-from flask_chest.stores._sql import SQLValue, record_rows
-from flask_chest.writer import BATCH_RECORDS
+from flask_chest.stores._records import storable_rows
+from flask_chest.stores.sql.tables import SQLValue
 
 ROUNDS = 10
 
@@ -56,7 +57,7 @@ def compare(folder: Path, rounds: int, batches: int) -> tuple[list[float], list[
             work = [[sample() for _ in range(BATCH)] for _ in range(batches)]
             for record in (record for batch in work for record in batch):
                 journal.append(record)
-            bare_rates.append(rate(execute, [record_rows(batch) for batch in work]))
+            bare_rates.append(rate(execute, [storable_rows(batch) for batch in work]))
             begin = time.perf_counter()
             while records := journal.read(BATCH_RECORDS):
                 store.write(records)

@@ -21,7 +21,7 @@ from benchmarks.tracing_cost import cost, in_any_order
 from flask import Flask
 
 from flask_chest import FlaskChestSQLite, Redact
-from flask_chest.capture import Capture
+from flask_chest.capture.extractor import Capture
 from flask_chest.decorator import flask_chest
 
 NAMES = [f"variable_{number}" for number in range(3)]

@@ -26,9 +26,9 @@ from flask import Flask, g
 from msgspec.structs import replace
 
 from flask_chest import FlaskChest, StoreUnavailable
+from flask_chest.background.retention import in_batches
 from flask_chest.protocols import Retention, Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.retention import in_batches
 from flask_chest.stores import store_from_uri
 
 ENGINES = ("sqlite", "postgresql", "mysql", "mariadb", "mongodb", "documentdb")

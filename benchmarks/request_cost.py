@@ -30,7 +30,7 @@ from flask_chest.decorator import flask_chest
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from flask_chest.settings import WriterMode
+    from flask_chest.extension.settings import WriterMode
 
 View: TypeAlias = Callable[[], str]
 

@@ -25,7 +25,7 @@ from flask import Flask, Response, g, request
 from uuid_utils import uuid4, uuid7
 
 from flask_chest import Record
-from flask_chest.recorder import finder
+from flask_chest.extension.middleware import finder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -25,8 +25,9 @@ from pymongo import MongoClient, WriteConcern
 from flask_chest.protocols import Store
 from flask_chest.record import Query, Record
 from flask_chest.stores import store_from_uri
-from flask_chest.stores._mongodb_documents import document_of
-from flask_chest.stores._sql import COLUMNS, record_rows
+from flask_chest.stores._records import storable_rows
+from flask_chest.stores.mongodb.documents import document_of
+from flask_chest.stores.sql.tables import COLUMNS
 
 Write: TypeAlias = Callable[[Sequence[Any]], None]
 Rows: TypeAlias = Callable[[Sequence[Record]], Sequence[Any]]
@@ -187,7 +188,7 @@ def inserting_documents(server: DatabaseServer, name: str) -> Iterator[Write]:
 
 
 def rows_of(records: Sequence[Record]) -> Sequence[Any]:
-    return [(next(_position), *row) for row in record_rows(records)]
+    return [(next(_position), *row) for row in storable_rows(records)]
 
 
 def documents_of(records: Sequence[Record]) -> Sequence[Any]:

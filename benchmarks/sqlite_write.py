@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from flask_chest.record import Record
-from flask_chest.stores._sql import COLUMNS, SQLValue, record_rows
+from flask_chest.stores._records import storable_rows
+from flask_chest.stores.sql.tables import COLUMNS, SQLValue
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing.records import make_record
 
@@ -54,7 +55,7 @@ def compare(folder: Path, batches: int) -> tuple[list[float], list[float]]:
 
         for _ in range(ROUNDS):
             work = [[sample() for _ in range(BATCH)] for _ in range(batches)]
-            bare_rates.append(rate(execute, [record_rows(batch) for batch in work]))
+            bare_rates.append(rate(execute, [storable_rows(batch) for batch in work]))
             store_rates.append(rate(store.write, work))
     return bare_rates, store_rates
 

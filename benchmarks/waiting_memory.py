@@ -14,13 +14,13 @@ from pathlib import Path
 
 from benchmarks.sqlite_write import sample
 
+from flask_chest.background.stats import Tally
+from flask_chest.background.writer import BATCH_RECORDS, Writer
 from flask_chest.errors import StoreUnavailable
 from flask_chest.journal.file import FileJournal
 from flask_chest.protocols import StoreStatus
 from flask_chest.record import Record
-from flask_chest.stats import Tally
 from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.writer import BATCH_RECORDS, Writer
 
 PAGE_KIB = 4
 DRAIN_SECONDS = 600.0

@@ -63,7 +63,7 @@ def run(program: str, folder: Path) -> str:
 
     Give what it printed.
     """
-    needs = ("flask_chest.otel", "flask_chest.metrics", "OTLP")
+    needs = ("flask_chest.otel", "OTLP")
     if any(need in program for need in needs) and not has_opentelemetry():
         pytest.skip("OpenTelemetry's SDK is not installed")
     (folder / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))

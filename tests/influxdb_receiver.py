@@ -10,7 +10,7 @@ from pathlib import Path
 from ssl import SSLContext
 
 import http_receiver
-from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.exporter.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue, Record
 from flask_chest.testing.records import make_record
 from http_receiver import Answer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from flask_chest.capture.values import MAX_VALUE_BYTES, Conversion
 from flask_chest.record import JSONValue, decode_variables, encode_variables, same_value
-from flask_chest.values import MAX_VALUE_BYTES, Conversion
 
 integers = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]))

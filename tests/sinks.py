@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flask_chest.background.stats import ChestStats, Tally
+from flask_chest.background.writer import Writer
 from flask_chest.errors import RecordRefused, StoreUnavailable
-from flask_chest.journal_protocols import Journal
+from flask_chest.journal.protocols import Journal
 from flask_chest.protocols import Sink
 from flask_chest.record import Record
-from flask_chest.stats import ChestStats, Tally
-from flask_chest.writer import Writer
 
 PATIENCE = 20.0
 

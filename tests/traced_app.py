@@ -20,7 +20,7 @@ from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
-from flask_chest.exporters.otlp import OTLPExporter
+from flask_chest.exporter.otlp import OTLPExporter
 
 COLLECTOR = "COLLECTOR"
 SPANS = "spans"

@@ -15,7 +15,7 @@ from benchmarks.web_servers import PATIENCE, ROOT
 from flask import Flask, g
 
 from flask_chest import FlaskChest
-from flask_chest.exporters.store import StoreExporter
+from flask_chest.exporter.store import StoreExporter
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
 

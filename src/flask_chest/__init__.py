@@ -1,11 +1,9 @@
 """Keep what ``flask.g`` knows about each request: typed, in your own database, delivered on."""
 
-from flask_chest.chests import (
-    FlaskChestMongoDB,
-    FlaskChestMySQL,
-    FlaskChestPostgreSQL,
-    FlaskChestSQLite,
-)
+from flask_chest.background.export_run import ExportReport
+from flask_chest.background.stats import ChestStats, Health
+from flask_chest.capture.names import TrackedVars
+from flask_chest.capture.redaction import Redact
 from flask_chest.errors import (
     CapabilityMissing,
     ChestError,
@@ -21,13 +19,15 @@ from flask_chest.errors import (
     StoreUnavailable,
     TargetUnavailable,
 )
-from flask_chest.export import ExportReport
-from flask_chest.extension import FlaskChest, current_request_id, skip
-from flask_chest.names import TrackedVars
+from flask_chest.extension.chest import FlaskChest, current_request_id, skip
+from flask_chest.extension.databases import (
+    FlaskChestMongoDB,
+    FlaskChestMySQL,
+    FlaskChestPostgreSQL,
+    FlaskChestSQLite,
+)
 from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store, StoreStatus
 from flask_chest.record import JSONValue, Query, Record
-from flask_chest.redaction import Redact
-from flask_chest.stats import ChestStats, Health
 
 __version__ = "0.1.0"
 

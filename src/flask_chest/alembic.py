@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeAlias, overload
 
-from flask_chest.stores._sql import table_names
+from flask_chest.stores.sql.tables import table_names
 
 IncludeName: TypeAlias = Callable[[str | None, str, object], bool]
 """Alembic's hook: whether what the database has under a name, of a kind and in a parent, is compared."""

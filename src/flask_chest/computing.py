@@ -6,7 +6,7 @@ import re
 
 from flask import request
 
-from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redaction
+from flask_chest.capture.redaction import MASK, NOTHING_HIDDEN, Redaction
 
 __all__ = ["requested_path"]
 

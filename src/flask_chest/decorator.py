@@ -12,15 +12,15 @@ from weakref import WeakSet
 
 from flask import Flask, current_app
 
-from flask_chest.binding import logger
+from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVars
+from flask_chest.capture.rules import RULES_ATTRIBUTE, Rule, decorated_views
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension import EXTENSION_KEY, FlaskChest, check_generator
-from flask_chest.names import Computed, Rename, TrackedNames, TrackedVars
-from flask_chest.observation import Observation
+from flask_chest.extension.chest import EXTENSION_KEY, FlaskChest, check_generator
+from flask_chest.extension.middleware import AppRecorder, current_request, finder
+from flask_chest.extension.request import Observation
+from flask_chest.extension.settings import Settings
+from flask_chest.extension.state import logger
 from flask_chest.protocols import RequestIdGenerator
-from flask_chest.recorder import AppRecorder, current_request, finder
-from flask_chest.rules import RULES_ATTRIBUTE, Rule, decorated_views
-from flask_chest.settings import Settings
 
 View = TypeVar("View", bound=Callable[..., object])
 

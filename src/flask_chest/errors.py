@@ -26,6 +26,9 @@ The driver's own exception is the ``__cause__``.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+REPLACEMENT = "\ufffd"
+"""Stands in for each character that a terminal or a log would obey."""
+
 
 class ChestError(Exception):
     """The root of everything that flask_chest raises on purpose."""
@@ -115,3 +118,22 @@ class RecordsRejected(_Culprits, ExportError):
 
     Deliver the others again: nothing is known of them.
     """
+
+
+def describe(error: BaseException | None) -> str:
+    """Say what *error* is: in full when it is ours, by its type when it is not.
+
+    The text of somebody else's exception may hold a value, a password or a token.
+    """
+    if error is None:
+        return ""
+    if type(error).__module__.partition(".")[0] == "flask_chest":
+        return f": {printable(str(error))}"  # a target's answer may stand in it
+    return f": {type(error).__module__}.{type(error).__qualname__}"
+
+
+def printable(text: str) -> str:
+    """Return *text* in one line, with a mark in place of whatever a terminal or a log would obey."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else REPLACEMENT for letter in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from flask_chest.extension import FlaskChest, skip
+from flask_chest.extension.chest import FlaskChest, skip
 
 OK = "ok\n"
 NOT_OK = "not ok\n"

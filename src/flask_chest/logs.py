@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 
-from flask_chest.extension import current_request_id
-from flask_chest.terminal import printable
+from flask_chest.errors import printable
+from flask_chest.extension.chest import current_request_id
 
 NO_REQUEST = "-"
 

@@ -15,11 +15,11 @@ import uuid_utils
 from flask import has_request_context, request
 from uuid_utils import uuid4, uuid7
 
-from flask_chest.clocks import MAX_STEP_NANO
+from flask_chest._clocks import MAX_STEP_NANO
+from flask_chest.capture.trace_context import awaits_span, new_span_id, new_trace_id, trace_context
+from flask_chest.capture.values import storable_text
 from flask_chest.errors import ConfigurationError, ContractError
 from flask_chest.protocols import RequestIdGenerator
-from flask_chest.trace_context import awaits_span, new_span_id, new_trace_id, trace_context
-from flask_chest.values import storable_text
 
 logger = logging.getLogger("flask_chest")
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from flask_chest.limits import Limits
+from flask_chest.background.limits import Limits
+from flask_chest.background.retention import RetentionReport, RetentionRun
 from flask_chest.record import Query
-from flask_chest.retention import RetentionReport, RetentionRun
 from flask_chest.stores import store_from_uri
 from flask_chest.testing import make_record
 from servers import DatabaseServer
@@ -48,7 +48,7 @@ def test_machine_whose_clock_is_ahead_deletes_nothing_on_a_server(
                     monotonic=time.monotonic,
                     sleep=time.sleep,
                 )
-                patched.setattr("flask_chest.retention.time", clock)
+                patched.setattr("flask_chest.background.retention.time", clock)
                 report = retain()
             assert (report.deleted, f"s {which} that of the store" in str(report.doubt)) == (0, True)
         # And so do its records, whose place is not that of others.

@@ -21,7 +21,7 @@ import worker_app
 from flask_chest import FlaskChest, RecordsRejected, SchemaError
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
-from flask_chest.extension import chests_of
+from flask_chest.extension.chest import chests_of
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import RecordingExporter

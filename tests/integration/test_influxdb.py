@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flask_chest.errors import RecordsRejected, TargetUnavailable
-from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.exporter.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue
 from flask_chest.testing.contracts import ExporterContract
 from flask_chest.testing.records import make_record

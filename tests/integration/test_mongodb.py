@@ -20,8 +20,8 @@ from pymongo import MongoClient
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
-from flask_chest.stores._mongodb_query import ORDER, condition
 from flask_chest.stores.mongodb import MongoDBStore
+from flask_chest.stores.mongodb.query import ORDER, condition
 from flask_chest.testing.contracts import (
     DeletionContract,
     LeasesContract,

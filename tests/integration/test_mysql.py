@@ -11,11 +11,11 @@ import pymysql
 import pytest
 
 from flask_chest.record import JSONValue, Query
-from flask_chest.stores._mysql_address import Address
-from flask_chest.stores._mysql_connections import MYSQL
-from flask_chest.stores._sql import Tables
-from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.mysql import MySQLStore
+from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.mysql.connections import MYSQL
+from flask_chest.stores.sql.query import chunk
+from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
     DeletionContract,
     LeasesContract,

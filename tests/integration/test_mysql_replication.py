@@ -11,8 +11,8 @@ import pymysql
 import pytest
 
 from flask_chest.errors import StoreUnavailable
-from flask_chest.stores._mysql_address import Address
 from flask_chest.stores.mysql import MySQLStore
+from flask_chest.stores.mysql.address import Address
 from flask_chest.testing.records import make_record
 from server_contract import deliver_all, ids, kept, write_through
 from servers import DatabaseServer, database

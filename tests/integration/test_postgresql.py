@@ -14,10 +14,10 @@ import pytest
 
 from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
-from flask_chest.stores._postgresql_connections import POSTGRESQL
-from flask_chest.stores._sql import Tables
-from flask_chest.stores._sql_query import chunk
 from flask_chest.stores.postgresql import PostgreSQLStore
+from flask_chest.stores.postgresql.connections import POSTGRESQL
+from flask_chest.stores.sql.query import chunk
+from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
     DeletionContract,
     LeasesContract,

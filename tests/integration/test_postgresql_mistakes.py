@@ -19,7 +19,6 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from flask_chest import FlaskChest
-from flask_chest.binding import Binding
 from flask_chest.cli import chest_group
 from flask_chest.errors import (
     ConfigurationError,
@@ -29,10 +28,11 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flask_chest.extension.state import Binding
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
-from flask_chest.stores._postgresql_connections import _advice
 from flask_chest.stores.postgresql import PostgreSQLStore
+from flask_chest.stores.postgresql.connections import _advice
 from flask_chest.testing.records import make_record
 from servers import DatabaseServer, free_port
 

@@ -22,7 +22,7 @@ from flask_chest.exporter import (
     FlaskChestExporterMySQL,
     FlaskChestExporterPostgreSQL,
 )
-from flask_chest.exporters.store import StoreExporter
+from flask_chest.exporter.store import StoreExporter
 from flask_chest.stores import store_from_uri
 from flask_chest.testing import ExporterContract, make_record
 from http_receiver import Receiver, Request

@@ -14,7 +14,7 @@ from benchmarks.web_servers import PATIENCE, happens
 from flask import Flask
 
 from flask_chest import Query, SchemaError
-from flask_chest.extension import chests_of
+from flask_chest.extension.chest import chests_of
 from flask_chest.stores.sqlite import SQLiteStore
 from worker_app import ended, make, source, target, working
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from flask_chest.binding import Binding
+from flask_chest.background.stats import ChestStats
 from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
-from flask_chest.journals import Place
+from flask_chest.extension.journals import Place
+from flask_chest.extension.settings import Settings
+from flask_chest.extension.state import Binding
 from flask_chest.protocols import Store
 from flask_chest.record import Record
-from flask_chest.settings import Settings
-from flask_chest.stats import ChestStats
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing.records import make_record
 

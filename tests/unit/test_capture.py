@@ -12,13 +12,13 @@ import pytest
 from flask import Flask, g
 from werkzeug.local import LocalProxy
 
-from flask_chest.capture import Capture
+from flask_chest.capture.extractor import Capture
+from flask_chest.capture.names import METHODS, Names, TrackedNames
+from flask_chest.capture.redaction import MASK
+from flask_chest.capture.values import MAX_NAME_CHARACTERS, MAX_NAMES, MAX_RECORD_BYTES, TRUNCATED, ValueRules
 from flask_chest.errors import ConfigurationError
-from flask_chest.names import METHODS, Names, TrackedNames
+from flask_chest.extension.shared_g import SharedG
 from flask_chest.record import JSONValue, encode_variables
-from flask_chest.redaction import MASK
-from flask_chest.shared_g import SharedG
-from flask_chest.values import MAX_NAME_CHARACTERS, MAX_NAMES, MAX_RECORD_BYTES, TRUNCATED, ValueRules
 
 EVERY = Names(every=True)
 

@@ -15,10 +15,10 @@ from flask.testing import FlaskCliRunner
 
 from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.cli import chest_group
+from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.health import health_blueprint
 from flask_chest.journal._slots import take_lowest
-from flask_chest.losses import DAMAGED, JOURNAL_FULL
-from flask_chest.settings import MIN_JOURNAL_BYTES
+from flask_chest.journal.losses import DAMAGED, JOURNAL_FULL
 from flask_chest.testing import make_record
 
 NOBODY = 65534

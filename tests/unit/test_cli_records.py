@@ -23,7 +23,7 @@ from flask.testing import FlaskCliRunner
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Record
 from flask_chest.cli import chest_group
-from flask_chest.cli._formats import lines
+from flask_chest.cli._output import lines
 from flask_chest.decorator import flask_chest
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, same_value

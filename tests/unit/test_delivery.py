@@ -10,11 +10,11 @@ from datetime import timedelta
 import pytest
 
 from flask_chest import Record, StoreUnavailable, TargetUnavailable
-from flask_chest.delivery import LONGEST_PAUSE_SECONDS, Delivery, ExportJob
-from flask_chest.isolation import PATIENCE
+from flask_chest.background.exports import LONGEST_PAUSE_SECONDS, Delivery, ExportJob
+from flask_chest.background.poison import PATIENCE
+from flask_chest.background.selection import Selection
+from flask_chest.background.stats import LOG_INTERVAL_SECONDS, ExportCounts
 from flask_chest.protocols import Exporter
-from flask_chest.selection import Selection
-from flask_chest.stats import LOG_INTERVAL_SECONDS, ExportCounts
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
 

@@ -15,8 +15,8 @@ from flask.testing import FlaskCliRunner
 from flask_chest import FlaskChest, FlaskChestSQLite, RecordsRejected, StoreUnavailable, TargetUnavailable
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
-from flask_chest.exporters.influxdb import InfluxDBExporter
-from flask_chest.settings import SettingOptions
+from flask_chest.exporter.influxdb import InfluxDBExporter
+from flask_chest.extension.settings import SettingOptions
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
 

@@ -9,8 +9,8 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest, TargetUnavailable
+from flask_chest.background.export_run import run_export
 from flask_chest.decorator import flask_chest
-from flask_chest.export import run_export
 from flask_chest.protocols import Busy, Claim
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import ManualClock, RecordingExporter, make_record, recorded

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from flask_chest import ExportError, Record, RecordsRejected, TargetUnavailable
-from flask_chest.export import run_export
+from flask_chest.background.export_run import run_export
 from flask_chest.protocols import Claim
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record

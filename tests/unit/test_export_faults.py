@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from flask_chest import Query, Record, RecordsRejected, TargetUnavailable
-from flask_chest.export import ExportReport, ExportRun
-from flask_chest.isolation import MOST_PROBES
+from flask_chest.background.export_run import ExportReport, ExportRun
+from flask_chest.background.poison import MOST_PROBES
+from flask_chest.background.selection import Selection
 from flask_chest.protocols import Busy, Claim
-from flask_chest.selection import Selection
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
 

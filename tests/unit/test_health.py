@@ -14,16 +14,16 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Health, Record, StoreUnavailable
+from flask_chest.background.writer import JournalOnly, Writer
+from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.health import health_blueprint
 from flask_chest.journal import losses_in
 from flask_chest.journal._slots import left_from, take_lowest
 from flask_chest.journal._writing import WritingEnd
-from flask_chest.losses import DAMAGED, JOURNAL_FULL, NOT_CAPTURED, OTHERS, Losses
-from flask_chest.settings import MIN_JOURNAL_BYTES
+from flask_chest.journal.losses import DAMAGED, JOURNAL_FULL, NOT_CAPTURED, OTHERS, Losses
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
-from flask_chest.writer import JournalOnly, Writer
 
 
 class AwayStore(SQLiteStore):

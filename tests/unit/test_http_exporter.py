@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from flask_chest import ConfigurationError, ContractError, Record, RecordsRejected, TargetUnavailable
-from flask_chest.export import run_export
-from flask_chest.exporters.http import HTTPExporter, idempotency_key
+from flask_chest.background.export_run import run_export
+from flask_chest.exporter.http import HTTPExporter, idempotency_key
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import ExporterContract, make_record
 from http_receiver import Answer, Receiver, Request, saying, self_signed
@@ -398,7 +398,7 @@ def test_wrong_settings_are_refused_without_their_secrets(settings: dict[str, An
 
 
 def test_missing_driver_names_the_extra() -> None:
-    code = "import sys; sys.modules['urllib3'] = None; import flask_chest.exporters.http"
+    code = "import sys; sys.modules['urllib3'] = None; import flask_chest.exporter.http"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flask_chest.errors import ConfigurationError, TargetUnavailable
-from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.exporter.influxdb import InfluxDBExporter
 from http_receiver import Answer, saying, self_signed
 from influxdb_receiver import Receiver, Request, exporter_to, record
 
@@ -264,7 +264,7 @@ def test_server_that_drips_is_left_after_the_timeout(said: bytes) -> None:
 
 
 def test_missing_driver_names_the_extra() -> None:
-    code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporters.influxdb"
+    code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporter.influxdb"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

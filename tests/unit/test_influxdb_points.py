@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.exporter.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue, Record
 from flask_chest.testing.records import make_record
 from influxdb_receiver import Point, Receiver

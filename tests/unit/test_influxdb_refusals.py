@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from flask_chest.errors import RecordsRejected, TargetUnavailable
-from flask_chest.exporters.influxdb import InfluxDBExporter
+from flask_chest.exporter.influxdb import InfluxDBExporter
 from flask_chest.record import JSONValue
 from http_receiver import Answer
 from influxdb_receiver import (

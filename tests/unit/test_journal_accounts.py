@@ -12,14 +12,14 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChestSQLite
-from flask_chest.accounts import who_else_may_write
 from flask_chest.cli import chest_group
 from flask_chest.journal import obstacle, open_journal
 from flask_chest.journal._slots import take_lowest
+from flask_chest.journal.accounts import who_else_may_write
 from flask_chest.journal.file import FileJournal
 from flask_chest.journal.inspection import inspect, rejected_records
 from flask_chest.journal.memory import MemoryJournal
-from flask_chest.journal_protocols import Journal
+from flask_chest.journal.protocols import Journal
 from flask_chest.testing.records import make_record
 from journals import Reports, journal_in, make_records
 

@@ -16,12 +16,12 @@ import msgspec
 import pytest
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
+from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.journal import _appender, _segments
 from flask_chest.journal._appender import LOOK_BYTES, LOOK_SECONDS
 from flask_chest.journal._frames import HEADER_BYTES, MAGIC, MAX_PAYLOAD_BYTES
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
-from flask_chest.settings import MIN_JOURNAL_BYTES
 from flask_chest.testing.records import make_record
 from journals import Reports, drain, inherited, journal_in, kill, make_records, only_segment, segment_paths
 

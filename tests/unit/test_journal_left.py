@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flask_chest.journal import _appender
 from flask_chest.journal._segments import SegmentReader
-from flask_chest.journal.left import LeftJournal
+from flask_chest.journal.append_only import LeftJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
 from journals import PLENTY, Reports, drain, journal_in, kill, make_records, segment_paths

@@ -14,7 +14,7 @@ from flask_chest.journal import digest, journal_folder, open_journal
 from flask_chest.journal._frames import encode_record
 from flask_chest.journal.file import FileJournal
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
-from flask_chest.journal_protocols import Journal
+from flask_chest.journal.protocols import Journal
 from flask_chest.testing.records import make_record
 from journals import make_records
 

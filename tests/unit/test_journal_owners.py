@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from flask import Flask, g
 
-from flask_chest import FlaskChest, FlaskChestSQLite, journal, writer
+from flask_chest import FlaskChest, FlaskChestSQLite, journal
+from flask_chest.background import writer
 from flask_chest.errors import JournalError
-from flask_chest.journal import _appender, _backlog, _others, left
+from flask_chest.journal import _appender, _queue, _recovery, append_only
 from flask_chest.journal._segments import SegmentWriter
 from flask_chest.journal._slots import take_following
-from flask_chest.journal.left import LeftJournal
-from flask_chest.losses import DAMAGED
+from flask_chest.journal.append_only import LeftJournal
+from flask_chest.journal.losses import DAMAGED
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
 from journals import (
@@ -37,7 +38,7 @@ from sinks import until
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that appends looks at each record whether its files are there."""
-    monkeypatch.setattr(left, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(append_only, "LOOK_SECONDS", 0.0)
 
 
 def left_in(folder: Path) -> LeftJournal:
@@ -166,14 +167,14 @@ def test_segment_that_cannot_be_opened_just_now_waits(tmp_path: Path, monkeypatc
     heir = journal_in(tmp_path)
     heir.inherit()
     with monkeypatch.context() as patched:
-        patched.setattr(_backlog, "SegmentReader", too_many)
+        patched.setattr(_queue, "SegmentReader", too_many)
         with pytest.raises(JournalError, match="cannot be read: Too many open files"):
             heir.read(10)
     assert drain(heir) == records
 
 
 def test_journal_moves_to_the_disk_once_that_is_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_chest.binding.INHERIT_SECONDS", 0.01)
+    monkeypatch.setattr("flask_chest.extension.state.INHERIT_SECONDS", 0.01)
     app = Flask("shop")
     store = Away(tmp_path / "chest.db")
     chest = FlaskChest(app, store=store, tracked_vars=["n"], journal_dir=tmp_path)
@@ -234,7 +235,7 @@ def test_failing_look_for_what_others_left_stops_nothing_of_ones_own(
     record = make_record()
     owner.append(record)
     with monkeypatch.context() as patched:
-        patched.setattr(_others, "segments_in", too_many)
+        patched.setattr(_recovery, "segments_in", too_many)
         owner.inherit()
     assert drain(owner) == [record]
     assert reports == {"what others have left in the journal cannot be looked for": 1}
@@ -255,7 +256,7 @@ def test_slot_that_cannot_be_followed_hides_no_other_and_is_said_once(
             raise PermissionError
         return take_following(folder, number)
 
-    monkeypatch.setattr(_others, "take_following", take)
+    monkeypatch.setattr(_recovery, "take_following", take)
     follower.inherit()
     follower.inherit()
     assert drain(follower) == [record]

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 
 from flask_chest.journal import _appender, _segments
-from flask_chest.journal._backlog import INTERRUPTED
 from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, encode_record, make_frame
+from flask_chest.journal._queue import INTERRUPTED
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record

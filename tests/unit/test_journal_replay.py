@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest
-from flask_chest.binding import Binding
-from flask_chest.clocks import MAX_STEP_NANO
-from flask_chest.journal import _appender, _backlog
+from flask_chest._clocks import MAX_STEP_NANO
+from flask_chest.extension.state import Binding
+from flask_chest.journal import _appender, _queue
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
 from flask_chest.journal._segments import SegmentName, SegmentReader, segments_in
 from flask_chest.record import Query, Record
@@ -368,7 +368,7 @@ def test_segment_that_cannot_be_read_is_left_alone_and_hides_no_other(
 
     reports = Reports()
     with monkeypatch.context() as patched:
-        patched.setattr(_backlog, "SegmentReader", Reader)
+        patched.setattr(_queue, "SegmentReader", Reader)
         readable = inherited(tmp_path, reports=reports)
     assert reports == {UNREADABLE: 1}
     assert segment_paths(tmp_path) == [second]

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from flask_chest.errors import JournalFull
+from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.journal import _appender
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._frames import COMPLETE, Identity, encode_record
 from flask_chest.journal._segments import segments_in
 from flask_chest.record import Record
-from flask_chest.settings import MIN_JOURNAL_BYTES
 from flask_chest.testing.records import make_record
 from journals import drain, inherited, journal_in, kill, make_records, segment_paths
 

@@ -21,8 +21,9 @@ import pytest
 from flask import Flask, g
 from werkzeug.test import Client
 
-from flask_chest import FlaskChest, FlaskChestSQLite, endings
-from flask_chest.scheduler import ExportScheduler
+from flask_chest import FlaskChest, FlaskChestSQLite
+from flask_chest.background.scheduler import ExportScheduler
+from flask_chest.extension import endings
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 
@@ -281,7 +282,7 @@ def test_run_without_a_thread_is_tried_again_before_its_interval(
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr("flask_chest.scheduler.HURRY", SHORT)
+    monkeypatch.setattr("flask_chest.background.scheduler.HURRY", SHORT)
     monkeypatch.setattr(threading.Thread, "start", refuse_once)
     scheduler.add("far", runs.set, interval=timedelta(days=1), at_once=True)
     # What was added last wakes the scheduler.

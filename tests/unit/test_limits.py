@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from flask_chest.background.limits import Limits, parse_span
 from flask_chest.errors import ConfigurationError
-from flask_chest.limits import Limits, parse_span
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 from flask_chest import FlaskChest, Record, RecordRefused
-from flask_chest.metrics import instrument_metrics
+from flask_chest.otel import instrument_metrics
 from flask_chest.protocols import Store
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore

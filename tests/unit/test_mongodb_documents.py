@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_chest.record import FIELDS, JSONValue, same_value
-from flask_chest.stores._mongodb_documents import (
+from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER
+from flask_chest.stores.mongodb.documents import (
     decode_name,
     decode_value,
     document_of,
@@ -19,7 +20,6 @@ from flask_chest.stores._mongodb_documents import (
     encode_value,
     record_of,
 )
-from flask_chest.stores._storable import MAX_INTEGER, MIN_INTEGER
 from flask_chest.testing.records import make_record
 from json_values import integers, json_values, texts
 

@@ -25,9 +25,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 
 from flask_chest import ConfigurationError, RecordsRejected, TargetUnavailable
-from flask_chest.export import run_export
-from flask_chest.exporters import _otlp_environment
-from flask_chest.exporters.otlp import OTLPExporter
+from flask_chest.background.export_run import run_export
+from flask_chest.exporter import _otlp_environment
+from flask_chest.exporter.otlp import OTLPExporter
 from flask_chest.record import JSONValue
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import ExporterContract, make_record
@@ -319,7 +319,7 @@ def test_wrong_settings_are_refused_without_their_secrets(options: dict[str, Any
 
 
 def test_missing_driver_names_the_extra() -> None:
-    code = "import sys; sys.modules['opentelemetry.proto'] = None; import flask_chest.exporters.otlp"
+    code = "import sys; sys.modules['opentelemetry.proto'] = None; import flask_chest.exporter.otlp"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "is not installed; install it, or flask_chest with its extra [otlp]" in done.stderr
 

@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from flask_chest import FlaskChest, FlaskChestPostgreSQL, FlaskChestSQLite, Redact
-from flask_chest.exporters.http import HTTPExporter
-from flask_chest.exporters.influxdb import InfluxDBExporter
-from flask_chest.exporters.otlp import OTLPExporter
+from flask_chest.exporter.http import HTTPExporter
+from flask_chest.exporter.influxdb import InfluxDBExporter
+from flask_chest.exporter.otlp import OTLPExporter
 from flask_chest.otel import SpanAttributes
 from flask_chest.stores.memory import MemoryStore
 from http_receiver import Answer, Receiver, Request

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_chest import Redact
-from flask_chest.capture import Capture
-from flask_chest.explanation import explanations
-from flask_chest.names import TrackedNames
+from flask_chest.capture.explain import explanations
+from flask_chest.capture.extractor import Capture
+from flask_chest.capture.names import TrackedNames
+from flask_chest.capture.redaction import MASK, NOTHING_HIDDEN, Redaction
+from flask_chest.capture.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Conversion, Encoders, ValueRules
 from flask_chest.record import JSONValue
-from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redaction
-from flask_chest.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Conversion, Encoders, ValueRules
 from ids import steady
 from json_values import json_values
 

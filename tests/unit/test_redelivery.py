@@ -12,8 +12,8 @@ from flask import Flask, g
 from flask.testing import FlaskCliRunner
 
 from flask_chest import ConfigurationError, FlaskChest, FlaskChestSQLite, RecordsRejected, TargetUnavailable
+from flask_chest.background.export_run import ExportReport
 from flask_chest.cli import chest_group
-from flask_chest.export import ExportReport
 from flask_chest.testing import RecordingExporter
 
 REQUESTS = 6

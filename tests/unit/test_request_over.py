@@ -19,10 +19,11 @@ from werkzeug.exceptions import NotFound
 from werkzeug.local import LocalProxy
 from werkzeug.test import create_environ
 
-from flask_chest import FlaskChest, FlaskChestSQLite, Record, recorder
-from flask_chest import shared_g as module_of_shared_g
-from flask_chest.exporters.store import StoreExporter
-from flask_chest.redaction import Redact
+from flask_chest import FlaskChest, FlaskChestSQLite, Record
+from flask_chest.capture.redaction import Redact
+from flask_chest.exporter.store import StoreExporter
+from flask_chest.extension import middleware
+from flask_chest.extension import shared_g as module_of_shared_g
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import make_record
 
@@ -77,11 +78,11 @@ def wsgi_app_that_ignores_no_error(
 @pytest.fixture(params=["as from 3.2 on", "as before"])
 def newer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Flask:
     """An app of a Flask whose ``should_ignore_error`` is ``None``, and asked all the same before 3.2."""
-    if recorder.FLASK_ASKS_WHAT_TO_IGNORE:
+    if middleware.FLASK_ASKS_WHAT_TO_IGNORE:
         monkeypatch.setattr(Flask, "should_ignore_error", None)
         if request.param == "as from 3.2 on":
             monkeypatch.setattr(Flask, "wsgi_app", wsgi_app_that_ignores_no_error)
-            monkeypatch.setattr(recorder, "FLASK_ASKS_WHAT_TO_IGNORE", False)
+            monkeypatch.setattr(middleware, "FLASK_ASKS_WHAT_TO_IGNORE", False)
     app = Flask("shop")
     monkeypatch.setattr(app.logger, "disabled", True)
     return app

@@ -13,12 +13,12 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest
+from flask_chest.background.limits import Limits
+from flask_chest.background.retention import BATCH, RetentionReport, RetentionRun
 from flask_chest.errors import CapabilityMissing
-from flask_chest.limits import Limits
+from flask_chest.extension.settings import SchedulerMode
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
-from flask_chest.retention import BATCH, RetentionReport, RetentionRun
-from flask_chest.settings import SchedulerMode
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import ManualClock, make_record
@@ -190,7 +190,7 @@ def test_chest_deletes_what_its_settings_say_and_counts_it(caplog: pytest.LogCap
 
 
 def test_retention_is_scheduled_where_exporters_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_chest.binding.INTERVAL", timedelta(milliseconds=20))
+    monkeypatch.setattr("flask_chest.extension.state.INTERVAL", timedelta(milliseconds=20))
     store = MemoryStore()
     app = Flask("retaining")
     chest = FlaskChest(app, store=store, retention="5d")
@@ -208,7 +208,8 @@ def test_retention_is_scheduled_where_exporters_are(monkeypatch: pytest.MonkeyPa
 def test_nothing_is_scheduled_where_the_scheduler_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     scheduled: list[str] = []
     monkeypatch.setattr(
-        "flask_chest.delivery.Delivery.schedule_task", lambda _self, name, *_, **__: scheduled.append(name)
+        "flask_chest.background.exports.Delivery.schedule_task",
+        lambda _self, name, *_, **__: scheduled.append(name),
     )
     modes: tuple[SchedulerMode, ...] = ("off", "auto")
     for scheduler in modes:

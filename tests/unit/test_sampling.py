@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import flask_chest as package
 from flask_chest import FlaskChest
-from flask_chest.sampling import Sampling
-from flask_chest.settings import SettingOptions
+from flask_chest.capture.sampling import Sampling
+from flask_chest.extension.settings import SettingOptions
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import make_record
 

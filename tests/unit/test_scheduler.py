@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from flask_chest.background.scheduler import LONGEST_INTERVAL, ExportScheduler, _ExportJob
 from flask_chest.errors import ConfigurationError, TargetUnavailable
-from flask_chest.scheduler import LONGEST_INTERVAL, ExportScheduler, _ExportJob
 
 SHORT = timedelta(milliseconds=20)
 DEADLINE = 10.0
@@ -318,7 +318,7 @@ def test_job_that_hangs_does_not_hold_up_the_exit() -> None:
     output = run_script(
         """
 import datetime, threading
-from flask_chest.scheduler import ExportScheduler
+from flask_chest.background.scheduler import ExportScheduler
 begun = threading.Event()
 def hang():
     begun.set()
@@ -337,7 +337,7 @@ def test_forked_child_starts_anew_though_the_lock_was_held() -> None:
     output = run_script(
         """
 import datetime, os, threading
-from flask_chest.scheduler import ExportScheduler
+from flask_chest.background.scheduler import ExportScheduler
 ran_in = {}
 ran = threading.Event()
 def run():
@@ -367,7 +367,7 @@ def test_forked_child_of_a_closed_parent_starts() -> None:
     output = run_script(
         """
 import datetime, os, threading
-from flask_chest.scheduler import ExportScheduler
+from flask_chest.background.scheduler import ExportScheduler
 ran = threading.Event()
 scheduler = ExportScheduler()
 scheduler.add("influxdb", ran.set, interval=datetime.timedelta(milliseconds=10))
@@ -387,7 +387,7 @@ def test_forked_child_that_closes_leaves_the_parent_running() -> None:
     output = run_script(
         """
 import datetime, os, threading
-from flask_chest.scheduler import ExportScheduler
+from flask_chest.background.scheduler import ExportScheduler
 begun, release = threading.Event(), threading.Event()
 def hang():
     begun.set()

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from flask_chest.errors import SchemaError
-from flask_chest.stores import _server_pool
-from flask_chest.stores._server_pool import Connector, GivenPool, ServerPool
+from flask_chest.stores.sql import pool as pool_module
+from flask_chest.stores.sql.pool import Connector, GivenPool, ServerPool
 
 
 class LockedError(Exception):
@@ -103,7 +103,7 @@ def test_old_connection_is_replaced(
     use(pool)
     use(pool)
     assert driver.open == [True]
-    monkeypatch.setattr(_server_pool, "LIFE_SECONDS", 0.0)
+    monkeypatch.setattr(pool_module, "LIFE_SECONDS", 0.0)
     use(pool)
     assert driver.open == [False, True]
 

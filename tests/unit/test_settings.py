@@ -13,10 +13,10 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest
+from flask_chest.background.limits import Limits
+from flask_chest.capture.redaction import Redact
 from flask_chest.errors import ConfigurationError
-from flask_chest.limits import Limits
-from flask_chest.redaction import Redact
-from flask_chest.settings import SettingOptions, Settings, Unchecked
+from flask_chest.extension.settings import SettingOptions, Settings, Unchecked
 from flask_chest.stores.memory import MemoryStore
 
 FIELDS = {

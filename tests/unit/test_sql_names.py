@@ -4,16 +4,9 @@ import pytest
 
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError
 from flask_chest.record import FIELDS, JSONValue
-from flask_chest.stores._sql import (
-    COLUMNS,
-    MAX_IDENTIFIER,
-    MAX_REASON,
-    Tables,
-    record_rows,
-    row_record,
-    storable_reason,
-)
-from flask_chest.stores._sqlite_dialect import SQLITE
+from flask_chest.stores._records import MAX_REASON, storable_reason, storable_rows
+from flask_chest.stores.sql.tables import COLUMNS, MAX_IDENTIFIER, Tables, row_record
+from flask_chest.stores.sqlite.dialect import SQLITE
 from flask_chest.testing.records import make_record
 
 
@@ -23,18 +16,18 @@ def test_columns_are_the_fields_of_a_record() -> None:
 
 def test_row_makes_the_equal_record() -> None:
     record = make_record(trace_remote=False, trace_flags=0, variables={"a": [1, 1.0, True, None, "1"]})
-    assert row_record(record_rows([record])[0]) == record
+    assert row_record(storable_rows([record])[0]) == record
 
 
 @pytest.mark.parametrize(("stored", "remote"), [(1, True), (0, False), (None, None)])
 def test_integer_of_trace_remote_becomes_a_boolean(stored: int | None, remote: bool | None) -> None:
-    row = dict(zip(COLUMNS, record_rows([make_record()])[0], strict=True)) | {"trace_remote": stored}
+    row = dict(zip(COLUMNS, storable_rows([make_record()])[0], strict=True)) | {"trace_remote": stored}
     assert row_record([row[name] for name in COLUMNS]).trace_remote is remote
 
 
 def test_row_whose_variables_were_spoilt_is_named() -> None:
     record = make_record()
-    *scalars, _ = record_rows([record])[0]
+    *scalars, _ = storable_rows([record])[0]
     with pytest.raises(SchemaError, match=f"record {record.id} are not a JSON object"):
         row_record([*scalars, "[1]"])
 
@@ -42,7 +35,7 @@ def test_row_whose_variables_were_spoilt_is_named() -> None:
 def test_field_of_a_wrong_type_is_refused_by_name() -> None:
     record = make_record(status_code="200")  # type: ignore[arg-type]  # SQLite would make a number of it
     with pytest.raises(RecordRefused) as refused:
-        record_rows([record])
+        storable_rows([record])
     assert refused.value.reasons == {record.id: "status_code is of the type str"}
 
 
@@ -60,17 +53,17 @@ def test_field_of_a_wrong_type_is_refused_by_name() -> None:
 def test_variable_that_is_no_json_value_is_refused_without_its_value(variable: object, reason: str) -> None:
     record = make_record(variables={"v": variable})  # type: ignore[dict-item]  # that it is none is the point
     with pytest.raises(RecordRefused) as refused:
-        record_rows([make_record(), record])
+        storable_rows([make_record(), record])
     assert refused.value.reasons == {record.id: reason}
 
 
 def test_variable_nested_beyond_what_databases_read_is_refused() -> None:
     record = make_record(variables={"v": _nested(65)})
     with pytest.raises(RecordRefused) as refused:
-        record_rows([record])
+        storable_rows([record])
     assert refused.value.reasons == {record.id: "variable 'v' holds values nested deeper than 64"}
     just_right = make_record(variables={"v": _nested(64)})
-    assert row_record(record_rows([just_right])[0]) == just_right
+    assert row_record(storable_rows([just_right])[0]) == just_right
 
 
 def _nested(depth: int) -> JSONValue:

@@ -12,10 +12,11 @@ import pytest
 
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
-from flask_chest.stores._sql import COLUMNS, Tables, record_rows
-from flask_chest.stores._sqlite_dialect import SQLITE
-from flask_chest.stores._sqlite_insertion import Insertion
+from flask_chest.stores._records import storable_rows
+from flask_chest.stores.sql.tables import COLUMNS, Tables
 from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.stores.sqlite.dialect import SQLITE
+from flask_chest.stores.sqlite.insertion import Insertion
 from flask_chest.testing.records import make_record
 
 OPEN_FILES = Path("/proc/self/fd")
@@ -40,7 +41,7 @@ def statements(connection: sqlite3.Connection, records: int) -> int:
     """Insert so many *records*; give with how many statements that was done."""
     seen: list[str] = []
     connection.set_trace_callback(seen.append)
-    rows = record_rows([make_record() for _ in range(records)])
+    rows = storable_rows([make_record() for _ in range(records)])
     assert Insertion(Tables("flask_chest", SQLITE)).insert(connection, rows) == records
     return len(seen)
 
@@ -71,7 +72,7 @@ def test_records_that_are_there_or_come_twice_are_kept_once(
 ) -> None:
     records = [make_record() for _ in range(700)]
     store.write(records[200:300])
-    rows = record_rows([*records, *records[400:600]])
+    rows = storable_rows([*records, *records[400:600]])
     assert Insertion(Tables("flask_chest", SQLITE)).insert(connection, rows) == 600
     assert sorted(store.query(Query(limit=None)), key=lambda record: record.time_unix_nano) == records
 

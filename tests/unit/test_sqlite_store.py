@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from flask_chest.errors import ConfigurationError, SchemaError, StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
-from flask_chest.stores._sql import Tables
-from flask_chest.stores._sql_query import chunk
-from flask_chest.stores._sqlite_connections import SQLiteSession
-from flask_chest.stores._sqlite_dialect import SQLITE
-from flask_chest.stores._sqlite_schema import MIGRATIONS, SQLiteSchema
+from flask_chest.stores.sql.query import chunk
+from flask_chest.stores.sql.tables import Tables
 from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.stores.sqlite.connections import SQLiteSession
+from flask_chest.stores.sqlite.dialect import SQLITE
+from flask_chest.stores.sqlite.schema import MIGRATIONS, SQLiteSchema
 from flask_chest.testing.contracts import (
     DeletionContract,
     LeasesContract,

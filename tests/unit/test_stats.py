@@ -9,8 +9,8 @@ import time
 import msgspec
 import pytest
 
-from flask_chest.errors import RecordRefused, StoreUnavailable
-from flask_chest.stats import LOG_INTERVAL_SECONDS, ChestStats, Tally, describe
+from flask_chest.background.stats import LOG_INTERVAL_SECONDS, ChestStats, Tally
+from flask_chest.errors import RecordRefused, StoreUnavailable, describe
 
 logger = logging.getLogger("flask_chest.tests")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flask_chest import Query, Record, RecordRefused, RecordsRejected, StoreUnavailable, TargetUnavailable
-from flask_chest.export import run_export
-from flask_chest.exporters.store import StoreExporter
+from flask_chest.background.export_run import run_export
+from flask_chest.exporter.store import StoreExporter
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import ExporterContract, make_record

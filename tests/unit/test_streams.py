@@ -26,7 +26,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Record
 from flask_chest.decorator import flask_chest
-from flask_chest.observation import Observation, Stream
+from flask_chest.extension.request import Observation, Stream
 from flask_chest.stores.memory import MemoryStore
 
 Chunks = Callable[[], Iterator[str]]

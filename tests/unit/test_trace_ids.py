@@ -14,10 +14,10 @@ import pytest
 from flask import Flask, Response, current_app, request
 
 from flask_chest import ConfigurationError, FlaskChest, Record
+from flask_chest.capture.trace_context import TraceContext, parse_traceparent
 from flask_chest.logs import RequestIdFilter
 from flask_chest.request_ids import otel_request_id
 from flask_chest.stores.memory import MemoryStore
-from flask_chest.trace_context import TraceContext, parse_traceparent
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

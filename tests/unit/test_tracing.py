@@ -15,9 +15,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flask_chest import FlaskChest, current_request_id
+from flask_chest.capture.trace_context import parse_traceparent
 from flask_chest.otel import otel_request_id
 from flask_chest.stores.memory import MemoryStore
-from flask_chest.trace_context import parse_traceparent
 from traced import CALLER, HEADER, TRACE, Traced, hexadecimal, instrument, traced_apps, uninstrument
 
 

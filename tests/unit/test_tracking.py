@@ -15,8 +15,8 @@ from werkzeug.local import LocalProxy
 from flask_chest import FlaskChest, Record
 from flask_chest.decorator import flask_chest
 from flask_chest.errors import ConfigurationError
+from flask_chest.extension.settings import SettingOptions
 from flask_chest.record import JSONValue
-from flask_chest.settings import SettingOptions
 from flask_chest.stores.memory import MemoryStore
 
 

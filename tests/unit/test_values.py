@@ -21,9 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
-from flask_chest.record import JSONValue, same_value
-from flask_chest.redaction import MASK, NOTHING_HIDDEN, Redaction
-from flask_chest.values import (
+from flask_chest.capture.redaction import MASK, NOTHING_HIDDEN, Redaction
+from flask_chest.capture.values import (
     CYCLE,
     MAX_DEPTH,
     MAX_NAME_CHARACTERS,
@@ -32,6 +31,7 @@ from flask_chest.values import (
     TOO_DEEP,
     storable_text,
 )
+from flask_chest.record import JSONValue, same_value
 from hostile_values import Plan, Point
 from ids import steady
 from json_values import convert

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
 from flask_chest import Redact
-from flask_chest.capture import Capture
-from flask_chest.names import TrackedNames
+from flask_chest.capture.extractor import Capture
+from flask_chest.capture.names import TrackedNames
+from flask_chest.capture.redaction import Redaction
+from flask_chest.capture.values import TRUNCATED, Conversion, Encoders, ValueRules
 from flask_chest.record import JSONValue, same_value
-from flask_chest.redaction import Redaction
-from flask_chest.values import TRUNCATED, Conversion, Encoders, ValueRules
 from hostile_values import HOSTILE, Plan, anything, hashables, raises
 from json_values import assert_storable, convert
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from werkzeug.local import LocalProxy
 
-from flask_chest.values import (
+from flask_chest.capture.values import (
     MAX_DEPTH,
     MAX_RECORD_BYTES,
     MAX_VALUE_BYTES,

@@ -15,15 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_chest.errors import JournalClosed
-from flask_chest.journal.memory import MemoryJournal
-from flask_chest.journal_protocols import Journal
-from flask_chest.protocols import Sink
-from flask_chest.record import Record
-from flask_chest.stats import ChestStats, Tally
-from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.testing.records import make_record
-from flask_chest.writer import (
+from flask_chest.background.stats import ChestStats, Tally
+from flask_chest.background.writer import (
     BATCH_RECORDS,
     COLLECT_SECONDS,
     FIRST_PAUSE_SECONDS,
@@ -31,6 +24,13 @@ from flask_chest.writer import (
     LONGEST_PAUSE_SECONDS,
     store_pause_seconds,
 )
+from flask_chest.errors import JournalClosed
+from flask_chest.journal.memory import MemoryJournal
+from flask_chest.journal.protocols import Journal
+from flask_chest.protocols import Sink
+from flask_chest.record import Record
+from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.testing.records import make_record
 from journals import inherited, journal_in, kill, make_records
 from sinks import PATIENCE, AwaySink, HangingSink, KeepingSink, Work, until, working
 
@@ -130,10 +130,10 @@ def test_thread_begins_with_the_first_record_and_ends_with_close() -> None:
     code = (
         "import _thread, logging\n"
         "from flask_chest.journal.memory import MemoryJournal\n"
-        "from flask_chest.stats import Tally\n"
+        "from flask_chest.background.stats import Tally\n"
         "from flask_chest.stores.memory import MemoryStore\n"
         "from flask_chest.testing.records import make_record\n"
-        "from flask_chest.writer import Writer\n"
+        "from flask_chest.background.writer import Writer\n"
         "store = MemoryStore()\n"
         "store.open()\n"
         "writer = Writer(MemoryJournal(instance='web:1'), lambda: store, Tally(logging.getLogger()))\n"
@@ -328,8 +328,8 @@ def test_process_that_ends_while_the_store_hangs_leaves_its_records_to_the_next(
     code = (
         "import logging, os, sys\n"
         "from pathlib import Path\n"
-        "from flask_chest.stats import Tally\n"
-        "from flask_chest.writer import Writer\n"
+        "from flask_chest.background.stats import Tally\n"
+        "from flask_chest.background.writer import Writer\n"
         "from journals import journal_in, make_records\n"
         "from sinks import HangingSink\n"
         "sink = HangingSink()\n"

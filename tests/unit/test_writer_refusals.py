@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from flask_chest.background.poison import MOST_PROBES, PATIENCE
+from flask_chest.background.stats import ChestStats, Tally
 from flask_chest.errors import RecordRefused, StoreUnavailable
-from flask_chest.isolation import MOST_PROBES, PATIENCE
 from flask_chest.journal.memory import MemoryJournal
-from flask_chest.journal_protocols import Journal
+from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
-from flask_chest.stats import ChestStats, Tally
 from journals import inherited, journal_in, make_records
 from sinks import (
     AwaySink,

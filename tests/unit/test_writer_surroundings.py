@@ -15,9 +15,9 @@ import pytest
 from flask import Flask, g
 
 from flask_chest import FlaskChest, FlaskChestSQLite
+from flask_chest._process import native_lock, start_native_thread
 from flask_chest.decorator import flask_chest
 from flask_chest.stores.memory import MemoryStore
-from flask_chest.threads import native_lock, start_native_thread
 from sinks import PATIENCE, until
 
 

@@ -17,11 +17,11 @@ import pytest
 from flask import Flask, g
 
 from flask_chest import FlaskChest, FlaskChestSQLite
+from flask_chest._clocks import ClockNote, decode_note
+from flask_chest.background.retention import INTERVAL, tell_time
 from flask_chest.cli import chest_group
-from flask_chest.clocks import ClockNote, decode_note
 from flask_chest.protocols import Leases
 from flask_chest.record import Query
-from flask_chest.retention import INTERVAL, tell_time
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
@@ -64,7 +64,7 @@ def let_pass(monkeypatch: pytest.MonkeyPatch, span: timedelta) -> None:
     nano = span // timedelta(microseconds=1) * 1_000
     set_clock(monkeypatch, nano)
     uptime = ClockNote.taken(0).uptime_nano
-    monkeypatch.setattr("flask_chest.clocks._uptime_nano", lambda: uptime + nano)
+    monkeypatch.setattr("flask_chest._clocks._uptime_nano", lambda: uptime + nano)
 
 
 # Retention
@@ -76,7 +76,7 @@ def test_nothing_is_deleted_by_a_clock_that_the_store_does_not_share(
     ahead = SimpleNamespace(
         time_ns=lambda: time.time_ns() + YEAR_NANO, monotonic=time.monotonic, sleep=time.sleep
     )
-    monkeypatch.setattr("flask_chest.retention.time", ahead)
+    monkeypatch.setattr("flask_chest.background.retention.time", ahead)
     report = chest.run_retention()
     assert report.deleted == 0
     assert report.doubt is not None
@@ -142,19 +142,19 @@ def test_clock_of_a_machine_that_was_started_anew(
     monkeypatch: pytest.MonkeyPatch, off: timedelta, doubted: bool
 ) -> None:
     former = ClockNote.taken(1_000 * DAY_NANO)
-    monkeypatch.setattr("flask_chest.clocks._boot", lambda: "another")
-    monkeypatch.setattr("flask_chest.clocks._uptime_nano", lambda: 60 * 10**9)
+    monkeypatch.setattr("flask_chest._clocks._boot", lambda: "another")
+    monkeypatch.setattr("flask_chest._clocks._uptime_nano", lambda: 60 * 10**9)
     now = former.unix_nano + off // timedelta(microseconds=1) * 1_000
     note = ClockNote.taken(now, former, doubt=INTERVAL)
     assert note.doubted is doubted
-    monkeypatch.setattr("flask_chest.clocks._uptime_nano", lambda: 60 * 10**9 + HOUR_NANO)
+    monkeypatch.setattr("flask_chest._clocks._uptime_nano", lambda: 60 * 10**9 + HOUR_NANO)
     assert not ClockNote.taken(now + HOUR_NANO, note, doubt=INTERVAL).doubted
 
 
 def test_store_that_moved_to_another_machine_is_no_jump(monkeypatch: pytest.MonkeyPatch) -> None:
     former = ClockNote.taken(1_000 * DAY_NANO)
-    monkeypatch.setattr("flask_chest.clocks._boot", lambda: "another")
-    monkeypatch.setattr("flask_chest.clocks._uptime_nano", lambda: 100 * DAY_NANO)
+    monkeypatch.setattr("flask_chest._clocks._boot", lambda: "another")
+    monkeypatch.setattr("flask_chest._clocks._uptime_nano", lambda: 100 * DAY_NANO)
     assert not ClockNote.taken(former.unix_nano + HOUR_NANO, former, doubt=INTERVAL).doubted
     assert ClockNote.taken(former.unix_nano + 30 * DAY_NANO, former, doubt=INTERVAL).doubted
 
@@ -162,8 +162,8 @@ def test_store_that_moved_to_another_machine_is_no_jump(monkeypatch: pytest.Monk
 def test_jump_is_seen_where_the_system_tells_neither_uptime_nor_boot(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("flask_chest.clocks._UPTIME", tmp_path / "none")
-    monkeypatch.setattr("flask_chest.clocks._BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("flask_chest._clocks._UPTIME", tmp_path / "none")
+    monkeypatch.setattr("flask_chest._clocks._BOOT_ID", tmp_path / "none")
     former = ClockNote.taken(1_000 * DAY_NANO)
     assert not ClockNote.taken(former.unix_nano + 10**9, former, doubt=INTERVAL).doubted
     assert ClockNote.taken(former.unix_nano + HOUR_NANO, former, doubt=INTERVAL).doubted

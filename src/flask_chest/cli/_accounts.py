@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from flask_chest.accounts import ROOT, called, name_of, own_id
+from flask_chest.journal.accounts import ROOT, called, name_of, own_id
 
 
 def why_closed(folder: Path) -> str | None:

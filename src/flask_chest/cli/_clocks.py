@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from flask_chest.cli._formats import amount
+from flask_chest._clocks import MAX_SKEW_NANO
+from flask_chest.background.retention import tell_time
 from flask_chest.cli._group import moment
-from flask_chest.clocks import MAX_SKEW_NANO
-from flask_chest.extension import FlaskChest
+from flask_chest.cli._output import amount
+from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import CountsDropped, CutOff, Leases
 from flask_chest.record import Query
-from flask_chest.retention import tell_time
 
 LARGE_SKEW_NANO = 5_000_000_000
 MOST_COUNTED = 10_000

@@ -9,19 +9,19 @@ from datetime import timedelta
 
 from flask import Flask
 
+from flask_chest.capture.rules import all_rules_of, misplaced_views
 from flask_chest.cli._accounts import why_closed
 from flask_chest.cli._clocks import wrong_clocks
-from flask_chest.cli._formats import amount
 from flask_chest.cli._group import NO_CHEST, moment
-from flask_chest.cli.journals import complaints, folder_of, orphan_line, orphans_of, segments_of
+from flask_chest.cli._output import amount
+from flask_chest.cli.journal import complaints, folder_of, orphan_line, orphans_of, segments_of
 from flask_chest.cli.status import losses_line, report_of
-from flask_chest.extension import FlaskChest, chests_of, endpoints_of_absent_chests
+from flask_chest.errors import describe
+from flask_chest.extension.chest import FlaskChest, chests_of, endpoints_of_absent_chests
+from flask_chest.extension.settings import MISSPELT
 from flask_chest.journal import losses_in
 from flask_chest.journal.inspection import SegmentReport, used_bytes
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
-from flask_chest.rules import all_rules_of, misplaced_views
-from flask_chest.settings import MISSPELT
-from flask_chest.stats import describe
 
 ABSENT_NANO = 3600 * 1_000_000_000
 """An exporter that was not seen for so long runs nowhere."""

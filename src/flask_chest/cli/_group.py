@@ -9,11 +9,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, NoAppException
 
-from flask_chest.errors import ConfigurationError
-from flask_chest.extension import FlaskChest, chests_of
-from flask_chest.recorder import behind
-from flask_chest.stats import describe
-from flask_chest.terminal import printable
+from flask_chest.errors import ConfigurationError, describe, printable
+from flask_chest.extension.chest import FlaskChest, chests_of
+from flask_chest.extension.middleware import behind
 
 
 class _ChestGroup(AppGroup):

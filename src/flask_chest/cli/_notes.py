@@ -12,14 +12,14 @@ from pathlib import Path
 from flask import Flask
 
 from flask_chest import health
-from flask_chest.accounts import who_else_may_write
-from flask_chest.capture import Variable
+from flask_chest.capture.extractor import Variable
+from flask_chest.capture.redaction import NOTHING_HIDDEN
 from flask_chest.cli.status import report_of
-from flask_chest.extension import FlaskChest, chests_of
-from flask_chest.plan import Plan
+from flask_chest.extension.chest import FlaskChest, chests_of
+from flask_chest.extension.route_plan import Plan
+from flask_chest.journal.accounts import who_else_may_write
 from flask_chest.protocols import Addressed, HasNeighbours
 from flask_chest.record import Query, Record
-from flask_chest.redaction import NOTHING_HIDDEN
 
 NEWEST = 200
 """Records that are looked at for what is asked for and never set."""

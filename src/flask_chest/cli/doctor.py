@@ -5,10 +5,10 @@ from __future__ import annotations
 from flask import current_app
 
 from flask_chest.cli._examinations import EXAMINATIONS
-from flask_chest.cli._formats import say
 from flask_chest.cli._group import chest_group
 from flask_chest.cli._notes import NOTES
-from flask_chest.recorder import behind
+from flask_chest.cli._output import say
+from flask_chest.extension.middleware import behind
 
 
 @chest_group.command("doctor")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flask_chest.cli._formats import say, say_json
 from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
+from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import exporter_line, not_run_line, report_of
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import ExporterRegistry

@@ -12,11 +12,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flask_chest.cli._formats import FORMATS, Format, json_line, lines, say, say_data, say_styled, text_line
 from flask_chest.cli._group import Failure, chest_group, give_up, moment, the_chests
-from flask_chest.cli._questions import asking, hints, question, within
+from flask_chest.cli._options import asking, hints, question, within
+from flask_chest.cli._output import FORMATS, Format, json_line, lines, say, say_data, say_styled, text_line
 from flask_chest.errors import StoreAbsent
-from flask_chest.extension import FlaskChest
+from flask_chest.extension.chest import FlaskChest
 from flask_chest.record import Query, Record, encode_variables
 
 LATE_NANO = 10_000_000_000

@@ -8,12 +8,12 @@ from typing import Any, Literal, TypeVar
 import click
 import msgspec
 
-from flask_chest.cli._formats import say, say_json
 from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
-from flask_chest.cli._questions import circumstances, question, within
+from flask_chest.cli._options import circumstances, question, within
+from flask_chest.cli._output import say, say_json
 from flask_chest.cli.records import answers
 from flask_chest.errors import CapabilityMissing, StoreAbsent
-from flask_chest.extension import FlaskChest
+from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
 from flask_chest.record import FIELDS, JSONValue, Query, Record
 from flask_chest.stores._statistics import count, sum_up

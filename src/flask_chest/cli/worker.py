@@ -8,9 +8,9 @@ from types import FrameType
 
 import click
 
-from flask_chest.cli._formats import say
 from flask_chest.cli._group import Failure, chest_group, the_chests
-from flask_chest.cli.journals import check_account
+from flask_chest.cli._output import say
+from flask_chest.cli.journal import check_account
 
 _START_SECONDS = 1.0
 """Until threads are tried again that could not be started."""

@@ -10,12 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
-from flask_chest.accounts import ROOT, close_to_others, own_id, why_not_safe
 from flask_chest.errors import JournalError
 from flask_chest.journal._files import CAN_LOCK, LACKING
 from flask_chest.journal._losses import losses_in as losses_in
+from flask_chest.journal.accounts import ROOT, close_to_others, own_id, why_not_safe
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
-from flask_chest.journal_protocols import Appendable, Journal
+from flask_chest.journal.protocols import Appendable, Journal
 from flask_chest.record import Query
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ def _on_disk(
 
 
 def _left_on_disk(folder: Path, address: str, options: Options) -> Appendable:
-    from flask_chest.journal.left import LeftJournal  # noqa: PLC0415 - as above
+    from flask_chest.journal.append_only import LeftJournal  # noqa: PLC0415 - as above
 
     return LeftJournal(folder, store=digest(address), **options)
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from flask_chest.accounts import is_trusted, own_id
+from flask_chest.journal.accounts import is_trusted, own_id
 
 CAN_LOCK = find_spec("fcntl") is not None
 """Whether this system has what a journal on disk needs."""

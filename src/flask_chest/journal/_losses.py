@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flask_chest.journal._files import open_file
-from flask_chest.losses import OTHERS, REASONS, Losses
+from flask_chest.journal.losses import OTHERS, REASONS, Losses
 
 SLOT_FILES = "slot-*.lock"
 LOSSES_AT = 64

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flask_chest.accounts import make_folder
-from flask_chest.clocks import MAX_STEP_NANO
+from flask_chest._clocks import MAX_STEP_NANO
+from flask_chest._process import native_lock
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._frames import Identity
 from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
 from flask_chest.journal._slots import take_anew, take_lowest
-from flask_chest.threads import native_lock
+from flask_chest.journal.accounts import make_folder
 
 MTIME_LAG_NS = 10_000_000
 """By how much a file's time, which the kernel's coarse clock tells, may lie behind the clock's."""

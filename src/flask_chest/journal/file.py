@@ -11,13 +11,13 @@ import msgspec
 
 from flask_chest.errors import JournalError, JournalFull
 from flask_chest.journal import REJECTED
-from flask_chest.journal._backlog import Backlog
 from flask_chest.journal._files import lock, open_own_file
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
-from flask_chest.journal._others import Others
+from flask_chest.journal._queue import Backlog
+from flask_chest.journal._recovery import Others
 from flask_chest.journal._segments import SegmentWriter, append_line
 from flask_chest.journal._writing import WritingEnd
-from flask_chest.journal_protocols import Journal
+from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
 
 

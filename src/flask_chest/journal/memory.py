@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from flask_chest._process import native_lock
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.journal._frames import decode_record, encode_record
-from flask_chest.journal_protocols import Journal
+from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
-from flask_chest.threads import native_lock
 
 MAX_BYTES = 32 * 1024 * 1024
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from flask_chest.clocks import nanoseconds
+from flask_chest._clocks import nanoseconds
 from flask_chest.record import COLUMN_FILTERS, Query, Record
 
 CUT_OFF = "cut-off"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from flask_chest.clocks import MAX_SKEW_NANO, nanoseconds
+from flask_chest._clocks import MAX_SKEW_NANO, nanoseconds
 
 
 def is_held(until_unix_nano: int, now_unix_nano: int, *, lease: timedelta) -> bool:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from flask_chest.clocks import MAX_STEP_NANO, ClockNote, encode_note, nanoseconds
+from flask_chest._clocks import MAX_STEP_NANO, ClockNote, encode_note, nanoseconds
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import (
     Busy,
@@ -43,8 +43,8 @@ from flask_chest.protocols import (
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
 from flask_chest.stores._lease_times import is_held
+from flask_chest.stores._records import storable_rows
 from flask_chest.stores._statistics import check_group, count, sum_up, whole
-from flask_chest.stores._storable import storable_rows
 
 logger = logging.getLogger("flask_chest.stores")
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import SupportsIndex, overload
 
 from flask_chest.errors import ExportError
-from flask_chest.extension import FlaskChest
+from flask_chest.extension.chest import FlaskChest
 from flask_chest.record import Record
 
 

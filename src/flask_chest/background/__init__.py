@@ -1,0 +1,1 @@
+"""What runs outside of requests: the writer, the exporters, retention, counts."""

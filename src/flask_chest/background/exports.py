@@ -1,0 +1,300 @@
+"""The exporters of one chest on one app: registered with the store, run, and scheduled in this process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Self, cast
+from weakref import ref
+
+from flask_chest.background.backoff import pause_seconds
+from flask_chest.background.export_run import ExportReport, ExportRun, log_run
+from flask_chest.background.poison import PATIENCE
+from flask_chest.background.redelivery import Redelivered, redeliver
+from flask_chest.background.selection import Selection
+from flask_chest.background.stats import ExportCounts, LogLimit
+from flask_chest.background.suppression import suppressed
+from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
+from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
+from flask_chest.record import Record
+
+if TYPE_CHECKING:
+    from flask_chest.background.scheduler import ExportScheduler
+
+logger = logging.getLogger("flask_chest.export")
+
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 300.0
+"""Between two scheduled runs of an exporter whose target is away; a longer interval stays as it is."""
+MAX_INTERVAL = timedelta(days=36_500)
+RUN_SECONDS = 300.0
+"""How long a run may go on from batch to batch: then others have their turn, on the next occasion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportJob:
+    """An exporter and how it is to be run."""
+
+    name: str
+    make: Callable[[], Exporter]
+    interval: timedelta
+    batch_size: int
+    lease: timedelta
+    start_at: StartAt
+    selection: Selection
+
+    @classmethod
+    def checked(
+        cls,
+        exporter: Exporter | Callable[[], Exporter],
+        *,
+        interval: timedelta,
+        name: str | None,
+        batch_size: int,
+        lease: timedelta,
+        start_at: StartAt,
+        selection: Selection,
+    ) -> Self:
+        """Make the job of *exporter*, or of what makes one in each process; raise `ConfigurationError`."""
+        if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
+            raise ConfigurationError(
+                f"interval must be a timedelta, as in timedelta(seconds=30), got a {type(interval).__name__}"
+            )
+        if not timedelta(0) < interval <= MAX_INTERVAL:
+            raise ConfigurationError(
+                f"interval must be above 0 and at most {MAX_INTERVAL.days} days, got {interval!r}"
+            )
+        if not timedelta(0) < lease <= MAX_INTERVAL:
+            raise ConfigurationError(
+                f"lease must be a timedelta above 0 and of at most {MAX_INTERVAL.days} days, got {lease!r}"
+            )
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
+        if start_at not in ("beginning", "now"):
+            raise ConfigurationError(f"start_at must be 'beginning' or 'now', got {start_at!r}")
+        make, name = _maker(exporter, name)
+        return cls(
+            name=name,
+            make=make,
+            interval=interval,
+            batch_size=batch_size,
+            lease=lease,
+            start_at=start_at,
+            selection=selection,
+        )
+
+
+def _maker(exporter: Exporter | Callable[[], Exporter], name: str | None) -> tuple[Callable[[], Exporter], str]:
+    if not isinstance(exporter, type) and hasattr(exporter, "export"):
+        made = cast("Exporter", exporter)
+        return lambda: made, name or made.name
+    if not callable(exporter):
+        raise ConfigurationError(
+            f"exporter must be an Exporter or a callable that makes one, got a {type(exporter).__name__}"
+        )
+    if not name:
+        raise ConfigurationError("an exporter that is made in each process needs a name=")
+    return exporter, name
+
+
+@dataclass(slots=True)
+class _History:
+    """How the runs of one job in this process went."""
+
+    counts: ExportCounts = field(default_factory=ExportCounts)
+    failures: int = 0
+    """In a row."""
+    not_before: float = 0.0
+    """When a scheduled run is worth the while again, by the monotonic clock."""
+    limit: LogLimit = field(default_factory=LogLimit)
+    outage_said: bool = False
+
+    def log(self, report: ExportReport) -> None:
+        """Log a run: a failure at most once a minute, and what comes after it as loudly."""
+        if report.error is None:
+            log_run(report, again=self.outage_said)
+            self.outage_said = self.outage_said and not report.moved
+        elif self.limit.passes("failure"):
+            self.outage_said = True
+            log_run(report)
+
+    def note(self, report: ExportReport) -> None:
+        counts = self.counts
+        failed = report.error is not None
+        self.counts = ExportCounts(
+            runs=counts.runs + (failed or report.moved > 0),
+            delivered=counts.delivered + report.delivered,
+            filtered=counts.filtered + report.filtered,
+            rejected=counts.rejected + report.rejected,
+            failures=counts.failures + failed,
+        )
+        self.failures = self.failures + 1 if failed else 0
+        if failed:
+            pause = pause_seconds(self.failures, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
+            self.not_before = time.monotonic() + pause
+        else:
+            self.not_before = 0.0
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Delivery:
+    """Runs export jobs from a store, now or on schedule."""
+
+    open_store: Callable[[], Store]
+    """Gives the store of the current process, ready for use."""
+    _exporters: dict[str, Exporter] = field(default_factory=dict)
+    _registered: set[str] = field(default_factory=set)
+    _histories: dict[str, _History] = field(default_factory=dict)
+    _scheduler: ExportScheduler | None = None
+    _scheduled: dict[str, Callable[[], object]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closings: int = 0
+    """A run that began before the last of them ends after its batch."""
+
+    def run(self, job: ExportJob) -> ExportReport:
+        """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
+        with suppressed():
+            report = self._run(job)
+        with self._lock:
+            self._history(job).note(report)
+        return report
+
+    def redeliver(self, job: ExportJob, records: Iterable[Record]) -> Iterator[Redelivered]:
+        """Deliver *records* once more by the exporter of *job*, batch by batch; raise what ends it."""
+        batches = redeliver(records, self._exporter(job), batch_size=job.batch_size, selection=job.selection)
+        while True:
+            with suppressed():  # around each step: a generator would keep it up between them
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def try_out(self, job: ExportJob) -> None:
+        """Hand the exporter of *job* no records; raise why it could deliver none, as far as that tells."""
+        with suppressed():
+            self._exporter(job).export(())
+
+    def run_in_turn(self, job: ExportJob) -> None:
+        """Run *job* unless its target is left alone for a while."""
+        with self._lock:
+            waits = time.monotonic() < self._history(job).not_before
+        if not waits:
+            self.run(job)
+
+    def term(self) -> Callable[[], bool]:
+        """Give what tells a run that begins now whether it may go on."""
+        closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
+        return lambda: self._closings == closings and time.monotonic() < deadline
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it has a scheduler."""
+        return self._scheduler is not None
+
+    def counts(self) -> dict[str, ExportCounts]:
+        """Give what each exporter did in this process."""
+        # Without the lock: a signal handler may ask in the middle of a run.
+        return {name: history.counts for name, history in self._histories.copy().items()}
+
+    def _run(self, job: ExportJob) -> ExportReport:
+        try:
+            store = self.open_store()
+            self._register(store, job)
+            exporter = self._exporter(job)
+        except Exception as exc:  # an own store or factory may raise anything; the other exporters run
+            logger.debug("the export of %s did not begin", job.name, exc_info=True)
+            report = ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
+            self._history(job).log(report)
+            return report
+        if not isinstance(store, Outbox):
+            raise CapabilityMissing(store, "Outbox")
+        run = ExportRun(
+            store,
+            exporter,
+            name=job.name,
+            batch_size=job.batch_size,
+            lease=job.lease,
+            selection=job.selection,
+            suspicious=self._history(job).failures >= PATIENCE,
+            go_on=self.term(),
+            log=self._history(job).log,
+        )
+        return run.report()
+
+    def _history(self, job: ExportJob) -> _History:
+        return self._histories.setdefault(job.name, _History())
+
+    def schedule(self, jobs: Iterable[ExportJob], *, at_once: bool = False) -> None:
+        """Run *jobs* at their intervals from now on; those that are scheduled already stay."""
+        for job in jobs:
+            self.schedule_task(job.name, self._bind(job), interval=job.interval, at_once=at_once)
+
+    def schedule_task(
+        self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False
+    ) -> None:
+        """Call *run* at every *interval* from now on, first at its end or *at_once*, unless it is scheduled.
+
+        Raises ``RuntimeError`` where no thread can be started.
+        """
+        with self._lock:
+            scheduler = self._started_scheduler()
+            if name not in self._scheduled:
+                # The scheduler's thread must hold nothing of the app, which is collected when nobody else does.
+                scheduler.add(name, partial(_run_scheduled, ref(self), name), interval=interval, at_once=at_once)
+                self._scheduled[name] = run
+
+    def scheduled(self, name: str) -> Callable[[], object] | None:
+        """Give what is called at the intervals of *name*."""
+        return self._scheduled.get(name)
+
+    def close(self, timeout: float) -> bool:
+        """Stop scheduling and close the exporters; False when a run goes on after *timeout* seconds."""
+        with self._lock:
+            scheduler, self._scheduler = self._scheduler, None
+            self._scheduled.clear()
+            self._closings += 1
+        ended = scheduler.close(timeout) if scheduler is not None else True
+        for name, exporter in self._exporters.items():
+            try:
+                exporter.close()
+            except Exception as exc:  # noqa: BLE001 - an own exporter may raise anything; the others still close
+                logger.warning("the exporter %s did not close%s", name, describe(exc))
+        self._exporters.clear()
+        self._registered.clear()
+        return ended
+
+    def _started_scheduler(self) -> ExportScheduler:
+        # APScheduler costs more than all of flask_chest to import, and most processes never schedule.
+        from flask_chest.background.scheduler import ExportScheduler  # noqa: PLC0415
+
+        if self._scheduler is None:
+            self._scheduler = ExportScheduler()
+        self._scheduler.start()
+        return self._scheduler
+
+    def _bind(self, job: ExportJob) -> Callable[[], None]:
+        return lambda: self.run_in_turn(job)
+
+    def _exporter(self, job: ExportJob) -> Exporter:
+        with self._lock:
+            if job.name not in self._exporters:
+                self._exporters[job.name] = job.make()
+            return self._exporters[job.name]
+
+    def _register(self, store: Store, job: ExportJob) -> None:
+        if job.name not in self._registered and isinstance(store, ExporterRegistry):
+            store.register(job.name, start_at=job.start_at)
+            self._registered.add(job.name)
+
+
+def _run_scheduled(reference: ref[Delivery], name: str) -> None:
+    delivery = reference()
+    run = delivery.scheduled(name) if delivery is not None else None
+    if run is not None:
+        run()

@@ -1,0 +1,187 @@
+"""One run of retention: what is beyond the limits goes, in small batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+
+import msgspec
+
+from flask_chest._clocks import MAX_SKEW_NANO, ClockNote, decode_note, encode_note, nanoseconds
+from flask_chest.background.limits import Limits
+from flask_chest.errors import CapabilityMissing
+from flask_chest.protocols import ExporterRegistry, HostClocked, Leases, Retention, Store
+from flask_chest.record import Query
+
+TASK = "retention"
+INTERVAL = timedelta(minutes=15)
+"""Between two runs; and for how long nothing is deleted after a host's clock has jumped."""
+LEASE = timedelta(seconds=60)
+BATCH = 1_000
+"""Records that are deleted at a time: no lock lasts longer than that takes."""
+LONGEST_PAUSE_SECONDS = 0.5
+SAMPLE = 1_000
+"""Records whose mean size stands for that of all."""
+ABSENT = timedelta(days=7)
+"""An exporter that was not seen for so long is told of where it keeps records from being deleted."""
+
+
+class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run did."""
+
+    deleted: int = 0
+    unexported: int = 0
+    """Those among them that an exporter had not had: the hard cap took them."""
+    busy: bool = False
+    """Whether another process does it."""
+    left: bool = False
+    """Whether records beyond the limits stay: an exporter has not had them, or the run had to end."""
+    spared: int = 0
+    """Records that are dated ahead of the clock, so that no limit holds for them."""
+    doubt: str | None = None
+    """Why nothing was deleted: which clock cannot be right."""
+    absent: tuple[str, ...] = ()
+    """Exporters that keep records beyond the limits, and were not seen for a week."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRun:
+    """Deletes what is beyond *limits* and every exporter has had, and what is beyond *cap* in any case."""
+
+    store: Store
+    limits: Limits
+    cap: Limits
+    owner: str
+    """A text that no other process has."""
+    go_on: Callable[[], bool]
+    """Asked before each batch."""
+
+    def report(self) -> RetentionReport:
+        """Delete, and tell what was deleted; raise `CapabilityMissing` or what the store raises."""
+        store = self.store
+        if not isinstance(store, Retention):
+            raise CapabilityMissing(store, "Retention")
+        if not isinstance(store, Leases):
+            return self._delete(store)
+        if not store.hold(TASK, owner=self.owner, lease=LEASE):
+            return RetentionReport(busy=True)
+        try:
+            return self._delete(store)
+        finally:
+            store.let_go(TASK, owner=self.owner)
+
+    def _delete(self, store: Retention) -> RetentionReport:
+        time_told = tell_time(self.store)
+        now, doubt = time_told.unix_nano, time_told.doubt
+        spared = sum(1 for _ in self.store.query(Query(since_unix_nano=now + MAX_SKEW_NANO, limit=None)))
+        if doubt is not None:
+            return RetentionReport(spared=spared, doubt=doubt)
+        before = self._end_of(self.limits, store, now)
+        capped = self._end_of(self.cap, store, now)
+        deleted = unexported = 0
+        if before is not None or capped is not None:
+            deleted = self._prune(store, max(before or 0, capped or 0), keep_unexported=True)
+        if capped is not None:
+            unexported = self._prune(store, capped, keep_unexported=False)
+        left = before is not None and any(self.store.query(Query(until_unix_nano=before, limit=1)))
+        return RetentionReport(
+            deleted=deleted + unexported,
+            unexported=unexported,
+            left=left,
+            spared=spared,
+            absent=self._absent(now) if left else (),
+        )
+
+    def _prune(self, store: Retention, before: int, *, keep_unexported: bool) -> int:
+        return sum(in_batches(store, before, keep_unexported=keep_unexported, go_on=self._goes_on))
+
+    def _goes_on(self) -> bool:
+        if not self.go_on():
+            return False
+        return not isinstance(self.store, Leases) or self.store.hold(TASK, owner=self.owner, lease=LEASE)
+
+    def _end_of(self, limits: Limits, store: Retention, now: int) -> int | None:
+        """Find the time before which all is beyond *limits*; ``None`` if nothing is."""
+        ends: list[int | None] = []
+        if limits.age is not None:
+            ends.append(now - nanoseconds(limits.age))
+        if limits.rows is not None:
+            ends.append(store.boundary(limits.rows))
+        if limits.size is not None:
+            ends.append(store.boundary(int(limits.size // self._mean_size())))
+        return max((end for end in ends if end is not None), default=None)
+
+    def _mean_size(self) -> float:
+        # Not what the database says of its files: where a server's do not shrink, all would go.
+        newest = islice(self.store.query(Query(limit=SAMPLE)), SAMPLE)
+        sizes = [len(msgspec.json.encode(msgspec.structs.asdict(record))) + 1 for record in newest]
+        return max(1.0, sum(sizes) / len(sizes)) if sizes else 1.0
+
+    def _absent(self, now: int) -> tuple[str, ...]:
+        store = self.store
+        if not isinstance(store, ExporterRegistry):
+            return ()
+        # Far ahead, it was seen by a clock that was, and not since.
+        return tuple(
+            each.name
+            for each in store.exporters()
+            if each.backlog and abs(now - each.last_seen_unix_nano) > nanoseconds(ABSENT)
+        )
+
+
+class TimeTold(msgspec.Struct, frozen=True, kw_only=True):
+    """What time it is for a store."""
+
+    unix_nano: int
+    doubt: str | None = None
+    """Why nothing should be deleted by it."""
+
+
+def tell_time(store: Store, *, note: bool = True) -> TimeTold:
+    """Tell the time by the clock of *store*, and whether to believe it.
+
+    It is compared with this machine's; where the two are one, also with what it told before, and that is noted if
+    *note* is set. A store that tells no time is taken to go by this machine's clock.
+    """
+    before = time.time_ns()
+    now = store.now_unix_nano() if isinstance(store, Leases) else before
+    if isinstance(store, HostClocked):
+        former = decode_note(store.clock_note())
+        taken = ClockNote.taken(now, former, doubt=INTERVAL)
+        if note:
+            store.note_clock(encode_note(taken))
+        if taken.doubted:
+            return TimeTold(unix_nano=now, doubt=_JUMPED)
+    # The answer may have taken long: so much they differ at least.
+    skew = max(before - now, now - time.time_ns())
+    if skew <= MAX_SKEW_NANO:
+        return TimeTold(unix_nano=now)
+    direction = "ahead of" if before > now else "behind"
+    return TimeTold(
+        unix_nano=now,
+        doubt=f"this machine's clock is {skew / 1e9:,.0f} s {direction} that of the store, so retention deletes "
+        "nothing; let both be set by NTP",
+    )
+
+
+_JUMPED = (
+    "this machine's clock has jumped, or the machine was off for more than a day, so retention deletes nothing "
+    f"for {INTERVAL // timedelta(minutes=1)} minutes; see whether the clock is right"
+)
+
+
+def in_batches(
+    store: Retention, before_unix_nano: int, *, keep_unexported: bool, go_on: Callable[[], bool]
+) -> Iterator[int]:
+    """Delete what began before that time, batch by batch; yield how many each took."""
+    while go_on():
+        began = time.monotonic()
+        count = store.prune(before_unix_nano, limit=BATCH, keep_unexported=keep_unexported)
+        yield count
+        if count < BATCH:
+            return
+        # As long as it took, others have their turn: who waits for SQLite's lock stands in no queue.
+        time.sleep(min(time.monotonic() - began, LONGEST_PAUSE_SECONDS))

@@ -1,0 +1,469 @@
+"""Intakes: the ways of a record from a request to the store.
+
+`Writer` is the usual one: the request appends to a journal, and one thread of the process moves what it holds to
+the store. `JournalOnly` leaves the moving to another process, and `WriteThrough` does without a journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from flask_chest._process import native_lock, start_native_thread
+from flask_chest.background.backoff import pause_seconds
+from flask_chest.background.poison import PATIENCE, Fault, hand_over_sound
+from flask_chest.background.stats import Tally
+from flask_chest.background.suppression import suppressed
+from flask_chest.errors import JournalClosed, JournalError, JournalFull, RecordRefused
+from flask_chest.journal.losses import JOURNAL_FULL, JOURNAL_REFUSED, LEFT_IN_MEMORY, NOT_SET_ASIDE
+from flask_chest.journal.memory import MemoryJournal
+from flask_chest.journal.protocols import Appendable, Intake, Journal
+from flask_chest.protocols import CountsDropped, Sink, hand_over
+from flask_chest.record import Record
+
+BATCH_RECORDS = 1_000
+COLLECT_SECONDS = 0.25
+"""How long the writer waits for company after the first record, so that one transaction takes many."""
+INHERIT_SECONDS = 15.0
+"""How often it looks for what other processes have left."""
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 30.0
+SHORT_PAUSE_SECONDS = 2.0
+"""Up to which pauses double however short the time was."""
+HURRIED_PAUSE_SECONDS = 0.1
+"""The pause between attempts while somebody waits in `Writer.flush`."""
+RECORDS_A_TURN = 32
+"""How many records a busy process takes between two turns that it gives the thread."""
+_TURN_SECONDS = 1e-6
+"""The least there is: the system makes some 60 µs of it."""
+_POLL_SECONDS = 0.001
+_LONGEST_POLL_SECONDS = 0.02
+
+
+def store_pause_seconds(failures: int, *, away: float) -> float:
+    """Draw a pause after so many *failures* in a row, the first of them *away* seconds ago.
+
+    None is longer than half that time: a store that was away for five seconds is found within ten more, even if
+    the attempt at its return needs five seconds to fail.
+    """
+    longest = min(LONGEST_PAUSE_SECONDS, max(SHORT_PAUSE_SECONDS, away / 2))
+    return pause_seconds(failures, first=FIRST_PAUSE_SECONDS, longest=longest)
+
+
+class WriteThrough(Intake):
+    """Writes each record to the store at once, in the request: what fails is raised there."""
+
+    def __init__(self, open_store: Callable[[], Sink], tally: Tally) -> None:
+        self._open_store = open_store
+        self._tally = tally
+
+    def take(self, record: Record, /) -> None:
+        """Write *record*."""
+        try:
+            dropped = _write(self._open_store(), (record,))
+        except RecordRefused:
+            raise
+        except Exception:
+            self._tally.store_failed()
+            raise
+        self._tally.store_took()
+        self._tally.stored(1 - dropped)
+        self._tally.dropped(dropped)
+
+    def take_opened(self, record: Record, /) -> None:
+        """Do nothing: the complete record will be written."""
+
+    def wake(self) -> None:
+        """Do nothing: requests do all there is to do."""
+
+    def flush(self, timeout: float, /) -> bool:  # noqa: ARG002
+        """Do nothing: all is stored."""
+        return True
+
+    def waiting(self) -> int:
+        """Give 0."""
+        return 0
+
+    def close(self, timeout: float, /) -> bool:  # noqa: ARG002
+        """Do nothing: the store is closed by its owner."""
+        return True
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
+
+class JournalOnly(Intake):
+    """Appends to *journal*, and leaves it to another process to store what is there."""
+
+    def __init__(
+        self, journal: Appendable, tally: Tally, *, reopen: Callable[[], Appendable | None] = lambda: None
+    ) -> None:
+        """Ask *reopen* now and then for one on disk, where *journal* is in memory: nobody can store that."""
+        self._journal = journal
+        self._in_memory = journal if isinstance(journal, MemoryJournal) else None
+        """The journal, as long as it cannot be on disk; to ask that of each record would be too dear."""
+        self._tally = tally
+        self._reopen = reopen
+        self._lock = native_lock()
+        self._next_try = time.monotonic() + INHERIT_SECONDS
+
+    def take(self, record: Record, /) -> None:
+        """Append *record*."""
+        journal = self._journal
+        if self._in_memory is not None and time.monotonic() >= self._next_try:
+            self._try_disk(self._in_memory)
+        try:
+            journal.append(record)
+        except JournalClosed:
+            if journal is self._journal:
+                raise
+            self._journal.append(record)  # it has just moved to the disk
+
+    def _try_disk(self, former: MemoryJournal) -> None:
+        with self._lock:
+            if time.monotonic() < self._next_try:
+                return  # another request has just tried
+            self._next_try = time.monotonic() + INHERIT_SECONDS
+            if (on_disk := self._reopen()) is not None:
+                self._journal, self._in_memory = on_disk, None
+                former.close()
+                _append_all(former, on_disk, self._tally)
+
+    def take_opened(self, record: Record, /) -> None:
+        """Append *record* as one that is to be completed."""
+        self._journal.append_opened(record)
+
+    def wake(self) -> None:
+        """Do nothing: requests do all there is to do in this process."""
+
+    def flush(self, timeout: float, /) -> bool:
+        """Wait until another process has stored what waits; False when *timeout* seconds do not suffice."""
+        if not self._journal.durable:
+            return self.waiting() == 0  # no other process can see it
+        deadline = time.monotonic() + timeout
+        pause = _POLL_SECONDS
+        while self.waiting() > 0:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        return True
+
+    def waiting(self) -> int:
+        """Count what was appended."""
+        return self._journal.waiting()
+
+    def close(self, timeout: float, /) -> bool:  # noqa: ARG002
+        """Give the journal's segments free for other processes."""
+        self._journal.close()
+        return True
+
+    def abandon(self) -> None:
+        """Leave the journal to the parent."""
+        self._journal.abandon()
+
+
+class Writer(Intake):
+    """Appends to *journal* in the request, and moves what it holds to the store in a thread of its own.
+
+    The thread begins with the first record. Nothing that a store raises ends it: while the store is away it tries
+    again, ever more seldom, and the records wait in the journal. A record that the store refuses for good is set
+    aside, so that it does not hold up the others.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        open_store: Callable[[], Sink],
+        tally: Tally,
+        *,
+        gather: Callable[[], None] = lambda: None,
+        inherit_seconds: float = INHERIT_SECONDS,
+        reopen: Callable[[], Journal | None] = lambda: None,
+    ) -> None:
+        """Let *gather* bring what no request can; look for what others have left every *inherit_seconds*.
+
+        Where *journal* is in memory, *reopen* is asked then for one on disk.
+        """
+        self._reopen = reopen
+        self._former: Journal | None = None
+        """The journal in memory, while what waits there moves to the disk."""
+        self._gather = gather
+        self._gathering = False
+        """Whether the thread may hold a record that does not wait in the journal yet."""
+        self._inherit_seconds = inherit_seconds
+        self._journal = journal
+        self._open_store = open_store
+        self._tally = tally
+        self._bell = native_lock()
+        self._bell.acquire()
+        self._lock = native_lock()
+        self._started = False
+        self._stopping = False
+        self._ended = False
+        self._hurried = 0
+        """How many threads wait in `flush`."""
+        self._ring_at = 1
+        """How many waiting records are worth a ring: a syscall is dearer than a comparison."""
+        self._rung = False
+        """Whether it was rung for the thread, which has not come yet."""
+        self._turn = native_lock()
+        self._turn.acquire()
+        self._failures = 0
+        self._failing_since = 0.0
+        self._next_inheritance = 0.0
+        self._dropped = 0
+        """How many records of the batch that is out had been deleted before they came."""
+
+    def take(self, record: Record, /) -> None:
+        """Append *record*, and ring for the thread if it waits for that."""
+        journal = self._journal
+        try:
+            waiting = journal.append(record)
+        except JournalClosed:
+            if journal is self._journal:
+                raise
+            waiting = self._journal.append(record)  # it has just moved to the disk
+        if waiting >= self._ring_at:
+            self._call(waiting)
+        if not self._started:
+            self.start()
+
+    def take_opened(self, record: Record, /) -> None:
+        """Append *record* as one that is to be completed."""
+        self._journal.append_opened(record)
+        if not self._started:
+            self.start()
+
+    def wake(self) -> None:
+        """Ring for the thread."""
+        self._ring()
+
+    def flush(self, timeout: float, /) -> bool:
+        """Wait until what waits now is stored; False when *timeout* seconds do not suffice."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._hurried += 1
+        try:
+            pause = _POLL_SECONDS
+            while self.waiting() > 0 or self._gathering:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._ended:
+                    return False
+                self.start()
+                self._ring()
+                # Not an event: under gevent this thread and the writer's have no kind of it in common.
+                time.sleep(min(pause, left))
+                pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        finally:
+            with self._lock:
+                self._hurried -= 1
+        return True
+
+    def waiting(self) -> int:
+        """Count the records that are taken and not stored."""
+        former = self._former
+        return self._journal.waiting() + (former.waiting() if former is not None else 0)
+
+    def close(self, timeout: float, /) -> bool:
+        """Store what can be stored in *timeout* seconds, then end the thread; False when something is left."""
+        deadline = time.monotonic() + timeout
+        flushed = self.flush(timeout)
+        self._stopping = True
+        with self._lock:
+            started, self._started = self._started, True
+        if not started:
+            self._close_journal()
+        while not self._ended and time.monotonic() < deadline:
+            self._ring()
+            time.sleep(_POLL_SECONDS)
+        # A store that hangs keeps the thread, which closes the journal should the store ever answer.
+        return flushed and self._ended
+
+    def abandon(self) -> None:
+        """Leave the journal to the parent, whose thread does not exist in this process."""
+        self._stopping = self._started = self._ended = True
+        self._journal.abandon()
+
+    def store_left(self) -> int:
+        """Store, in this thread, what others have left, and give how many records; raise what the store raises.
+
+        Only where the thread was not begun.
+        """
+        self._journal.inherit()
+        count = 0
+        while moved := self._move():
+            count += moved
+        return count
+
+    def start_if_needed(self) -> bool:
+        """Begin the thread if other processes have left something, though nothing is recorded in this one.
+
+        False means that it is needed and could not be started.
+        """
+        return not self._journal.is_anything_left() or self.start()
+
+    def start(self) -> bool:
+        """Begin the thread, which the first record does otherwise; False where none can be started."""
+        with self._lock:
+            if self._started:
+                return True
+            self._started = True
+        try:
+            start_native_thread(self._run)
+        except RuntimeError as exc:
+            self._started = False
+            self._tally.fault("the writer's thread did not start; records wait in the journal", exc)
+            return False
+        return True
+
+    def _call(self, waiting: int) -> None:
+        """Ring for the thread; where that was in vain before, also let it go first."""
+        rung, self._rung = self._rung, True
+        self._ring_at = waiting + RECORDS_A_TURN  # before the ring: who hears it sets it anew
+        self._ring()
+        if rung:
+            # A loop of requests that never rests lets go of Python's lock for its writes alone, and has it back
+            # before a thread has woken up: nothing would be stored until the journal is full.
+            self._turn.acquire(timeout=_TURN_SECONDS)
+
+    def _listen(self, ring_at: int) -> None:
+        """Be rung for when so many records wait."""
+        self._ring_at, self._rung = ring_at, False
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
+
+    def _wait(self, seconds: float) -> None:
+        self._bell.acquire(timeout=seconds)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._await_records()
+                self._gather_all()
+                self._inherit_at_times()
+                self._move_all()
+            except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us
+                self._pause_after(exc)
+        self._close_journal()
+
+    def _close_journal(self) -> None:
+        left = self._journal.waiting()
+        if left > 0 and not self._journal.durable:
+            self._tally.lost(LEFT_IN_MEMORY, count=left)
+        try:
+            self._journal.close()
+        except OSError as exc:
+            self._tally.fault("the journal did not close", exc)
+        self._ended = True
+
+    def _gather_all(self) -> None:
+        self._gathering = True  # before anything is taken from where `flush` would look for it
+        try:
+            self._gather()
+        finally:
+            self._gathering = False
+
+    def _await_records(self) -> None:
+        self._listen(1)
+        left = self._next_inheritance - time.monotonic()
+        if left > 0 and self._journal.waiting() == 0:
+            self._wait(left)
+        self._listen(BATCH_RECORDS)
+        if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
+            self._wait(COLLECT_SECONDS)
+
+    def _inherit_at_times(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_inheritance:
+            self._next_inheritance = now + self._inherit_seconds
+            if not self._journal.durable and (on_disk := self._reopen()) is not None:
+                self._move_to(on_disk)
+            self._journal.inherit()
+
+    def _move_to(self, on_disk: Journal) -> None:
+        """Go on with a journal on disk, which was not possible before, and take there what waits in memory."""
+        self._former, self._journal = self._journal, on_disk
+        self._former.close()  # who appended to it takes the other one now
+        _append_all(self._former, on_disk, self._tally)
+        self._former = None
+
+    def _move_all(self) -> None:
+        while not self._stopping and self._move():
+            if 0 < self._journal.waiting() < BATCH_RECORDS and not self._hurried:
+                return  # these are written with those that come, for the price of one transaction
+
+    def _move(self) -> int:
+        """Move one batch; give how many records it had, 0 when nothing waits."""
+        records = self._journal.read(BATCH_RECORDS)
+        refused: Mapping[str, Fault] = {}
+        self._dropped = 0
+        if records:
+            with suppressed():
+                # Perhaps one record is at fault, and the store does not say so; more likely the store is.
+                refused = hand_over_sound(self._hand_over, records, suspicious=self._failures >= PATIENCE)
+            self._tally.store_took()
+        culprits = [record for record in records if record.id in refused]
+        for record in culprits:
+            self._set_aside(record, refused[record.id].reason)
+        # Before `flush` may see that nothing waits.
+        self._tally.dropped(self._dropped)
+        self._tally.stored(len(records) - len(culprits) - self._dropped)
+        self._journal.stored()
+        self._failures = 0
+        return len(records)
+
+    def _hand_over(self, records: Sequence[Record]) -> None:
+        self._dropped += _write(self._open_store(), records)
+
+    def _set_aside(self, record: Record, reason: str) -> None:
+        try:
+            self._journal.set_aside(record, reason)
+        except JournalError as exc:
+            self._tally.lost(NOT_SET_ASIDE, exc)
+        else:
+            self._tally.set_aside()
+
+    def _pause_after(self, error: BaseException) -> None:
+        self._failures += 1
+        if isinstance(error, JournalError):
+            self._tally.fault("the journal cannot be read just now; its records wait", error)
+        else:
+            self._tally.store_took_nothing(error)
+        began = time.monotonic()
+        if self._failures == 1:
+            self._failing_since = began
+        pause = store_pause_seconds(self._failures, away=began - self._failing_since)
+        self._listen(1 << 62)
+        while not self._stopping:
+            # `flush` rings all the time: that shortens the pause, and does not end it.
+            seconds = min(pause, HURRIED_PAUSE_SECONDS) if self._hurried else pause
+            left = began + seconds - time.monotonic()
+            if left <= 0:
+                return
+            self._wait(left)
+
+
+def _append_all(former: Journal, journal: Appendable, tally: Tally) -> None:
+    """Append to *journal* what waits in *former*; what finds no room is lost, and counted."""
+    while records := former.read(BATCH_RECORDS):
+        for record in records:
+            try:
+                journal.append(record)
+            except JournalError as exc:
+                tally.lost(JOURNAL_FULL if isinstance(exc, JournalFull) else JOURNAL_REFUSED, exc)
+        former.stored()
+
+
+def _write(store: Sink, records: Sequence[Record]) -> int:
+    """Write *records* to *store*; give how many it left out, as they had been deleted before they came."""
+    if not isinstance(store, CountsDropped):
+        hand_over(store.write, records)
+        return 0
+    before = store.dropped
+    hand_over(store.write, records)
+    return store.dropped - before

@@ -1,0 +1,1 @@
+"""``g`` → variables: no hooks, no I/O."""

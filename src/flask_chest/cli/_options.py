@@ -1,0 +1,129 @@
+"""Options that ask for records, the same for every command."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import click
+
+from flask_chest.background.limits import parse_span
+from flask_chest.capture.names import known_method
+from flask_chest.record import FIELDS, JSONValue, Query
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def span(text: str) -> timedelta:
+    """Read a span of time, as ``90s``, ``15m``, ``2h``, ``30d`` or ``4w``."""
+    found = parse_span(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no span of time, or too long; write 90s, 15m, 2h, 30d or 4w")
+    return found
+
+
+def moment(text: str) -> int:
+    """Read a moment as nanoseconds since 1970: ISO 8601, UTC if it says no zone, or how long ago, ``2h``."""
+    if re.fullmatch(r"\d+[smhdw]", text):
+        return time.time_ns() - span(text) // timedelta(microseconds=1) * 1_000
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no moment; write 2026-11-23, 2026-11-23T12:00:00+01:00, or 2h for two hours ago"
+        ) from None
+    since = read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1) * 1_000
+
+
+def variable(text: str) -> tuple[str, JSONValue]:
+    """Read a variable and its value, ``user_id=7``: JSON where it is JSON, else a text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} must be a name and a value, as user_id=7")
+    try:
+        read: JSONValue = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, read
+
+
+def hints(asked: Query) -> Iterator[str]:
+    """Say what one may have meant who found nothing."""
+    for name, value in asked.where.items():
+        if name in FIELDS:
+            yield f"{name} is no variable but a field of each record, and has an option if it can be asked for."
+        elif value is None or isinstance(value, bool | int | float):
+            written = json.dumps(value)
+            yield f"{name}={written} finds no texts: where {name} is recorded as one, ask '{name}=\"{written}\"'."
+
+
+def asking(command: Command) -> Command:
+    """Add the options that narrow which records are meant."""
+    where = click.option(
+        "--where",
+        multiple=True,
+        type=variable,
+        metavar="NAME=VALUE",
+        help="With this value of a variable, as user_id=7; 'user_id=\"7\"' is a text. Repeatable.",
+    )
+    return circumstances(where(command))
+
+
+def circumstances(command: Command) -> Command:
+    """Add the options that narrow by anything but variables."""
+    for option in reversed(
+        [
+            click.option("--request-id", help="Of this request id."),
+            click.option("--trace-id", help="Of this trace."),
+            click.option("--route", help="Of this URL rule, as /users/<int:id>."),
+            click.option("--method", help="Of this HTTP method."),
+            click.option("--status", "status_code", type=int, help="With this status code."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def within(command: Command) -> Command:
+    """Add the options for a span of time."""
+    since = click.option(
+        "--since",
+        type=moment,
+        metavar="MOMENT",
+        help="From this moment on: 2026-11-23T12:00 (UTC unless it says +01:00), or 2h for two hours ago.",
+    )
+    until = click.option("--until", type=moment, metavar="MOMENT", help="Before this moment, written likewise.")
+    return since(until(command))
+
+
+def question(
+    *,
+    request_id: str | None,
+    trace_id: str | None,
+    route: str | None,
+    method: str | None,
+    status_code: int | None,
+    where: tuple[tuple[str, JSONValue], ...] = (),
+    since: int | None = None,
+    until: int | None = None,
+    limit: int | None = None,
+) -> Query:
+    """Make the question of what `asking` read."""
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be before --until")
+    return Query(
+        request_id=request_id,
+        trace_id=trace_id,
+        route=route,
+        method=known_method(method) if method is not None else None,
+        status_code=status_code,
+        where=dict(where),
+        since_unix_nano=since,
+        until_unix_nano=until,
+        limit=limit,
+    )

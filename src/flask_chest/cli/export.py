@@ -1,0 +1,201 @@
+"""``flask chest export`` and ``flask chest rejected``: deliver now, and look at what a target will never take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import click
+import msgspec
+
+from flask_chest.background.export_run import ExportReport
+from flask_chest.cli._group import Failure, at, chest_group, give_up, moment, the_chests
+from flask_chest.cli._options import moment as since_when
+from flask_chest.cli._output import say, say_json
+from flask_chest.cli.status import report_of
+from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
+from flask_chest.extension.chest import FlaskChest
+from flask_chest.protocols import Rejection, Rejections
+
+T = TypeVar("T")
+
+
+@chest_group.command("export")
+@click.argument("name", required=False)
+@click.option("--since", type=since_when, metavar="MOMENT", help="Deliver again what began from then on, too.")
+@click.option("--all", "everything", is_flag=True, help="Deliver again all that is kept, too.")
+def export(*, name: str | None, since: int | None, everything: bool) -> None:
+    """Deliver now what the exporter NAME has not had yet, or all exporters of the app.
+
+    \b
+    Example: flask --app shop chest export influxdb
+    Example: flask --app shop chest export influxdb --since 2h
+
+    Exits with 1 when one of them could not deliver all; the rest stays pending.
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    undone = 0
+    for chest, each in _chosen(name):
+        report = _deliver(chest, each)
+        undone += _tell(report)
+        if (everything or since is not None) and not report.error:
+            undone += _tell(_replayed(chest, each, since=since, until=None), again=True)
+    if undone:
+        raise SystemExit(1)
+
+
+@chest_group.command("replay")
+@click.argument("name")
+@click.option("--since", type=since_when, required=True, metavar="MOMENT", help="What began from this moment on.")
+@click.option("--until", type=since_when, metavar="MOMENT", help="And before this moment.")
+def replay(*, name: str, since: int, until: int | None) -> None:
+    """Deliver again, by the exporter NAME, what it has had: for a target that has lost something.
+
+    A target that can tell, by the record's id, changes nothing for what it has.
+
+    \b
+    Example: flask --app shop chest replay influxdb --since 2h
+    """  # noqa: D301
+    ((chest, each),) = _chosen(name)
+    if _tell(_replayed(chest, each, since=since, until=until), again=True):
+        raise SystemExit(1)
+
+
+def _chosen(name: str | None) -> list[tuple[FlaskChest, str]]:
+    known = [(chest, each) for chest in the_chests() for each in chest.exporter_names]
+    if not known:
+        raise Failure("The app has no exporter: add one with chest.add_exporter")
+    chosen = [(chest, each) for chest, each in known if name in (None, each)]
+    if not chosen:
+        names = ", ".join(each for _, each in known)
+        raise Failure(f"The app has no exporter {name!r}; it has {names}")
+    return chosen
+
+
+def _tell(report: ExportReport, *, again: bool = False) -> bool:
+    """Say what was done; tell whether something is left undone."""
+    say(_report_line(report, again=again))
+    return bool(report.error or report.busy or report.pending)
+
+
+def _replayed(chest: FlaskChest, name: str, *, since: int | None, until: int | None) -> ExportReport:
+    begin, end = (None if unix_nano is None else at(unix_nano) for unix_nano in (since, until))
+    return _try(lambda: chest.replay(name, since=begin, until=end))
+
+
+def _deliver(chest: FlaskChest, name: str) -> ExportReport:
+    """Run until nothing is pending or no progress is made; give what all runs together did."""
+    delivered = filtered = rejected = 0
+    while True:
+        try:
+            (report,) = chest.run_exports(name)
+        except CapabilityMissing as exc:
+            raise Failure(str(exc)) from exc
+        delivered += report.delivered
+        filtered += report.filtered
+        rejected += report.rejected
+        moved = report.delivered + report.filtered + report.rejected
+        if sys.stderr.isatty():
+            click.echo(f"\r{name}: {delivered:,} delivered …", err=True, nl=False)
+        if report.error is not None or report.busy is not None or not report.pending or not moved:
+            return msgspec.structs.replace(report, delivered=delivered, filtered=filtered, rejected=rejected)
+
+
+def _report_line(report: ExportReport, *, again: bool = False) -> str:
+    parts = [f"{report.delivered:,} delivered{' again' if again else ''}"]
+    parts += [f"{report.filtered:,} left out"] if report.filtered else []
+    parts += [f"{report.rejected:,} {'refused' if again else 'set aside'}"] if report.rejected else []
+    parts += [f"{report.pending:,} pending"] if report.pending else []
+    parts += [f"being delivered by {report.busy}"] if report.busy is not None else []
+    parts += [report.error] if report.error is not None else []
+    return f"{report.exporter}: {', '.join(parts)}"
+
+
+@chest_group.group("rejected")
+def rejected() -> None:
+    """Look at the records that an exporter's target will never take."""
+
+
+@rejected.command("list")
+@click.argument("exporter")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
+def list_rejected(*, exporter: str, as_json: bool) -> None:
+    """List what was set aside for EXPORTER, oldest first, with the reason.
+
+    \b
+    Example: flask --app shop chest rejected list influxdb
+    """  # noqa: D301
+    chests = the_chests()
+    if not any(exporter in _known_exporters(chest) for chest in chests):
+        raise Failure(f"No chest knows an exporter {exporter!r}; see: flask chest exporters list")
+    for chest in chests:
+        store = chest.binding().store
+        if not isinstance(store, Rejections):
+            raise Failure(f"{type(store).__name__} sets nothing aside: it does not implement Rejections")
+        try:
+            for each in store.rejections(exporter):
+                say_json(each) if as_json else say(_rejection_line(each))
+        except StoreAbsent:
+            continue
+        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+            give_up(exc)
+
+
+@rejected.command("retry")
+@click.argument("exporter")
+@click.argument("record_ids", metavar="[ID]...", nargs=-1)
+def retry_rejected(*, exporter: str, record_ids: tuple[str, ...]) -> None:
+    """Deliver once more what was set aside for EXPORTER: the records of these IDs, or all.
+
+    What is delivered is not set aside any more.
+
+    \b
+    Example: flask --app shop chest rejected retry influxdb
+
+    Exits with 1 when some are refused again.
+    """  # noqa: D301
+    ((chest, name),) = _chosen(exporter)
+    report = _try(lambda: chest.retry_rejected(name, record_ids))
+    undone = _tell(report, again=True)
+    if report.rejected:
+        say(f"Why they are refused: flask chest rejected list {name}", err=True)
+    if undone or report.rejected:
+        raise SystemExit(1)
+
+
+@rejected.command("drop")
+@click.argument("exporter")
+@click.argument("record_ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that was set aside.")
+def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: bool) -> None:
+    """Forget that the records of these IDs were set aside for EXPORTER; the store keeps the records.
+
+    \b
+    Example: flask --app shop chest rejected drop influxdb --all
+    """  # noqa: D301
+    if bool(record_ids) == everything:
+        raise click.UsageError("say which: the ids of records, or --all")
+    count = sum(_try(partial(chest.drop_rejected, exporter, record_ids)) for chest in the_chests())
+    say(f"{count:,} forgotten.")
+
+
+def _known_exporters(chest: FlaskChest) -> set[str]:
+    """Name the exporters of *chest*, and those that its store has known."""
+    report = report_of(chest)
+    if report.error is not None:
+        raise Failure(f"not available: {report.error}")
+    return {*chest.exporter_names, *(exporter.name for exporter in report.exporters)}
+
+
+def _try(do: Callable[[], T]) -> T:
+    try:
+        return do()
+    except (CapabilityMissing, ConfigurationError) as exc:
+        raise Failure(str(exc)) from exc
+    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        give_up(exc)
+
+
+def _rejection_line(rejection: Rejection) -> str:
+    return f"{moment(rejection.time_unix_nano)} {rejection.record_id} {rejection.reason}"

@@ -1,0 +1,212 @@
+"""``flask chest journal``: what waits on disk for the store."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import click
+import msgspec
+
+from flask_chest.cli._accounts import why_closed, why_not_to_write
+from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
+from flask_chest.cli._output import amount, say, say_json
+from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.journals import Journals
+from flask_chest.journal import obstacle
+from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
+from flask_chest.protocols import Identified
+
+_OWNERS = {
+    "stores": "stored by its process",
+    "followed": "stored by another process",
+    "leaves": "left by its process to others, and there are none",
+    "gone": "its process is gone",
+}
+
+
+@chest_group.group("journal")
+def journal() -> None:
+    """Look at what waits on disk for the store, or store it now."""
+
+
+@journal.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
+def list_segments(*, as_json: bool) -> None:
+    """List the segments of the journals, and what waits in each.
+
+    \b
+    Example: flask --app shop chest journal list
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    for chest in the_chests():
+        for segment in segments_of(chest):
+            say_json(segment) if as_json else say(_segment_line(segment))
+        for orphan in orphans_of(chest):
+            say_json(orphan) if as_json else say(orphan_line(orphan))
+
+
+@journal.command("verify")
+def verify() -> None:
+    """Read all that waits in the journals, and say what is damaged.
+
+    What is damaged is skipped when the rest is stored. Exits with 1 when there is any.
+
+    \b
+    Example: flask --app shop chest journal verify
+    """  # noqa: D301
+    segments = [segment for chest in the_chests() for segment in segments_of(chest)]
+    wrong = [line for segment in segments for line in complaints(segment)]
+    records = sum(segment.waiting_records for segment in segments)
+    say(*wrong, f"{amount(records)} waiting in {amount(len(segments), 'segment')}.")
+    if wrong:
+        raise SystemExit(1)
+
+
+@journal.command("replay")
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Store what was left in this folder, for whichever store it was.",
+)
+def replay(*, folder: Path | None) -> None:
+    """Store now what processes have left that are gone, or that leave it to others.
+
+    Every process with a writer, and the worker, does that by itself; this is for a machine on which none runs.
+    With --from it is for records that were left for a store at another address, as before the database moved:
+    see journal list.
+
+    \b
+    Example: flask --app shop chest journal replay
+    """  # noqa: D301
+    for chest in the_chests() if folder is None else [_chest_of(folder)]:
+        check_account(chest)
+        try:
+            stored = chest.binding().store_left(folder) if folder or segments_of(chest) else 0
+        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+            give_up(exc)
+        say(f"{amount(stored)} stored.")
+
+
+class Orphan(msgspec.Struct, frozen=True, kw_only=True):
+    """What processes that are gone have left in a folder, and no process will store by itself."""
+
+    orphaned_in: str
+    segments: int
+    waiting_records: int
+    oldest_unix_nano: int | None
+    own_folder: bool
+    """Whether it is the folder of the journal, where it was left for a store with other parameters."""
+
+
+def orphans_of(chest: FlaskChest) -> list[Orphan]:
+    """Look for what was left for other addresses of the store of *chest*, and for another store at this one."""
+    folder = folder_of(chest)
+    own = {binding.journals.folder for binding in chest.bindings()}
+    found = [_orphan(other, inspect(other, store=None)) for other in _open(_journals(chest).elsewhere(), own)]
+    if folder is not None:
+        foreign = {segment.segment for segment in segments_of(chest) if segment.of_another_store}
+        there = [segment for segment in inspect(folder, store=None) if segment.segment in foreign]
+        found.insert(0, _orphan(folder, there, own=True))
+    return [orphan for orphan in found if orphan is not None]
+
+
+def orphan_line(orphan: Orphan) -> str:
+    """Return a sentence that says where *orphan* is, and how it is stored."""
+    why = (
+        "for other parameters of the store's address, as its role, or for the store that was there before"
+        if orphan.own_folder
+        else "the folder of another address of the store, of another CHEST_JOURNAL_DIR or of another app"
+    )
+    return (
+        f"{amount(orphan.waiting_records)} waiting in {orphan.orphaned_in}, {why}: if they belong here, run "
+        f"flask chest journal replay --from {shlex.quote(orphan.orphaned_in)}"
+    )
+
+
+def _orphan(folder: Path, segments: list[SegmentReport], *, own: bool = False) -> Orphan | None:
+    left = [segment for segment in segments if segment.owner == "gone" and segment.waiting_bytes]
+    times = [segment.oldest_unix_nano for segment in left if segment.oldest_unix_nano is not None]
+    if not left:
+        return None
+    return Orphan(
+        orphaned_in=str(folder),
+        segments=len(left),
+        waiting_records=sum(segment.waiting_records for segment in left),
+        oldest_unix_nano=min(times, default=None),
+        own_folder=own,
+    )
+
+
+def _open(folders: list[Path], but: AbstractSet[Path | None]) -> list[Path]:
+    return [folder for folder in folders if folder not in but and why_closed(folder) is None]
+
+
+def _chest_of(folder: Path) -> FlaskChest:
+    """Find the chest whose journal *folder* is; exit where there is none."""
+    if (why := why_not_to_write(folder)) is not None:
+        raise Failure(why)
+    if (why := obstacle(folder, local=True)) is not None:
+        raise Failure(f"{folder} is not to be trusted: {why}")
+    if not inspect(folder, store=None):
+        raise Failure(f"{folder} holds no segment of a journal; flask chest journal list names those that do")
+    chests = the_chests()
+    named = [chest for chest in chests if folder.absolute().name.rpartition("-")[0] == chest.name]
+    if not named and len(chests) > 1:
+        raise Failure(f"{folder} has the name of none of the app's chests, so it is not known whose it is")
+    return (named or chests)[0]
+
+
+def _journals(chest: FlaskChest) -> Journals:
+    return chest.binding().journals
+
+
+def segments_of(chest: FlaskChest) -> list[SegmentReport]:
+    """Look at the segments of *chest*; there are none where its journal is in memory."""
+    folder = folder_of(chest)
+    if folder is None:
+        return []
+    store = chest.binding().store
+    store_id = store.store_id if isinstance(store, Identified) else None
+    return inspect(folder, store=_journals(chest).store_digest, store_id=store_id)
+
+
+def refused_by_store(chest: FlaskChest) -> int:
+    """Count the records that the store of *chest* refused for good."""
+    folder = folder_of(chest)
+    return 0 if folder is None else rejected_records(folder)
+
+
+def check_account(chest: FlaskChest) -> None:
+    """Exit where this account should write nothing into the journal of *chest*."""
+    folder = chest.binding().journals.folder
+    if folder is not None and (why := why_not_to_write(folder)) is not None:
+        raise Failure(why)
+
+
+def folder_of(chest: FlaskChest) -> Path | None:
+    """Find the folder of the journal of *chest*; exit where it is another account's, and closed to this one."""
+    folder = chest.binding().journals.folder
+    if folder is None:
+        return None
+    if (why := why_closed(folder)) is not None:
+        raise Failure(why)
+    return folder if folder.is_dir() else None
+
+
+def _segment_line(segment: SegmentReport) -> str:
+    waits = f"{amount(segment.waiting_records)} waiting, {segment.waiting_bytes / 1024:,.0f} KiB"
+    said = f"{segment.foreign}, left alone" if segment.foreign else f"{waits}, {_OWNERS[segment.owner]}"
+    return f"{segment.segment} {segment.instance or '-'}: {said}"
+
+
+def complaints(segment: SegmentReport) -> Iterator[str]:
+    """Say what is wrong with *segment*."""
+    if segment.foreign and not segment.of_another_store:
+        yield f"{segment.segment} is {segment.foreign}, and left alone."
+    if segment.damaged_bytes:
+        yield f"{segment.segment} has {segment.damaged_bytes:,} damaged bytes, which will be skipped."
+    if segment.unreadable_records:
+        yield f"{segment.segment} has {amount(segment.unreadable_records)} that this release cannot read."

@@ -1,0 +1,91 @@
+"""``flask chest prune``: what is old goes."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+import click
+
+from flask_chest._clocks import nanoseconds
+from flask_chest.background.retention import in_batches, tell_time
+from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
+from flask_chest.cli._options import span
+from flask_chest.cli._output import amount, say
+from flask_chest.errors import CapabilityMissing, StoreAbsent
+from flask_chest.extension.chest import FlaskChest
+from flask_chest.protocols import Retention
+from flask_chest.record import Query
+
+
+@chest_group.command("prune")
+@click.option(
+    "--older-than",
+    type=span,
+    help="How long ago a request began: 90s, 15m, 2h, 30d, 4w. [default: CHEST_RETENTION]",
+)
+@click.option(
+    "--keep-unexported/--unexported-too",
+    default=True,
+    show_default=True,
+    help="Whether records stay that an exporter has not had yet.",
+)
+def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
+    """Delete the records of requests that began long ago, in small batches, while the app goes on writing.
+
+    Without --older-than it is what CHEST_RETENTION and CHEST_RETENTION_CAP say that goes.
+
+    \b
+    Example: flask --app shop chest prune --older-than 30d
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    for chest in the_chests():
+        try:
+            if older_than is None:
+                _retain(chest)
+            else:
+                _prune(chest, older_than, keep_unexported=keep_unexported)
+        except StoreAbsent:
+            say(f"{amount(0)} deleted.")
+        except CapabilityMissing as exc:
+            raise Failure(str(exc)) from exc
+        except Failure:
+            raise
+        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+            give_up(exc)
+
+
+def _retain(chest: FlaskChest) -> None:
+    if not chest.binding().retains:
+        raise Failure("say what is to go, as in --older-than 30d, or set what is kept: CHEST_RETENTION to 30d")
+    chest.binding().store.status()  # which a store that is not there yet refuses, instead of being made
+    report = chest.run_retention()
+    if report.busy:
+        raise Failure("another process is deleting; try again when it has ended")
+    if report.doubt is not None:
+        raise Failure(f"nothing was deleted: {report.doubt}")
+    cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
+    say(f"{amount(report.deleted)} deleted{cap}.")
+    if report.spared:
+        say(f"{amount(report.spared)} dated ahead of the clock, and no limit holds for them until then.")
+    if report.left:
+        say("Others stay: an exporter has not had them yet, or this run took its time; the next goes on.")
+    for name in report.absent:
+        say(f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list")
+
+
+def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -> None:
+    store = chest.binding().store
+    if not isinstance(store, Retention):
+        raise CapabilityMissing(store, "Retention")
+    told = tell_time(store)
+    if told.doubt is not None:
+        raise Failure(f"nothing was deleted: {told.doubt}")
+    before = told.unix_nano - nanoseconds(older_than)
+    deleted = 0
+    for count in in_batches(store, before, keep_unexported=keep_unexported, go_on=lambda: True):
+        deleted += count
+        if sys.stderr.isatty():
+            click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
+    say(f"{amount(deleted)} deleted.")
+    if keep_unexported and any(store.query(Query(until_unix_nano=before, limit=1))):
+        say("Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.")

@@ -1,0 +1,213 @@
+"""Records as points of InfluxDB 2, and of whatever else takes line protocol at ``/api/v2/write``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from flask_chest.errors import (
+    ConfigurationError,
+    ExportError,
+    MissingDriverError,
+    RecordsRejected,
+    TargetUnavailable,
+)
+from flask_chest.exporter._halves import deliver_halves
+from flask_chest.exporter._points import (
+    OWN_FIELDS,
+    OWN_TAGS,
+    Conflicts,
+    PointParts,
+    PointRules,
+    writable,
+)
+from flask_chest.exporter._refusals import Refusal
+from flask_chest.exporter._urls import http_address
+from flask_chest.protocols import Exporter
+from flask_chest.record import Record
+
+try:
+    from influxdb_client import Point
+
+    from flask_chest.exporter._http import Answer, Endpoint
+except ImportError as exc:
+    raise MissingDriverError("influxdb-client", extra="influxdb") from exc
+
+
+class InfluxDBExporter(Exporter):
+    """Writes one point a record; delivered again, the point overwrites itself.
+
+    A *token* of ``None`` is an unset variable, and every delivery says so; the empty one is for servers
+    without authentication. *tags* names variables that become tags instead of fields, *custom_tags* are the
+    same on every point. *timeout* is for one delivery as a whole. *verify_ssl* may be the path of the
+    certificates to trust in place of the system's. Proxies of the environment are not used.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        token: str | None,
+        org: str,
+        bucket: str,
+        measurement: str = "flask_chest",
+        tags: Sequence[str] = (),
+        custom_tags: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+        verify_ssl: bool | str | os.PathLike[str] = True,
+        name: str = "influxdb",
+    ) -> None:
+        _require_texts(org=org, bucket=bucket, measurement=measurement, name=name)
+        _require_measurement(measurement)
+        _require_custom_tags(custom_tags or {})
+        address = http_address(url, example="https://influxdb.example:8086")
+        self._url = address.geturl()
+        self._host = address.netloc
+        self._token = _usable_token(token)
+        query = urlencode({"org": org, "bucket": bucket, "precision": "ns"})
+        self._endpoint = Endpoint(
+            f"{self._url.rstrip('/')}/api/v2/write?{query}",
+            example="https://influxdb.example:8086",
+            target=f"InfluxDB at {self._host}",
+            headers={"Authorization": f"Token {self._token}"} if self._token else {},
+            content_type="text/plain; charset=utf-8",
+            method="POST",
+            timeout=timeout,
+            connect_timeout=timeout,
+            verify=verify_ssl or True,
+            verify_setting="verify_ssl",
+            trust_all=verify_ssl is False,
+            compress=True,
+        )
+        self._org = org
+        self._bucket = bucket
+        self._measurement = writable(measurement)
+        self._rules = PointRules((tags,) if isinstance(tags, str) else tags, custom_tags or {})
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r} {self._host} org={self._org!r} bucket={self._bucket!r}>"
+
+    @property
+    def name(self) -> str:
+        """The exporter's identity in the store."""
+        return self._name
+
+    def export(self, records: Sequence[Record], /) -> None:
+        """Write *records*, those of a refused field type under suffixed field names."""
+        if self._token is None:
+            raise TargetUnavailable(
+                f"nothing is sent to InfluxDB at {self._host}: token is None: the variable it was read from "
+                'is not set; set it, or pass token="" to a server without authentication'
+            )
+        if not records:
+            return
+        with self._endpoint.in_time():
+            self._deliver(records, Conflicts())
+
+    def close(self) -> None:
+        """Let go of this process's connections; the next delivery makes new ones."""
+        self._endpoint.close()
+
+    def _deliver(self, records: Sequence[Record], conflicts: Conflicts) -> None:
+        batch = self._batch(records, conflicts)
+        answer = self._endpoint.send(batch.body, {})
+        while learned := conflicts.after(Refusal.read(answer), batch.kinds):
+            # All of it again, not only the records concerned: what of a refused batch was kept differs
+            # between releases, and a point that was kept overwrites itself.
+            conflicts = learned
+            batch = self._batch(records, conflicts)
+            answer = self._endpoint.send(batch.body, {})
+        if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(records) > 1:
+            deliver_halves(lambda half: self._deliver(half, conflicts), records)
+        elif answer.status != HTTPStatus.NO_CONTENT:
+            raise self._error(answer, records)
+
+    def _batch(self, records: Sequence[Record], conflicts: Conflicts) -> _Batch:
+        lines: list[bytes] = []
+        kinds: set[tuple[str, str]] = set()
+        unwritable: dict[str, str] = {}
+        for record in records:
+            try:
+                parts = self._rules.parts(record, conflicts)
+                lines.append(self._point(parts).to_line_protocol().encode())
+            except UnicodeEncodeError:
+                unwritable[record.id] = "it holds a lone surrogate, which is no text in UTF-8"
+            else:
+                kinds |= parts.kinds
+        if unwritable:
+            raise RecordsRejected(f"InfluxDB cannot take {len(unwritable)} of the records", unwritable)
+        return _Batch(b"\n".join(lines), kinds)
+
+    def _point(self, parts: PointParts) -> Point:
+        point = Point(self._measurement).time(parts.time_unix_nano)
+        for name, text in parts.tags.items():
+            point.tag(name, text)
+        for name, value in parts.fields.items():
+            point.field(name, value)
+        return point
+
+    def _error(self, answer: Answer, records: Sequence[Record]) -> ExportError:
+        refusal = Refusal.read(answer)
+        if refusal.verdict is None:
+            return TargetUnavailable(self._trouble(answer, refusal))
+        message = f"InfluxDB at {self._host} {refusal.verdict}"
+        return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
+
+    def _trouble(self, answer: Answer, refusal: Refusal) -> str:
+        where = f"InfluxDB at {self._host}"
+        place = f"bucket {self._bucket!r} of organisation {self._org!r}"
+        match answer.status:
+            case HTTPStatus.UNAUTHORIZED:
+                text = f"{where} refused the token (401); pass one that may write to {place}"
+            case HTTPStatus.FORBIDDEN:
+                text = f"{where} does not let this token write to {place} (403)"
+            case HTTPStatus.NOT_FOUND if refusal.complaint.startswith("organization"):
+                text = f"{where} has no organisation {self._org!r} (404); create it or correct org"
+            case HTTPStatus.NOT_FOUND if refusal.complaint.startswith(("bucket", "database")):
+                text = f"{where} has no {place} that this token may see (404); create it or correct bucket"
+            case status if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                text = f"{where} cannot take records just now ({status}){answer.patience}"
+            case status:
+                text = f"{self._host} answered {status}, and not as InfluxDB does; correct url"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    body: bytes
+    kinds: Collection[tuple[str, str]]
+    """The fields in it, each with its type."""
+
+
+def _require_texts(**settings: str) -> None:
+    for setting, value in settings.items():
+        if not value:
+            raise ConfigurationError(f"{setting} must not be empty")
+
+
+def _require_measurement(measurement: str) -> None:
+    if measurement.startswith(("_", "#")):
+        raise ConfigurationError(
+            f"measurement must not begin with _ (InfluxDB's own) or # (a comment), got {measurement!r}"
+        )
+
+
+def _require_custom_tags(custom_tags: Mapping[str, str]) -> None:
+    for name in custom_tags:
+        if not name or name.startswith(("_", "g_")) or name in {"time", *OWN_TAGS, *OWN_FIELDS}:
+            raise ConfigurationError(
+                f"custom_tags must not name {name!r}: it is empty, ours, or begins with _ or g_; use another"
+            )
+
+
+def _usable_token(token: str | None) -> str | None:
+    if token is None:
+        return None
+    token = token.strip()  # one that comes from a file ends with a line end
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigurationError("token must be printable ASCII; the one given holds something else")
+    return token

@@ -1,1 +1,0 @@
-"""Exporters, one file per kind of target; importing one needs its driver."""

@@ -1,0 +1,197 @@
+"""The chests by their database: `FlaskChest` with its store already chosen."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from flask import Flask
+
+from flask_chest.errors import ConfigurationError
+from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.settings import SettingOptions, Settings
+from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
+
+if TYPE_CHECKING:
+    from flask_chest.stores.mongodb import client as mongodb_client
+    from flask_chest.stores.mysql import connections as mysql_connections
+    from flask_chest.stores.postgresql import connections as postgresql_connections
+
+
+class ChestOptions(SettingOptions, total=False):
+    """The options of `FlaskChest` that every chest takes."""
+
+    request_id_generator: RequestIdGenerator | None
+    span_attributes: VariablesObserver | None
+    config_prefix: str
+
+
+class FlaskChestSQLite(FlaskChest):
+    """A chest in an SQLite file.
+
+    *db_uri* is a path; a relative one is taken from ``app.root_path``. *name* is the table's name and the
+    prefix of those beside it. *busy_timeout* is how many seconds a write waits for another process's lock.
+    The other options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str | os.PathLike[str] = "db.sqlite3",
+        *,
+        busy_timeout: float = 5.0,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        self._path = os.fspath(db_uri)
+        self._name = name
+        self._busy_timeout = busy_timeout
+        super().__init__(app, **options)
+
+    def _store_factory(self, app: Flask, _settings: Settings, /) -> Callable[[], Store]:
+        from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        path = self._path.removeprefix("sqlite:///")
+        if re.match(r"(?!sqlite:)[a-z+]+://", path):  # which may hold a password
+            raise ConfigurationError(
+                "db_uri of FlaskChestSQLite must be the path of a file; for another database take its own class, "
+                "as FlaskChestPostgreSQL, or FlaskChest with CHEST_URI"
+            )
+        if not path or path.startswith("sqlite:"):
+            raise ConfigurationError(
+                f"db_uri must be the path of a file, or sqlite:/// and the path, got {self._path!r}"
+            )
+        if not path.startswith((":", "file:")):
+            path = str(Path(app.root_path) / path)
+        store = SQLiteStore(path, name=self._name, busy_timeout=self._busy_timeout)
+        return lambda: store
+
+
+class FlaskChestPostgreSQL(FlaskChest):
+    """A chest in a PostgreSQL database.
+
+    *db_uri* is as libpq takes it, ``postgresql://user:password@host:5432/database?sslmode=verify-full``; what it
+    leaves out comes from libpq's own variables, ``PGPASSWORD`` and so on. *name* is the table's name and the
+    prefix of those beside it. With ``create=False`` the tables must be there. Time-outs are in seconds. *pool* is
+    the app's own pool, as psycopg_pool's, which is never closed. The other options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str = "postgresql:///",
+        *,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: postgresql_connections.Pool | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        make = partial(
+            PostgreSQLStore,
+            db_uri,
+            name=name,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool_size=pool_size,
+            pool=pool,
+        )
+        make()  # does no work, but tells a wrong setting where it is set
+        super().__init__(app, store=make, **options)
+
+
+class FlaskChestMySQL(FlaskChest):
+    """A chest in a MySQL or MariaDB database.
+
+    *db_uri* is ``mysql://user:password@host:3306/database?ssl_ca=ca.pem``, PyMySQL's options being after the
+    question mark. *name* is the table's name and the prefix of those beside it. With ``create=False`` the tables
+    must be there. Time-outs are in seconds. *pool* is the app's own, with connections in autocommit mode, and
+    is never closed. The other options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str = "",
+        *,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: mysql_connections.Pool | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        make = partial(
+            MySQLStore,
+            db_uri,
+            name=name,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool_size=pool_size,
+            pool=pool,
+        )
+        make()  # does no work, but tells a wrong setting where it is set
+        super().__init__(app, store=make, **options)
+
+
+class FlaskChestMongoDB(FlaskChest):
+    """A chest in a MongoDB database.
+
+    *db_uri* is ``mongodb://user:password@host:27017/database``, with MongoDB's options after a question mark;
+    *client_options* are pymongo's. *name* is the collection's name and the prefix of those beside it.
+    With ``create=False`` the collections must be there. Time-outs are in seconds. *expire_after* deletes a record
+    so long after every registered exporter has had it. *client* is the app's own, and is never closed. The other
+    options are those of `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = "flask_chest",
+        db_uri: str = "mongodb://localhost/flask_chest",
+        *,
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        timeout: float = 30.0,
+        pool_size: int = 4,
+        expire_after: timedelta | None = None,
+        client: mongodb_client.Client | None = None,
+        client_options: Mapping[str, object] | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver loads when it is chosen
+
+        make = partial(
+            MongoDBStore,
+            db_uri,
+            name=name,
+            database=database,
+            create=create,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            pool_size=pool_size,
+            expire_after=expire_after,
+            client=client,
+            options=client_options,
+        )
+        make()  # does no work, but tells a wrong setting where it is set
+        super().__init__(app, store=make, **options)

@@ -1,0 +1,338 @@
+"""The hooks of one app: request → record → each chest that asked for it.
+
+The middleware around ``app.wsgi_app`` sees the beginning, the status that really went out and the end of every
+request, whatever happens inside; the hooks inside see ``g`` while it is alive. The record is handed over when
+the inner app has returned or raised, so before the server can send a byte; that of a streamed response again,
+now complete, when the response closes, or is collected without that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from inspect import signature
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from flask import Flask, Request, Response, g, got_request_exception, has_app_context, request
+from werkzeug.wsgi import ClosingIterator
+
+from flask_chest._process import pass_interruption
+from flask_chest.capture.names import METHODS
+from flask_chest.capture.rules import Rule
+from flask_chest.extension.endings import close_all, ends_unsaid
+from flask_chest.extension.request import Observation, ObservedApp, Stream, WatchedChunks, start_observed
+from flask_chest.extension.route_plan import NOTHING_ASKED, Plan
+from flask_chest.extension.shared_g import SharedG
+from flask_chest.extension.state import Binding
+from flask_chest.journal.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
+from flask_chest.record import Record
+from flask_chest.request_ids import process, unique_time_unix_nano
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+T = TypeVar("T")
+WSGIBody: TypeAlias = Iterable[bytes]
+
+_OK = 200
+_WITHOUT_BODY = frozenset({204, 304})
+_NOT_UNDERSTOOD = "a response refused to be looked at; if it streams, its record says only how it began"
+
+# Before 3.2, whose hooks get no context, Flask calls this method whatever it is; from then on to have one warns.
+FLASK_ASKS_WHAT_TO_IGNORE = "ctx" not in signature(Flask.process_response).parameters
+
+_serial = itertools.count(1)
+_MAX_PLANS = 4096
+
+
+def finder(proxy: T) -> Callable[[], T]:
+    """Give the function that finds what is behind one of Flask's proxies, which look it up at every attribute."""
+    find: Callable[[], T] = proxy._get_current_object  # type: ignore[attr-defined]  # typed as what is behind it
+    return find
+
+
+def behind(proxy: T) -> T:
+    """Give the object behind one of Flask's proxies."""
+    return finder(proxy)()
+
+
+# Through the proxy itself every attribute would take 0.7 µs, this takes 0.1 µs.
+current_request = finder(request)
+_current_g = finder(g)
+
+
+def _streams(response: Response, method: str) -> bool:
+    """Tell whether the *response* streams, and is asked for its chunks by the server."""
+    status_code = response.status_code
+    if response.direct_passthrough or method == "HEAD" or status_code < _OK or status_code in _WITHOUT_BODY:
+        return False
+    if not response.is_streamed:
+        return False
+    length: int | None = response.content_length  # typed as always known
+    # Of known length and the iterator of a WSGI app: an HTTP exception's page, which is there already.
+    return length is None or not isinstance(response.response, ClosingIterator)
+
+
+class AppRecorder:
+    """Records the requests of one app into the chests that are registered on it."""
+
+    def __init__(self, app: Flask, *, at_start: Callable[[], None]) -> None:
+        """Put the hooks into *app*; call *at_start* before the first request in each process."""
+        self.bindings: list[Binding] = []
+        self._app = app
+        self._at_start = at_start
+        self._pid: int | None = None
+        self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], Plan] = {}
+        self.environ_key = f"flask_chest.{next(_serial)}"
+        """Where the request's environment holds its `Observation`."""
+        self._inner = app.wsgi_app
+        app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]  # Flask's documented way to add a middleware
+        # Methods that are there to be overridden: functions that Flask calls after each request and at its
+        # teardown would do, for 0.7 µs apiece, since it looks each time whether they are coroutines.
+        self._inner_process_response = app.process_response
+        app.process_response = self._process_response  # type: ignore[method-assign, assignment]  # as above
+        got_request_exception.connect(self._on_exception, app)
+        self._inner_should_ignore_error: Callable[[BaseException | None], bool] | None = getattr(
+            app, "should_ignore_error", None
+        )
+        asks = FLASK_ASKS_WHAT_TO_IGNORE or self._inner_should_ignore_error is not None
+        if asks:
+            app.should_ignore_error = self._should_ignore_error  # type: ignore[method-assign]  # as above
+        self._flask_is_next = getattr(self._inner, "__func__", None) is Flask.wsgi_app
+        """Else a middleware inside ours may change the status, or call Flask only after we have returned."""
+        if not self._flask_is_next or not asks:
+            app.teardown_request_funcs.setdefault(None, []).append(self._teardown_request)
+
+    def add(self, binding: Binding) -> None:
+        """Record into *binding*'s chest too."""
+        self.bindings.append(binding)
+        self.forget_plans()
+        self.begin_anew()
+
+    def forget_plans(self) -> None:
+        """Ask the rules again: there is a new one."""
+        self._plans.clear()
+
+    def begin_anew(self) -> None:
+        """Take the next request for the first of this process."""
+        self._pid = None
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> WSGIBody:
+        """Serve the request with the app that was there before, and record it."""
+        try:
+            now = unique_time_unix_nano(len(self.bindings))
+            if process.pid != self._pid:
+                now = self._begin_process()
+            shared_g = SharedG(_current_g()) if has_app_context() else None
+            observation = Observation(now, perf_counter_ns(), shared_g)
+        except Exception as error:
+            self._lost(NOT_BEGUN, error)
+            return self._inner(environ, start_response)
+        outer = environ.get(self.environ_key)
+        environ[self.environ_key] = observation
+        try:
+            if self._flask_is_next:
+                return self._inner(environ, start_response)
+            return self._inner(environ, partial(start_observed, observation, start_response))
+        except BaseException as raised:
+            observation.failed(raised)
+            raise
+        finally:
+            observation.ended = True
+            self._tell(observation)
+            if outer is not None:
+                environ[self.environ_key] = outer
+
+    def request_id(self, current: Request) -> str | None:
+        """Give the id of the *current* request, made now if it was not yet; ``None`` if it is not recorded."""
+        observation: Observation | None = current.environ.get(self.environ_key)
+        if observation is None:
+            return None
+        plan = self._plan(current, observation)
+        if observation.request_id is None and plan.asked:
+            observation.request_id = plan.make_request_id()
+        return observation.request_id
+
+    def skip(self, current: Request) -> None:
+        """Record nothing of the *current* request."""
+        observation: Observation | None = current.environ.get(self.environ_key)
+        if observation is not None:
+            observation.skipped = True
+
+    def _begin_process(self) -> int:
+        if ends_unsaid():
+            self._inner = partial(_to_the_end, self._inner)
+        self._pid = process.pid
+        self._at_start()
+        return unique_time_unix_nano(len(self.bindings))  # anew: a journal may know of later ones
+
+    def _process_response(self, *arguments: Any) -> Response:
+        response = self._inner_process_response(*arguments)  # from Flask 3.2 on the context is one of them
+        observation = self._capture()
+        if observation is None:
+            return response
+        try:
+            status_code: object = response.status_code
+        except Exception:
+            status_code = None
+        if type(status_code) is not int:  # what it answers is seen when it does
+            return ObservedApp(response, observation)  # type: ignore[return-value]  # as is said
+        observation.status_code = status_code
+        try:
+            if observation.plan.response_header is not None and (header := observation.header()) is not None:
+                response.headers.setdefault(*header)
+            if type(response.response) is not list and _streams(response, observation.method):  # nearly all are
+                self._watch(observation, response)
+        except Exception as mishap:
+            for binding in self.bindings:
+                binding.mishap(_NOT_UNDERSTOOD, mishap)
+        return response
+
+    def _watch(self, observation: Observation, response: Response) -> None:
+        stream = Stream(observation)
+        chunks = response.response
+        response.response = WatchedChunks(chunks, partial(self._on_end, stream))  # type: ignore[assignment]  # of whatever they are
+        try:
+            response.call_on_close(partial(self._on_close, observation, stream))
+        except BaseException:
+            response.response = chunks
+            raise
+        observation.stream = stream
+
+    def _on_exception(self, _sender: object, *, exception: BaseException, **_: object) -> None:
+        # Under PROPAGATE_EXCEPTIONS no after_request follows; else it does and captures again, later values too.
+        self._capture(raised=exception)
+
+    def _should_ignore_error(self, error: BaseException | None) -> bool:
+        self._on_exit(error)
+        return self._inner_should_ignore_error is not None and self._inner_should_ignore_error(error)
+
+    def _teardown_request(self, error: BaseException | None) -> None:
+        self._on_exit(error)
+        observation: Observation | None = current_request().environ.get(self.environ_key)
+        if observation is not None and observation.ended:
+            self._tell(observation)
+
+    def _on_exit(self, error: BaseException | None) -> None:
+        """Capture where nothing else was reached: a worker's time-out or an exit ended the view."""
+        if error is not None and not isinstance(error, Exception):
+            observation: Observation | None = current_request().environ.get(self.environ_key)
+            if observation is not None and observation.plan is NOTHING_ASKED:
+                # Nothing may leave this: Flask has its context still to pop, and the exit goes on anyhow.
+                with suppress(BaseException):
+                    self._capture()
+
+    def _capture(self, *, raised: BaseException | None = None) -> Observation | None:
+        try:
+            current = current_request()
+            observation: Observation | None = current.environ.get(self.environ_key)
+            if observation is None or observation.skipped:
+                return None
+            observation.stream = None  # of a response that gave way to this one
+            plan = self._plan(current, observation)
+            if raised is not None:
+                observation.note(raised, text=plan.tells_errors)
+            if not plan.asked:
+                return None
+            observation.capture(plan, current, _current_g())
+        except BaseException as mishap:
+            pass_interruption(mishap)
+            self._lost(NOT_CAPTURED, mishap)
+            return None
+        return observation
+
+    def _plan(self, current: Request, observation: Observation) -> Plan:
+        rule = current.url_rule
+        endpoint, route = (rule.endpoint, rule.rule) if rule is not None else (None, None)
+        method = current.method if current.method in METHODS else ""
+        ran = observation.ran
+        plan = self._plans.get((endpoint, route, method, ran))
+        view = self._app.view_functions.get(endpoint) if endpoint is not None else None
+        if plan is None or plan.view is not view:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()  # functions that are decorated anew in each request have new rules each time
+            plan = Plan.make(
+                self.bindings, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran
+            )
+            self._plans[endpoint, route, method, ran] = plan
+        return plan
+
+    def _tell(self, observation: Observation) -> None:
+        """Tell the chests what was captured, once."""
+        stream, observation.stream = observation.stream, None
+        if stream is None and observation.captured:
+            app = self._app
+            if app.teardown_request_funcs or app.teardown_appcontext_funcs:
+                self._capture_late(observation)
+        records = observation.records() if observation.captured and not observation.skipped else []
+        observation.captured = ()
+        if stream is None or not records:
+            if observation.shared_g is not None:
+                observation.shared_g.end()
+            _keep(observation, records)
+            return
+        stream.opened = records
+        for binding, record in records:
+            if (
+                observation.rates is None or binding.sampling is None
+            ):  # else it is not known yet whether it is kept
+                binding.keep_opened(record)
+
+    def _capture_late(self, observation: Observation) -> None:
+        try:
+            observation.capture_late()
+        except Exception as mishap:
+            self._lost(TEARDOWN_NOT_CAPTURED, mishap)
+
+    def _on_end(self, stream: Stream, raised: BaseException | None, begun: bool) -> None:  # noqa: FBT001
+        try:
+            stream.end(raised, begun=begun)
+        except Exception as mishap:
+            self._lost(STREAM_NOT_CAPTURED, mishap)
+
+    def _on_close(self, observation: Observation, stream: Stream) -> None:
+        if observation.stream is stream:
+            observation.stream = None  # the app has not returned yet, and will tell of it
+        elif not stream.opened:
+            return  # closed already, or another response went out
+        observation.error = observation.error or stream.error()
+        try:
+            stream.capture()
+        except Exception as mishap:
+            self._lost(STREAM_NOT_CAPTURED, mishap)
+        _keep(observation, stream.close())
+
+    def _lost(self, reason: str, error: BaseException) -> None:
+        for binding in self.bindings:
+            binding.tally.lost(reason, error)
+        if any(binding.settings.strict for binding in self.bindings):
+            raise error
+
+
+def _to_the_end(
+    inner: Callable[[WSGIEnvironment, StartResponse], WSGIBody],
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+) -> WSGIBody:
+    """Serve with *inner*, and close all that works beside the app once the response was sent."""
+    try:
+        return ClosingIterator(inner(environ, start_response), close_all)
+    except BaseException:
+        close_all()
+        raise
+
+
+def _keep(observation: Observation, records: Iterable[tuple[Binding, Record]]) -> None:
+    failure: Exception | None = None
+    for binding, record in records:
+        if observation.rates is not None and not observation.keeps(binding, record):
+            continue
+        try:
+            binding.keep(record)
+        except Exception as error:
+            failure = failure or error  # the other chests get their records first
+    if failure is not None:  # only under strict
+        raise failure

@@ -1,0 +1,392 @@
+"""One request, from its beginning to its records: what to capture, what was captured, how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+from flask import Request
+from msgspec.structs import replace
+
+from flask_chest._process import pass_interruption
+from flask_chest.capture.extractor import Capture
+from flask_chest.capture.rules import Rule
+from flask_chest.capture.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
+from flask_chest.capture.values import storable_text
+from flask_chest.extension.route_plan import NOTHING_ASKED, Plan
+from flask_chest.extension.shared_g import SharedG
+from flask_chest.extension.state import Binding
+from flask_chest.protocols import VariablesObserver
+from flask_chest.record import JSONValue, Record
+from flask_chest.request_ids import is_header_value, new_record_id, new_request_id, process
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Variables: TypeAlias = dict[str, JSONValue]
+
+_MAX_METHOD = 32
+MAX_ERROR = 500
+"""Characters of an exception's type and text."""
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class Observation(msgspec.Struct, eq=False):
+    """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request.
+
+    It holds no request, which would hold its ``environ``: a body would be kept until cycles are collected.
+    A ``msgspec.Struct``, as `Record` is and for the same reason.
+    """
+
+    time_unix_nano: int
+    started_ns: int
+    """By the clock that never goes back."""
+    shared_g: SharedG | None
+    ran: tuple[Rule, ...] = ()
+    """The rules of the decorated functions that ran."""
+    plan: Plan = NOTHING_ASKED
+    """Set by the capture, like *method*."""
+    method: str = ""
+    g: object = None
+    """That from which the variables were taken."""
+    seen: Mapping[str, object] = _NOTHING
+    """What was on it then, where that may be changed without being set anew."""
+    request_id: str | None = None
+    trace: TraceContext | None = None
+    captured: Sequence[tuple[Binding, Variables]] = ()
+    """What the chests are to be told, until they were."""
+    status_code: int = 500
+    error: str | None = None
+    error_text: str = ""
+    """What the exception says, where a chest wants it."""
+    rates: Mapping[Binding, float] | None = None
+    """The share of such requests that each chest keeps, where one keeps not all."""
+    skipped: bool = False
+    """Whether the app wants no record of this request."""
+    stream: Stream | None = None
+    """The response that streams, until it closes or another takes its place."""
+    ended: bool = False
+    """Whether the inner app has returned or raised."""
+
+    def capture(self, plan: Plan, current: Request, g: object) -> None:
+        """Take the *current* request and what it left on *g*, in place of what was taken before."""
+        if self.request_id is None:
+            self.request_id = plan.make_request_id()
+        environ = current.environ
+        # Asked here, since most requests have no trace, and to find that out takes four calls.
+        if self.trace is None and (TRACEPARENT_KEY in environ or TRACE_MODULE in sys.modules):
+            self.trace = _trace(plan, environ)
+        self.g = g
+        held = self.held()
+        captured: list[tuple[Binding, Variables]] = []
+        for binding, capture in plan.asked:
+            variables = capture.plain(held)
+            if variables is None:
+                self.seen = dict(held)
+                variables = converted(binding, capture, held)
+            captured.append((binding, variables))
+            if binding.observer is not None:
+                _show(binding, binding.observer, variables, current)
+        self.plan = plan
+        self.method = plan.method or storable_text(current.method[:_MAX_METHOD])
+        self.captured = captured
+        if plan.samples:
+            self.rates = _rates(plan)
+
+    def held(self) -> Mapping[str, object]:
+        """Give what the request has on ``g``."""
+        return vars(self.g) if self.shared_g is None else self.shared_g.of_request(self.g)
+
+    def capture_late(self) -> None:
+        """Add what was set since; what is gone from ``g`` or would need the app's code stays as it was."""
+        self.captured = self.again(self.captured)
+
+    def again(self, captured: Sequence[tuple[Binding, Variables]]) -> list[tuple[Binding, Variables]]:
+        """Look once more at what was *captured*, without running the app's code."""
+        held = self.held()
+        later: list[tuple[Binding, Variables]] = []
+        for (binding, capture), (_, earlier) in zip(self.plan.asked, captured, strict=True):
+            plain = capture.plain(held)
+            variables = capture.again(held, self.seen, earlier) if plain is None else earlier | plain
+            later.append((binding, variables))
+        return later
+
+    def note(self, raised: BaseException, *, text: bool) -> None:
+        """Note the exception that ends the request; its *text*, which is made by its own code, only if wanted."""
+        self.error, self.status_code = type(raised).__name__, 500
+        self.error_text = _said(raised) if text else ""
+
+    def failed(self, raised: BaseException) -> None:
+        """Note that *raised* left the app: there is no response."""
+        if isinstance(raised, StopIteration):
+            return  # so websockets tell gunicorn that the connection is over
+        if self.error is None:
+            self.note(raised, text=bool(self.captured) and self.plan.tells_errors)
+        self.status_code, self.stream = 500, None
+
+    def records(self) -> list[tuple[Binding, Record]]:
+        """Make the record for each chest from what was captured."""
+        duration_ns = time.perf_counter_ns() - self.started_ns
+        time_unix_nano = self.time_unix_nano
+        plan, trace = self.plan, self.trace
+        records: list[tuple[Binding, Record]] = []
+        for binding, variables in self.captured:
+            record = Record(
+                id=new_record_id(),
+                request_id=self.request_id or new_request_id(),
+                time_unix_nano=time_unix_nano,
+                duration_ns=duration_ns,
+                method=self.method,
+                route=plan.route,
+                endpoint=plan.endpoint,
+                status_code=self.status_code,
+                instance=binding.instance,
+                error=self.error_for(binding) if plan.tells_errors else self.error,
+                variables=variables,
+            )
+            if trace is not None:
+                record = replace(
+                    record,
+                    trace_id=trace.trace_id,
+                    span_id=trace.span_id,
+                    trace_flags=trace.trace_flags,
+                    trace_remote=trace.is_remote,
+                )
+            records.append((binding, record))
+            time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
+        return records
+
+    def keeps(self, binding: Binding, record: Record) -> bool:
+        """Tell whether the chest of *binding* keeps *record*; count it if not."""
+        if self.rates is None or binding.sampling is None:
+            return True
+        kept = binding.sampling.keeps(record, self.rates[binding])
+        if not kept:
+            binding.tally.sampled_out()
+        return kept
+
+    def error_for(self, binding: Binding) -> str | None:
+        """Give what the chest of *binding* keeps of the exception."""
+        if self.error is None or not self.error_text or not binding.settings.error_messages:
+            return self.error
+        redaction = binding.value_rules.redaction
+        text = redaction.cleaned(self.error_text, redaction.patterns)
+        return self.error if text is None else storable_text(f"{self.error}: {text}"[:MAX_ERROR])
+
+    def header(self) -> tuple[str, str] | None:
+        """Give the header that tells the client the request id, if it is to be told and is fit for a header."""
+        name = self.plan.response_header
+        if name is None or self.request_id is None or not is_header_value(self.request_id):
+            return None
+        return name, self.request_id
+
+
+def _trace(plan: Plan, environ: Mapping[str, object]) -> TraceContext | None:
+    try:
+        return trace_context(environ)
+    except BaseException as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
+        pass_interruption(error)
+        for binding, _ in plan.asked:
+            binding.tally.fault("the trace of a request was not read", error)
+        return None
+
+
+def _show(binding: Binding, observer: VariablesObserver, variables: Variables, current: Request) -> None:
+    try:
+        if observer.observe(variables, current.environ):
+            binding.tally.fault("variables were left out of a span that had no room for them")
+    except BaseException as error:  # noqa: BLE001 - as above
+        pass_interruption(error)
+        binding.tally.fault("the observer of variables raised", error)
+
+
+def _said(raised: BaseException) -> str:
+    try:
+        return str(raised)[: 2 * MAX_ERROR]  # what is hidden in it may be longer than what takes its place
+    except BaseException as error:  # noqa: BLE001 - the app's own class; its type is told without it
+        pass_interruption(error)
+        return ""
+
+
+def _rates(plan: Plan) -> Mapping[Binding, float]:
+    rates: dict[Binding, float] = {}
+    for binding, _ in plan.asked:
+        if binding.sampling is not None:
+            try:
+                rates[binding] = binding.sampling.current_rate()
+            except BaseException as error:  # noqa: BLE001 - the app's own function; the record is kept
+                pass_interruption(error)
+                binding.tally.fault("the function for sample raised, or returned no share", error)
+                rates[binding] = 1.0
+    return rates
+
+
+class Stream:
+    """A response that is on its way when the app has returned, and what is needed when it ends.
+
+    The response holds it, so it ends with the response at the latest: nothing else that lives on may hold it.
+    """
+
+    __slots__ = ("_around", "_captured", "_duration_ns", "_ended", "_observation", "_pid", "opened")
+
+    def __init__(self, observation: Observation) -> None:
+        """Wait for the response to the request of *observation*, which may go on to fill ``g``."""
+        self.opened: Sequence[tuple[Binding, Record]] = ()
+        """What the chests were told when it began, until they are told of its end."""
+        self._observation = observation
+        self._captured = observation.captured
+        self._duration_ns: int | None = None
+        """How long it took, once that is known."""
+        self._ended = False
+        """Whether its last chunk was given."""
+        self._pid = process.pid
+        # By its id: an exception that is being handled would hold its frames, and they the response.
+        self._around = id(sys.exc_info()[1])
+
+    def __del__(self) -> None:
+        """Leave to others what the server never closed.
+
+        This may run in the middle of anything, the journal's lock held by this very thread: so it takes no lock
+        and calls nothing of the app.
+        """
+        if self.opened and self._pid == process.pid:
+            self._duration_ns = self._duration_ns or self._lasted()
+            for binding, opened in self.opened:
+                binding.keep_later(partial(self._unclosed, binding, opened))
+
+    def end(self, raised: BaseException | None = None, *, begun: bool = True) -> None:
+        """Note that there are no more chunks, or what was *raised*, and whether there was one before."""
+        observation = self._observation
+        if raised is not None and observation.error is None:
+            status_code = observation.status_code
+            observation.note(raised, text=observation.plan.tells_errors)
+            if begun:
+                observation.status_code = status_code
+        self._duration_ns, self._ended = self._lasted(), True
+        self.capture()
+
+    def capture(self) -> None:
+        """Add what ``g`` holds by now; what is gone from it or would need the app's code stays as it was."""
+        observation = self._observation
+        self._captured = observation.again(self._captured)
+        if observation.captured:  # it closed before the app returned, which then tells of it
+            observation.captured = self._captured
+
+    def close(self) -> list[tuple[Binding, Record]]:
+        """Complete the records that were opened; none if that was done, or is another process's to do."""
+        observation = self._observation
+        opened, self.opened = self.opened, ()
+        if not opened or self._pid != process.pid:
+            return []
+        if observation.shared_g is not None:
+            observation.shared_g.end()
+        return [(binding, self._completed(binding, record)) for binding, record in opened]
+
+    def error(self) -> str | None:
+        """Name the exception for which the server closes the response, if it is one."""
+        error = sys.exc_info()[1]
+        if error is None or id(error) == self._around or isinstance(error, GeneratorExit):
+            return None
+        return type(error).__name__
+
+    def _completed(self, binding: Binding, opened: Record) -> Record:
+        observation = self._observation
+        return replace(
+            opened,
+            duration_ns=self._duration_ns or self._lasted(),
+            status_code=observation.status_code,
+            error=observation.error_for(binding),
+            variables=next(variables for whose, variables in self._captured if whose is binding),
+        )
+
+    def _unclosed(self, binding: Binding, opened: Record) -> Record | None:
+        """Complete what *binding* opened and nobody closed; ``None`` if it is not kept."""
+        observation = self._observation
+        if observation.shared_g is not None:
+            observation.shared_g.end()
+        elif not self._ended:  # a client left
+            with suppress(Exception):
+                self.capture()
+        record = self._completed(binding, opened)
+        return record if observation.keeps(binding, record) else None
+
+    def _lasted(self) -> int:
+        return time.perf_counter_ns() - self._observation.started_ns
+
+
+class WatchedChunks:
+    """The chunks of a response that streams, to be asked for once; *end* is told how they end.
+
+    In all else it is what it stands for, so that closing it closes that.
+    """
+
+    __slots__ = ("_chunks", "_end")
+
+    def __init__(self, chunks: Iterable[object], end: Callable[[BaseException | None, bool], None]) -> None:
+        self._chunks = chunks
+        self._end = end
+
+    def __iter__(self) -> Iterator[object]:
+        begun = False
+        try:
+            # Not "yield from", which would close them when this is collected: in a finalizer, by the app's code.
+            for chunk in self._chunks:
+                begun = True
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as raised:
+            self._end(raised, begun)
+            raise
+        self._end(None, begun)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._chunks, name)
+
+
+class ObservedApp:
+    """A WSGI app in place of a response, whose status is seen when it gives it; in all else it is that app."""
+
+    __slots__ = ("_app", "_observation")
+
+    def __init__(self, app: WSGIApplication, observation: Observation) -> None:
+        self._app = app
+        self._observation = observation
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve the request with it."""
+        return self._app(environ, partial(start_observed, self._observation, start_response))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._app, name)
+
+
+def converted(binding: Binding, capture: Capture, held: Mapping[str, object]) -> Variables:
+    """Capture whatever there is, and count for *binding* what could not be read."""
+    variables, failures = capture.convert(held)
+    if failures:
+        binding.tally.fault("a value raised while it was read")
+    return variables
+
+
+def start_observed(
+    observation: Observation,
+    start_response: StartResponse,
+    status: str,
+    headers: list[tuple[str, str]],
+    exc_info: OptExcInfo | None = None,
+) -> Callable[[bytes], object]:
+    """Note the *status* that really goes out and pass everything on to *start_response*."""
+    with suppress(Exception):  # of whatever type, it is the server's to judge
+        code = status[:3]
+        observation.status_code = int(code) if code.isdecimal() else 0
+    if exc_info is None:
+        return start_response(status, headers)
+    return start_response(status, headers, exc_info)

@@ -1,0 +1,129 @@
+"""What to do for the requests to one route, by one method: whom to ask, what to take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from flask import Flask
+
+from flask_chest._process import pass_interruption
+from flask_chest.capture.extractor import Capture
+from flask_chest.capture.names import Names, TrackedNames
+from flask_chest.capture.rules import Rule, rules_of
+from flask_chest.extension.state import Binding
+from flask_chest.protocols import RequestIdGenerator
+from flask_chest.request_ids import new_request_id, normalise_request_id
+
+
+class Asked(NamedTuple):
+    """What one chest asks of a request."""
+
+    binding: Binding
+    capture: Capture
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do for one route and method: found once, used for every request to it."""
+
+    view: object
+    endpoint: str | None
+    route: str | None
+    """The URL rule; ``None`` where nothing matched."""
+    method: str
+    """Empty for one that a client invented."""
+    asked: tuple[Asked, ...]
+    """What each chest asked for; empty: the request is not recorded."""
+    make_request_id: Callable[[], str]
+    response_header: str | None
+    """Under which name the response tells the request id."""
+    samples: bool
+    """Whether a chest keeps but a share."""
+    tells_errors: bool
+    """Whether a chest keeps the texts of exceptions."""
+
+    @classmethod
+    def make(
+        cls,
+        bindings: Iterable[Binding],
+        app: Flask,
+        view: object,
+        *,
+        endpoint: str | None,
+        route: str | None,
+        method: str,
+        ran: Sequence[Rule] = (),
+    ) -> Plan:
+        """Join what the rules of the chests, of the blueprint, of the *view* and of what *ran* for it ask for."""
+        rules = rules_of(view, method) if view is not None else ()
+        rules = tuple(dict.fromkeys((*rules, *ran)))
+        asked: list[Asked] = []
+        for binding in bindings:
+            names = _names(binding, rules, app, endpoint=endpoint, route=route, method=method)
+            if names is not None:
+                asked.append(Asked(binding, Capture(names, binding.value_rules)))
+        asking = [each.binding for each in asked]
+        generators = [rule.request_id_generator for rule in rules]
+        generators += [binding.request_id_generator for binding in asking]
+        chosen = next((generator for generator in generators if generator is not None), None)
+        return cls(
+            view=view,
+            endpoint=endpoint,
+            route=route,
+            method=method,
+            asked=tuple(asked),
+            make_request_id=new_request_id if chosen is None else partial(_request_id, chosen, asking),
+            response_header=next(filter(None, (binding.settings.response_header for binding in asking)), None),
+            samples=any(binding.sampling is not None for binding in asking),
+            tells_errors=any(binding.settings.error_messages for binding in asking),
+        )
+
+
+NOTHING_ASKED = Plan(
+    view=None,
+    endpoint=None,
+    route=None,
+    method="",
+    asked=(),
+    make_request_id=new_request_id,
+    response_header=None,
+    samples=False,
+    tells_errors=False,
+)
+"""The plan of a request that is not known yet."""
+
+
+def _names(
+    binding: Binding,
+    rules: Sequence[Rule],
+    app: Flask,
+    *,
+    endpoint: str | None,
+    route: str | None,
+    method: str,
+) -> Names | None:
+    """Join what is asked for the chest of *binding*; ``None`` if nobody asks."""
+    asked: list[TrackedNames] = []
+    if binding.app_rule is not None and binding.app_rule.covers(endpoint, route):
+        asked.append(binding.app_rule.tracked)
+    asked += [rule.tracked for rule in binding.blueprint_rules if rule.covers(app, endpoint)]
+    asked += [rule.tracked for rule in rules if rule.chests is None or binding.chest in rule.chests]
+    if not asked:
+        return None
+    joined = binding.additions
+    for tracked in asked:
+        joined |= tracked.for_method(method)
+    return joined
+
+
+def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
+    try:
+        return normalise_request_id(generate()) or new_request_id()
+    except BaseException as error:  # noqa: BLE001 - whatever the app's own code raises, its request goes on
+        pass_interruption(error)
+        for binding in asking:
+            binding.mishap("the request_id_generator raised", error)
+        return new_request_id()

@@ -1,0 +1,307 @@
+"""What one owner's segments hold that is not stored yet."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, Skipped, decode_record
+from flask_chest.journal._segments import SegmentName, SegmentReader, SegmentWriter
+from flask_chest.journal.losses import DAMAGED, REMOVED, UNREADABLE
+from flask_chest.record import Record
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""What says nothing about a file."""
+
+INTERRUPTED = "interrupted"
+"""`Record.error` of a streamed response whose process ended before it did."""
+
+
+WORTH = 2
+"""How many bytes must be dropped for each one that is written again."""
+
+
+class _Held(NamedTuple):
+    record: Record
+    size: int
+    """Bytes of its frame."""
+
+
+class _Part:
+    """One segment: how far it was read, and the frames of streamed responses in it, by record id."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: SegmentName,
+        writer: SegmentWriter | None,
+        share: Callable[[SegmentWriter], int | None],
+    ) -> None:
+        self.exhausted = False
+        """Whether all of it was read, and no more will come."""
+        self.given = 0
+        """Complete records that were read."""
+        self.opened: dict[str, int] = {}
+        """Where the frame begins that opened a record, while the segment is needed for it."""
+        self.settled: dict[str, int] = {}
+        """The same, since a completion was stored or a later segment opens the record again."""
+        self.completed: dict[str, int] = {}
+        """Where the frame begins that completed a record."""
+        self._folder = folder
+        self._name = name
+        self._writer = writer
+        self._share = share
+        self.final = True
+        """Whether no other process appends to it any more."""
+        self._reader: SegmentReader | None = None
+        self._passed = 0
+
+    def read(self) -> Iterator[Frame | Skipped]:
+        """Yield what was not read yet; ``FileNotFoundError`` when somebody removed the file."""
+        if self._reader is None:
+            # By its owner's own descriptor, where there is one: it reads what somebody has removed, too.
+            shared = self._share(self._writer) if self._writer is not None else None
+            self._reader = SegmentReader(self._folder, self._name, descriptor=shared)
+            if (cut := HEADER_BYTES - self._reader.size()) > 0:
+                yield Skipped(cut, HEADER_BYTES)
+        writer = self._writer
+        if writer is None:
+            final = self.final
+            yield from self._reader.read(self._reader.size(), final=final)
+            self.exhausted = final
+        else:
+            # In this order: once it is sealed, the others are final; and no record is counted before its frame.
+            final, records, end = writer.sealed, writer.records, writer.committed
+            yield from self._reader.read(end)
+            self.exhausted, self._passed = final, records
+
+    @property
+    def name(self) -> SegmentName:
+        """The segment's name."""
+        return self._name
+
+    @property
+    def live(self) -> bool:
+        """Whether its owner may still append to it."""
+        return self._writer is not None and not self._writer.sealed
+
+    @property
+    def done(self) -> int:
+        """How many of its owner's records nobody waits for once those that were read are stored."""
+        return max(self.given, self._passed)  # what is damaged was passed, and not given
+
+    @property
+    def records(self) -> int:
+        """How many records its owner appended."""
+        return self.given if self._writer is None else self._writer.records
+
+    @property
+    def size(self) -> int:
+        """How many bytes of it were read."""
+        return 0 if self._reader is None else self._reader.position
+
+    def settle(self, record_id: str) -> None:
+        """Need the segment no more for an opened record."""
+        begin = self.opened.pop(record_id, None)
+        if begin is not None:
+            self.settled[record_id] = begin
+
+    def needed_from(self, again: AbstractSet[str]) -> int:
+        """Tell where reading must begin again, as the frames that open the records in *again* will be read."""
+        completions = [self.completed[record_id] for record_id in again if record_id in self.completed]
+        position = 0 if self._reader is None else self._reader.position
+        return min([*self.opened.values(), *completions], default=position)
+
+    def note_stored(self, offset: int, store_id: str | None) -> AbstractSet[str]:
+        """Write down that it is stored up to *offset*; give the settled records that were opened behind it."""
+        if self._reader is not None:
+            self._reader.note_stored(offset, store_id)
+        self.settled = {record_id: begin for record_id, begin in self.settled.items() if begin >= offset}
+        return self.settled.keys()
+
+    def drop(self) -> None:
+        """Remove the segment."""
+        if self._reader is not None:
+            self._reader.drop()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and leave it."""
+        if self._reader is not None:
+            self._reader.close()
+        if self._writer is not None and self._writer.sealed:
+            self._writer.abandon()
+
+
+class Backlog:
+    """Reads one owner's segments in the order in which they were written.
+
+    `read` gives what comes next, and `stored` says that it is stored; in between nothing else is read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        report: Callable[[str], None],
+        seal: Callable[[], None] = lambda: None,
+        share: Callable[[SegmentWriter], int | None] = lambda _: None,
+    ) -> None:
+        """Begin with no segment; call *seal* when one that its owner still appends to is damaged.
+
+        *share* gives a descriptor of one that its owner appends to.
+        """
+        self.done = 0
+        """Records of the owner that nobody waits for any more: stored, set aside, damaged or removed."""
+        self.latest_unix_nano = 0
+        """The latest time among the records that were read."""
+        self._folder = folder
+        self._report = report
+        self._seal = seal
+        self._share = share
+        self._parts: list[_Part] = []
+        self._forgotten = 0
+        """What `done` counts in segments that are no part any more."""
+        self._held: dict[str, _Held] = {}
+        """Opened records that were read, and whose completion is not stored."""
+        self._out: list[Record] = []
+        self._unreadable = False
+
+    def add(self, name: SegmentName, writer: SegmentWriter | None = None) -> None:
+        """Add the owner's next segment, with its *writer* if the owner is alive."""
+        self._parts.append(_Part(self._folder, name, writer, self._share))
+
+    def follow(self, names: Sequence[SegmentName]) -> None:
+        """Add those of *names* that are new: segments of an owner that lives, and appends to the last."""
+        known = self.names
+        for name in names:
+            if name not in known:
+                self.add(name)
+        for part in self._parts:
+            part.final = part.name < names[-1]
+
+    @property
+    def names(self) -> frozenset[SegmentName]:
+        """The segments of which something is left."""
+        return frozenset(part.name for part in self._parts)
+
+    def read(self, limit: int) -> list[Record]:
+        """Read on until at most *limit* records are out; give all that are."""
+        self._out += itertools.islice(self._complete(), max(0, limit - len(self._out)))
+        return list(self._out)
+
+    def interrupted(self, limit: int) -> list[Record]:
+        """Give what was opened and will not be completed: the owner is gone, and all else was read."""
+        held = () if self._unreadable else itertools.islice(self._held.values(), limit)
+        self._out = [msgspec.structs.replace(each.record, error=INTERRUPTED) for each in held]
+        return self._out
+
+    def stored(self, store_id: str | None = None) -> None:
+        """Write down that what was given is stored, and drop the segments that nobody needs any more.
+
+        *store_id* says in which store, as far as it is known.
+        """
+        for record in self._out:
+            if self._held.pop(record.id, None) is not None:
+                self.release(record.id)
+        self._out = []
+        # As long as a frame that opens a record can be read again, that which completes it must be.
+        again: set[str] = set()
+        for part in tuple(self._parts):
+            offset = part.needed_from(again)
+            again |= part.note_stored(offset, store_id)
+            if part.exhausted and not part.opened and not again & part.completed.keys():
+                self._drop(part)
+        self.done = self._forgotten + sum(part.done for part in self._parts)
+
+    def unfinished(self) -> list[Record]:
+        """List the opened records that alone keep segments, where dropping those is worth to write them again.
+
+        Of thousands of streams the segment that takes them is full of them, and an old one at once: were they
+        written again whatever they keep, that would go on for as long as they are open.
+        """
+        old = [part for part in self._parts if part.exhausted]
+        held = [self._held[record_id] for part in old for record_id in part.opened]
+        if WORTH * sum(each.size for each in held) > sum(part.size for part in old):
+            return []
+        return [each.record for each in held]
+
+    def release(self, record_id: str) -> None:
+        """Let go of an opened record: a later segment has it again, or its completion is stored."""
+        for part in self._parts:
+            part.settle(record_id)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left."""
+        return not self._parts
+
+    def close(self) -> None:
+        """Close the files and leave them; may be called again."""
+        for part in self._parts:
+            part.close()
+
+    def _complete(self) -> Iterator[Record]:
+        for part in tuple(self._parts):
+            try:
+                for found in part.read():
+                    record = self._record(found, part)
+                    if record is not None:
+                        part.given += 1
+                        yield record
+            except FileNotFoundError:
+                self._report(REMOVED)
+                self._leave(part)
+            except OSError as exc:
+                if exc.errno in _PASSING:
+                    raise  # its records wait, and it is tried again
+                # Another user's, or on a bad disk.
+                self._report("a segment of the journal cannot be read, and is left alone")
+                self._unreadable = True
+                self._leave(part)
+
+    def _record(self, found: Frame | Skipped, part: _Part) -> Record | None:
+        if isinstance(found, Skipped):
+            self._report(DAMAGED)
+            if part.live:
+                self._seal()  # whatever befell the file, nothing more goes there
+            return None
+        try:
+            record = decode_record(found.payload)
+        except (ValueError, TypeError):
+            self._report(UNREADABLE)
+            return None
+        if record.time_unix_nano > self.latest_unix_nano:  # noqa: PLR1730 - a call of max for each record is dearer
+            self.latest_unix_nano = record.time_unix_nano
+        if found.kind == COMPLETE:
+            if self._held and record.id in self._held:
+                part.completed[record.id] = found.begin
+            return record
+        if found.kind == OPENED:
+            self.release(record.id)
+            self._held[record.id] = _Held(record, found.end - found.begin)
+            part.opened[record.id] = found.begin
+        return None
+
+    def _drop(self, part: _Part) -> None:
+        try:
+            part.drop()
+        except OSError:
+            self._report("a segment of the journal is stored, and cannot be removed")
+        self._forget(part)
+
+    def _leave(self, part: _Part) -> None:
+        if part.live:
+            self._seal()
+        part.close()
+        self._forget(part)
+
+    def _forget(self, part: _Part) -> None:
+        self._parts.remove(part)
+        self._forgotten += part.records

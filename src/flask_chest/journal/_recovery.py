@@ -1,0 +1,213 @@
+"""What other owners of segments in a journal's folder have left, and what they leave while they live."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask_chest._clocks import MAX_STEP_NANO
+from flask_chest.journal._queue import Backlog
+from flask_chest.journal._segments import SegmentName, read_identity, segments_in
+from flask_chest.journal._slots import Slot, is_followed, is_held, left_from, take, take_following
+from flask_chest.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inherited:
+    """What a former owner left, and the slot that was taken for it; ``None``: somebody else has it."""
+
+    backlog: Backlog
+    slot: Slot | None
+
+    def end(self) -> None:
+        self.backlog.close()
+        if self.slot is not None:
+            latest = self.backlog.latest_unix_nano
+            if self.slot.last_time_unix_nano() < latest < time.time_ns() + MAX_STEP_NANO:
+                self.slot.note_time(latest)
+            self.slot.release()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Followed:
+    """What a living owner leaves to others, from its segment number *first* on."""
+
+    backlog: Backlog
+    task: Slot
+    first: int
+
+    def end(self) -> None:
+        self.backlog.close()
+        self.task.release()
+
+
+class Others:
+    """Finds, in *folder*, the records that other owners do not store, and gives them owner by owner."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store: str | None,
+        identify: Callable[[], str | None],
+        own: int,
+        report: Callable[[str], None],
+    ) -> None:
+        """Leave alone what was made for another store, and the slot *own*.
+
+        *identify* gives the id of the store, if need be by asking it, or ``None`` while that is not possible.
+        Without *store* nothing is another's, and nothing is taken from owners that live.
+        """
+        self._folder = folder
+        self._store = store
+        self._identify = identify
+        self._own = own
+        self._report = report
+        self._inherited: deque[_Inherited] = deque()
+        self._followed: dict[int, _Followed] = {}
+        self._left_alone: set[SegmentName] = set()
+        self._closed: set[int] = set()
+        """Slots that were said to be another user's."""
+
+    def inherit(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
+        """Take over the segments *names*, whose owner is gone; False when it is not known yet whose they are."""
+        taken = {name for inherited in self._inherited for name in inherited.backlog.names}
+        inherited = _Inherited(backlog=Backlog(self._folder, report=self._report), slot=slot)
+        ours = self._ours(name for name in names if name not in taken)
+        for name in ours or ():
+            inherited.backlog.add(name)
+        if inherited.backlog.empty:
+            inherited.end()
+        else:
+            self._inherited.append(inherited)
+        return ours is not None
+
+    def are_any_left(self) -> bool:
+        """Return whether a look would find segments whose owner is gone, or leaves them while nobody follows."""
+        for number in {name.slot for name in segments_in(self._folder)} - {self._own}:
+            if not is_held(self._folder, number):
+                return True
+            if left_from(self._folder, number) is not None and not is_followed(self._folder, number):
+                return True
+        return False
+
+    def look(self, *, busy: Backlog | None) -> None:
+        """Look for segments whose owner is gone, and for owners that leave theirs; *busy* stays as it is."""
+        held = {inherited.slot.number for inherited in self._inherited if inherited.slot is not None}
+        numbers = {name.slot for name in segments_in(self._folder)} - held - {self._own}
+        for number in sorted(numbers | self._followed.keys()):
+            followed = self._followed.get(number)
+            if followed is None or followed.backlog is not busy:
+                try:
+                    self._look_at(number)
+                except OSError:  # what is another user's stops nothing of ours
+                    if number not in self._closed:
+                        self._closed.add(number)
+                        self._report("a slot of the journal is another user's, and left alone")
+
+    def read(self, limit: int) -> tuple[Backlog, list[Record]] | None:
+        """Give at most *limit* records of one owner, and where they are from; ``None`` when there are none."""
+        while self._inherited:
+            backlog = self._inherited[0].backlog
+            records = backlog.read(limit) or backlog.interrupted(limit)
+            if records:
+                return backlog, records
+            backlog.stored()
+            self._inherited.popleft().end()
+        for number, followed in tuple(self._followed.items()):
+            records = followed.backlog.read(limit)
+            if records:
+                self._followed[number] = self._followed.pop(number)  # the last in turn now
+                return followed.backlog, records
+            followed.backlog.stored()
+        return None
+
+    def close(self) -> None:
+        """Leave what waits to others."""
+        while self._inherited:
+            self._inherited.popleft().end()
+        for number in tuple(self._followed):
+            self._followed.pop(number).end()
+
+    def abandon(self) -> None:
+        """Close what this forked child inherited, and leave everything to the parent."""
+        for inherited in self._inherited:
+            inherited.backlog.close()
+            if inherited.slot is not None:
+                inherited.slot.abandon()
+        for followed in self._followed.values():
+            followed.backlog.close()
+            followed.task.abandon()
+
+    def _look_at(self, number: int) -> None:
+        slot = take(self._folder, number)
+        if slot is None:
+            self._follow(number)
+            return
+        if number in self._followed:
+            self._followed.pop(number).end()
+        self.inherit(segments_in(self._folder, slot=number), slot=slot)
+
+    def _follow(self, number: int) -> None:
+        first = left_from(self._folder, number) if self._store is not None else None
+        followed = self._followed.get(number)
+        if followed is not None and followed.first != first:
+            self._followed.pop(number).end()  # its slot has a new owner
+            followed = None
+        if first is None:
+            return
+        names = segments_in(self._folder, slot=number)
+        if followed is None:
+            task = take_following(self._folder, number)
+            if task is None:
+                return
+            followed = _Followed(backlog=Backlog(self._folder, report=self._report), task=task, first=first)
+            self._followed[number] = followed
+            self.inherit([name for name in names if name.serial < first])
+        known = followed.backlog.names
+        new = {name for name in names if name.serial >= first and name not in known}
+        followed.backlog.follow([*sorted(known), *(self._ours(sorted(new)) or ())])
+
+    def _ours(self, names: Iterable[SegmentName]) -> list[SegmentName] | None:
+        """Find those that were made for our store; ``None`` while it is asked for its id and does not answer.
+
+        The address is the same where its meaning has changed: behind a service's name, say, or an option file.
+        """
+        found = list(self._of_our_address(names))
+        if all(store_id is None for _, store_id in found) or self._store is None:
+            return [name for name, _ in found]
+        own_id = self._identify()
+        if own_id is None:
+            return None
+        for name, store_id in found:
+            if store_id not in {None, own_id}:
+                self._leave_alone(name, "of another store at the same address")
+        return [name for name, store_id in found if store_id in {None, own_id}]
+
+    def _of_our_address(self, names: Iterable[SegmentName]) -> Iterator[tuple[SegmentName, str | None]]:
+        """Yield what was made for our store's address, each with the id of the store that was found there."""
+        for name in names:
+            try:
+                header = read_identity(self._folder, name)
+            except FileNotFoundError:  # another process has stored it
+                continue
+            except OSError:
+                self._report("a segment of the journal cannot be read, and is left alone")
+                continue
+            # A damaged header says nothing; the folder and the name say enough.
+            if header is None:
+                yield name, None
+            elif header.identity is None:
+                self._leave_alone(name, f"of the unknown version {header.version}")
+            elif self._store in {None, header.identity.store}:
+                yield name, header.store_id
+            else:
+                self._leave_alone(name, "of another store")
+
+    def _leave_alone(self, name: SegmentName, why: str) -> None:
+        if name not in self._left_alone:
+            self._left_alone.add(name)
+            self._report(f"a segment of the journal is {why}, and left alone")

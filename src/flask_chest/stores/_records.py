@@ -1,0 +1,177 @@
+"""What a record must be for every store to give it back equal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from math import isfinite
+from operator import attrgetter
+from types import NoneType
+from typing import TypeAlias
+
+import msgspec
+
+from flask_chest.errors import RecordRefused
+from flask_chest.record import Record, encode_variables
+
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
+MAX_REASON = 2_000
+"""Characters that are kept of why a record was set aside, or a delivery failed."""
+MAX_DEPTH = 64
+"""Of arrays and objects in a variable; databases read JSON that is nested a hundred times and no deeper."""
+
+logger = logging.getLogger("flask_chest.stores")
+
+_TEXT: frozenset[type] = frozenset({str})
+_INTEGER: frozenset[type] = frozenset({int})
+_ABSENT: frozenset[type] = frozenset({NoneType})
+
+_TYPES: dict[str, frozenset[type]] = {
+    "id": _TEXT,
+    "request_id": _TEXT,
+    "time_unix_nano": _INTEGER,
+    "duration_ns": _INTEGER,
+    "method": _TEXT,
+    "route": _TEXT | _ABSENT,
+    "endpoint": _TEXT | _ABSENT,
+    "status_code": _INTEGER,
+    "error": _TEXT | _ABSENT,
+    "trace_id": _TEXT | _ABSENT,
+    "span_id": _TEXT | _ABSENT,
+    "trace_flags": _INTEGER | _ABSENT,
+    "trace_remote": _ABSENT | {bool},
+    "instance": _TEXT,
+}
+
+SCALARS: tuple[str, ...] = tuple(_TYPES)
+"""A record's fields but its variables, in the order in which stores keep them."""
+
+scalars: Callable[[Record], tuple[str | int | None, ...]] = attrgetter(*SCALARS)
+
+_SIGNATURES = frozenset(product(*_TYPES.values()))
+"""All that the types of a record's scalars together can be."""
+
+_NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
+"""A text can be, but the encoder tells."""
+
+_encode = msgspec.json.Encoder().encode
+
+Row: TypeAlias = tuple[str | int | None, ...]
+"""The `SCALARS` of a record, then its variables as JSON."""
+
+
+def storable_rows(records: Sequence[Record]) -> list[Row]:
+    """Make the row of each of *records*.
+
+    Raises `RecordRefused` with the reasons when some could not be given back equal: databases differ in what
+    they silently change, so none of them is asked.
+    """
+    rows: list[Row] = []
+    reasons: dict[str, str] = {}
+    for record in records:
+        try:
+            rows.append(_row(record))
+        except ValueError as exc:
+            reasons[record.id] = str(exc)
+    if reasons:
+        raise RecordRefused(f"{len(reasons)} of {len(records)} records cannot be kept as they are", reasons)
+    return rows
+
+
+def _row(record: Record) -> Row:
+    # In every write: what is plainly in order must be seen to be in few steps.
+    values = scalars(record)
+    if tuple(map(type, values)) not in _SIGNATURES:
+        raise ValueError(_wrong_type(record))
+    if not (
+        MIN_INTEGER <= record.time_unix_nano <= MAX_INTEGER
+        and MIN_INTEGER <= record.duration_ns <= MAX_INTEGER
+        and MIN_INTEGER <= record.status_code <= MAX_INTEGER
+        and MIN_INTEGER <= (record.trace_flags or 0) <= MAX_INTEGER
+    ):
+        raise ValueError("one of its numbers is beyond 64 bits")
+    variables = dict(record.variables)
+    for name, variable in variables.items():
+        if type(name) is not str:
+            raise ValueError(f"a variable's name is of the type {type(name).__name__}")
+        if type(variable) not in _NEVER_AT_FAULT and (fault := _fault(variable, 0)) is not None:
+            raise ValueError(f"variable {name!r} holds {fault}")
+    try:
+        _encode(values)
+        return (*values, encode_variables(variables))
+    except UnicodeEncodeError as exc:
+        raise ValueError("one of its texts holds a lone surrogate") from exc
+
+
+def _wrong_type(record: Record) -> str:
+    return "; ".join(
+        f"{name} is of the type {type(value).__name__}"
+        for (name, kinds), value in zip(_TYPES.items(), scalars(record), strict=True)
+        if type(value) not in kinds
+    )
+
+
+def _fault(value: object, depth: int) -> str | None:
+    """Say what keeps *value* from being a `JSONValue`, without the value itself."""
+    if type(value) in _NEVER_AT_FAULT:
+        return None
+    if type(value) is int:
+        return None if MIN_INTEGER <= value <= MAX_INTEGER else "an integer beyond 64 bits"
+    if type(value) is float:
+        return None if isfinite(value) else "a float that is not finite"
+    return _container_fault(value, depth + 1)
+
+
+def _container_fault(value: object, depth: int) -> str | None:
+    if depth > MAX_DEPTH:
+        return f"values nested deeper than {MAX_DEPTH}"
+    if type(value) is list:
+        return _first(_fault(item, depth) for item in value)
+    if type(value) is dict:
+        return _first(_item_fault(name, item, depth) for name, item in value.items())
+    return f"a {type(value).__name__}, which is not a JSON value"
+
+
+def _item_fault(name: object, item: object, depth: int) -> str | None:
+    return _fault(item, depth) if type(name) is str else f"a name of the type {type(name).__name__}"
+
+
+def _first(faults: Iterable[str | None]) -> str | None:
+    return next((fault for fault in faults if fault is not None), None)
+
+
+class DuplicateIds:
+    """Counts the writes of this process that brought a kept id with other content, and says so."""
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        """One for each such write: to append needs no lock, which a forked child might find held."""
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self._counts)
+
+    def note(self, record_ids: Sequence[str]) -> None:
+        """Count *record_ids*, and log each."""
+        for record_id in record_ids:
+            logger.warning("record %s came again with other content; what was kept first stays", record_id)
+        if record_ids:
+            self._counts.append(len(record_ids))
+
+
+def storable_reason(reason: str) -> str:
+    """Make a target's words storable: they may hold what no database takes as text, or be too many."""
+    return reason[:MAX_REASON].encode(errors="replace").decode().replace("\0", "\ufffd")
+
+
+def bindable(value: object) -> bool:
+    """Tell whether every database takes *value*; what it does not take narrows no search."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return "\0" not in value  # at which SQLite's JSON functions end a text, and which PostgreSQL refuses
+    return isinstance(value, int) and MIN_INTEGER <= value <= MAX_INTEGER

@@ -1,0 +1,303 @@
+"""MongoDB's client in each process, the collections of a chest, and what errors mean."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeAlias
+
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidDocument
+from bson.int64 import Int64
+from pymongo import IndexModel, MongoClient, ReadPreference, WriteConcern
+from pymongo import errors as mongo
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from flask_chest._clocks import MAX_SKEW_NANO, nanoseconds
+from flask_chest.errors import (
+    ConfigurationError,
+    RecordRefused,
+    SchemaError,
+    StoreAbsent,
+    StoreError,
+    StoreUnavailable,
+)
+from flask_chest.stores.mongodb.documents import Document
+
+Client: TypeAlias = "MongoClient[Document]"
+
+PROGRAM = "flask_chest"
+VERSION = 1
+SCHEMA = "schema"
+"""The document that says whose the collections are, and of which version."""
+NUMBERING = "numbering"
+"""The document that says up to where records are numbered."""
+NOW = {"$toLong": "$$NOW"}
+"""The server's clock in milliseconds, as it is kept: a number compares alike in every engine."""
+_CODEC_OPTIONS: CodecOptions[Document] = CodecOptions(document_class=dict)
+_SUFFIXES = {
+    "records": "",
+    "exporters": "_exporters",
+    "rejected": "_rejected",
+    "deletions": "_deletions",
+    "forgotten": "_forgotten",
+    "leases": "_leases",
+    "schema": "_schema",
+}
+_INDEXES: Mapping[str, Sequence[str]] = {
+    "time": ["time_unix_nano", "_id"],
+    "request": ["request_id", "time_unix_nano", "_id"],
+    "trace": ["trace_id", "time_unix_nano", "_id"],
+    "route": ["route", "time_unix_nano", "_id"],
+    "status": ["status_code", "time_unix_nano", "_id"],
+    "position": ["position", "written_unix_nano", "_id"],
+}
+
+
+class Clients:
+    """One client for each process: its threads and sockets do not cross a fork."""
+
+    def __init__(self, uri: str, options: Mapping[str, object], *, given: Client | None) -> None:
+        self._uri = uri
+        self._options = options
+        self._given = given
+        self._given_in = os.getpid()
+        self._clients: dict[int, Client] = {}
+        if given is None:
+            # Connects to nothing, but tells wrong options where they are set.
+            try:
+                _make_client("mongodb://localhost", {**options, "connect": False}).close()
+            except mongo.PyMongoError as exc:
+                raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
+
+    def get(self) -> Client:
+        """Give this process's client; it connects when it is used."""
+        pid = os.getpid()
+        if self._given is not None:
+            if pid != self._given_in:
+                raise ConfigurationError(
+                    "client was made before a fork, and does not work in this process; "
+                    "give db_uri, or a callable store= that makes both in each process"
+                )
+            return self._given
+        if pid not in self._clients:
+            self._clients[pid] = _make_client(self._uri, self._options)
+        return self._clients[pid]
+
+    def close(self) -> None:
+        """Close this process's own client."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+
+def _make_client(uri: str, options: Mapping[str, object]) -> Client:
+    try:
+        return MongoClient(uri, **dict(options))  # type: ignore[arg-type]  # checked by it
+    except (TypeError, ValueError, OSError) as exc:
+        raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
+
+
+class Collections:
+    """The collections of one chest."""
+
+    def __init__(
+        self, clients: Clients, database: str, name: str, *, place: str, timeout_ms: int, creates: bool
+    ) -> None:
+        self.place = place
+        self._clients = clients
+        self._database = database
+        self._name = name
+        self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
+        self._checked_in = 0
+        """The process that has looked at the schema."""
+        self.store_id: str | None = None
+        """What was made with the collections; those that are made anew keep the one that is known."""
+        # Kept means on the disks of most.
+        self._concern = WriteConcern(w="majority", j=True, wtimeout=timeout_ms)
+
+    @property
+    def database(self) -> Database[Document]:
+        """The database, read and written as no setting of a client of the app's own changes."""
+        return self._clients.get().get_database(
+            self._database,
+            codec_options=_CODEC_OPTIONS,
+            read_preference=ReadPreference.PRIMARY,  # another may be behind, and leave records out
+            write_concern=self._concern,
+        )
+
+    @contextmanager
+    def checked(self) -> Iterator[Collections]:
+        """Let the collections be used; raise `SchemaError` unless they are there, in this release's version."""
+        with self.unchecked():
+            if self._checked_in != os.getpid():
+                version = self._version()
+                if version is None:
+                    raise StoreAbsent(
+                        f"the collections of {self._name!r} in {self.place} do not exist yet; "
+                        f"they are made {self._by_whom}"
+                    )
+                self._checked_in = os.getpid()
+            yield self
+
+    @contextmanager
+    def unchecked(self) -> Iterator[Collections]:
+        """Let the collections be used, whatever is there; the driver's errors come out as ours."""
+        try:
+            yield self
+        except mongo.PyMongoError as exc:
+            if _codes(exc) & NOT_PRIMARY:
+                # It would go on with the server that it has: where one address follows the primary, the old one.
+                self._clients.close()
+            raise self._store_error(exc) from exc
+        except ValueError as exc:
+            if not str(exc).startswith("SASLprep"):
+                raise
+            raise StoreUnavailable(f"{self.place}: {exc}; {_PASSWORD}") from exc
+
+    def make(self) -> None:
+        """Make collections and indexes where they are missing; in many processes at once, too."""
+        if self._version() is None:
+            made = {"program": PROGRAM, "version": VERSION, "store_id": self.store_id or uuid.uuid4().hex}
+            self.schema.update_one({"_id": SCHEMA}, {"$setOnInsert": made}, upsert=True)
+            self._version()
+        self.schema.update_one(
+            {"_id": NUMBERING}, {"$setOnInsert": {"position": 0, "following": []}}, upsert=True
+        )
+        # In one command: one by one, some engines read the whole collection for each.
+        expiring = IndexModel("expire_at", name=f"{self._name}_expire", expireAfterSeconds=0, sparse=True)
+        indexes = [IndexModel(fields, name=f"{self._name}_{name}") for name, fields in _INDEXES.items()]
+        self.records.create_indexes([*indexes, expiring])
+        self.rejected.create_index(["exporter", "token", "number"], name="exporter")
+
+    @property
+    def records(self) -> Collection[Document]:
+        """One document a record."""
+        return self._collection("records")
+
+    @property
+    def exporters(self) -> Collection[Document]:
+        """One document an exporter."""
+        return self._collection("exporters")
+
+    @property
+    def rejected(self) -> Collection[Document]:
+        """One document for each record that was set aside for an exporter."""
+        return self._collection("rejected")
+
+    @property
+    def deletions(self) -> Collection[Document]:
+        """Up to when what was deleted for good: by retention, and by each kind of query."""
+        return self._collection("deletions")
+
+    @property
+    def forgotten(self) -> Collection[Document]:
+        """One document for each digest of what was forgotten."""
+        return self._collection("forgotten")
+
+    @property
+    def leases(self) -> Collection[Document]:
+        """One document for each task that one process at a time has."""
+        return self._collection("leases")
+
+    @property
+    def schema(self) -> Collection[Document]:
+        """The documents `SCHEMA` and `NUMBERING`."""
+        return self._collection("schema")
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        found = self.schema.aggregate([{"$match": {"_id": SCHEMA}}, {"$project": {"now": NOW}}])
+        return unix_nano(next(iter(found))["now"])
+
+    def _collection(self, role: str) -> Collection[Document]:
+        return self.database[self._name + _SUFFIXES[role]]
+
+    def _version(self) -> int | None:
+        found = self.schema.find_one({"_id": SCHEMA})
+        if found is None:
+            ours = {self._name + suffix for suffix in _SUFFIXES.values()}
+            taken = sorted(ours.intersection(self.database.list_collection_names()))
+            found = self.schema.find_one({"_id": SCHEMA})  # another process may make them just now
+            if found is None and taken:
+                raise self._foreign(taken[0])
+        if found is None:
+            return None
+        if found.get("program") != PROGRAM:
+            raise self._foreign(self._name + _SUFFIXES["schema"])
+        version = int(found["version"])
+        if version > VERSION:
+            raise SchemaError(
+                f"the collections of {self._name!r} in {self.place} are of version {version}, which this release "
+                f"does not know (its own is {VERSION}); upgrade flask_chest"
+            )
+        self.store_id = found.get("store_id")
+        return version
+
+    def _foreign(self, collection: str) -> SchemaError:
+        return SchemaError(
+            f"{self.place} has a collection {collection!r} that flask_chest did not make; "
+            "choose another name= for the chest, or another database"
+        )
+
+    def _store_error(self, exc: mongo.PyMongoError) -> StoreError:
+        code = next(iter(_codes(exc) & NOT_PRIMARY), getattr(exc, "code", None))
+        if isinstance(exc, mongo.DocumentTooLarge | InvalidDocument):
+            return RecordRefused(f"{self.place} refused the records ({type(exc).__name__})")
+        if isinstance(exc, mongo.OperationFailure | mongo.NotPrimaryError):
+            details = exc.details if isinstance(exc.details, Mapping) else {}
+            said = f"{details.get('codeName', 'error')} ({code})"
+        else:
+            # Without what follows: the driver's description of all it knows of the servers.
+            said = " ".join(str(exc).split()).partition(" (configured")[0].partition(", Timeout:")[0]
+        return StoreUnavailable(f"{self.place}: {said}; {_ADVICE.get(code, _advice(exc))}")
+
+
+def ended(until: str, *, lease: timedelta) -> Document:
+    """Ask whether a lease has ended that is held up to the time in the field *until*.
+
+    One that ends much later than after *lease* from now was given by a clock that was ahead.
+    """
+    latest = (nanoseconds(lease) + MAX_SKEW_NANO) // 1_000_000
+    return {"$or": [{"$lte": [until, NOW]}, {"$gt": [until, {"$add": [NOW, Int64(latest)]}]}]}
+
+
+NOT_PRIMARY = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+"""The codes of a server that is no longer the primary, or is about to end."""
+
+
+def _codes(exc: mongo.PyMongoError) -> set[int]:
+    """Give the codes in *exc*: of a command, of its documents, and of what was promised of them."""
+    details: Mapping[str, object] = getattr(exc, "details", None) or {}
+    parts: list[object] = [details]
+    for name in ("writeErrors", "writeConcernErrors"):
+        found = details.get(name)
+        parts += found if isinstance(found, list) else []
+    codes = (part.get("code") for part in parts if isinstance(part, Mapping))
+    return {code for code in codes if isinstance(code, int)}
+
+
+def unix_nano(milliseconds: int) -> int:
+    """Give the nanoseconds of a time by the server's clock."""
+    return int(milliseconds) * 1_000_000
+
+
+_PASSWORD = "correct the user or the password"  # noqa: S105 - advice
+_ADVICE: Mapping[int | None, str] = {
+    **dict.fromkeys(NOT_PRIMARY, "try again, and where that goes on let db_uri lead to the primary"),
+    13: "grant what docs/mongodb.md lists",
+    18: _PASSWORD,
+    8000: _PASSWORD,
+}
+
+
+def _advice(exc: mongo.PyMongoError) -> str:
+    if isinstance(exc, mongo.InvalidOperation):
+        return "give a client that is open"
+    if isinstance(exc, mongo.ConnectionFailure | mongo.ConfigurationError):  # a name that DNS does not know
+        return "see whether it runs, and whether its address is right"
+    return "try again"

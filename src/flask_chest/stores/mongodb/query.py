@@ -1,0 +1,90 @@
+"""A `Query` as a filter of MongoDB: it narrows what `Query.matches` then decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+from bson.int64 import Int64
+from msgspec.structs import replace
+from pymongo import DESCENDING
+
+from flask_chest.record import COLUMN_FILTERS, Query, Record
+from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
+from flask_chest.stores.mongodb.client import Collections
+from flask_chest.stores.mongodb.documents import Document, encode_name, record_of
+
+CHUNK = 500
+"""Records that are fetched at a time: no cursor stays open while the caller looks at them."""
+
+FIRST_SPAN_NANO = 1_000_000_000
+GROWTH = 8
+GROWING_SPANS_NANO = tuple(FIRST_SPAN_NANO * GROWTH**step for step in range(10))
+"""From a second to four years; then there is no bound."""
+SPAN_CHUNKS = 4
+"""How many chunks a span is to hold, going by the one that was read last."""
+
+ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
+
+
+def find(collections: Collections, query: Query) -> Iterator[Record]:
+    """Yield what matches *query*."""
+    return islice(filter(query.matches, _candidates(collections, query)), query.limit)
+
+
+def _candidates(collections: Collections, query: Query) -> Iterator[Record]:
+    """Yield what the database finds, the newest first, in spans of time.
+
+    MongoDB reads an index in its order and stops at the limit. Engines that speak its protocol were seen to sort
+    all that a filter leaves first, however old: they are given little to sort. A span in which there is little is
+    followed by a longer one; where there is much, by one for a few chunks.
+    """
+    size = CHUNK if query.limit is None or query.where else min(query.limit, CHUNK)
+    until, since = query.until_unix_nano, query.since_unix_nano
+    end, length = time.time_ns(), FIRST_SPAN_NANO
+    if until is not None:
+        end = min(end, until)
+    before: Record | None = None
+    while True:
+        begin = end - length
+        last = length > GROWING_SPANS_NANO[-1] or (since is not None and begin <= since)
+        span = query if last else replace(query, since_unix_nano=begin)
+        with collections.checked():
+            documents = list(collections.records.find(condition(span, before=before), sort=ORDER, limit=size))
+        for document in documents:
+            before = record_of(document)
+            yield before
+        if before is not None and len(documents) == size:
+            covered = int(documents[0]["time_unix_nano"]) - before.time_unix_nano
+            end, length = before.time_unix_nano, max(SPAN_CHUNKS * covered, FIRST_SPAN_NANO)
+        elif last:
+            return
+        else:
+            query = replace(query, until_unix_nano=begin)
+            before, end, length = None, begin, length * GROWTH
+
+
+def condition(query: Query, *, before: Record | None) -> Document:
+    """Ask for the candidates that come after *before* in the order of the answer."""
+    # Flat, as not every planner looks into an $and for an index.
+    wanted: Document = {
+        "_id" if name == "id" else name: value
+        for name in COLUMN_FILTERS
+        if (value := getattr(query, name)) is not None and bindable(value)
+    }
+    for name, value in query.where.items():
+        if bindable(name) and isinstance(value, str | int) and bindable(value):
+            wanted[f"variables.{encode_name(name)}"] = {"$eq": value}
+    times: Document = {}
+    # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be asked for.
+    since, until = query.since_unix_nano, query.until_unix_nano
+    if since is not None:
+        times["$gte"] = Int64(min(max(since, MIN_INTEGER), MAX_INTEGER))
+    if until is not None and until <= MAX_INTEGER:
+        times["$lt"] = Int64(max(until, MIN_INTEGER))
+    if before is not None:
+        time = Int64(before.time_unix_nano)
+        times["$lte"] = time
+        wanted["$or"] = [{"time_unix_nano": {"$lt": time}}, {"_id": {"$lt": before.id}}]
+    return {**wanted, "time_unix_nano": times} if times else wanted

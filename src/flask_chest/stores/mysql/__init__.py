@@ -1,0 +1,92 @@
+"""Records in MySQL 8 and later, and in MariaDB 10.11 and later."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from flask_chest.errors import MissingDriverError
+from flask_chest.stores._options import check_limits
+from flask_chest.stores.mysql.address import Address, UnknownAddress
+from flask_chest.stores.sql.pool import GivenPool, Lender, ServerPool
+from flask_chest.stores.sql.server import ServerStore
+from flask_chest.stores.sql.tables import Tables
+
+try:
+    from flask_chest.stores.mysql.connections import (
+        MYSQL,
+        Connection,
+        MySQLConnections,
+        MySQLConnector,
+        Pool,
+        outlives,
+    )
+    from flask_chest.stores.mysql.schema import MIGRATIONS, MySQLSchema
+except ImportError as exc:
+    raise MissingDriverError("pymysql", extra="mysql") from exc
+
+
+class MySQLStore(ServerStore):
+    """Keeps records in the MySQL or MariaDB database at *uri*, in tables whose names begin with *name*.
+
+    *parameters* are PyMySQL's, as in ``host="db", password="…", ssl_ca="ca.pem"``; they go before what *uri*
+    says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds: to
+    connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
+    process. A *pool* of the app's own, with connections in autocommit mode, is used instead and never closed;
+    *uri* tells apart what several of them connect to.
+    """
+
+    _kind = "mysql"
+    _size: LiteralString = (
+        "SELECT data_length + index_length FROM information_schema.tables"
+        " WHERE table_schema = database() AND table_name = '{name}'"
+    )
+
+    def __init__(
+        self,
+        uri: str = "",
+        *,
+        name: str = "flask_chest",
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: Pool | None = None,
+        **parameters: object,
+    ) -> None:
+        check_limits(
+            pool_size=pool_size,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
+        tables = Tables(name, MYSQL)
+        # With a pool it is only said where that connects to: journals of two databases must not be one.
+        where = UnknownAddress() if pool is not None and not uri else Address(uri, parameters)
+        place = f"MySQL {where}"
+        lender: Lender[Connection]
+        if pool is not None:
+            lender = GivenPool(pool, outlives=outlives)
+        else:
+            connector = MySQLConnector(
+                Address(uri, parameters),
+                timeout=connect_timeout,
+                statement_timeout=statement_timeout,
+                lock_timeout=lock_timeout,
+            )
+            lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
+        self._create = create
+        self._patience = lock_timeout
+        self._schema = MySQLSchema(tables, MIGRATIONS, place=place, elsewhere="another database", creates=create)
+        self._connections = MySQLConnections(
+            lender, tables, place=place, check=self._schema.check, lock_timeout=lock_timeout
+        )
+        super().__init__(self._connections, tables, self._schema, description=place, where=where)
+
+    def open(self) -> None:
+        """Create the tables where they are missing and migrate older ones; or only look for them."""
+        with self._connections.unchecked() as session:
+            if self._create:
+                self._schema.make(session, patience=self._patience)
+            else:
+                self._schema.check(session)

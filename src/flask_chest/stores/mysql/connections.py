@@ -1,0 +1,373 @@
+"""MySQL's and MariaDB's connections: how they are made, what a transaction of ours is, what errors mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from math import ceil
+from typing import Any, LiteralString, TypeAlias, cast
+
+import pymysql
+from pymysql import err
+from pymysql.constants import CR, ER
+from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
+from pymysql.cursors import Cursor
+
+from flask_chest.errors import (
+    ConfigurationError,
+    MissingDriverError,
+    RecordRefused,
+    SchemaError,
+    StoreError,
+    StoreUnavailable,
+)
+from flask_chest.record import encode_text
+from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, GivenPool, Lender, ServerReadOnly
+from flask_chest.stores.sql.server import RecordingSession, Row, ServerDatabase
+from flask_chest.stores.sql.tables import COLUMNS, Dialect, Session, SQLValue, Tables
+
+Connection: TypeAlias = "pymysql.Connection[Any]"
+Pool: TypeAlias = AppPool[Connection]
+
+
+MYSQL = Dialect(
+    quote="`",
+    mark="%s",
+    lock=" FOR UPDATE",
+    on_conflict="ON DUPLICATE KEY UPDATE",
+    keep="ON DUPLICATE KEY UPDATE {first} = {first}",
+    conditions=lambda _: (),  # a search by variables reads the time range
+    value="CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)",  # compared as bytes
+    # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
+    path=lambda name: f"$.{encode_text(name)}",
+    number="CASE WHEN value REGEXP '^[-0-9]' THEN CAST(CAST(value AS CHAR) AS DOUBLE) END",
+    seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",
+)
+
+_ROOM: LiteralString = "GREATEST(@@max_allowed_packet, @@net_buffer_length) - 2"
+"""How long a statement may be, in bytes: a longer one ends the connection, over TLS without a word of why."""
+_WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"
+_TOO_LONG_STATEMENT = {3024, 1969}
+"""MySQL's and MariaDB's code for a statement that took too long."""
+
+
+class MySQLConnector(Connector[Connection]):
+    """Makes connections to one address."""
+
+    def __init__(
+        self, address: Address, *, timeout: float, statement_timeout: float, lock_timeout: float
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._statement_timeout = statement_timeout
+        self._lock_timeout = lock_timeout
+        try:
+            self._make(connect=False)  # does no work, but tells wrong parameters where they are set
+        except (TypeError, ValueError, NotImplementedError, OSError) as exc:
+            raise ConfigurationError(f"PyMySQL does not take the parameters for MySQL {address}: {exc}") from exc
+
+    def connect(self) -> Connection:
+        """Make a connection, with settings that do not depend on the server's defaults."""
+        try:
+            connection = self._make(connect=True)
+        except RuntimeError as exc:  # PyMySQL's way to ask for it, for the password exchange of MySQL 8
+            raise MissingDriverError("cryptography", extra="mysql") from exc
+        except (OSError, ValueError) as exc:  # a certificate that went away, a host that cannot be one
+            raise StoreUnavailable(f"MySQL {self._address}: {exc}; {_RUNNING}") from exc
+        # Against a network that went dead: else the server's own limits end a statement before. PyMySQL has no
+        # public way to change it.
+        patience = self._statement_timeout + self._lock_timeout
+        vars(connection).update(_read_timeout=patience, _write_timeout=patience)
+        try:
+            with connection.cursor() as cursor:
+                for statement in self._settings(connection):
+                    cursor.execute(statement)
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
+
+    def descriptor(self, connection: Connection, /) -> int:
+        """Give the descriptor of its socket; below 0 when it is closed."""
+        socket = getattr(connection, "_sock", None)  # PyMySQL has no public way to it
+        return -1 if socket is None else int(socket.fileno())
+
+    def settle(self, connection: Connection, /) -> bool:
+        """Tell whether it is open and in no transaction: ours end where they began."""
+        status: int = vars(connection).get("server_status", SERVER_STATUS_IN_TRANS)  # which its types leave out
+        return bool(connection.open) and not status & SERVER_STATUS_IN_TRANS
+
+    def outlives(self, error: BaseException, /) -> bool:
+        """Tell whether the server only had a lock, a value or a missing table to complain of."""
+        return outlives(error)
+
+    def close(self, connection: Connection, /) -> None:
+        """Close it."""
+        with suppress(err.Error, OSError):
+            connection.close()
+
+    def _make(self, *, connect: bool) -> Connection:
+        parameters: dict[str, object] = {
+            "connect_timeout": max(1, ceil(self._timeout)),
+            "read_timeout": max(1, ceil(self._timeout)),  # of the server's greeting
+            **self._address.parameters,
+            "charset": "utf8mb4",
+            "cursorclass": Cursor,
+            "autocommit": True,
+            "defer_connect": not connect,
+        }
+        if isinstance(password := parameters.get("password"), str):
+            # As the servers read it; PyMySQL makes Latin-1 of it. Environments escape what is no UTF-8.
+            parameters["password"] = password.encode(errors="surrogateescape")
+        return pymysql.connect(**cast("dict[str, Any]", parameters))
+
+    def _settings(self, connection: Connection) -> Iterator[str]:
+        lock_seconds = max(1, ceil(self._lock_timeout))
+        milliseconds = max(1, round(self._statement_timeout * 1000))  # 0 is no limit
+        level = "REPEATABLE READ" if _replicates_statements(connection) else "READ COMMITTED"
+        yield f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"
+        # By default a server may cut answers, and refuse updates of all rows, to save people from their mistakes.
+        yield (
+            f"SET SESSION sql_select_limit = {(1 << 64) - 1}, sql_safe_updates = 0, "
+            "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
+            f"time_zone = '+00:00', innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
+        )
+        if is_mariadb(str(vars(connection).get("server_version"))):
+            yield f"SET SESSION max_statement_time = {milliseconds / 1000}"
+        else:
+            yield f"SET SESSION max_execution_time = {milliseconds}"
+
+
+def _replicates_statements(connection: Connection) -> bool:
+    """Tell whether the server writes statements, not rows, into its binary log.
+
+    InnoDB refuses writes on the level READ COMMITTED there. On REPEATABLE READ, too, a transaction of ours sees
+    what was committed before it had its lock: it reads nothing before.
+    """
+    with connection.cursor(Cursor) as cursor:
+        cursor.execute("SHOW SESSION VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')")
+        found = dict(cursor.fetchall())
+    return found.get("log_bin") == "ON" and found.get("binlog_format") == "STATEMENT"
+
+
+def is_mariadb(version: str) -> bool:
+    """Tell the two servers apart."""
+    return "mariadb" in version.lower()
+
+
+_MISSING = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
+_LOCKED = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.CHECKREAD}
+_OPTION = 1290
+"""A statement that an option forbids, of which ``read_only`` is the one that concerns us."""
+_READ_ONLY = {_OPTION, 1792, 1836, 1874}
+_STATEMENTS_ONLY = 1665
+
+
+def outlives(error: BaseException, /) -> bool:
+    """Tell whether a connection is as good after *error* as before."""
+    return isinstance(error, err.DataError | err.IntegrityError) or _code(error) in _MISSING | _LOCKED
+
+
+def _code(error: BaseException) -> int:
+    code: object = error.args[0] if isinstance(error, err.Error) and error.args else 0
+    return code if isinstance(code, int) else 0
+
+
+_AROUND_TEXTS = 1_000
+"""More than the statement, the numbers, quotes and commas around a row's texts take."""
+
+
+class MySQLSession(RecordingSession):
+    """A lent connection in its transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.position = 0
+        self.room = 0
+        """How long a statement may be; 0 until it is asked for."""
+        self._cursor = connection.cursor(Cursor)  # those of the app's own pool may give dictionaries
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        self._cursor.execute(sql, values or None)
+        return list(self._cursor.fetchall())
+
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+        return int(self._cursor.execute(sql, values or None))
+
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*, or INSERTs of many of them."""
+        if not self.room:
+            ((self.room,),) = self.rows(f"SELECT {_ROOM}")
+        # A default of its class, by which PyMySQL cuts.
+        vars(self._cursor).update(max_stmt_length=min(Cursor.max_stmt_length, self.room))
+        self._cursor.executemany(sql, rows)
+
+    def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
+        """Insert *rows* by statements for many; False, and none is there, when one of the ids was."""
+        statement = tables.sql(
+            "INSERT INTO {records} (position, {columns}) VALUES ({many})", many=len(COLUMNS) + 1
+        )
+        if reasons := self._too_long(statement, rows):
+            raise RecordRefused(
+                f"{len(reasons)} of {len(rows)} records are longer than the server's max_allowed_packet", reasons
+            )
+        self.change("SAVEPOINT before_insert")
+        try:
+            self.change_many(statement, rows)
+        except err.IntegrityError as exc:
+            if exc.args[0] != ER.DUP_ENTRY:
+                raise
+            self.change("ROLLBACK TO SAVEPOINT before_insert")
+            return False
+        return True
+
+    def _too_long(self, statement: str, rows: Sequence[Row]) -> dict[str, str]:
+        """Give the ids of the rows that no statement has room for, with the reason."""
+        reasons: dict[str, str] = {}
+        for row in rows:
+            # Of a text a character takes four bytes at most, as it is or escaped.
+            characters = sum(len(value) for value in row if isinstance(value, str))
+            if self.room and 4 * characters + _AROUND_TEXTS > self.room:
+                size = len(self._cursor.mogrify(statement, row).encode())
+                if size > self.room:
+                    reasons[str(row[1])] = (
+                        f"as a statement it has {size} bytes, and the server's max_allowed_packet lets pass "
+                        f"{self.room}"
+                    )
+        return reasons
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        ((now,),) = self.rows("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) * 1000")
+        return int(now)
+
+
+class MySQLConnections(ServerDatabase):
+    """Lends sessions whose transactions end by themselves when their process is stopped in one."""
+
+    def __init__(
+        self,
+        pool: Lender[Connection],
+        tables: Tables,
+        *,
+        place: str,
+        check: Callable[[Session], None],
+        lock_timeout: float,
+    ) -> None:
+        self._pool = pool
+        self._tables = tables
+        self._place = place
+        self._check = check
+        self._checked_in = 0
+        """The process that has looked at the tables."""
+        self._patience = max(1, ceil(lock_timeout))
+        self._trusted = not isinstance(pool, GivenPool)
+        """Whether what is lent is known to be in autocommit mode."""
+
+    @property
+    def most_stale(self) -> int:
+        """Say how many connections to a former primary may be lent in a row."""
+        return self._pool.most_stale
+
+    @contextmanager
+    def reading(self) -> Iterator[MySQLSession]:
+        """Lend a session for single statements."""
+        with self.unchecked() as session:
+            self._look_once(session)
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[MySQLSession]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
+        with self.reading() as session, self._transaction(session):
+            yield session
+
+    @contextmanager
+    def recording(self) -> Iterator[MySQLSession]:
+        """Lend a session that holds the lock on the position of the last record."""
+        with self.writing() as session:
+            ((session.position, session.room),) = session.rows(
+                self._tables.sql("SELECT position, <room> FROM {schema}{lock}").replace("<room>", _ROOM)
+            )
+            yield session
+
+    @contextmanager
+    def unchecked(self) -> Iterator[MySQLSession]:
+        """Lend a session in autocommit mode, whatever tables there are."""
+        try:
+            with self._pool.connection() as connection:
+                session = MySQLSession(connection)
+                self._look_at_mode(session)
+                yield session
+        except err.Error as exc:
+            raise self._store_error(exc) from exc
+
+    def close(self) -> None:
+        """Close our own connections, those in use when they come back; a pool that was given stays open."""
+        self._pool.close()
+
+    def _look_once(self, session: Session) -> None:
+        if self._checked_in != os.getpid():
+            self._check(session)
+            self._checked_in = os.getpid()
+
+    def _look_at_mode(self, session: Session) -> None:
+        if not self._trusted:
+            if session.rows("SELECT @@autocommit") != [(1,)]:
+                raise ConfigurationError(
+                    "pool lends connections that are not in autocommit mode; make them with autocommit=True"
+                )
+            self._trusted = True
+
+    @contextmanager
+    def _transaction(self, session: MySQLSession) -> Iterator[None]:
+        # Who is stopped in a transaction holds up nobody for longer than they wait for a lock: MySQL has no limit
+        # for that but the one for idle connections.
+        session.change(f"SET @flask_chest_wait = @@wait_timeout, SESSION wait_timeout = {self._patience}")
+        session.change("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with suppress(err.Error, OSError):
+                session.change("ROLLBACK")
+                session.change(_WAIT_AS_BEFORE)
+            raise
+        session.change("COMMIT")
+        session.change(_WAIT_AS_BEFORE)
+
+    def _store_error(self, exc: err.Error) -> StoreError:
+        code = _code(exc)
+        said = " ".join(str(exc.args[1] if len(exc.args) > 1 else exc).split()) or type(exc).__name__
+        if code in _MISSING:
+            return SchemaError(
+                f"{self._place}: {said}; another program changed the tables of this chest, or drops them"
+            )
+        if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
+            # Without its words, which may quote a value.
+            return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")
+        kind = ServerReadOnly if code in _READ_ONLY else StoreUnavailable
+        return kind(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
+
+
+_GRANT = "grant what docs/mysql.md lists"
+_RUNNING = "see whether it runs, and whether its address is right"
+_ADVICE: Mapping[int, str] = {
+    ER.ACCESS_DENIED_ERROR: "correct the user or the password",
+    ER.BAD_DB_ERROR: "create it, or correct the name",
+    ER.DBACCESS_DENIED_ERROR: _GRANT,
+    ER.TABLEACCESS_DENIED_ERROR: _GRANT,
+    ER.COLUMNACCESS_DENIED_ERROR: _GRANT,
+    ER.SPECIFIC_ACCESS_DENIED_ERROR: _GRANT,
+    ER.CON_COUNT_ERROR: "give the server more connections, then try again",
+    ER.LOCK_WAIT_TIMEOUT: "try again, or raise lock_timeout",
+    CR.CR_CONN_HOST_ERROR: _RUNNING,
+    CR.CR_CONNECTION_ERROR: _RUNNING,
+    CR.CR_SERVER_LOST: _RUNNING,
+    CR.CR_SERVER_GONE_ERROR: _RUNNING,
+    _STATEMENTS_ONLY: "let the connections of the pool use REPEATABLE READ, or set binlog_format to MIXED or ROW",
+    **dict.fromkeys(_READ_ONLY, READ_ONLY),
+    **dict.fromkeys(_TOO_LONG_STATEMENT, "try again, or raise statement_timeout"),
+}

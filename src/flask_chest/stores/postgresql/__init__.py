@@ -1,0 +1,97 @@
+"""Records in PostgreSQL, of release 13 or later."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from flask_chest.errors import MissingDriverError
+from flask_chest.stores._options import check_limits
+from flask_chest.stores.postgresql.schema import MIGRATIONS, PostgreSQLSchema
+from flask_chest.stores.sql.pool import GivenPool, ServerPool
+from flask_chest.stores.sql.server import ServerStore
+from flask_chest.stores.sql.tables import Tables
+
+try:
+    from flask_chest.stores.postgresql.connections import (
+        POSTGRESQL,
+        Address,
+        Pool,
+        PoolAddress,
+        PostgreSQLConnections,
+        PostgreSQLConnector,
+        outlives,
+    )
+except ImportError as exc:
+    raise MissingDriverError("psycopg", extra="postgresql") from exc
+
+
+class PostgreSQLStore(ServerStore):
+    """Keeps records in the PostgreSQL database at *uri*, in tables whose names begin with *name*.
+
+    *parameters* are libpq's, as in ``host="db", password="…", sslmode="verify-full"``; they go before what *uri*
+    says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds:
+    to connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
+    process. A *pool* of the app's own, as psycopg_pool's, is used instead and never closed; of another pool *uri*
+    tells where it connects to.
+    """
+
+    _kind = "postgresql"
+
+    _size: LiteralString = "SELECT pg_total_relation_size('{records}'::regclass)"
+
+    def __init__(
+        self,
+        uri: str = "",
+        *,
+        name: str = "flask_chest",
+        create: bool = True,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        lock_timeout: float = 5.0,
+        pool_size: int = 4,
+        pool: Pool | None = None,
+        **parameters: str | int | None,
+    ) -> None:
+        check_limits(
+            pool_size=pool_size,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
+        where = Address(uri, parameters)
+        place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
+        tables = Tables(name, POSTGRESQL)
+        self._schema = PostgreSQLSchema(
+            tables, MIGRATIONS, place=place, elsewhere="another database", creates=create
+        )
+        self._create = create
+        self._connections = PostgreSQLConnections(
+            GivenPool(pool, outlives=outlives)
+            if pool is not None
+            else ServerPool(
+                PostgreSQLConnector(where, timeout=connect_timeout),
+                size=pool_size,
+                patience=connect_timeout,
+                place=place,
+            ),
+            tables,
+            place=place,
+            check=self._schema.check,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
+        super().__init__(
+            self._connections,
+            tables,
+            self._schema,
+            description=place,
+            where=where if pool is None else PoolAddress(pool, uri, parameters),
+        )
+
+    def open(self) -> None:
+        """Create the tables where they are missing and migrate older ones; or only look for them."""
+        with self._connections.unchecked() as session:
+            if self._create:
+                self._schema.make(session)
+            else:
+                self._schema.check(session)

@@ -1,0 +1,386 @@
+"""PostgreSQL's connections: how they are made, what a transaction of ours is, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import Any, TypeAlias, cast
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg.rows import tuple_row
+from psycopg.types.string import TextLoader
+
+from flask_chest.errors import (
+    ConfigurationError,
+    RecordRefused,
+    SchemaError,
+    StoreError,
+    StoreUnavailable,
+)
+from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
+from flask_chest.stores.sql.server import RecordingSession, Row, ServerAddress, ServerDatabase
+from flask_chest.stores.sql.tables import Dialect, Session, SQLValue, Tables
+
+Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+Pool: TypeAlias = AppPool[Connection]
+"""What of ``psycopg_pool.ConnectionPool`` is used."""
+
+
+POSTGRESQL = Dialect(
+    quote='"',
+    mark="%s",
+    lock=" FOR UPDATE",
+    on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
+    keep="ON CONFLICT ({key}) DO NOTHING",
+    conditions=lambda _: (),  # a search by variables reads the time range
+    # Of an escaped NUL, which the functions that read JSON refuse, another escape is made meanwhile that no text
+    # holds, once that of the backslash is one of which no other can be a part.
+    value=r"""
+        CASE
+            WHEN strpos(record.variables::text, '\u0000') = 0 THEN (record.variables -> ?::text)::text
+            ELSE replace(replace(
+                (
+                    replace(replace(record.variables::text, '\\', '\u005c'), '\u0000', '\ufdd0')::json -> ?::text
+                )::text,
+            '\ufdd0', '\u0000'), '\u005c', '\\')
+        END COLLATE "C"
+    """,
+    path=str,
+    number="CASE WHEN value ~ '^[-0-9]' THEN value::double precision END",
+    seen="""
+        concat(
+            (time_unix_nano >= 0)::integer, lpad((time_unix_nano & 9223372036854775807)::text, 19, '0'), id
+        ) COLLATE "C"
+    """,
+)
+
+_COPY = "COPY {records} (position, {columns}) FROM STDIN"
+
+_TCP: Mapping[str, int] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A network that went dead is noticed within a minute."""
+
+
+_CHOOSING: Mapping[str, str] = {
+    "service": "PGSERVICE",
+    "servicefile": "PGSERVICEFILE",
+    "hostaddr": "PGHOSTADDR",
+    "user": "PGUSER",
+    "options": "PGOPTIONS",
+}
+"""What chooses the tables beside host, port and database, and libpq's own variables for it."""
+
+
+class Address(ServerAddress):
+    """Where the server is, as the user said it: a URI, parameters of libpq, or both."""
+
+    def __init__(self, uri: str, parameters: Mapping[str, str | int | None]) -> None:
+        try:
+            self._given = conninfo.conninfo_to_dict(uri, **parameters)
+        except psycopg.Error:
+            # Neither quoted nor kept as the cause: it may hold the password.
+            raise ConfigurationError(
+                "db_uri must be like postgresql://user:password@host:5432/database; got something else"
+            ) from None
+
+    def __str__(self) -> str:
+        known = {**self._given}
+        host = known.get("host") or known.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
+        port = known.get("port") or os.environ.get("PGPORT") or 5432
+        user = known.get("user") or os.environ.get("PGUSER") or ""
+        return f"{host}:{port}/{known.get('dbname') or os.environ.get('PGDATABASE') or user}"
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the schema in which the tables are."""
+        return {name: self._given.get(name) or os.environ.get(env) for name, env in _CHOOSING.items()}
+
+    @property
+    def said(self) -> bool:
+        """Whether anything was said at all."""
+        return bool(self._given)
+
+    def connect(self, timeout: float) -> Connection:
+        """Make a connection that keeps nothing of ours, as a pooler between asks for."""
+        defaults: dict[str, object] = {
+            **_TCP,
+            "connect_timeout": max(2, round(timeout)),  # libpq takes no less
+            "application_name": "flask_chest",
+            "client_encoding": "utf8",
+        }
+        parameters = {**defaults, **self._given}
+        return psycopg.connect(**cast("dict[str, Any]", parameters), autocommit=True, prepare_threshold=None)
+
+
+class PoolAddress(ServerAddress):
+    """Where a pool connects to, which psycopg_pool's tell: journals of two databases must not be one."""
+
+    def __init__(self, pool: Pool, uri: str, parameters: Mapping[str, str | int | None]) -> None:
+        self._pool = pool
+        self._otherwise = Address(uri, parameters)
+
+    def __str__(self) -> str:
+        return str(self._address)
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the schema, and what is said beside a pool whose function sets it."""
+        if self._address is self._otherwise or not self._otherwise.said:
+            return self._address.choosing()
+        said = {"place": str(self._otherwise), **self._otherwise.choosing()}
+        return {**self._address.choosing(), **{f"beside: {name}": value for name, value in said.items()}}
+
+    @cached_property
+    def _address(self) -> Address:
+        try:
+            given, arguments = (_value_of(getattr(self._pool, name, None)) for name in ("conninfo", "kwargs"))
+            said = conninfo.conninfo_to_dict(given if isinstance(given, str) else "")
+            if isinstance(arguments, Mapping):
+                said |= {name: value for name, value in arguments.items() if name in _TOLD_BY_POOLS}
+            return Address("", said) if said else self._otherwise
+        except Exception:  # noqa: BLE001 - the app's own function may raise anything
+            return self._otherwise
+
+
+_TOLD_BY_POOLS = {"host", "port", "dbname", *_CHOOSING}
+
+
+def _value_of(argument: object) -> object:
+    """Give what a pool's *argument* is; psycopg_pool takes functions too, and calls them for each connection."""
+    return argument() if callable(argument) else argument
+
+
+class PostgreSQLConnector(Connector[Connection]):
+    """Makes connections to one address."""
+
+    def __init__(self, address: Address, *, timeout: float) -> None:
+        self._address = address
+        self._timeout = timeout
+
+    def connect(self) -> Connection:
+        """Make a connection."""
+        return self._address.connect(self._timeout)
+
+    def descriptor(self, connection: Connection, /) -> int:
+        """Give the descriptor of its socket; below 0 when it is closed."""
+        return -1 if connection.closed else connection.fileno()
+
+    def settle(self, connection: Connection, /) -> bool:
+        """Tell whether it is open and in no transaction: ours end where they began."""
+        return not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    def outlives(self, error: BaseException, /) -> bool:
+        """Tell whether the server only had a lock, a value or a missing table to complain of."""
+        return outlives(error)
+
+    def close(self, connection: Connection, /) -> None:
+        """Close it."""
+        connection.close()
+
+
+_MISSING = errors.UndefinedTable | errors.UndefinedColumn
+_LOCKED = errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure
+
+
+def outlives(error: BaseException, /) -> bool:
+    """Tell whether a connection is as good after *error* as before."""
+    return isinstance(error, _MISSING | _LOCKED) or _is_of_a_value(error)
+
+
+def _is_of_a_value(error: BaseException) -> bool:
+    if isinstance(error, psycopg.OperationalError):
+        # What is beyond the server's limits, as a text that no index takes; psycopg counts it as its trouble.
+        return (error.sqlstate or "").startswith("54")
+    return isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+
+
+class PostgreSQLSession(RecordingSession):
+    """A lent connection in its transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.position = 0
+        self._connection = connection
+        self._cursor = connection.cursor(row_factory=tuple_row)  # an app's pool may lend others
+        # Of this cursor alone: the connection may be the app's. The text is decoded as on every other store.
+        self._cursor.adapters.register_loader("json", TextLoader)
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        return self._cursor.execute(sql.encode(), values or None).fetchall()
+
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+        return self._cursor.execute(sql.encode(), values or None).rowcount
+
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*."""
+        self._cursor.executemany(sql.encode(), rows)
+
+    def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
+        """Copy *rows* into the table; False, and none is there, when one of the ids was."""
+        try:
+            # A savepoint: after an error within it, the transaction goes on.
+            with self._connection.transaction(), self._cursor.copy(tables.sql(_COPY).encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        except errors.UniqueViolation:
+            return False
+        except psycopg.DataError as exc:
+            raise _refusal(rows, exc) from exc
+        return True
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        ((now,),) = self.rows("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000")
+        return int(now)
+
+
+class PostgreSQLConnections(ServerDatabase):
+    """Lends sessions in transactions that set all they need by SET LOCAL, which a pooler between allows."""
+
+    def __init__(
+        self,
+        pool: Lender[Connection],
+        tables: Tables,
+        *,
+        place: str,
+        check: Callable[[Session], None],
+        statement_timeout: float,
+        lock_timeout: float,
+    ) -> None:
+        self._pool = pool
+        self._tables = tables
+        self._place = place
+        self._check = check
+        self._checked_in = 0
+        """The process that has looked at the tables."""
+        # 0 is no limit.
+        statement_ms, self._lock_ms = (
+            max(1, round(seconds * 1000)) for seconds in (statement_timeout, lock_timeout)
+        )
+        # Who is stopped between statements holds up nobody for longer than they wait for a lock.
+        # Who waited for a lock must see what was committed meanwhile; a role may have another level by default.
+        self._settings = f"""
+            SET LOCAL transaction_isolation = 'read committed';
+            SET LOCAL statement_timeout = {statement_ms};
+            SET LOCAL lock_timeout = {self._lock_ms};
+            SET LOCAL idle_in_transaction_session_timeout = {self._lock_ms};
+            SET LOCAL synchronous_commit = on;
+            SET LOCAL TimeZone = 'UTC'
+        """
+
+    @property
+    def most_stale(self) -> int:
+        """Say how many connections to a former primary may be lent in a row."""
+        return self._pool.most_stale
+
+    @contextmanager
+    def reading(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session for single statements."""
+        with self.writing() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
+        with self.unchecked() as session:
+            if self._checked_in != os.getpid():
+                self._check(session)
+                self._checked_in = os.getpid()
+            yield session
+
+    @contextmanager
+    def recording(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session that holds the lock on the position of the last record."""
+        try:
+            with self.writing() as session:
+                ((session.position,),) = session.rows(self._tables.sql("SELECT position FROM {schema}{lock}"))
+                yield session
+        except StoreUnavailable as exc:
+            if isinstance(exc.__cause__, errors.LockNotAvailable):
+                self._end_stopped_copies()
+            raise
+
+    def close(self) -> None:
+        """Close our own connections, those in use when they come back; a pool that was given stays open."""
+        self._pool.close()
+
+    @contextmanager
+    def unchecked(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session in a transaction, whatever tables there are."""
+        try:
+            with self._pool.connection() as connection, connection.transaction():
+                connection.execute(self._settings.encode())
+                yield PostgreSQLSession(connection)
+        except psycopg.Error as exc:
+            raise self._store_error(exc) from exc
+
+    def _end_stopped_copies(self) -> None:
+        """End the writers that hold the lock in a COPY whose rest does not come: no limit of the server does."""
+        with suppress(StoreError), self.unchecked() as session:  # the caller has an error of its own to tell
+            session.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND usename = current_user"
+                " AND state = 'active' AND wait_event = 'ClientRead' AND starts_with(%s, query)"
+                " AND query_start < clock_timestamp() - %s * interval '1 millisecond'",
+                (self._tables.sql(_COPY), self._lock_ms),
+            )
+
+    def _store_error(self, exc: psycopg.Error) -> StoreError:
+        state = exc.sqlstate or ""
+        if isinstance(exc, _MISSING):
+            return SchemaError(
+                f"{self._place}: {_said(exc)}; another program changed the tables of this chest, or drops them"
+            )
+        if _is_of_a_value(exc):
+            # Without its words, which may quote a value.
+            return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")
+        kind = ServerReadOnly if isinstance(exc, errors.ReadOnlySqlTransaction) else StoreUnavailable
+        return kind(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
+
+
+def _refusal(rows: Sequence[Row], error: psycopg.DataError) -> RecordRefused:
+    reasons = {
+        str(row[1]): "one of its texts holds a NUL, which PostgreSQL does not keep"
+        for row in rows
+        if any(isinstance(value, str) and "\0" in value for value in row)
+    }
+    return RecordRefused(f"PostgreSQL refused the records ({type(error).__name__})", reasons)
+
+
+def _advice(state: str, text: str) -> str:
+    # Of a connection that failed libpq gives the words alone.
+    found = (advice for prefix, advice in _BY_STATE.items() if state.startswith(prefix))
+    if not state:
+        found = (advice for words, advice in _BY_WORDS.items() if words in text)
+    return next(found, "try again" if state else "see whether it runs, and whether its address is right")
+
+
+_PASSWORD = "correct the user or the password"  # noqa: S105 - advice
+_NAME = "create it, or correct the name"
+_BY_STATE = {
+    "25006": READ_ONLY,
+    "28": _PASSWORD,
+    "3D000": _NAME,
+    "42501": "grant what docs/postgresql.md lists",
+    "3F000": "create a schema, or correct search_path",
+    "55P03": "try again, or raise lock_timeout",
+    "57014": "try again, or raise statement_timeout",
+    "53": "give the server more room or connections, then try again",
+}
+_BY_WORDS = {
+    "password authentication failed": _PASSWORD,
+    "no password supplied": _PASSWORD,
+    "does not exist": _NAME,
+}
+
+
+def _said(exc: psycopg.Error) -> str:
+    """Give the server's own words, which quote names and no values in these cases, in one line."""
+    text = exc.diag.message_primary or str(exc)
+    return " ".join(text.split()) or type(exc).__name__

@@ -1,0 +1,265 @@
+"""The delivering half of an SQL store: what each exporter has had, and what was set aside for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from flask_chest._clocks import nanoseconds
+from flask_chest.protocols import (
+    Busy,
+    Claim,
+    ExporterRegistry,
+    ExporterStatus,
+    Outbox,
+    Rejection,
+    Rejections,
+    StartAt,
+)
+from flask_chest.stores._lease_times import is_held
+from flask_chest.stores._records import storable_reason
+from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, Tables, row_record
+
+_STATUS = (
+    "name",
+    "holder",
+    "lease_until_unix_nano",
+    "last_seen_unix_nano",
+    "last_success_unix_nano",
+    "last_error",
+    "next_unix_nano",
+    "backlog",
+    "rejected",
+)
+"""The columns in which exporters are listed."""
+
+
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
+    """An exporter's row."""
+
+    position: int
+    """The last record that it had."""
+    boundary: int | None
+    """The last record of the batch that was claimed; ``None`` when none is."""
+    epoch: int
+    holder: str | None
+    lease_until_unix_nano: int | None
+
+
+class SQLOutbox(Outbox, ExporterRegistry, Rejections):
+    """One row an exporter: up to which position it had the records, and who delivers up to which boundary.
+
+    The store gives positions so that their order is the order in which records become visible. Who changes an
+    exporter's row has locked it first, so that two never decide by the same state.
+    """
+
+    def __init__(self, database: Database, tables: Tables) -> None:
+        self._database = database
+        self._tables = tables
+
+    def claim(self, exporter: str, /, *, limit: int, lease: timedelta) -> Claim | Busy | None:
+        """Take the next records, or again the batch whose holder did not acknowledge it in time."""
+        with self._database.writing() as session:
+            now = session.now_unix_nano()
+            self._register(session, exporter, position=0, now=now)
+            place = self._place(session, exporter)
+            if place is None:
+                return None  # dropped in this very moment: the next call makes it known again
+            until = place.lease_until_unix_nano
+            if until is not None and is_held(until, now, lease=lease):
+                return Busy(holder=place.holder or "", until_unix_nano=until)
+            batch = self._batch(session, place, limit)
+            if not batch:
+                self._skip(session, exporter, place)
+                return None
+            claim = Claim(
+                exporter=exporter,
+                records=[row_record(row) for _, *row in batch],
+                token=place.epoch + 1,
+                deadline_unix_nano=now + nanoseconds(lease),
+            )
+            self._hold(session, claim, boundary=batch[-1][0])
+            return claim
+
+    def renew(self, claim: Claim, /, *, lease: timedelta) -> bool:
+        """Move the deadline to *lease* from now; False when the claim is lost or has ended."""
+        with self._database.writing() as session:
+            place = self._held(session, claim)
+            if place is None or place.boundary is None:
+                return False
+            session.change(
+                self._tables.sql("UPDATE {exporters} SET lease_until_unix_nano = ? WHERE name = ?"),
+                (session.now_unix_nano() + nanoseconds(lease), claim.exporter),
+            )
+            return True
+
+    def acknowledge(self, claim: Claim, /, *, rejected: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Count the claimed records as had; a deadline that passed matters only once another has claimed."""
+        with self._database.writing() as session:
+            place = self._held(session, claim)
+            if place is None:
+                return False
+            if place.boundary is not None:
+                now = session.now_unix_nano()
+                session.change(
+                    self._tables.sql(
+                        "UPDATE {exporters} SET position = ?, boundary = NULL, holder = NULL,"
+                        " lease_until_unix_nano = NULL, last_error = NULL, last_seen_unix_nano = ?,"
+                        " last_success_unix_nano = ?"
+                        " WHERE name = ?"
+                    ),
+                    (place.boundary, now, now, claim.exporter),
+                )
+                self._set_aside(session, claim, rejected, now)
+            return True
+
+    def release(self, claim: Claim, /, *, error: str | None = None) -> None:
+        """End the claim without delivery, for the reason *error*; its token is void from here on."""
+        with self._database.writing() as session:
+            place = self._held(session, claim)
+            if place is not None and place.boundary is not None:
+                session.change(
+                    self._tables.sql(
+                        "UPDATE {exporters} SET epoch = ?, holder = NULL, lease_until_unix_nano = NULL,"
+                        " last_error = ? WHERE name = ?"
+                    ),
+                    (place.epoch + 1, None if error is None else storable_reason(error), claim.exporter),
+                )
+
+    def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
+        """Make *exporter* known; one that is known stays where it is."""
+        with self._database.writing() as session:
+            position = 0
+            if start_at == "now":
+                newest = self._tables.sql("SELECT coalesce(max(position), 0) FROM {records}")
+                ((position,),) = session.rows(newest)
+            self._register(session, exporter, position=position, now=session.now_unix_nano())
+
+    def exporters(self) -> Sequence[ExporterStatus]:
+        """List the known exporters by name."""
+        with self._database.reading() as session:
+            rows = session.rows(
+                self._tables.sql(
+                    "SELECT name, holder, lease_until_unix_nano, last_seen_unix_nano, last_success_unix_nano,"
+                    " last_error, (SELECT time_unix_nano FROM {records} AS record"
+                    " WHERE record.position > exporter.position ORDER BY record.position LIMIT 1),"
+                    " (SELECT count(*) FROM {records} AS record WHERE record.position > exporter.position),"
+                    " (SELECT count(*) FROM {rejected} AS rejected WHERE rejected.exporter = exporter.name)"
+                    " FROM {exporters} AS exporter ORDER BY name"
+                )
+            )
+        return [msgspec.convert(dict(zip(_STATUS, row, strict=True)), ExporterStatus) for row in rows]
+
+    def drop(self, exporter: str, /) -> bool:
+        """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
+        with self._database.writing() as session:
+            known = session.change(self._tables.sql("DELETE FROM {exporters} WHERE name = ?"), (exporter,)) == 1
+            session.change(self._tables.sql("DELETE FROM {rejected} WHERE exporter = ?"), (exporter,))
+            return known
+
+    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
+        """Give what was set aside for *exporter*, oldest first."""
+        with self._database.reading() as session:
+            rows = session.rows(
+                self._tables.sql(
+                    "SELECT exporter, record_id, reason, time_unix_nano FROM {rejected}"
+                    " WHERE exporter = ? ORDER BY number"
+                ),
+                (exporter,),
+            )
+        names = ("exporter", "record_id", "reason", "time_unix_nano")
+        return [msgspec.convert(dict(zip(names, row, strict=True)), Rejection) for row in rows]
+
+    def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
+        """Forget that these records were set aside for *exporter*; give how many were."""
+        count = 0
+        with self._database.writing() as session:
+            for first in range(0, len(record_ids), MANY_IDS):
+                chunk = record_ids[first : first + MANY_IDS]
+                delete = "DELETE FROM {rejected} WHERE exporter = ? AND record_id IN ({many})"
+                count += session.change(self._tables.sql(delete, many=len(chunk)), (exporter, *chunk))
+        return count
+
+    def _register(self, session: Session, exporter: str, *, position: int, now: int) -> None:
+        # Epochs begin at the clock: one that is dropped and known anew must not repeat the tokens it had.
+        statement = self._tables.upsert(
+            "INSERT INTO {exporters} (name, position, epoch, last_seen_unix_nano) VALUES (?, ?, ?, ?)",
+            key="name",
+            assignments="last_seen_unix_nano = ?",
+        )
+        session.change(statement, (exporter, position, now, now, now))
+
+    def _place(self, session: Session, exporter: str) -> _Place | None:
+        """Read an exporter's row, and lock it until the transaction ends."""
+        names = _Place.__struct_fields__
+        rows = session.rows(
+            self._tables.sql(
+                "SELECT position, boundary, epoch, holder, lease_until_unix_nano"
+                " FROM {exporters} WHERE name = ?{lock}"
+            ),
+            (exporter,),
+        )
+        return msgspec.convert(dict(zip(names, rows[0], strict=True)), _Place) if rows else None
+
+    def _held(self, session: Session, claim: Claim) -> _Place | None:
+        """Find the row that *claim* still has the right to change."""
+        place = self._place(session, claim.exporter)
+        return place if place is not None and place.epoch == claim.token else None
+
+    def _batch(self, session: Session, place: _Place, limit: int) -> list[tuple[Any, ...]]:
+        """Fetch rows, each with its position in front."""
+        after = place.position
+        if place.boundary is not None:
+            again = self._tables.sql(
+                "SELECT position, {columns} FROM {records} WHERE position > ? AND position <= ? ORDER BY position"
+            )
+            if rows := session.rows(again, (after, place.boundary)):
+                return rows
+            after = place.boundary  # the whole batch was deleted meanwhile
+        following = self._tables.sql(
+            "SELECT position, {columns} FROM {records} WHERE position > ? ORDER BY position LIMIT ?"
+        )
+        return session.rows(following, (after, limit))
+
+    def _hold(self, session: Session, claim: Claim, *, boundary: int) -> None:
+        session.change(
+            self._tables.sql(
+                "UPDATE {exporters} SET boundary = ?, epoch = ?, holder = ?, lease_until_unix_nano = ?"
+                " WHERE name = ?"
+            ),
+            (boundary, claim.token, _holder(), claim.deadline_unix_nano, claim.exporter),
+        )
+
+    def _skip(self, session: Session, exporter: str, place: _Place) -> None:
+        """Go past a claimed batch of which nothing is left."""
+        if place.boundary is not None:
+            session.change(
+                self._tables.sql(
+                    "UPDATE {exporters} SET position = ?, boundary = NULL, epoch = ?,"
+                    " holder = NULL, lease_until_unix_nano = NULL WHERE name = ?"
+                ),
+                (place.boundary, place.epoch + 1, exporter),
+            )
+
+    def _set_aside(self, session: Session, claim: Claim, rejected: Mapping[str, str], now: int) -> None:
+        statement = self._tables.insert_new(
+            "INSERT INTO {rejected} (exporter, record_id, reason, time_unix_nano) VALUES (?, ?, ?, ?)",
+            key="exporter, record_id",
+        )
+        rows = [
+            (claim.exporter, record.id, storable_reason(rejected[record.id]), now)
+            for record in claim.records
+            if record.id in rejected
+        ]
+        if rows:
+            session.change_many(statement, rows)
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

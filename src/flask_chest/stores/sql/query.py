@@ -1,0 +1,70 @@
+"""A `Query` as SQL: it narrows what `Query.matches` then decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import LiteralString
+
+from flask_chest.record import COLUMN_FILTERS, Query, Record
+from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
+from flask_chest.stores.sql.tables import Condition, Database, SQLValue, Tables, row_record
+
+CHUNK = 500
+"""Records that are fetched at a time: no statement stays open while the caller looks at them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL and the values of its marks."""
+
+    sql: str
+    values: tuple[SQLValue, ...]
+
+
+def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
+    """Yield what matches *query*, with a session lent for each chunk."""
+    left = query.limit
+    before: Record | None = None
+    while left is None or left > 0:
+        size = CHUNK if left is None or query.where else min(left, CHUNK)
+        statement = chunk(tables, query, before=before, size=size)
+        with database.reading() as session:
+            rows = session.rows(statement.sql, statement.values)
+        for row in rows:
+            before = row_record(row)
+            if query.matches(before):
+                yield before
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+        if len(rows) < size:
+            return
+
+
+def chunk(tables: Tables, query: Query, *, before: Record | None, size: int) -> Statement:
+    """Ask for the next *size* candidates, in the order of the answer, that come after *before*."""
+    conditions = [*column_conditions(query), *tables.dialect.conditions(query.where)]
+    if before is not None:
+        # Not (time, id) < (?, ?), for which MySQL does not use the index.
+        time, after = before.time_unix_nano, "time_unix_nano <= ? AND (time_unix_nano < ? OR id < ?)"
+        conditions.append((after, (time, time, before.id)))
+    select: LiteralString = "SELECT {columns} FROM {records} AS record WHERE "
+    where = " AND ".join(sql for sql, _ in conditions) or "true"
+    order = " ORDER BY time_unix_nano DESC, id DESC LIMIT ?"
+    values = (value for _, condition_values in conditions for value in condition_values)
+    return Statement(tables.sql(select + where + order), (*values, size))
+
+
+def column_conditions(query: Query) -> Iterator[Condition]:
+    """Ask for everything but the variables, as far as the database takes it."""
+    for name in COLUMN_FILTERS:
+        value = getattr(query, name)
+        if value is not None and bindable(value):
+            yield f"{name} = ?", (value,)
+    # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be bound.
+    since, until = query.since_unix_nano, query.until_unix_nano
+    if since is not None:
+        yield "time_unix_nano >= ?", (min(max(since, MIN_INTEGER), MAX_INTEGER),)
+    if until is not None and until <= MAX_INTEGER:
+        yield "time_unix_nano < ?", (max(until, MIN_INTEGER),)

@@ -1,0 +1,111 @@
+"""The tables of a chest in an SQL database: in which version they are, and whether they are ours at all."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import LiteralString, TypeAlias
+
+from flask_chest.errors import SchemaError, StoreAbsent
+from flask_chest.stores.sql.tables import Session, Tables
+
+PROGRAM = "flask_chest"
+"""The first column of the one row of ``{schema}``; the second is the version."""
+
+INDEXES = ("_time", "_request", "_trace", "_route", "_status")
+"""How the names of the indexes end."""
+
+Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
+"""What brings the tables from version 0 to 1, 1 to 2, …; what was released is not changed any more."""
+
+
+class SQLSchema(ABC):
+    """What the part of a database that belongs to one chest must look like."""
+
+    def __init__(
+        self, tables: Tables, migrations: Migrations, *, place: str, elsewhere: str, creates: bool = True
+    ) -> None:
+        """Name for people the *place*, as in ``SQLite /var/lib/db``, and what to choose instead: another file.
+
+        Without *creates* it is somebody else who makes the tables.
+        """
+        self._tables = tables
+        self._migrations = migrations
+        self._newest = len(migrations)
+        self._place = place
+        self._elsewhere = elsewhere
+        self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
+        self._ours = f"the tables of {tables.name!r} in {place}"
+        self.store_id: str | None = None
+        """Stands for the tables, and was made with them; those that are made anew keep the one that is known."""
+
+    def check(self, session: Session) -> None:
+        """Raise `SchemaError` unless our tables are there, in the version of this release."""
+        version = self.version(session)
+        if version is None:
+            raise StoreAbsent(f"{self._ours} do not exist yet; they are made {self._by_whom}")
+        if version < self._newest:
+            raise SchemaError(
+                f"{self._ours} are of the older version {version}; they are migrated {self._by_whom}"
+            )
+
+    def has_table(self, session: Session, name: str) -> bool:
+        """Tell whether there is a table *name*, whoever made it."""
+        return name.lower() in self._taken(session, [name])
+
+    def is_newest(self, session: Session) -> bool:
+        """Tell whether there is nothing to migrate."""
+        return self.version(session) == self._newest
+
+    def migrate(self, session: Session) -> None:
+        """Make or migrate our tables, while no other process does."""
+        version = self.version(session)
+        if version == self._newest:
+            return
+        for migration in self._migrations[version or 0 :]:
+            for statement in migration:
+                session.change(self._adapted(self._tables.sql(statement), session))
+        session.change(
+            self._tables.sql("UPDATE {schema} SET version = ?, store_id = coalesce(store_id, ?)"),
+            (self._newest, self.store_id or uuid.uuid4().hex),
+        )
+        self._read_id(session)
+
+    def version(self, session: Session) -> int | None:
+        """Read the version; ``None`` where none of our names is taken."""
+        names = [*self._tables.names.values(), *(self._tables.name + ending for ending in INDEXES)]
+        taken = self._taken(session, names)
+        if not taken:
+            return None
+        if self._tables.names["schema"].lower() not in taken:
+            raise self._foreign(min(taken))
+        rows = session.rows(self._tables.sql("SELECT * FROM {schema} LIMIT 2"))
+        if [row[0] for row in rows] != [PROGRAM]:
+            raise self._foreign(self._tables.names["schema"])
+        version = int(rows[0][1])
+        if version > self._newest:
+            raise SchemaError(
+                f"{self._ours} are of version {version}, which "
+                f"this release does not know (its own is {self._newest}); upgrade flask_chest"
+            )
+        if version == self._newest:
+            self._read_id(session)
+        return version
+
+    def _read_id(self, session: Session) -> None:
+        ((self.store_id,),) = session.rows(self._tables.sql("SELECT store_id FROM {schema}"))
+
+    def _adapted(self, statement: str, session: Session) -> str:  # noqa: ARG002 - for those that differ
+        """Fit a migration's *statement* to the release of the server."""
+        return statement
+
+    @abstractmethod
+    def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
+        """Find, in lower case, which of *names* the database has as tables, views or indexes."""
+
+    def _foreign(self, table: str) -> SchemaError:
+        return SchemaError(
+            f"{self._place} has a table {table!r} that flask_chest did not make; "
+            f"choose another name= for the chest, or {self._elsewhere}"
+        )

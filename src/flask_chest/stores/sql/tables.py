@@ -1,0 +1,201 @@
+"""What the SQL stores share: their columns, their rows, their names."""
+
+from __future__ import annotations
+
+import logging
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, LiteralString, Protocol, TypeAlias
+
+from flask_chest.errors import ConfigurationError, SchemaError
+from flask_chest.record import JSONValue, Record, decode_variables
+from flask_chest.stores._records import SCALARS
+
+logger = logging.getLogger("flask_chest.stores")
+
+SQLValue: TypeAlias = str | int | None
+
+Condition: TypeAlias = tuple[LiteralString, tuple[SQLValue, ...]]
+"""SQL that is true or false, and the values of its question marks."""
+
+COLUMNS: tuple[str, ...] = (*SCALARS, "variables")
+"""The columns of a record's row, in order."""
+
+COLUMN_LIST = ", ".join(COLUMNS)
+
+MANY_IDS = 200
+"""How many ids go into one statement: it is no longer then than the least that a MySQL may be set to take."""
+
+MAX_IDENTIFIER = 63
+"""Bytes; PostgreSQL cuts what is longer, and two names may be cut to one."""
+
+_SUFFIXES = {
+    "records": "",
+    "variables": "_variables",
+    "exporters": "_exporters",
+    "rejected": "_rejected",
+    "deletions": "_deletions",
+    "forgotten": "_forgotten",
+    "leases": "_leases",
+    "schema": "_schema",
+}
+_MAX_NAME = MAX_IDENTIFIER - max(map(len, _SUFFIXES.values()))
+_NAME = re.compile(rf"(?!(?i:sqlite_))[A-Za-z_][A-Za-z0-9_-]{{0,{_MAX_NAME - 1}}}")
+
+
+def row_record(row: Sequence[Any]) -> Record:
+    """Make the record that `storable_rows` made *row* from."""
+    # By position and name: a third of the time that a dictionary in between takes, and exporters wait for it.
+    (
+        record_id,
+        request_id,
+        time_unix_nano,
+        duration_ns,
+        method,
+        route,
+        endpoint,
+        status_code,
+        error,
+        trace_id,
+        span_id,
+        trace_flags,
+        trace_remote,
+        instance,
+        variables,
+    ) = row
+    return Record(
+        id=record_id,
+        request_id=request_id,
+        time_unix_nano=time_unix_nano,
+        duration_ns=duration_ns,
+        method=method,
+        route=route,
+        endpoint=endpoint,
+        status_code=status_code,
+        instance=instance,
+        error=error,
+        trace_id=trace_id,
+        span_id=span_id,
+        trace_flags=trace_flags,
+        # SQLite and MySQL keep it as an integer.
+        trace_remote=None if trace_remote is None else bool(trace_remote),
+        variables=_variables(record_id, variables),
+    )
+
+
+def _variables(record_id: str, text: str) -> dict[str, JSONValue]:
+    try:
+        return decode_variables(str(text))
+    except ValueError as exc:
+        raise SchemaError(
+            f"the variables of record {record_id} are not a JSON object; correct or delete its row"
+        ) from exc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """Where the statements that the SQL stores share differ from one database to the other."""
+
+    quote: str
+    """Around names."""
+    mark: str
+    """For a value; the statements are written with question marks."""
+    lock: str
+    """At the end of a SELECT whose rows no other transaction may change before this one ends."""
+    on_conflict: LiteralString
+    """Between an INSERT and the assignments that take its place where there is such a row; has a ``{key}``."""
+    keep: LiteralString
+    """At the end of an INSERT that leaves such a row as it is; has a ``{key}``, and its ``{first}`` column."""
+    conditions: Callable[[Mapping[str, JSONValue]], Iterable[Condition]]
+    """What narrows a search to the records that have such variables; `Query.matches` decides."""
+    value: LiteralString
+    """A variable of a ``record`` as JSON text, for its `path` at each question mark; NULL where there is none.
+
+    Equal numbers and texts are written alike, byte by byte, but for 0.0 and -0.0.
+    """
+    path: Callable[[str], str]
+    """Of a variable's name what is bound for it."""
+    number: LiteralString
+    """Of ``value``, such a text, the number in double precision; NULL where it is none."""
+    seen: LiteralString
+    """Of a ``record`` a text that sorts as (time, id)."""
+
+
+class Session(Protocol):
+    """One connection while it is lent, in its transaction if it has one."""
+
+    @abstractmethod
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds; what a column holds is known where it is asked for."""
+
+    @abstractmethod
+    def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
+        """Run another statement; give how many rows it changed."""
+
+    @abstractmethod
+    def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
+        """Run a statement for each of *rows*."""
+
+    @abstractmethod
+    def now_unix_nano(self) -> int:
+        """Read the database's clock, by which leases end."""
+
+
+class Database(Protocol):
+    """Lends connections; what their driver raises comes out as one of our errors."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Session]:
+        """Lend a session for single statements."""
+
+    @abstractmethod
+    def writing(self) -> AbstractContextManager[Session]:
+        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
+
+    @abstractmethod
+    def recording(self) -> AbstractContextManager[Session]:
+        """Lend a session in a transaction, of which there is one at a time: records are written in no other."""
+
+
+def table_names(name: str) -> dict[str, str]:
+    """Give the tables of the chest *name*, and its view, by their roles."""
+    return {role: name + suffix for role, suffix in _SUFFIXES.items()}
+
+
+class Tables:
+    """The names of one chest's tables, made from the prefix *name*."""
+
+    def __init__(self, name: str, dialect: Dialect) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"name must be at most {_MAX_NAME} ASCII letters, digits, _ or -, begin with a letter or _, "
+                f"and not begin with sqlite_, got {name!r}"
+            )
+        self.name = name
+        self.names = table_names(name)
+        self.dialect = dialect
+        self._fields = {role: f"{dialect.quote}{table}{dialect.quote}" for role, table in self.names.items()}
+        self._fields |= {"name": name, "columns": COLUMN_LIST, "lock": dialect.lock}
+
+    def sql(self, template: LiteralString, *, many: int = 0, rows: int = 0) -> str:
+        """Fill in the quoted names, as ``{records}``, the ``{columns}`` of a record and the bare ``{name}``.
+
+        The template is a literal, so that no value gets into a statement but as a parameter, which is written
+        as a question mark; ``{many}`` stands for as many as *many* says, and ``{rows}`` for the ``{columns}`` of
+        as many *rows*.
+        """
+        row = f"({', '.join('?' * len(COLUMNS))})"
+        fields = self._fields | {"many": ", ".join("?" * many), "rows": ", ".join([row] * rows)}
+        return template.format_map(fields).replace("?", self.dialect.mark)
+
+    def upsert(self, insert: LiteralString, *, key: LiteralString, assignments: LiteralString) -> str:
+        """Make an INSERT that makes *assignments* to the row with the same *key* where there is one."""
+        return self.sql(f"{insert} {self.dialect.on_conflict.format(key=key)} {assignments}")
+
+    def insert_new(self, insert: LiteralString, *, key: LiteralString) -> str:
+        """Make an INSERT that leaves the row with the same *key* as it is where there is one."""
+        first = key.partition(",")[0]
+        return self.sql(f"{insert} {self.dialect.keep.format(key=key, first=first)}")

@@ -1,0 +1,150 @@
+"""The tables of a chest in SQLite: how they are made, migrated and recognised."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import LiteralString
+
+from flask_chest._clocks import ClockNote, encode_note
+from flask_chest.errors import StoreUnavailable
+from flask_chest.stores.sql.schema import Migrations, SQLSchema
+from flask_chest.stores.sql.tables import Session, Tables
+from flask_chest.stores.sqlite.connections import SQLiteSession, immediate
+
+_FIRST: tuple[LiteralString, ...] = (
+    "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL, store_id TEXT, clock TEXT)",
+    "INSERT INTO {schema} (program, version) VALUES ('flask_chest', 0)",
+    # AUTOINCREMENT: a position that was deleted is not given again to a record that an exporter then misses.
+    """
+    CREATE TABLE {records} (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        request_id TEXT NOT NULL,
+        time_unix_nano INTEGER NOT NULL,
+        duration_ns INTEGER NOT NULL,
+        method TEXT NOT NULL,
+        route TEXT,
+        endpoint TEXT,
+        status_code INTEGER NOT NULL,
+        error TEXT,
+        trace_id TEXT,
+        span_id TEXT,
+        trace_flags INTEGER,
+        trace_remote INTEGER,
+        instance TEXT NOT NULL,
+        variables TEXT NOT NULL
+    )
+    """,
+    'CREATE INDEX "{name}_time" ON {records} (time_unix_nano, id)',
+    'CREATE INDEX "{name}_request" ON {records} (request_id)',
+    'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
+    'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
+    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id)',
+    """
+    CREATE VIEW {variables} AS
+    SELECT
+        record.id, request_id, time_unix_nano,
+        strftime('%Y-%m-%dT%H:%M:%S', time_unix_nano / 1000000000, 'unixepoch')
+            || printf('.%03dZ', time_unix_nano / 1000000 % 1000) AS time,
+        duration_ns, method, route, endpoint, status_code, error,
+        trace_id, span_id, trace_flags, trace_remote, instance,
+        variable.key AS name,
+        CASE variable.type
+            WHEN 'true' THEN 'boolean' WHEN 'false' THEN 'boolean'
+            WHEN 'real' THEN 'number' WHEN 'text' THEN 'string'
+            ELSE variable.type
+        END AS type,
+        CASE variable.type
+            WHEN 'integer' THEN variable.value WHEN 'real' THEN variable.value
+            WHEN 'true' THEN 1 WHEN 'false' THEN 0
+        END AS number,
+        CASE WHEN variable.type IN ('text', 'array', 'object') THEN variable.value END AS text
+    FROM {records} AS record, json_each(record.variables) AS variable
+    """,
+    """
+    CREATE TABLE {exporters} (
+        name TEXT NOT NULL PRIMARY KEY,
+        position INTEGER NOT NULL,
+        boundary INTEGER,
+        epoch INTEGER NOT NULL,
+        holder TEXT,
+        lease_until_unix_nano INTEGER,
+        last_seen_unix_nano INTEGER NOT NULL,
+        last_success_unix_nano INTEGER,
+        last_error TEXT
+    )
+    """,
+    """
+    CREATE TABLE {rejected} (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        exporter TEXT NOT NULL,
+        record_id TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        time_unix_nano INTEGER NOT NULL,
+        UNIQUE (exporter, record_id)
+    )
+    """,
+    """
+    CREATE TABLE {deletions} (
+        kind TEXT NOT NULL PRIMARY KEY,
+        query TEXT,
+        secret TEXT,
+        before_unix_nano INTEGER NOT NULL,
+        dropped INTEGER NOT NULL DEFAULT 0,
+        dropped_unix_nano INTEGER
+    )
+    """,
+    """
+    CREATE TABLE {forgotten} (
+        digest TEXT NOT NULL PRIMARY KEY,
+        before_unix_nano INTEGER NOT NULL,
+        noted_unix_nano INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+_SECOND: tuple[LiteralString, ...] = (
+    """
+    CREATE TABLE {leases} (
+        task TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until_unix_nano INTEGER NOT NULL
+    )
+    """,
+)
+
+MIGRATIONS: Migrations = (_FIRST, _SECOND)
+
+
+class SQLiteSchema(SQLSchema):
+    """What one chest's part of the file at *path* must look like."""
+
+    def __init__(self, tables: Tables, path: Path, *, migrations: Migrations = MIGRATIONS) -> None:
+        super().__init__(tables, migrations, place=f"SQLite {path}", elsewhere="another file")
+        self._path = path
+
+    def make(self, connection: sqlite3.Connection) -> None:
+        """Make or migrate our tables; of several processes one does it, and the others find the file locked."""
+        session = SQLiteSession(connection)
+        if not self.is_newest(session):
+            # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            with immediate(connection):
+                self.migrate(session)
+                note = encode_note(ClockNote.taken(session.now_unix_nano()))
+                session.change(self._tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreUnavailable(
+                f"SQLite {self._path}: its file system has no shared memory (journal mode {mode}); "
+                "choose a file on a local disk"
+            )
+
+    def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
+        rows = session.rows(
+            self._tables.sql(
+                "SELECT lower(name) FROM sqlite_master WHERE lower(name) IN ({many})", many=len(names)
+            ),
+            [name.lower() for name in names],
+        )
+        return {name for (name,) in rows}
