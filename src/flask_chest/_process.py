@@ -1,4 +1,4 @@
-"""Threads and locks of the operating system, also where gevent has put its own in their place.
+"""The process and its threads: native threads and locks, also under gevent, and what does not cross a fork.
 
 Under gevent's monkey patching a thread is a greenlet: the writer as one would stall all others at each call of a
 database, and gevent's locks are not for sharing with a real thread.
@@ -7,13 +7,16 @@ database, and gevent's locks are not for sharing with a real thread.
 from __future__ import annotations
 
 import _thread
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
+
+T = TypeVar("T")
 
 _ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _SCHEDULERS = frozenset({"asyncio", "concurrent", "eventlet", "gevent", "greenlet", "trio"})
@@ -86,3 +89,45 @@ def pass_interruption(error: BaseException) -> None:
         str(base.__module__).partition(".")[0] in _SCHEDULERS for base in type(error).__mro__
     ):
         raise error
+
+
+class PerProcess(Generic[T]):
+    """A value for each process, made when it is first asked for there.
+
+    What a process holds, connections above all, does not cross a fork: the child makes its own, and the parent's
+    stays here unused. It is not closed, which would end the parent's sessions, and never finalised, which might
+    close it. The process id is compared at each look, since uWSGI calls no hooks after its forks. There is no
+    lock, as a child may be forked while another thread holds it: of two threads that come first at the same time
+    both may call *make*, and both get the value of one of them.
+    """
+
+    __slots__ = ("_make", "_values")
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        """Return the value of this process; make it if there is none."""
+        pid = os.getpid()
+        try:
+            return self._values[pid]
+        except KeyError:
+            return self._values.setdefault(pid, self._make())
+
+    def peek(self) -> T | None:
+        """Return the value of this process, or ``None`` if none was made."""
+        return self._values.get(os.getpid())
+
+    def set(self, value: T) -> None:
+        """Put *value* in the place of this process's."""
+        self._values[os.getpid()] = value
+
+    def pop(self) -> T | None:
+        """Take the value of this process out and return it, or ``None``; the next `get` makes another."""
+        return self._values.pop(os.getpid(), None)
+
+    def inherited(self) -> list[T]:
+        """Return the values of the processes that this one was forked from."""
+        here = os.getpid()
+        return [value for pid, value in list(self._values.items()) if pid != here]
