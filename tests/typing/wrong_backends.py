@@ -114,7 +114,7 @@ undelivered: Exporter = AsyncExporter()
 # by pyright: "status" is not present
 FlaskChest(store=WithoutStatus())
 
-# by mypy: Argument 1 to "add_exporter" of "ChestDeliverer" has incompatible type "NamelessExporter"
+# by mypy: Argument 1 to "add_exporter" of "FlaskChest" has incompatible type "NamelessExporter"
 # by pyright: "name" is not present
 chest.add_exporter(NamelessExporter())
 
@@ -122,11 +122,11 @@ chest.add_exporter(NamelessExporter())
 # by pyright: Type "() -> None" is not assignable to type "() -> Store"
 FlaskChest(store=make_nothing)
 
-# by mypy: Argument "start_at" to "add_exporter" of "ChestDeliverer" has incompatible type "Literal['end']"
+# by mypy: Argument "start_at" to "add_exporter" of "FlaskChest" has incompatible type "Literal['end']"
 # by pyright: "Literal['end']" is not assignable to type "Literal['beginning']"
 chest.add_exporter(RightExporter(), start_at="end")
 
-# by mypy: Argument "interval" to "add_exporter" of "ChestDeliverer" has incompatible type "int"
+# by mypy: Argument "interval" to "add_exporter" of "FlaskChest" has incompatible type "int"
 # by pyright: "Literal[30]" is not assignable to "timedelta"
 chest.add_exporter(RightExporter(), interval=30)
 
@@ -134,6 +134,6 @@ chest.add_exporter(RightExporter(), interval=30)
 # by pyright: Type "object" is not assignable to type "JSONValue"
 chest.query(where={"user": object()})
 
-# by mypy: Argument "since" to "query" of "ChestReader" has incompatible type "str"
+# by mypy: Argument "since" to "query" of "FlaskChest" has incompatible type "str"
 # by pyright: "Literal['yesterday']" is not assignable to "datetime"
 chest.query(since="yesterday")
