@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.sqlite_write import BATCH, INSERT, connect, open_store, rate, sample
 
 from flask_chest.background.writer import BATCH_RECORDS
+from flask_chest.journal import JournalConfig
 from flask_chest.journal.file import FileJournal
 from flask_chest.stores._records import storable_rows
 from flask_chest.stores.sql.tables import SQLValue
@@ -68,7 +69,8 @@ def compare(folder: Path, rounds: int, batches: int) -> tuple[list[float], list[
 
 def journal_in(folder: Path) -> FileJournal:
     return FileJournal(
-        folder / "journal", chest="chest", store="bench", host="bench", max_bytes=1 << 30, report=print
+        JournalConfig(folder=folder / "journal", chest="chest", store="bench", host="bench", max_bytes=1 << 30),
+        report=print,
     )
 
 

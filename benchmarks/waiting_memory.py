@@ -17,6 +17,7 @@ from benchmarks.sqlite_write import sample
 from flask_chest.background.stats import Tally
 from flask_chest.background.writer import BATCH_RECORDS, Writer
 from flask_chest.errors import StoreUnavailable
+from flask_chest.journal import JournalConfig
 from flask_chest.journal.file import FileJournal
 from flask_chest.protocols import StoreStatus
 from flask_chest.record import Record
@@ -79,7 +80,8 @@ class Switch:
 def measure(folder: Path, records: int) -> dict[str, float]:
     store = Switch(folder / "store.db")
     journal = FileJournal(
-        folder / "journal", chest="chest", store="bench", host="bench", max_bytes=1 << 31, report=print
+        JournalConfig(folder=folder / "journal", chest="chest", store="bench", host="bench", max_bytes=1 << 31),
+        report=print,
     )
     writer = Writer(journal, lambda: store, Tally(logging.getLogger("benchmark")))
     for _ in range(BATCH_RECORDS):  # what Python and the first batch need is there before

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from hypothesis import strategies as st
 
+from flask_chest.journal import JournalConfig
 from flask_chest.journal._frames import HEADER_BYTES
 from flask_chest.journal._segments import SegmentName, segments_in
 from flask_chest.journal.file import FileJournal
@@ -65,14 +66,28 @@ def journal_in(
     reports: Reports | None = None,
 ) -> FileJournal:
     return FileJournal(
-        folder,
+        journal_config(folder, store=store, max_bytes=max_bytes, synchronous=synchronous),
+        report=Reports() if reports is None else reports,
+        identify=store_id if callable(store_id) else lambda: store_id,
+    )
+
+
+def journal_config(
+    folder: Path | None,
+    *,
+    store: str | None = "store",
+    max_bytes: int = PLENTY,
+    synchronous: bool = False,
+    local: bool | None = None,
+) -> JournalConfig:
+    return JournalConfig(
+        folder=folder,
         chest="chest",
         store=store,
         host="web",
         max_bytes=max_bytes,
-        report=Reports() if reports is None else reports,
-        identify=store_id if callable(store_id) else lambda: store_id,
         synchronous=synchronous,
+        local=local,
     )
 
 

@@ -14,9 +14,8 @@ import pytest
 
 from flask_chest.background.stats import ChestStats
 from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
-from flask_chest.extension.journals import Place
 from flask_chest.extension.settings import Settings
-from flask_chest.extension.state import Binding
+from flask_chest.extension.state import Binding, JournalPlace
 from flask_chest.protocols import Store
 from flask_chest.record import Record
 from flask_chest.stores.memory import MemoryStore
@@ -35,7 +34,7 @@ def make_binding(make_store: Callable[[], Store], **given: object) -> Binding:
         config={},
         environ={},
     )
-    place = Place(root=Path("/nowhere"), default=Path("/nowhere"), chest="chest", app="shop")
+    place = JournalPlace(root=Path("/nowhere"), default=Path("/nowhere"), chest="chest", app="shop")
     binding = Binding(
         chest=object(), settings=settings, make_store=make_store, request_id_generator=None, place=place
     )

@@ -141,7 +141,7 @@ def test_journal_in_memory_has_no_segments(app: Flask, runner: FlaskCliRunner, c
 
 
 def leave(
-    folder: Path, *, store: str = "theirs", count: int = REQUESTS, store_id: str | None = None
+    folder: Path, *, store: str | None = "theirs", count: int = REQUESTS, store_id: str | None = None
 ) -> FileJournal:
     """Append *count* records to a journal in *folder*, and live on."""
     journal = journal_in(folder, store=store, store_id=store_id or None)
@@ -255,7 +255,7 @@ def test_records_of_the_store_that_was_at_the_address_before_are_not_mixed_into_
     chest: FlaskChest, runner: FlaskCliRunner, tmp_path: Path
 ) -> None:
     folder = segment_in(tmp_path).parent
-    journal = leave(folder, store=chest.binding().journals.store_digest, count=3, store_id="0a" * 16)
+    journal = leave(folder, store=chest.binding().journal_config.store, count=3, store_id="0a" * 16)
     journal.read(1)
     journal.stored()
     kill(journal)

@@ -53,7 +53,7 @@ def runner(app: Flask) -> FlaskCliRunner:
 
 
 def folder_of(chest: FlaskChest) -> Path:
-    folder = chest.binding().journals.folder
+    folder = chest.binding().journal_config.folder
     assert folder is not None
     return folder
 

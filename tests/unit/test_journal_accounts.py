@@ -21,7 +21,7 @@ from flask_chest.journal.inspection import inspect, rejected_records
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal.protocols import Journal
 from flask_chest.testing.records import make_record
-from journals import Reports, journal_in, make_records
+from journals import Reports, journal_config, journal_in, make_records
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such accounts")
 only_root = pytest.mark.skipif(
@@ -31,15 +31,7 @@ OTHER = 65534
 
 
 def opened(folder: Path) -> Journal:
-    return open_journal(
-        folder,
-        chest="chest",
-        address="sqlite:/srv/shop.db",
-        host="web",
-        max_bytes=10**8,
-        synchronous=False,
-        report=lambda _: None,
-    )
+    return open_journal(journal_config(folder), report=lambda _: None)
 
 
 def mode(path: Path) -> int:
@@ -143,7 +135,7 @@ def test_folder_that_a_group_of_ours_may_write_is_used_and_remarked(
 ) -> None:
     app = Flask("shop", root_path=str(folder), instance_path=str(folder))
     with closing(FlaskChestSQLite(app, db_uri="chest.db", journal_dir=folder, tracked_vars=["plan"])) as chest:
-        journal_folder = chest.binding().journals.folder
+        journal_folder = chest.binding().journal_config.folder
         assert journal_folder is not None
         journal_folder.mkdir()
         journal_in(journal_folder).close()

@@ -17,7 +17,7 @@ import pytest
 
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.extension.settings import MIN_JOURNAL_BYTES
-from flask_chest.journal import _appender, _segments
+from flask_chest.journal import JournalConfig, _appender, _segments
 from flask_chest.journal._appender import LOOK_BYTES, LOOK_SECONDS
 from flask_chest.journal._frames import HEADER_BYTES, MAGIC, MAX_PAYLOAD_BYTES
 from flask_chest.journal.file import FileJournal
@@ -187,9 +187,10 @@ def test_record_that_no_reader_would_take_is_refused(tmp_path: Path) -> None:
 
 
 def test_long_names_fit_into_the_header(tmp_path: Path) -> None:
-    journal = FileJournal(
-        tmp_path, chest="\u20ac" * 300, store="s" * 32, host="\0" * 300, max_bytes=10**6, report=Reports()
+    config = JournalConfig(
+        folder=tmp_path, chest="\u20ac" * 300, store="s" * 32, host="\0" * 300, max_bytes=10**6
     )
+    journal = FileJournal(config, report=Reports())
     journal.append(make_record(id="here"))
     assert [record.id for record in drain(journal)] == ["here"]
 

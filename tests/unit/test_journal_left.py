@@ -14,7 +14,7 @@ from flask_chest.journal._segments import SegmentReader
 from flask_chest.journal.append_only import LeftJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import PLENTY, Reports, drain, journal_in, kill, make_records, segment_paths
+from journals import Reports, drain, journal_config, journal_in, kill, make_records, segment_paths
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left_in(folder: Path, *, store: str = "store") -> LeftJournal:
-    return LeftJournal(folder, chest="chest", store=store, host="web", max_bytes=PLENTY)
+    return LeftJournal(journal_config(folder, store=store))
 
 
 def append(journal: LeftJournal, records: list[Record]) -> None:

@@ -16,7 +16,7 @@ from flask_chest.journal.file import FileJournal
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
 from flask_chest.journal.protocols import Journal
 from flask_chest.testing.records import make_record
-from journals import make_records
+from journals import journal_config, make_records
 
 
 def ignore(reason: str) -> None:
@@ -24,16 +24,7 @@ def ignore(reason: str) -> None:
 
 
 def opened(folder: Path | None, *, max_bytes: int = 10**8, local: bool | None = None) -> Journal:
-    return open_journal(
-        folder,
-        local=local,
-        chest="chest",
-        address="sqlite:/var/lib/shop.db",
-        host="web",
-        max_bytes=max_bytes,
-        synchronous=False,
-        report=ignore,
-    )
+    return open_journal(journal_config(folder, max_bytes=max_bytes, local=local), report=ignore)
 
 
 @pytest.fixture

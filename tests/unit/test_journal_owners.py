@@ -22,10 +22,10 @@ from flask_chest.journal.losses import DAMAGED
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
 from journals import (
-    PLENTY,
     Reports,
     drain,
     inherited,
+    journal_config,
     journal_in,
     kill,
     make_records,
@@ -42,7 +42,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left_in(folder: Path) -> LeftJournal:
-    return LeftJournal(folder, chest="chest", store="store", host="web", max_bytes=PLENTY)
+    return LeftJournal(journal_config(folder))
 
 
 def too_many(*_arguments: object, **_options: object) -> SegmentWriter:
@@ -181,9 +181,9 @@ def test_journal_moves_to_the_disk_once_that_is_possible(tmp_path: Path, monkeyp
     app.add_url_rule("/", view_func=lambda: "hi")
     with closing(chest):
         with monkeypatch.context() as patched:
-            patched.setattr(journal, "_on_disk", too_many)
+            patched.setattr(journal, "_file_journal", too_many)
             app.test_client().get("/")
-        folder = chest.binding().journals.folder
+        folder = chest.binding().journal_config.folder
         assert folder is not None
         until(lambda: folder.exists() and segment_paths(folder) != [])
         assert chest.stats().waiting == 1
@@ -202,13 +202,13 @@ def test_process_that_leaves_its_records_to_others_moves_to_the_disk_likewise(
     app.add_url_rule("/", view_func=lambda: "hi")
     with closing(chest):
         with monkeypatch.context() as patched:
-            patched.setattr(journal, "_left_on_disk", too_many)
+            patched.setattr(journal, "_append_only", too_many)
             app.test_client().get("/")
             app.test_client().get("/")
         app.test_client().get("/")
-        folder = chest.binding().journals.folder
+        folder = chest.binding().journal_config.folder
         assert folder is not None
-        heir = journal_in(folder, store=chest.binding().journals.store_digest)
+        heir = journal_in(folder, store=chest.binding().journal_config.store)
         heir.inherit()
         assert len(drain(heir)) == 3
 
@@ -304,9 +304,9 @@ def test_first_request_stores_what_a_killed_process_left_though_it_is_not_record
 
 def test_damage_is_a_loss_that_everybody_sees(tmp_path: Path) -> None:
     app, chest = shop(tmp_path)
-    folder = chest.binding().journals.folder
+    folder = chest.binding().journal_config.folder
     assert folder is not None
-    former = journal_in(folder, store=chest.binding().journals.store_digest)
+    former = journal_in(folder, store=chest.binding().journal_config.store)
     former.append(make_record())
     with only_segment(folder).open("r+b") as file:
         file.seek(-3, os.SEEK_END)

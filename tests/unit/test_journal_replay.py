@@ -549,9 +549,7 @@ def test_record_of_one_tenant_is_not_stored_for_another(tmp_path: Path) -> None:
 def test_record_is_not_stored_in_what_a_service_means_after_it_meant_another(tmp_path: Path) -> None:
     left_by = binding_of(tmp_path, Tenant("service", ONE))
     (folder,) = (tmp_path / "journal").iterdir()
-    reached = journal_in(
-        folder, store=left_by.journals.store_digest, store_id=ONE
-    )  # had a writer, and was killed
+    reached = journal_in(folder, store=left_by.journal_config.store, store_id=ONE)  # had a writer, and was killed
     for record in make_records(2):
         reached.append(record)
     reached.read(1)

@@ -19,7 +19,7 @@ from flask_chest.cli.status import losses_line, report_of
 from flask_chest.errors import describe
 from flask_chest.extension.chest import FlaskChest, chests_of, endpoints_of_absent_chests
 from flask_chest.extension.settings import MISSPELT
-from flask_chest.journal import losses_in
+from flask_chest.journal import losses_in, obstacle
 from flask_chest.journal.inspection import SegmentReport, used_bytes
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 
@@ -118,7 +118,7 @@ def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
 
 
 def _other_account(chest: FlaskChest) -> str | None:
-    folder = chest.binding().journals.folder
+    folder = chest.binding().journal_config.folder
     return None if folder is None else why_closed(folder)
 
 
@@ -130,7 +130,7 @@ def _run_by_another_account(app: Flask) -> Iterator[str]:
 
 def _journal_amiss(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        folder = chest.binding().journals.folder
+        folder = chest.binding().journal_config.folder
         if folder is None:
             if chest.binding().settings.writer == "off":
                 yield (
@@ -140,7 +140,7 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
             continue
         if _other_account(chest) is not None:
             continue
-        if (why := chest.binding().journals.obstacle()) is not None:
+        if (why := obstacle(folder, local=chest.binding().settings.journal_local)) is not None:
             yield (
                 f"No journal can be kept in {folder} ({why}), so records wait in memory, and are lost with their "
                 "process: set CHEST_JOURNAL_DIR to a folder on a local disk that the app may write."

@@ -49,7 +49,7 @@ def _same_tables(app: Flask) -> Iterator[str]:
 
 def _journal_of_others(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        folder = chest.binding().journals.folder
+        folder = chest.binding().journal_config.folder
         if folder is not None and (others := who_else_may_write(folder)) is not None:
             yield (
                 f"{others}, who may read, remove and forge what waits there, as is usual "

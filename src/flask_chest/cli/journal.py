@@ -14,8 +14,7 @@ from flask_chest.cli._accounts import why_closed, why_not_to_write
 from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.cli._output import amount, say, say_json
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.extension.journals import Journals
-from flask_chest.journal import obstacle
+from flask_chest.journal import JournalConfig, obstacle, other_folders
 from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
 from flask_chest.protocols import Identified
 
@@ -104,8 +103,8 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
 def orphans_of(chest: FlaskChest) -> list[Orphan]:
     """Look for what was left for other addresses of the store of *chest*, and for another store at this one."""
     folder = folder_of(chest)
-    own = {binding.journals.folder for binding in chest.bindings()}
-    found = [_orphan(other, inspect(other, store=None)) for other in _open(_journals(chest).elsewhere(), own)]
+    own = {binding.journal_config.folder for binding in chest.bindings()}
+    found = [_orphan(other, inspect(other, store=None)) for other in _open(other_folders(_config(chest)), own)]
     if folder is not None:
         foreign = {segment.segment for segment in segments_of(chest) if segment.of_another_store}
         there = [segment for segment in inspect(folder, store=None) if segment.segment in foreign]
@@ -159,8 +158,8 @@ def _chest_of(folder: Path) -> FlaskChest:
     return (named or chests)[0]
 
 
-def _journals(chest: FlaskChest) -> Journals:
-    return chest.binding().journals
+def _config(chest: FlaskChest) -> JournalConfig:
+    return chest.binding().journal_config
 
 
 def segments_of(chest: FlaskChest) -> list[SegmentReport]:
@@ -170,7 +169,7 @@ def segments_of(chest: FlaskChest) -> list[SegmentReport]:
         return []
     store = chest.binding().store
     store_id = store.store_id if isinstance(store, Identified) else None
-    return inspect(folder, store=_journals(chest).store_digest, store_id=store_id)
+    return inspect(folder, store=_config(chest).store, store_id=store_id)
 
 
 def refused_by_store(chest: FlaskChest) -> int:
@@ -181,14 +180,14 @@ def refused_by_store(chest: FlaskChest) -> int:
 
 def check_account(chest: FlaskChest) -> None:
     """Exit where this account should write nothing into the journal of *chest*."""
-    folder = chest.binding().journals.folder
+    folder = chest.binding().journal_config.folder
     if folder is not None and (why := why_not_to_write(folder)) is not None:
         raise Failure(why)
 
 
 def folder_of(chest: FlaskChest) -> Path | None:
     """Find the folder of the journal of *chest*; exit where it is another account's, and closed to this one."""
-    folder = chest.binding().journals.folder
+    folder = chest.binding().journal_config.folder
     if folder is None:
         return None
     if (why := why_closed(folder)) is not None:

@@ -26,11 +26,11 @@ from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVar
 from flask_chest.capture.rules import BlueprintRule, all_rules_of, misplaced_views
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
 from flask_chest.extension.endings import EXIT_TIMEOUT_SECONDS, close_at_exit
-from flask_chest.extension.journals import Place
 from flask_chest.extension.middleware import AppRecorder, behind
 from flask_chest.extension.route_plan import Plan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
-from flask_chest.extension.state import Binding, logger
+from flask_chest.extension.state import Binding, JournalPlace, logger
+from flask_chest.journal import forget_rejected
 from flask_chest.protocols import (
     Erasure,
     Exporter,
@@ -108,7 +108,7 @@ class FlaskChest:
             observer=self._span_attributes,
             blueprint_rules=self._blueprint_rules,
             jobs={name: job_for(app.config) for name, job_for in self._jobs_for_all.items()},
-            place=Place(
+            place=JournalPlace(
                 root=Path(app.root_path),
                 default=Path(app.instance_path) / EXTENSION_KEY,
                 chest=self.name,
@@ -231,7 +231,7 @@ class FlaskChest:
         question = _question(where=where, request_id=request_id, limit=None)
         count = store.forget(question)
         for binding in self.bindings():
-            binding.journals.forget_rejected(question)
+            forget_rejected(binding.journal_config.folder, question)
         return count
 
     def _await_own_records(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from weakref import WeakMethod, WeakSet, ref
 import msgspec
 
 from flask_chest._clocks import nanoseconds
+from flask_chest._process import threads_run
 from flask_chest.background.backoff import pause_seconds
 from flask_chest.background.exports import Delivery, ExportJob
 from flask_chest.background.limits import Limits
@@ -29,12 +30,22 @@ from flask_chest.capture.names import Names, TrackedNames
 from flask_chest.capture.rules import AppRule, BlueprintRule
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.extension.endings import close_beside
-from flask_chest.extension.journals import Journals, Place, threads_can_run
 from flask_chest.extension.lazy_store import LazyStore
-from flask_chest.extension.settings import Settings
+from flask_chest.extension.settings import MEMORY, Settings
+from flask_chest.journal import (
+    JournalConfig,
+    digest,
+    forget_rejected,
+    journal_folder,
+    losses_in,
+    open_append_only,
+    open_journal,
+    reopen_append_only,
+    reopen_journal,
+)
 from flask_chest.journal.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses
 from flask_chest.journal.protocols import Appendable, Intake, Journal
-from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
+from flask_chest.protocols import Addressed, Identified, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 
@@ -53,6 +64,42 @@ FIRST_START_PAUSE_SECONDS = 1.0
 LONGEST_START_PAUSE_SECONDS = 60.0
 """Until threads that could not be started are tried again."""
 _NO_JOBS: Mapping[str, ExportJob] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalPlace:
+    """What an app says of where its journals lie, and under which name."""
+
+    root: Path
+    """Folder at which a relative ``CHEST_JOURNAL_DIR`` begins."""
+    default: Path
+    """Parent of the journals' folders where the settings name none."""
+    chest: str
+    """Name of the chest."""
+    app: str
+    """Import name of the app: part of the identity of a store that has no address."""
+
+    def config(self, settings: Settings, store: Store, *, testing: bool) -> JournalConfig:
+        """Return how journals for *store* are kept: while *testing*, in memory unless a folder is named."""
+        address = store.address if isinstance(store, Addressed) else f"{self.app} {_name_of(type(store))}"
+        key = store.place if isinstance(store, Identified) else address
+        chosen = settings.journal_dir
+        parents = set() if testing else {self.default}
+        folder = None
+        if key is not None and chosen != MEMORY and (chosen or not testing):
+            parent = self.root / chosen if chosen else self.default
+            folder = journal_folder(parent, chest=self.chest, address=key)
+            parents.add(parent)
+        return JournalConfig(
+            folder=folder,
+            chest=self.chest,
+            store=digest(address or ""),
+            host=settings.instance,
+            max_bytes=settings.journal_bytes,
+            synchronous=settings.journal_sync,
+            local=settings.journal_local,
+            parents=tuple(parents),
+        )
 
 
 @dataclass(slots=True)
@@ -95,7 +142,7 @@ class Binding:
         make_store: Callable[[], Store],
         store_is_lent: bool = False,
         request_id_generator: RequestIdGenerator | None,
-        place: Place,
+        place: JournalPlace,
         jobs: Mapping[str, ExportJob] = _NO_JOBS,
         observer: VariablesObserver | None = None,
         blueprint_rules: Sequence[BlueprintRule] = (),
@@ -260,12 +307,12 @@ class Binding:
     def _make_intake(self, here: _InProcess) -> Intake:
         if self.settings.strict:
             return WriteThrough(here.store.open, here.tally)
-        journals = self.journals
-        if (self.settings.writer == "off" and not here.works) or not threads_can_run():
-            left = journals.open_left()
+        config = self.journal_config
+        if (self.settings.writer == "off" and not here.works) or not _threads_can_run():
+            left = open_append_only(config)
             self._continue(here, left)
             return JournalOnly(left, here.tally, reopen=_weakly(self._reopen_left))
-        journal = journals.open(here.tally.found_in_journal, here.store.identify)
+        journal = open_journal(config, report=here.tally.found_in_journal, identify=here.store.identify)
         self._continue(here, journal)
         pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
         # Its thread must hold nothing of the app, which is collected when nobody else does.
@@ -281,13 +328,15 @@ class Binding:
     def _reopen(self) -> Journal | None:
         """Open the journal on disk, where that was not possible before; ``None`` where it is not yet."""
         here = self._here
-        journal = self.journals.reopen(here.tally.found_in_journal, here.store.identify)
+        journal = reopen_journal(
+            self.journal_config, report=here.tally.found_in_journal, identify=here.store.identify
+        )
         if journal is not None:
             self._continue(here, journal)
         return journal
 
     def _reopen_left(self) -> Appendable | None:
-        journal = self.journals.reopen_left()
+        journal = reopen_append_only(self.journal_config)
         if journal is not None:
             self._continue(self._here, journal)
         return journal
@@ -326,7 +375,7 @@ class Binding:
 
     def losses(self) -> Losses:
         """Add up what was lost in this process and, where the journal has a folder, in all that share it."""
-        return Losses.sum((self.journals.losses(), self.tally.losses()))
+        return Losses.sum((losses_in(self.journal_config.folder), self.tally.losses()))
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""
@@ -346,10 +395,10 @@ class Binding:
         return self.start_jobs()
 
     @property
-    def journals(self) -> Journals:
-        """Where the journals lie."""
+    def journal_config(self) -> JournalConfig:
+        """Where and how the journals of the processes are kept."""
         here = self._here
-        return Journals(self.settings, self._place, here.store.made(), testing=here.testing)
+        return self._place.config(self.settings, here.store.made(), testing=here.testing)
 
     def store_left(self, orphaned: Path | None = None) -> int:
         """Store now what other processes have left in their journals, and give how many records that were.
@@ -358,10 +407,12 @@ class Binding:
         """
         here = self._here
         here.store.open()  # what cannot be stored now is told by its error
+        config = self.journal_config
         if orphaned is not None:
-            journal = self.journals.open_orphan(orphaned, here.tally.found_in_journal)
+            config = replace(config, folder=orphaned, local=True, store=None)
+            journal = open_journal(config, report=here.tally.found_in_journal)
         else:
-            journal = self.journals.open(here.tally.found_in_journal, here.store.identify)
+            journal = open_journal(config, report=here.tally.found_in_journal, identify=here.store.identify)
             if here.intake is None:
                 here.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, here.store.open, here.tally)
@@ -458,7 +509,9 @@ class Binding:
         age = self.settings.retention.age
         if age is not None:
             try:
-                self.journals.forget_rejected(Query(until_unix_nano=time.time_ns() - nanoseconds(age)))
+                forget_rejected(
+                    self.journal_config.folder, Query(until_unix_nano=time.time_ns() - nanoseconds(age))
+                )
             except JournalError as exc:
                 self.tally.fault("refused records beyond the limits of retention were not removed", exc)
 
@@ -492,6 +545,21 @@ def _app_rule(settings: Settings) -> AppRule | None:
         return None
     names = TrackedNames.parse(tracked.value, setting=tracked.setting)
     return AppRule(names, settings.include, settings.exclude)
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _threads_can_run() -> bool:
+    """Return whether a thread of ours would run; log a warning if not."""
+    if threads_run():
+        return True
+    logger.warning(
+        "threads do not run under this uWSGI: start it with --enable-threads; until then records wait in "
+        "the journal for another process"
+    )
+    return False
 
 
 def _why_lost(error: Exception) -> str:

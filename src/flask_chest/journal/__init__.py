@@ -6,9 +6,11 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar
 
 from flask_chest.errors import JournalError
 from flask_chest.journal._files import CAN_LOCK, LACKING
@@ -44,10 +46,10 @@ def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
     return parent / f"{chest}-{digest(address)[:_DIGITS]}"
 
 
-def forget_rejected(folder: Path, query: Query) -> int:
-    """Remove what matches of the records in *folder* that the store refused for good; give how many."""
-    path = folder / REJECTED
-    if not path.exists():
+def forget_rejected(folder: Path | None, query: Query) -> int:
+    """Remove what matches of the records in *folder* that the store refused for good, and return how many."""
+    path = None if folder is None else folder / REJECTED
+    if path is None or not path.exists():
         return 0
     from flask_chest.journal._rejected import forget_in  # noqa: PLC0415 - Windows has no fcntl
 
@@ -60,13 +62,14 @@ def forget_rejected(folder: Path, query: Query) -> int:
         ) from exc
 
 
-def journal_folders(parent: Path, *, chest: str) -> list[Path]:
-    """List the folders of one chest below *parent*: one for each place at which its store ever was."""
-    named = re.compile(rf"{re.escape(chest)}-[0-9a-f]{{{_DIGITS}}}")
-    try:
-        return sorted(path for path in parent.iterdir() if named.fullmatch(path.name) and path.is_dir())
-    except OSError:  # it is not there, or another user's
-        return []
+def other_folders(config: JournalConfig) -> list[Path]:
+    """Return the folders in ``config.parents`` that the same chest has for other addresses of its store."""
+    named = re.compile(rf"{re.escape(config.chest)}-[0-9a-f]{{{_DIGITS}}}")
+    found: list[Path] = []
+    for parent in sorted(config.parents):
+        with suppress(OSError):  # it is not there, or another user's
+            found += sorted(path for path in parent.iterdir() if named.fullmatch(path.name) and path.is_dir())
+    return [other for other in found if other != config.folder]
 
 
 def digest(address: str) -> str:
@@ -74,121 +77,98 @@ def digest(address: str) -> str:
     return sha256(address.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-class Options(TypedDict):
-    """What every journal of a chest is opened with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalConfig:
+    """Where and how one chest keeps its journals: every process of it opens one in the same folder."""
 
+    folder: Path | None
+    """Folder that all processes of the chest share; ``None`` keeps the journal in memory."""
     chest: str
+    """Name of the chest, as the headers of segments show it."""
+    store: str | None
+    """Digest of the store's address; ``None`` takes what was left for any store."""
     host: str
+    """First part of `Record.instance`."""
     max_bytes: int
-    synchronous: bool
+    """Number of bytes that the folder may hold."""
+    synchronous: bool = False
+    """Whether a record also survives a power cut, at the price of waiting for the disk."""
+    local: bool | None = None
+    """Whether the folder is on a local disk; ``None`` goes by what the kernel says."""
+    parents: tuple[Path, ...] = ()
+    """Folders that may hold journals of the same chest for other addresses of its store."""
 
 
 def open_journal(
-    folder: Path | None,
-    *,
-    local: bool | None = None,
-    address: str | None,
-    report: Callable[[str], None],
-    identify: Callable[[], str | None] = lambda: None,
-    **options: Unpack[Options],
+    config: JournalConfig, *, report: Callable[[str], None], identify: Callable[[], str | None] = lambda: None
 ) -> Journal:
-    """Open the journal of this process in *folder*, or in memory: where it is ``None`` or cannot be used.
+    """Open the journal of a process that stores its records itself, on disk or else in memory.
 
-    The latter is said once, for a killed process then loses what waits. Without *address* the journal takes what
-    others have left for any store. *local* says whether the folder is on a local disk, ``None`` that nobody
-    has said so.
+    A warning says why a folder cannot be used: what waits in memory is lost with a process that is killed.
+    *report* is called with a reason for whatever is found damaged or is left alone. *identify* returns the id of
+    the store, asking it if need be, or ``None`` while that is not possible.
     """
-    store = None if address is None else digest(address)
-    journal = _open(folder, lambda folder: _on_disk(folder, store, report, identify, options), local=local)
-    return journal or _in_memory(options)
+    return _on_disk(config, lambda: _file_journal(config, report, identify)) or _in_memory(config)
 
 
 def reopen_journal(
-    folder: Path | None,
-    *,
-    local: bool | None = None,
-    address: str,
-    report: Callable[[str], None],
-    identify: Callable[[], str | None],
-    **options: Unpack[Options],
+    config: JournalConfig, *, report: Callable[[str], None], identify: Callable[[], str | None]
 ) -> Journal | None:
-    """Open the journal on disk where it is in memory; ``None`` where that is not possible."""
-    if folder is None or _unsuitable(folder, local=local) is not None:
-        return None
-    try:
-        close_to_others(folder)
-        journal = _on_disk(folder, digest(address), report, identify, options)
-    except OSError:
-        return None
-    logger.warning("the journal is kept in %s now", folder)  # as loudly as was said that it could not be
-    return journal
+    """Open on disk what `open_journal` had to keep in memory, or return ``None`` while that is not possible."""
+    return _on_disk(config, lambda: _file_journal(config, report, identify), again=True)
 
 
-def open_left_journal(
-    folder: Path | None, *, local: bool | None = None, address: str, **options: Unpack[Options]
-) -> Appendable:
-    """Open a journal that other processes store, or one in memory as `open_journal` does."""
-    return _open(folder, lambda folder: _left_on_disk(folder, address, options), local=local) or _in_memory(
-        options
-    )
+def open_append_only(config: JournalConfig) -> Appendable:
+    """Open the journal of a process whose records others store, on disk or else in memory as `open_journal`."""
+    return _on_disk(config, lambda: _append_only(config)) or _in_memory(config)
 
 
-def reopen_left_journal(
-    folder: Path | None, *, local: bool | None = None, address: str, **options: Unpack[Options]
-) -> Appendable | None:
-    """Open on disk what is in memory, as `open_left_journal` does; ``None`` where that is not possible."""
-    if folder is None or _unsuitable(folder, local=local) is not None:
-        return None
-    try:
-        close_to_others(folder)
-        journal = _left_on_disk(folder, address, options)
-    except OSError:
-        return None
-    logger.warning("the journal is kept in %s now", folder)  # likewise
-    return journal
+def reopen_append_only(config: JournalConfig) -> Appendable | None:
+    """Open on disk what `open_append_only` had to keep in memory, or return ``None`` as `reopen_journal`."""
+    return _on_disk(config, lambda: _append_only(config), again=True)
 
 
-def _on_disk(
-    folder: Path,
-    store: str | None,
-    report: Callable[[str], None],
-    identify: Callable[[], str | None],
-    options: Options,
-) -> Journal:
-    from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
-
-    return FileJournal(folder, store=store, report=report, identify=identify, **options)
-
-
-def _left_on_disk(folder: Path, address: str, options: Options) -> Appendable:
-    from flask_chest.journal.append_only import LeftJournal  # noqa: PLC0415 - as above
-
-    return LeftJournal(folder, store=digest(address), **options)
-
-
-def _in_memory(options: Options) -> MemoryJournal:
-    return MemoryJournal(
-        instance=f"{options['host']}:{os.getpid()}", max_bytes=min(options["max_bytes"], MAX_BYTES)
-    )
-
-
-def _open(folder: Path | None, on_disk: Callable[[Path], T], *, local: bool | None) -> T | None:
+def _on_disk(config: JournalConfig, make: Callable[[], T], *, again: bool = False) -> T | None:
+    folder = config.folder
     if folder is None:
         return None
-    why = _unsuitable(folder, local=local)
+    why = _unsuitable(folder, local=config.local)
     if why is None:
         try:
             close_to_others(folder)
-            return on_disk(folder)
+            journal = make()
         except OSError as exc:
             why = exc.strerror or str(exc)
-    logger.warning(
-        "the journal cannot be kept in %s (%s): records wait for the store in memory, and are lost if the "
-        "process is killed; set CHEST_JOURNAL_DIR to a folder on a local disk",
-        folder,
-        why,
-    )
+        else:
+            if again:  # as loudly as the warning that it could not be
+                logger.warning("the journal is kept in %s now", folder)
+            return journal
+    if not again:
+        logger.warning(
+            "the journal cannot be kept in %s (%s): records wait for the store in memory, and are lost if the "
+            "process is killed; set CHEST_JOURNAL_DIR to a folder on a local disk",
+            folder,
+            why,
+        )
     return None
+
+
+def _file_journal(
+    config: JournalConfig, report: Callable[[str], None], identify: Callable[[], str | None]
+) -> Journal:
+    from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
+
+    return FileJournal(config, report=report, identify=identify)
+
+
+def _append_only(config: JournalConfig) -> Appendable:
+    from flask_chest.journal.append_only import LeftJournal  # noqa: PLC0415 - as above
+
+    return LeftJournal(config)
+
+
+def _in_memory(config: JournalConfig) -> MemoryJournal:
+    return MemoryJournal(instance=f"{config.host}:{os.getpid()}", max_bytes=min(config.max_bytes, MAX_BYTES))
 
 
 def obstacle(folder: Path, *, local: bool | None = None) -> str | None:

@@ -37,8 +37,10 @@ def with_losses(data: bytes, counts: Mapping[str, int]) -> bytes:
     return _FORMAT.pack(_MAGIC, time.time_ns() if counts else last, *counters)
 
 
-def losses_in(folder: Path) -> Losses:
+def losses_in(folder: Path | None) -> Losses:
     """Add up what all slots of *folder* have counted, also those of processes that are gone; takes no lock."""
+    if folder is None:
+        return Losses()
     found: list[Losses] = []
     with suppress(OSError):  # the folder is not there, or another user's
         for path in folder.glob(SLOT_FILES):

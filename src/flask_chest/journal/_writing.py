@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from flask_chest._clocks import MAX_STEP_NANO
 from flask_chest._process import native_lock
+from flask_chest.journal import JournalConfig
 from flask_chest.journal._appender import Appender, Room
 from flask_chest.journal._frames import Identity
 from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
@@ -21,30 +21,23 @@ MTIME_LAG_NS = 10_000_000
 class WritingEnd:
     """Owns a slot in *folder* and appends to segments of its own."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        chest: str,
-        store: str,
-        host: str,
-        max_bytes: int,
-        synchronous: bool,
-        left: bool,
-    ) -> None:
+    def __init__(self, config: JournalConfig, *, left: bool) -> None:
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done.
 
         *left* tells other processes to store what is appended here while this one lives.
         """
+        folder = config.folder
+        if folder is None:
+            raise ValueError("a journal on disk needs a folder")
         make_folder(folder)
         self._folder = folder
         self._slot = take_lowest(folder)
-        self._host = host
+        self._host = config.host
         self._left = left
         self._renamed: Callable[[str], None] = lambda _: None
-        self._instance = f"{host}:{self._slot.number}"
+        self._instance = f"{self._host}:{self._slot.number}"
         self._lock = native_lock()
-        self._room = Room(folder, max_bytes)
+        self._room = Room(folder, config.max_bytes)
         try:
             self._former = segments_in(folder, slot=self._slot.number)
             self._latest_unix_nano = self._continued_time()
@@ -59,8 +52,8 @@ class WritingEnd:
             slot=self._slot.number,
             serial=serial,
             # What people read in it is cut to what fits into a header.
-            identity=Identity(chest=chest[:30], store=store, instance=self._instance[-30:]),
-            synchronous=synchronous,
+            identity=Identity(chest=config.chest[:30], store=config.store or "", instance=self._instance[-30:]),
+            synchronous=config.synchronous,
             announce=self._begin_segment,
             restore=self._take_place_anew,
         )

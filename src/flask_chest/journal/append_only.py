@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from pathlib import Path
 
 from flask_chest.errors import JournalError
+from flask_chest.journal import JournalConfig
 from flask_chest.journal._files import open_file
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, encode_record, read_passed
 from flask_chest.journal._segments import SegmentReader, SegmentWriter
@@ -25,22 +25,12 @@ class LeftJournal(WritingEnd, Appendable):
     The options are those of `FileJournal`.
     """
 
-    def __init__(
-        self, folder: Path, *, chest: str, store: str, host: str, max_bytes: int, synchronous: bool = False
-    ) -> None:
+    def __init__(self, config: JournalConfig) -> None:
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
         self._segments: tuple[SegmentWriter, ...] = ()
         """Those that were not gone when the newest began; replaced as a whole, so that no look takes a lock."""
         self._next_look = time.monotonic() + LOOK_SECONDS
-        super().__init__(
-            folder,
-            chest=chest,
-            store=store,
-            host=host,
-            max_bytes=max_bytes,
-            synchronous=synchronous,
-            left=True,
-        )
+        super().__init__(config, left=True)
 
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process; give 0: nobody here waits to be rung."""

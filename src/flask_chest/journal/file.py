@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from flask_chest.errors import JournalError, JournalFull
-from flask_chest.journal import REJECTED
+from flask_chest.journal import REJECTED, JournalConfig
 from flask_chest.journal._files import lock, open_own_file
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
 from flask_chest.journal._queue import Backlog
@@ -34,34 +33,23 @@ class FileJournal(WritingEnd, Journal):
 
     def __init__(
         self,
-        folder: Path,
+        config: JournalConfig,
         *,
-        chest: str,
-        store: str | None,
-        host: str,
-        max_bytes: int,
         report: Callable[[str], None],
         identify: Callable[[], str | None] = lambda: None,
-        synchronous: bool = False,
     ) -> None:
         """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
         self._report = report
-        self._backlog = Backlog(folder, report=report, seal=self._seal, share=self._share)
         self._open: set[str] = set()
-        super().__init__(
-            folder,
-            chest=chest,
-            store=store or "",
-            host=host,
-            max_bytes=max_bytes,
-            synchronous=synchronous,
-            left=False,
-        )
+        super().__init__(config, left=False)
+        self._backlog = Backlog(self._folder, report=report, seal=self._seal, share=self._share)
         self._current = self._backlog
         self._out: list[Record] = []
         """What was read last and is not stored: it is given again until it is."""
         self._identify = identify
-        self._others = Others(folder, store=store, identify=identify, own=self._slot.number, report=report)
+        self._others = Others(
+            self._folder, store=config.store, identify=identify, own=self._slot.number, report=report
+        )
         self._others_first = False
 
     def append(self, record: Record, /) -> int:
