@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flask_chest.background.limits import Limits
-from flask_chest.background.retention import RetentionReport, RetentionRun
+from flask_chest.background.retention import RetentionPolicy, RetentionReport, RetentionRun
 from flask_chest.record import Query
 from flask_chest.stores import store_from_uri
 from flask_chest.testing import make_record
@@ -31,8 +30,8 @@ def test_machine_whose_clock_is_ahead_deletes_nothing_on_a_server(
         def retain() -> RetentionReport:
             return RetentionRun(
                 store=store,
-                limits=Limits(age=timedelta(days=30), rows=100),
-                cap=Limits(),
+                limits=RetentionPolicy(age=timedelta(days=30), rows=100),
+                cap=RetentionPolicy(),
                 owner="this test",
                 go_on=lambda: True,
             ).report()

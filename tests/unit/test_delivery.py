@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 
 from flask_chest import Record, StoreUnavailable, TargetUnavailable
-from flask_chest.background.exports import LONGEST_PAUSE_SECONDS, Delivery, ExportJob
+from flask_chest.background.export_run import RecordFilter
+from flask_chest.background.exports import LONGEST_PAUSE_SECONDS, ExportJob, ExportJobs
 from flask_chest.background.poison import PATIENCE
-from flask_chest.background.selection import Selection
 from flask_chest.background.stats import LOG_INTERVAL_SECONDS, ExportCounts
 from flask_chest.protocols import Exporter
 from flask_chest.stores.memory import MemoryStore
@@ -30,8 +30,8 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def delivery(store: MemoryStore) -> Delivery:
-    return Delivery(lambda: store)
+def delivery(store: MemoryStore) -> ExportJobs:
+    return ExportJobs(lambda: store)
 
 
 def job_of(
@@ -44,12 +44,12 @@ def job_of(
         lease=timedelta(minutes=2),
         batch_size=batch_size,
         start_at="beginning",
-        selection=Selection(),
+        selection=RecordFilter(),
     )
 
 
 def test_failures_are_logged_once_a_minute_and_their_end_as_loudly(
-    store: MemoryStore, delivery: Delivery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, delivery: ExportJobs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = Away(failures=4)
     job = job_of(away)
@@ -71,7 +71,7 @@ def test_export_that_does_not_begin_is_logged_once_a_minute(caplog: pytest.LogCa
     def refuse() -> MemoryStore:
         raise StoreUnavailable("gone for lunch")
 
-    delivery = Delivery(refuse)
+    delivery = ExportJobs(refuse)
     for _ in range(3):
         delivery.run(job_of(RecordingExporter()))
     assert caplog.messages == ["recording: 0 delivered, then: the export did not begin: gone for lunch"]
@@ -91,7 +91,9 @@ class Away(RecordingExporter):
         super().export(records)
 
 
-def test_target_that_is_away_is_asked_ever_more_seldom_and_at_last_every_few_minutes(delivery: Delivery) -> None:
+def test_target_that_is_away_is_asked_ever_more_seldom_and_at_last_every_few_minutes(
+    delivery: ExportJobs,
+) -> None:
     job = job_of(Away())
     waits: list[float] = []
 
@@ -104,7 +106,7 @@ def test_target_that_is_away_is_asked_ever_more_seldom_and_at_last_every_few_min
     assert LONGEST_PAUSE_SECONDS / 2 <= waits[-1] <= LONGEST_PAUSE_SECONDS + 1
 
 
-def test_scheduled_run_leaves_a_target_alone_that_was_away_a_moment_ago(delivery: Delivery) -> None:
+def test_scheduled_run_leaves_a_target_alone_that_was_away_a_moment_ago(delivery: ExportJobs) -> None:
     exporter = Away(failures=1)
     job = job_of(exporter)
     delivery.run_in_turn(job)
@@ -115,7 +117,7 @@ def test_scheduled_run_leaves_a_target_alone_that_was_away_a_moment_ago(delivery
     assert delivery._histories[job.name].not_before == 0
 
 
-def test_runs_are_counted_by_exporter(delivery: Delivery, store: MemoryStore) -> None:
+def test_runs_are_counted_by_exporter(delivery: ExportJobs, store: MemoryStore) -> None:
     job = job_of(Away(failures=2))
     for _ in range(5):
         delivery.run(job)
@@ -123,7 +125,7 @@ def test_runs_are_counted_by_exporter(delivery: Delivery, store: MemoryStore) ->
 
 
 def test_exporter_that_crashes_at_one_record_has_it_set_aside_after_some_patience(
-    delivery: Delivery, store: MemoryStore
+    delivery: ExportJobs, store: MemoryStore
 ) -> None:
     poison = make_record(variables={"poison": True})
     store.write([poison])
@@ -141,7 +143,7 @@ def test_exporter_that_crashes_at_one_record_has_it_set_aside_after_some_patienc
     assert [rejection.record_id for rejection in store.rejections("recording")] == [poison.id]
 
 
-def test_closing_ends_a_run_after_its_batch(delivery: Delivery, store: MemoryStore) -> None:
+def test_closing_ends_a_run_after_its_batch(delivery: ExportJobs, store: MemoryStore) -> None:
     class Slow(RecordingExporter):
         begun, let = threading.Event(), threading.Event()
 

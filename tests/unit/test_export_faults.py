@@ -10,9 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from flask_chest import Query, Record, RecordsRejected, TargetUnavailable
-from flask_chest.background.export_run import ExportReport, ExportRun
+from flask_chest.background.export_run import ExportReport, ExportRun, RecordFilter
 from flask_chest.background.poison import MOST_PROBES
-from flask_chest.background.selection import Selection
 from flask_chest.protocols import Busy, Claim
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
@@ -158,7 +157,7 @@ def test_network_that_fails_is_no_fault_of_the_record_that_is_alone() -> None:
 class TestSelection:
     def test_only_what_the_filter_wants_is_delivered(self) -> None:
         store, exporter = store_of(10), RecordingExporter()
-        selection = Selection(wanted=lambda record: record.variables["number"] != 3)
+        selection = RecordFilter(wanted=lambda record: record.variables["number"] != 3)
         report = ExportRun(store, exporter, batch_size=4, selection=selection).report()
         assert (report.delivered, report.filtered, report.rejected, report.pending) == (9, 1, 0, 0)
         assert [record.variables["number"] for record in exporter.delivered] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
@@ -169,7 +168,7 @@ class TestSelection:
         def without_number(record: Record) -> Record | None:
             return None if record.variables["number"] == 1 else replace(record, variables={})
 
-        report = ExportRun(store, exporter, selection=Selection(transform=without_number)).report()
+        report = ExportRun(store, exporter, selection=RecordFilter(transform=without_number)).report()
         assert (report.delivered, report.filtered) == (2, 1)
         assert [dict(record.variables) for record in exporter.delivered] == [{}, {}]
         assert all("number" in record.variables for record in store.query(Query(limit=None)))
@@ -182,13 +181,13 @@ class TestSelection:
             return record if option == "transform" else True
 
         store, exporter = store_of(3), RecordingExporter()
-        report = ExportRun(store, exporter, selection=Selection(**{option: touchy})).report()  # type: ignore[arg-type]  # one of two
+        report = ExportRun(store, exporter, selection=RecordFilter(**{option: touchy})).report()  # type: ignore[arg-type]  # one of two
         assert (report.delivered, report.rejected, report.filtered, report.pending) == (2, 1, 0, 0)
         assert reasons(store) == {1: "its filter or transform failed: builtins.ValueError"}
 
     def test_record_whose_id_was_changed_is_set_aside(self) -> None:
         store, exporter = store_of(1), RecordingExporter()
-        selection = Selection(transform=lambda record: replace(record, id="another"))
+        selection = RecordFilter(transform=lambda record: replace(record, id="another"))
         assert ExportRun(store, exporter, selection=selection).report().rejected == 1
         assert reasons(store) == {0: "its transform changed its id"}
 

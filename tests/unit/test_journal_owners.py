@@ -174,7 +174,7 @@ def test_segment_that_cannot_be_opened_just_now_waits(tmp_path: Path, monkeypatc
 
 
 def test_journal_moves_to_the_disk_once_that_is_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_chest.extension.state.INHERIT_SECONDS", 0.01)
+    monkeypatch.setattr("flask_chest.extension.state.ADOPT_SECONDS", 0.01)
     app = Flask("shop")
     store = Away(tmp_path / "chest.db")
     chest = FlaskChest(app, store=store, tracked_vars=["n"], journal_dir=tmp_path)
@@ -196,7 +196,7 @@ def test_journal_moves_to_the_disk_once_that_is_possible(tmp_path: Path, monkeyp
 def test_process_that_leaves_its_records_to_others_moves_to_the_disk_likewise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "INHERIT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "ADOPT_SECONDS", 0.0)
     app = Flask("shop")
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", tracked_vars=[], journal_dir=tmp_path, writer="off")
     app.add_url_rule("/", view_func=lambda: "hi")

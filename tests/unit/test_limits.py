@@ -6,27 +6,27 @@ from datetime import timedelta
 
 import pytest
 
-from flask_chest.background.limits import Limits, parse_span
+from flask_chest.background.retention import RetentionPolicy, parse_span
 from flask_chest.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
     ("value", "limits"),
     [
-        (timedelta(days=30), Limits(age=timedelta(days=30))),
-        ("90s", Limits(age=timedelta(seconds=90))),
-        ("15m", Limits(age=timedelta(minutes=15))),
-        ("2h", Limits(age=timedelta(hours=2))),
-        ("4w", Limits(age=timedelta(weeks=4))),
-        ("500 rows", Limits(rows=500)),
-        ("1_000_000 rows", Limits(rows=1_000_000)),
-        ("2 GB", Limits(size=2 * 10**9)),
-        ("512MiB", Limits(size=512 * 2**20)),
-        ("30d, 1000 rows,10 kb", Limits(age=timedelta(days=30), rows=1000, size=10_000)),
+        (timedelta(days=30), RetentionPolicy(age=timedelta(days=30))),
+        ("90s", RetentionPolicy(age=timedelta(seconds=90))),
+        ("15m", RetentionPolicy(age=timedelta(minutes=15))),
+        ("2h", RetentionPolicy(age=timedelta(hours=2))),
+        ("4w", RetentionPolicy(age=timedelta(weeks=4))),
+        ("500 rows", RetentionPolicy(rows=500)),
+        ("1_000_000 rows", RetentionPolicy(rows=1_000_000)),
+        ("2 GB", RetentionPolicy(size=2 * 10**9)),
+        ("512MiB", RetentionPolicy(size=512 * 2**20)),
+        ("30d, 1000 rows,10 kb", RetentionPolicy(age=timedelta(days=30), rows=1000, size=10_000)),
     ],
 )
-def test_limits_are_read(value: object, limits: Limits) -> None:
-    assert Limits.parse(value, "retention") == limits
+def test_limits_are_read(value: object, limits: RetentionPolicy) -> None:
+    assert RetentionPolicy.parse(value, "retention") == limits
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_limits_are_read(value: object, limits: Limits) -> None:
 )
 def test_what_is_no_limit_is_told_with_the_way_out(value: object, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        Limits.parse(value, "retention")
+        RetentionPolicy.parse(value, "retention")
 
 
 def test_spans_of_time_are_read() -> None:

@@ -13,8 +13,7 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest
-from flask_chest.background.limits import Limits
-from flask_chest.background.retention import BATCH, RetentionReport, RetentionRun
+from flask_chest.background.retention import BATCH, RetentionPolicy, RetentionReport, RetentionRun
 from flask_chest.errors import CapabilityMissing
 from flask_chest.extension.settings import SchedulerMode
 from flask_chest.protocols import Claim
@@ -36,8 +35,8 @@ def store() -> MemoryStore:
 def retain(store: MemoryStore | SQLiteStore, *, limits: str = "", cap: str = "") -> RetentionReport:
     return RetentionRun(
         store=store,
-        limits=Limits.parse(limits, "limits") if limits else Limits(),
-        cap=Limits.parse(cap, "cap") if cap else Limits(),
+        limits=RetentionPolicy.parse(limits, "limits") if limits else RetentionPolicy(),
+        cap=RetentionPolicy.parse(cap, "cap") if cap else RetentionPolicy(),
         owner="this test",
         go_on=lambda: True,
     ).report()
@@ -91,8 +90,8 @@ def test_run_ends_between_batches_when_its_time_is_over(store: MemoryStore) -> N
     answers = iter([True, False])
     run = RetentionRun(
         store=store,
-        limits=Limits(age=timedelta(days=1)),
-        cap=Limits(),
+        limits=RetentionPolicy(age=timedelta(days=1)),
+        cap=RetentionPolicy(),
         owner="this test",
         go_on=lambda: next(answers),
     )
@@ -208,7 +207,7 @@ def test_retention_is_scheduled_where_exporters_are(monkeypatch: pytest.MonkeyPa
 def test_nothing_is_scheduled_where_the_scheduler_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     scheduled: list[str] = []
     monkeypatch.setattr(
-        "flask_chest.background.exports.Delivery.schedule_task",
+        "flask_chest.background.exports.ExportJobs.schedule_task",
         lambda _self, name, *_, **__: scheduled.append(name),
     )
     modes: tuple[SchedulerMode, ...] = ("off", "auto")
@@ -224,8 +223,8 @@ def test_store_that_cannot_delete_is_told() -> None:
     with pytest.raises(CapabilityMissing, match="does not implement Retention"):
         RetentionRun(
             store=object(),  # type: ignore[arg-type]  # what the test is about
-            limits=Limits(),
-            cap=Limits(),
+            limits=RetentionPolicy(),
+            cap=RetentionPolicy(),
             owner="this test",
             go_on=lambda: True,
         ).report()

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest
-from flask_chest.background.limits import Limits
+from flask_chest.background.retention import RetentionPolicy
 from flask_chest.capture.redaction import Redact
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.settings import SettingOptions, Settings, Unchecked
@@ -73,8 +73,8 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         sample=1.0,
         keep_errors=True,
         keep_slower_than_ns=None,
-        retention=Limits(),
-        retention_cap=Limits(),
+        retention=RetentionPolicy(),
+        retention_cap=RetentionPolicy(),
     )
     assert {field.name for field in dataclasses.fields(settings)} == FIELDS | {"misspelt"}
 
@@ -90,9 +90,9 @@ def test_limits_of_retention_come_from_where_all_settings_come(name: str) -> Non
     given: dict[str, object] = {name: "1 rows"}
     config: dict[str, object] = {key: "2 rows"}
     environ = {f"FLASK_{key}": "3 rows, 4 KB"}
-    assert getattr(load(given, config, environ), name) == Limits(rows=1)
-    assert getattr(load({}, config, environ), name) == Limits(rows=2)
-    assert getattr(load({}, {}, environ), name) == Limits(rows=3, size=4_000)
+    assert getattr(load(given, config, environ), name) == RetentionPolicy(rows=1)
+    assert getattr(load({}, config, environ), name) == RetentionPolicy(rows=2)
+    assert getattr(load({}, {}, environ), name) == RetentionPolicy(rows=3, size=4_000)
 
 
 def test_cap_of_retention_is_no_age() -> None:

@@ -48,8 +48,8 @@ def test_counts_are_kept_by_reason(tally: Tally) -> None:
     tally.lost("full", StoreUnavailable("x"), count=2)
     tally.lost("full", StoreUnavailable("x"))
     tally.lost("refused", RecordRefused("x"))
-    tally.fault("generator", ValueError())
-    tally.fault("generator")
+    tally.problem("generator", ValueError())
+    tally.problem("generator")
     assert tally.snapshot(waiting=5) == ChestStats(
         captured=3, stored=1, waiting=5, lost={"full": 3, "refused": 1}, faults={"generator": 2}
     )
@@ -74,7 +74,7 @@ def test_counts_are_right_over_threads(tally: Tally) -> None:
         ready.wait(timeout=10)
         for _ in range(500):
             tally.captured()
-            tally.fault("mishap")
+            tally.problem("mishap")
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:
@@ -86,8 +86,8 @@ def test_counts_are_right_over_threads(tally: Tally) -> None:
 
 def test_loss_is_an_error_and_a_mishap_a_warning(tally: Tally, caplog: pytest.LogCaptureFixture) -> None:
     tally.lost("the store was away", StoreUnavailable("the database is locked"), count=3)
-    tally.fault("the generator raised", ValueError("x"))
-    tally.fault("a value raised")
+    tally.problem("the generator raised", ValueError("x"))
+    tally.problem("a value raised")
     assert [(entry.levelno, entry.getMessage()) for entry in caplog.records] == [
         (logging.ERROR, "the store was away (3 records lost so far): the database is locked"),
         (logging.WARNING, "the generator raised (1 times so far): builtins.ValueError"),
@@ -113,14 +113,14 @@ def test_first_mishap_is_logged_even_right_after_the_machine_started(
     tally: Tally, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock.now = 0.0
-    tally.fault("generator")
+    tally.problem("generator")
     assert len(caplog.records) == 1
 
 
 def test_each_reason_has_its_own_minute(tally: Tally, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    tally.fault("one")
-    tally.fault("two")
-    tally.fault("one")
+    tally.problem("one")
+    tally.problem("two")
+    tally.problem("one")
     assert [entry.getMessage().partition(" ")[0] for entry in caplog.records] == ["one", "two"]
 
 
@@ -145,7 +145,7 @@ def test_text_of_somebody_elses_exception_is_never_logged(
     caplog.set_level(logging.DEBUG)
     error.__cause__ = ValueError("hunter2")
     tally.lost("lost", error)
-    tally.fault("fault", error)
+    tally.problem("fault", error)
     assert len(caplog.records) == 2
     assert "hunter2" not in caplog.text
     assert f"{type(error).__module__}.{type(error).__qualname__}" in caplog.text

@@ -17,10 +17,10 @@ import pytest
 
 from flask_chest.background.stats import ChestStats, Tally
 from flask_chest.background.writer import (
+    ADOPT_SECONDS,
     BATCH_RECORDS,
     COLLECT_SECONDS,
     FIRST_PAUSE_SECONDS,
-    INHERIT_SECONDS,
     LONGEST_PAUSE_SECONDS,
     store_pause_seconds,
 )
@@ -89,7 +89,7 @@ def test_writer_that_has_nothing_to_do_is_woken_by_a_record(work_for: WorkFor) -
             work.writer.take(make_record())
             taken = time.monotonic()
             until(lambda count=count: len(sink.kept) == count)  # type: ignore[misc]  # mypy cannot infer its type
-            assert time.monotonic() - taken < INHERIT_SECONDS / 3
+            assert time.monotonic() - taken < ADOPT_SECONDS / 3
 
 
 def test_requests_that_never_rest_let_the_writer_store(folder: Path, tmp_path: Path) -> None:

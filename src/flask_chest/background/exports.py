@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Self, cast
 from weakref import ref
 
 from flask_chest.background.backoff import pause_seconds
-from flask_chest.background.export_run import ExportReport, ExportRun, log_run
+from flask_chest.background.export_run import (
+    ExportReport,
+    ExportRun,
+    RecordFilter,
+    Redelivered,
+    log_run,
+    redeliver,
+)
 from flask_chest.background.poison import PATIENCE
-from flask_chest.background.redelivery import Redelivered, redeliver
-from flask_chest.background.selection import Selection
 from flask_chest.background.stats import ExportCounts, LogLimit
-from flask_chest.background.suppression import suppressed
+from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
 from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
 from flask_chest.record import Record
@@ -47,7 +52,7 @@ class ExportJob:
     batch_size: int
     lease: timedelta
     start_at: StartAt
-    selection: Selection
+    selection: RecordFilter
 
     @classmethod
     def checked(
@@ -59,7 +64,7 @@ class ExportJob:
         batch_size: int,
         lease: timedelta,
         start_at: StartAt,
-        selection: Selection,
+        selection: RecordFilter,
     ) -> Self:
         """Make the job of *exporter*, or of what makes one in each process; raise `ConfigurationError`."""
         if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
@@ -143,7 +148,7 @@ class _History:
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Delivery:
+class ExportJobs:
     """Runs export jobs from a store, now or on schedule."""
 
     open_store: Callable[[], Store]
@@ -159,7 +164,7 @@ class Delivery:
 
     def run(self, job: ExportJob) -> ExportReport:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
-        with suppressed():
+        with suppress_instrumentation():
             report = self._run(job)
         with self._lock:
             self._history(job).note(report)
@@ -169,7 +174,7 @@ class Delivery:
         """Deliver *records* once more by the exporter of *job*, batch by batch; raise what ends it."""
         batches = redeliver(records, self._exporter(job), batch_size=job.batch_size, selection=job.selection)
         while True:
-            with suppressed():  # around each step: a generator would keep it up between them
+            with suppress_instrumentation():  # around each step: a generator would keep it up between them
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -177,7 +182,7 @@ class Delivery:
 
     def try_out(self, job: ExportJob) -> None:
         """Hand the exporter of *job* no records; raise why it could deliver none, as far as that tells."""
-        with suppressed():
+        with suppress_instrumentation():
             self._exporter(job).export(())
 
     def run_in_turn(self, job: ExportJob) -> None:
@@ -293,7 +298,7 @@ class Delivery:
             self._registered.add(job.name)
 
 
-def _run_scheduled(reference: ref[Delivery], name: str) -> None:
+def _run_scheduled(reference: ref[ExportJobs], name: str) -> None:
     delivery = reference()
     run = delivery.scheduled(name) if delivery is not None else None
     if run is not None:

@@ -15,7 +15,7 @@ MOST_PROBES = 8
 """So many records that fail alone, and none that does not: whatever the record is, it fails."""
 
 
-class Fault(NamedTuple):
+class Poison(NamedTuple):
     """Why a record will never be taken."""
 
     reason: str
@@ -23,13 +23,13 @@ class Fault(NamedTuple):
     """How often it was tried, since it came in this batch."""
 
 
-def hand_over_sound(
+def deliver_isolating_poison(
     take: Callable[[Sequence[Record]], object],
     records: Sequence[Record],
     *,
     suspicious: bool,
     convict_alone: bool = False,
-) -> dict[str, Fault]:
+) -> dict[str, Poison]:
     """Hand *records* over to a ``write`` or ``export``; give those that it will never take by id.
 
     Those that it refuses by name are left out, and where it names none they are searched for by halves. So are,
@@ -39,7 +39,7 @@ def hand_over_sound(
     after record for one reason, all of the batch is at fault without more tries.
     """
     handing = _HandingOver(take)
-    refused: dict[str, Fault] = {}
+    refused: dict[str, Poison] = {}
     others = records
     while others:
         try:
@@ -84,14 +84,14 @@ class _HandingOver:
         self._calls.append(records)
         hand_over(self._take, records)
 
-    def faults(self, reasons: Mapping[str, str]) -> dict[str, Fault]:
+    def faults(self, reasons: Mapping[str, str]) -> dict[str, Poison]:
         """Add to each of *reasons* how often the record was tried."""
         return {
-            record_id: Fault(reason, sum(any(record.id == record_id for record in call) for call in self._calls))
+            record_id: Poison(reason, sum(any(record.id == record_id for record in call) for call in self._calls))
             for record_id, reason in reasons.items()
         }
 
-    def search(self, records: Sequence[Record]) -> dict[str, Fault]:
+    def search(self, records: Sequence[Record]) -> dict[str, Poison]:
         """Hand over *records* but those at fault, and give these; raise when none was taken."""
         try:
             self._divide(records)

@@ -179,7 +179,7 @@ class Tally:
         unnoted = dict(self._unnoted)
         return Losses(counts=unnoted, last_unix_nano=self._last_loss_unix_nano)
 
-    def fault(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> None:
+    def problem(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> None:
         """Count *count* mishaps that lost no record and say so."""
         with self._lock:
             total = self._faults[reason] = self._faults.get(reason, 0) + count
@@ -190,7 +190,7 @@ class Tally:
         if what in REASONS:
             self.lost(what)
         else:
-            self.fault(what)
+            self.problem(what)
 
     @property
     def store_answers(self) -> bool:

@@ -12,7 +12,7 @@ _PLAIN_KEY = "suppress_instrumentation"
 
 
 @contextmanager
-def suppressed() -> Iterator[None]:
+def suppress_instrumentation() -> Iterator[None]:
     """Let nothing inside the ``with`` block become a span, if the app uses OpenTelemetry.
 
     It is not imported for that: an app that has not imported it has no instrumentation either.

@@ -12,9 +12,9 @@ from contextlib import suppress
 
 from flask_chest._process import native_lock, start_native_thread
 from flask_chest.background.backoff import pause_seconds
-from flask_chest.background.poison import PATIENCE, Fault, hand_over_sound
+from flask_chest.background.poison import PATIENCE, Poison, deliver_isolating_poison
 from flask_chest.background.stats import Tally
-from flask_chest.background.suppression import suppressed
+from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.errors import JournalClosed, JournalError, JournalFull, RecordRefused
 from flask_chest.journal.losses import JOURNAL_FULL, JOURNAL_REFUSED, LEFT_IN_MEMORY, NOT_SET_ASIDE
 from flask_chest.journal.memory import MemoryJournal
@@ -25,7 +25,7 @@ from flask_chest.record import Record
 BATCH_RECORDS = 1_000
 COLLECT_SECONDS = 0.25
 """How long the writer waits for company after the first record, so that one transaction takes many."""
-INHERIT_SECONDS = 15.0
+ADOPT_SECONDS = 15.0
 """How often it looks for what other processes have left."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
@@ -106,7 +106,7 @@ class JournalOnly(Intake):
         self._tally = tally
         self._reopen = reopen
         self._lock = native_lock()
-        self._next_try = time.monotonic() + INHERIT_SECONDS
+        self._next_try = time.monotonic() + ADOPT_SECONDS
 
     def take(self, record: Record, /) -> None:
         """Append *record*."""
@@ -124,7 +124,7 @@ class JournalOnly(Intake):
         with self._lock:
             if time.monotonic() < self._next_try:
                 return  # another request has just tried
-            self._next_try = time.monotonic() + INHERIT_SECONDS
+            self._next_try = time.monotonic() + ADOPT_SECONDS
             if (on_disk := self._reopen()) is not None:
                 self._journal, self._in_memory = on_disk, None
                 former.close()
@@ -180,10 +180,10 @@ class Writer(Intake):
         tally: Tally,
         *,
         gather: Callable[[], None] = lambda: None,
-        inherit_seconds: float = INHERIT_SECONDS,
+        adopt_seconds: float = ADOPT_SECONDS,
         reopen: Callable[[], Journal | None] = lambda: None,
     ) -> None:
-        """Let *gather* bring what no request can; look for what others have left every *inherit_seconds*.
+        """Let *gather* bring what no request can; look for what others have left every *adopt_seconds*.
 
         Where *journal* is in memory, *reopen* is asked then for one on disk.
         """
@@ -193,7 +193,7 @@ class Writer(Intake):
         self._gather = gather
         self._gathering = False
         """Whether the thread may hold a record that does not wait in the journal yet."""
-        self._inherit_seconds = inherit_seconds
+        self._inherit_seconds = adopt_seconds
         self._journal = journal
         self._open_store = open_store
         self._tally = tally
@@ -315,7 +315,7 @@ class Writer(Intake):
             start_native_thread(self._run)
         except RuntimeError as exc:
             self._started = False
-            self._tally.fault("the writer's thread did not start; records wait in the journal", exc)
+            self._tally.problem("the writer's thread did not start; records wait in the journal", exc)
             return False
         return True
 
@@ -358,7 +358,7 @@ class Writer(Intake):
         try:
             self._journal.close()
         except OSError as exc:
-            self._tally.fault("the journal did not close", exc)
+            self._tally.problem("the journal did not close", exc)
         self._ended = True
 
     def _gather_all(self) -> None:
@@ -400,12 +400,14 @@ class Writer(Intake):
     def _move(self) -> int:
         """Move one batch; give how many records it had, 0 when nothing waits."""
         records = self._journal.read(BATCH_RECORDS)
-        refused: Mapping[str, Fault] = {}
+        refused: Mapping[str, Poison] = {}
         self._dropped = 0
         if records:
-            with suppressed():
+            with suppress_instrumentation():
                 # Perhaps one record is at fault, and the store does not say so; more likely the store is.
-                refused = hand_over_sound(self._hand_over, records, suspicious=self._failures >= PATIENCE)
+                refused = deliver_isolating_poison(
+                    self._hand_over, records, suspicious=self._failures >= PATIENCE
+                )
             self._tally.store_took()
         culprits = [record for record in records if record.id in refused]
         for record in culprits:
@@ -431,7 +433,7 @@ class Writer(Intake):
     def _pause_after(self, error: BaseException) -> None:
         self._failures += 1
         if isinstance(error, JournalError):
-            self._tally.fault("the journal cannot be read just now; its records wait", error)
+            self._tally.problem("the journal cannot be read just now; its records wait", error)
         else:
             self._tally.store_took_nothing(error)
         began = time.monotonic()

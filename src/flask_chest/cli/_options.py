@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from flask_chest.background.limits import parse_span
+from flask_chest.background.retention import parse_span
 from flask_chest.capture.names import known_method
 from flask_chest.record import FIELDS, JSONValue, Query
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from flask import Flask
 
-from flask_chest.background.export_run import DEFAULT_BATCH_SIZE, DEFAULT_LEASE
+from flask_chest.background.export_run import DEFAULT_BATCH_SIZE, DEFAULT_LEASE, RecordFilter
 from flask_chest.background.exports import ExportJob
-from flask_chest.background.selection import Selection
 from flask_chest.errors import ConfigurationError
 from flask_chest.exporter._options import Default, ExporterOptions, OptionMissing
 from flask_chest.exporter.store import StoreExporter
@@ -350,7 +349,7 @@ def _add(
             batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
             lease=DEFAULT_LEASE,
             start_at=delivery.get("start_at", "beginning"),
-            selection=Selection(wanted=delivery.get("filter"), transform=delivery.get("transform")),
+            selection=RecordFilter(wanted=delivery.get("filter"), transform=delivery.get("transform")),
         )
 
     with suppress(OptionMissing):  # an app may have it yet; all else that is wrong is told here

@@ -15,11 +15,15 @@ from weakref import WeakKeyDictionary
 import msgspec
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
-from flask_chest.background.export_run import DEFAULT_BATCH_SIZE, DEFAULT_LEASE, ExportReport
+from flask_chest.background.export_run import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_LEASE,
+    ExportReport,
+    RecordFilter,
+    Redelivered,
+)
 from flask_chest.background.exports import ExportJob
-from flask_chest.background.redelivery import Redelivered
 from flask_chest.background.retention import RetentionReport
-from flask_chest.background.selection import Selection
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
 from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVars, known_method
@@ -282,7 +286,7 @@ class FlaskChest:
             batch_size=batch_size,
             lease=lease,
             start_at=start_at,
-            selection=Selection(wanted=filter, transform=transform),
+            selection=RecordFilter(wanted=filter, transform=transform),
         )
         self.add_job(job.name, lambda _: job, app=app)
 

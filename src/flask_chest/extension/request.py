@@ -194,17 +194,17 @@ def _trace(plan: Plan, environ: Mapping[str, object]) -> TraceContext | None:
     except BaseException as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
         pass_interruption(error)
         for binding, _ in plan.asked:
-            binding.tally.fault("the trace of a request was not read", error)
+            binding.tally.problem("the trace of a request was not read", error)
         return None
 
 
 def _show(binding: Binding, observer: VariablesObserver, variables: Variables, current: Request) -> None:
     try:
         if observer.observe(variables, current.environ):
-            binding.tally.fault("variables were left out of a span that had no room for them")
+            binding.tally.problem("variables were left out of a span that had no room for them")
     except BaseException as error:  # noqa: BLE001 - as above
         pass_interruption(error)
-        binding.tally.fault("the observer of variables raised", error)
+        binding.tally.problem("the observer of variables raised", error)
 
 
 def _said(raised: BaseException) -> str:
@@ -223,7 +223,7 @@ def _rates(plan: Plan) -> Mapping[Binding, float]:
                 rates[binding] = binding.sampling.current_rate()
             except BaseException as error:  # noqa: BLE001 - the app's own function; the record is kept
                 pass_interruption(error)
-                binding.tally.fault("the function for sample raised, or returned no share", error)
+                binding.tally.problem("the function for sample raised, or returned no share", error)
                 rates[binding] = 1.0
     return rates
 
@@ -372,7 +372,7 @@ def converted(binding: Binding, capture: Capture, held: Mapping[str, object]) ->
     """Capture whatever there is, and count for *binding* what could not be read."""
     variables, failures = capture.convert(held)
     if failures:
-        binding.tally.fault("a value raised while it was read")
+        binding.tally.problem("a value raised while it was read")
     return variables
 
 

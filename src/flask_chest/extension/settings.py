@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
-from flask_chest.background.limits import Limits
+from flask_chest.background.retention import RetentionPolicy
 from flask_chest.capture.names import Computed, Rename, TrackedVars, parse_computed, parse_rename
 from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_rules
 from flask_chest.capture.rules import parse_routes
@@ -154,9 +154,9 @@ class Settings:
     """Keep those that ended in an error or a status from 500 on, whatever *sample* says."""
     keep_slower_than_ns: int | None
     """And those that took as long or longer."""
-    retention: Limits
+    retention: RetentionPolicy
     """How much the store keeps, of what every exporter has had."""
-    retention_cap: Limits
+    retention_cap: RetentionPolicy
     """How much it keeps in any case."""
     misspelt: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Names that are no settings, and the ones that were meant."""
@@ -198,8 +198,8 @@ class Settings:
             sample=source.get("sample", _rate, _ALL),
             keep_errors=source.get("keep_errors", _boolean, default=True),
             keep_slower_than_ns=source.get("keep_slower_than", _nanoseconds, None),
-            retention=source.get("retention", Limits.parse, Limits()),
-            retention_cap=source.get("retention_cap", _cap, Limits()),
+            retention=source.get("retention", RetentionPolicy.parse, RetentionPolicy()),
+            retention_cap=source.get("retention_cap", _cap, RetentionPolicy()),
             misspelt=dict(source.misspelt()),
         )
         settings._check(prefix)
@@ -368,8 +368,8 @@ def _nanoseconds(value: object, key: str) -> int:
     return round(seconds * 1_000_000_000)
 
 
-def _cap(value: object, key: str) -> Limits:
-    cap = Limits.parse(value, key)
+def _cap(value: object, key: str) -> RetentionPolicy:
+    cap = RetentionPolicy.parse(value, key)
     if cap.age is not None:
         raise ConfigurationError(
             f"{key} is for rows and bytes, got {value!r}: what an exporter has not had is not deleted for its age"

@@ -20,12 +20,11 @@ import msgspec
 from flask_chest._clocks import nanoseconds
 from flask_chest._process import threads_run
 from flask_chest.background.backoff import pause_seconds
-from flask_chest.background.exports import Delivery, ExportJob
-from flask_chest.background.limits import Limits
-from flask_chest.background.retention import INTERVAL, RetentionReport, RetentionRun
+from flask_chest.background.exports import ExportJob, ExportJobs
+from flask_chest.background.retention import INTERVAL, RetentionPolicy, RetentionReport, RetentionRun
 from flask_chest.background.stats import ChestStats, Health, Tally
-from flask_chest.background.suppression import suppressed
-from flask_chest.background.writer import INHERIT_SECONDS, JournalOnly, Writer, WriteThrough
+from flask_chest.background.suppression import suppress_instrumentation
+from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
 from flask_chest.capture.names import Names, TrackedNames
 from flask_chest.capture.rules import AppRule, BlueprintRule
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
@@ -108,7 +107,7 @@ class _InProcess:
 
     pid: int
     store: LazyStore
-    delivery: Delivery
+    delivery: ExportJobs
     instance: str
     tally: Tally = field(default_factory=lambda: Tally(logger))
     making: threading.RLock = field(default_factory=threading.RLock)
@@ -192,7 +191,7 @@ class Binding:
         pid = os.getpid()
         # setdefault, not a lock: one held at a fork would be held for ever, and setdefault is atomic.
         store = LazyStore(_making_weakly(self))
-        fresh = _InProcess(pid, store, Delivery(store.open), f"{self.settings.instance}:{pid}")
+        fresh = _InProcess(pid, store, ExportJobs(store.open), f"{self.settings.instance}:{pid}")
         self._latest = here = self._processes.setdefault(pid, fresh)
         if here is fresh:
             self.instance = here.instance
@@ -212,7 +211,7 @@ class Binding:
         return self._here.tally
 
     @property
-    def delivery(self) -> Delivery:
+    def delivery(self) -> ExportJobs:
         """The exporters of this process."""
         return self._here.delivery
 
@@ -259,7 +258,7 @@ class Binding:
         try:
             (here.intake or self._begin(here)).take_opened(record)
         except Exception as exc:  # noqa: BLE001 - the complete record follows
-            here.tally.fault(
+            here.tally.problem(
                 "a streamed response was not noted; it would be lost if the process were killed", exc
             )
 
@@ -288,7 +287,7 @@ class Binding:
                 if record is not None:
                     self.keep(record, take_along=False)
             except Exception as exc:  # noqa: BLE001 - under strict: whoever calls has nothing to do with it
-                here.tally.fault(UNCLOSED, exc)
+                here.tally.problem(UNCLOSED, exc)
 
     def _keep_anew(self, here: _InProcess, record: Record) -> None:
         with here.making:
@@ -314,14 +313,14 @@ class Binding:
             return JournalOnly(left, here.tally, reopen=_weakly(self._reopen_left))
         journal = open_journal(config, report=here.tally.found_in_journal, identify=here.store.identify)
         self._continue(here, journal)
-        pause = WORKER_SECONDS if here.works else INHERIT_SECONDS
+        pause = WORKER_SECONDS if here.works else ADOPT_SECONDS
         # Its thread must hold nothing of the app, which is collected when nobody else does.
         return Writer(
             journal,
             here.store.open,
             here.tally,
             gather=_weakly(self.keep_unclosed),
-            inherit_seconds=pause,
+            adopt_seconds=pause,
             reopen=_weakly(self._reopen),
         )
 
@@ -352,7 +351,7 @@ class Binding:
 
     def mishap(self, reason: str, error: BaseException) -> None:
         """Count a mishap of the recording itself; raise *error* under ``strict``."""
-        self.tally.fault(reason, error)
+        self.tally.problem(reason, error)
         if self.settings.strict:
             raise error
 
@@ -459,7 +458,7 @@ class Binding:
             here.start_again = time.monotonic() + pause_seconds(
                 here.failed_starts, first=FIRST_START_PAUSE_SECONDS, longest=LONGEST_START_PAUSE_SECONDS
             )
-            here.tally.fault("there is no thread for exporters and retention just now; it is tried again", exc)
+            here.tally.problem("there is no thread for exporters and retention just now; it is tried again", exc)
             return False
         return True
 
@@ -472,12 +471,12 @@ class Binding:
     @property
     def retains(self) -> bool:
         """Whether the settings limit what is kept."""
-        return self.settings.retention != Limits() or self.settings.retention_cap != Limits()
+        return self.settings.retention != RetentionPolicy() or self.settings.retention_cap != RetentionPolicy()
 
     def run_retention(self) -> RetentionReport:
         """Delete what is beyond the limits; raise what the store raises."""
         here = self._here
-        with suppressed():
+        with suppress_instrumentation():
             report = RetentionRun(
                 store=self.open_store(),
                 limits=self.settings.retention,
@@ -489,16 +488,16 @@ class Binding:
         here.tally.spared(report.spared)
         if report.doubt is not None:
             # Not as the reason: it has a number in it, and each would be counted for itself.
-            here.tally.fault("retention waits for a clock that is right", ChestError(report.doubt))
+            here.tally.problem("retention waits for a clock that is right", ChestError(report.doubt))
         elif not report.busy:
             self._forget_old_rejected()
         if report.unexported:
-            here.tally.fault(
+            here.tally.problem(
                 "records that an exporter had not had were deleted at the cap of retention",
                 count=report.unexported,
             )
         for name in report.absent:
-            here.tally.fault(
+            here.tally.problem(
                 f"the exporter {name!r} was not seen for a week and keeps records from being deleted; "
                 f"let it run, or remove it: flask chest exporters remove {name}"
             )
@@ -513,7 +512,7 @@ class Binding:
                     self.journal_config.folder, Query(until_unix_nano=time.time_ns() - nanoseconds(age))
                 )
             except JournalError as exc:
-                self.tally.fault("refused records beyond the limits of retention were not removed", exc)
+                self.tally.problem("refused records beyond the limits of retention were not removed", exc)
 
     def close(self, timeout: float) -> bool:
         """Store what waits, stop the exporters and close the store; False when something is left at *timeout*.
@@ -535,7 +534,7 @@ class Binding:
             try:
                 store.close()
             except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the others still close
-                here.tally.fault("the store did not close", exc)
+                here.tally.problem("the store did not close", exc)
         return stored and ended
 
 
