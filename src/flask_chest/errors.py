@@ -121,15 +121,16 @@ class RecordsRejected(_Culprits, ExportError):
 
 
 def describe(error: BaseException | None) -> str:
-    """Say what *error* is: in full when it is ours, by its type when it is not.
+    """Return the message of an error of flask_chest's, and of any other error only its type.
 
-    The text of somebody else's exception may hold a value, a password or a token.
+    The message of somebody else's exception may hold a value, a password or a token. Returns an empty text for
+    ``None``.
     """
     if error is None:
         return ""
     if type(error).__module__.partition(".")[0] == "flask_chest":
-        return f": {printable(str(error))}"  # a target's answer may stand in it
-    return f": {type(error).__module__}.{type(error).__qualname__}"
+        return printable(str(error))  # a target's answer may stand in it
+    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def printable(text: str) -> str:

@@ -155,5 +155,5 @@ def test_text_of_somebody_elses_exception_is_never_logged(
 def test_cause_of_our_own_exception_is_not_told() -> None:
     error = StoreUnavailable("PostgreSQL: the batch was not written")
     error.__cause__ = ConnectionError("hunter2")
-    assert describe(error) == ": PostgreSQL: the batch was not written"
+    assert describe(error) == "PostgreSQL: the batch was not written"
     assert describe(None) == ""

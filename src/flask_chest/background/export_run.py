@@ -92,7 +92,7 @@ class RecordFilter:
             try:
                 chosen = self._select(record)
             except Exception as exc:  # noqa: BLE001 - the app's own function
-                faults[record.id] = Poison(f"its filter or transform failed{describe(exc)}", 1)
+                faults[record.id] = Poison(f"its filter or transform failed: {describe(exc)}", 1)
                 continue
             if chosen is not None and chosen.id != record.id:
                 faults[record.id] = Poison("its transform changed its id", 1)
@@ -150,7 +150,7 @@ class Lease:
             try:
                 kept = self._outbox.renew(claim, lease=self._length)
             except Exception as exc:  # noqa: BLE001 - the next renewal may succeed, and the acknowledgement tells
-                logger.debug("the lease of %s was not renewed%s", claim.exporter, describe(exc))
+                logger.debug("the lease of %s was not renewed: %s", claim.exporter, describe(exc))
                 continue
             if not kept and self._claim is claim:
                 self._lost = True
@@ -199,7 +199,7 @@ class ExportRun:
         except ChestError as exc:
             error = str(exc)
         except Exception as exc:  # an own exporter may raise anything; its batch stays pending
-            error = f"{self._name} raised {describe(exc).removeprefix(': ')}"
+            error = f"{self._name} raised {describe(exc)}"
             logger.debug("export to %s failed", self._name, exc_info=True)
         finally:
             self._lease.end()
@@ -232,7 +232,7 @@ class ExportRun:
                 selected, faults = self._selection.of(claim.records)
                 faults |= self._export(selected)
         except BaseException as exc:
-            _release(self._outbox, claim, error=describe(exc).removeprefix(": "))
+            _release(self._outbox, claim, error=describe(exc))
             raise
         if not self._outbox.acknowledge(claim, rejected=_reasons(faults)):
             raise _lost(claim)
@@ -311,7 +311,7 @@ def _release(outbox: Outbox, claim: Claim, *, error: str) -> None:
     try:
         outbox.release(claim, error=error)
     except Exception as exc:  # noqa: BLE001 - what ended the export is to be told; the lease ends by itself
-        logger.debug("the claim of %s was not released%s", claim.exporter, describe(exc))
+        logger.debug("the claim of %s was not released: %s", claim.exporter, describe(exc))
 
 
 def _backlog(outbox: Outbox, name: str) -> int | None:
@@ -320,7 +320,7 @@ def _backlog(outbox: Outbox, name: str) -> int | None:
     try:
         return next((known.backlog for known in outbox.exporters() if known.name == name), 0)
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the run itself is over
-        logger.debug("the backlog of %s is not known%s", name, describe(exc))
+        logger.debug("the backlog of %s is not known: %s", name, describe(exc))
         return None
 
 

@@ -214,7 +214,7 @@ class ExportJobs:
             exporter = self._exporter(job)
         except Exception as exc:  # an own store or factory may raise anything; the other exporters run
             logger.debug("the export of %s did not begin", job.name, exc_info=True)
-            report = ExportReport(exporter=job.name, error=f"the export did not begin{describe(exc)}")
+            report = ExportReport(exporter=job.name, error=f"the export did not begin: {describe(exc)}")
             self._history(job).log(report)
             return report
         if not isinstance(store, Outbox):
@@ -269,7 +269,7 @@ class ExportJobs:
             try:
                 exporter.close()
             except Exception as exc:  # noqa: BLE001 - an own exporter may raise anything; the others still close
-                logger.warning("the exporter %s did not close%s", name, describe(exc))
+                logger.warning("the exporter %s did not close: %s", name, describe(exc))
         self._exporters.clear()
         self._registered.clear()
         return ended

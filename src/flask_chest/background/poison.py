@@ -59,7 +59,7 @@ def deliver_isolating_poison(
                 return refused | handing.search(others)
             if not convict_alone or isinstance(exc, OSError):  # which is a network's, or a disk's
                 raise
-            return refused | handing.faults({others[0].id: describe(exc).removeprefix(": ")})
+            return refused | handing.faults({others[0].id: describe(exc)})
         else:
             break
     return refused
@@ -140,7 +140,7 @@ class _HandingOver:
             return
         self._unexplained.append(error)
         self._doubt(at_most=MOST_PROBES - 1)
-        self._reasons[record.id] = describe(error).removeprefix(": ")
+        self._reasons[record.id] = describe(error)
 
     def _doubt(self, *, at_most: int) -> None:
         if len(self._unexplained) > at_most and not self._taken:

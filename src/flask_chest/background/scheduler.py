@@ -243,7 +243,7 @@ class _DaemonThreads(BaseExecutor):
         except BaseException as exc:  # nobody is above; the job has its next interval
             # Without the message, save of our own errors: somebody else's may hold a token.
             if self._limit.passes(job.id):
-                logger.error("the run of %s failed%s", job.id, describe(exc))  # noqa: TRY400
+                logger.error("the run of %s failed: %s", job.id, describe(exc))  # noqa: TRY400
             logger.debug("the run of %s failed", job.id, exc_info=True)
         finally:
             self._run_job_success(job.id, [])

@@ -251,7 +251,8 @@ class Tally:
     def _log(self, level: int, reason: str, count: str, error: BaseException | None) -> None:
         # A filter of the app may raise, and this may be a request's thread; the count stands.
         with suppress(Exception):
-            self._logger.log(level, "%s (%s)%s", reason, count, describe(error))
+            cause = f": {describe(error)}" if error is not None else ""
+            self._logger.log(level, "%s (%s)%s", reason, count, cause)
 
 
 def _count_so_far(counter: itertools.count[int]) -> int:

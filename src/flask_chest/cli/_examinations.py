@@ -112,7 +112,7 @@ def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
         # Writes as records do, and leaves nothing behind that matters.
         store.hold("doctor", owner=f"doctor {os.getpid()}", lease=timedelta(0))
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything
-        yield f"The store cannot be written: {describe(exc).removeprefix(': ')}"
+        yield f"The store cannot be written: {describe(exc)}"
         return
     yield from wrong_clocks(chest)
 

@@ -66,7 +66,7 @@ def the_chests() -> list[FlaskChest]:
 
 def give_up(error: Exception) -> NoReturn:
     """Exit and say that a store is not available; an own store may raise anything, and its text hold a secret."""
-    raise Failure(f"not available{describe(error)}") from error
+    raise Failure(f"not available: {describe(error)}") from error
 
 
 def at(unix_nano: int) -> datetime:

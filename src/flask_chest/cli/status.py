@@ -96,7 +96,7 @@ def _store_report(chest: FlaskChest) -> Report:
     except StoreAbsent as exc:
         return Report(absent=str(exc))
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything, and its text may hold a secret
-        return Report(error=describe(exc).removeprefix(": "))
+        return Report(error=describe(exc))
     return Report(store=found, exporters=exporters, not_run=not_run)
 
 

@@ -355,7 +355,7 @@ class FlaskChest:
         try:
             self.binding().delivery.try_out(job)
         except Exception as exc:  # noqa: BLE001 - an own exporter, or what makes it, may raise anything
-            return describe(exc).removeprefix(": ")
+            return describe(exc)
         return None
 
     def _job(self, name: str) -> ExportJob:
@@ -389,7 +389,7 @@ class FlaskChest:
                 filtered += len(batch.filtered)
                 rejected += len(batch.rejected)
         except Exception as exc:  # noqa: BLE001 - an own store or exporter may raise anything
-            error = describe(exc).removeprefix(": ")
+            error = describe(exc)
         return ExportReport(
             exporter=job.name, delivered=delivered, filtered=filtered, rejected=rejected, error=error
         )

@@ -70,7 +70,7 @@ class LazyStore:
         # Callers wait here for each other: one that failed slowly is not to be repeated by each of them.
         if self._failure is not None and time.monotonic() < self._open_again:
             raise StoreUnavailable(
-                f"the store did not open a moment ago{describe(self._failure)}"
+                f"the store did not open a moment ago: {describe(self._failure)}"
             ) from self._failure
         try:
             store.open()
