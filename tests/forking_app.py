@@ -84,7 +84,7 @@ def main(how: str, folder: Path) -> None:
         case "os.fork":
             fork_by(os.fork, app)
         case "libc":
-            if chest.binding().settings.writer == "thread":
+            if chest._state.settings.writer == "thread":
                 end_threads(chest)
             fork_by(ctypes.PyDLL(None).fork, app)  # as uWSGI forks: none of Python's hooks is called
         case "multiprocessing-fork":

@@ -60,7 +60,7 @@ def chest(uri: str, tmp_path: Path) -> Iterator[FlaskChest]:
 
 
 def _app_of(chest: FlaskChest) -> Flask:
-    (app,) = chest._bindings  # the command line finds it by --app
+    (app,) = chest._states  # the command line finds it by --app
     return app
 
 

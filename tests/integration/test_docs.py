@@ -97,7 +97,7 @@ def check_sql_page(page: Page, server: DatabaseServer, admin: Ask, folder: Path)
     assert len(answers) == 3
     assert answers[:2] == [answer.code for answer in page.blocks("text", "answer")]
     assert answers[2].startswith("/buy/<item> | 4 | ")
-    run(the(page, "python", "store") + "chest.binding().store.open()\n", server, folder)
+    run(the(page, "python", "store") + "chest._state.here.store.open()\n", server, folder)
     admin(the(page, "sql", "running"))
     program = the(page, "python", "chest") + buying(8)
     run(program, server, folder, user="shop_web", options=", create=False")

@@ -28,7 +28,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
-from flask_chest.extension.state import Binding
+from flask_chest.extension.state import ChestState
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
 from flask_chest.stores.postgresql import PostgreSQLStore
@@ -275,19 +275,19 @@ def test_records_of_one_role_are_not_stored_in_the_tables_of_another(
     admin: psycopg.Connection[tuple[Any, ...]], postgresql: DatabaseServer, tmp_path: Path, name: str
 ) -> None:
     roles = [f"{tenant}_{name}" for tenant in ("one", "another")]
-    bindings: list[Binding] = []
+    states: list[ChestState] = []
     for number, role in enumerate(roles, 1):
         admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 's3cret'".encode())
         admin.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}".encode())
         app = Flask("shop", root_path=str(tmp_path))
         store = PostgreSQLStore(f"postgresql://{role}:s3cret@{postgresql.address}/chest", name=name)
         chest = FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[])
-        bindings.append(chest.binding())
+        states.append(chest._state)
         app.add_url_rule("/", view_func=lambda: "hi")
         for _ in range(number):
             app.test_client().get("/")
-        bindings[-1].close(0)
-    assert [binding.store_left() for binding in reversed(bindings)] == [2, 1]
-    for number, (binding, role) in enumerate(zip(bindings, roles, strict=True), 1):
+        states[-1].close(0)
+    assert [state.here.store_left() for state in reversed(states)] == [2, 1]
+    for number, (state, role) in enumerate(zip(states, roles, strict=True), 1):
         assert admin.execute(f"SELECT count(*) FROM {role}.{name}".encode()).fetchall() == [(number,)]
-        binding.close(0)
+        state.close(0)

@@ -148,7 +148,7 @@ def test_every_record_arrives_equal_and_once(source: str, target: str, ask: Ask,
     make = source_of(source, ask, tmp_path)
     with chest_on(make) as chest:
         to.add(chest)
-        store = chest.binding().store
+        store = chest._state.here.store
         store.open()
         for first in range(0, RECORDS, 500):
             store.write(records[first : first + 500])
@@ -175,7 +175,7 @@ def test_record_that_the_target_refuses_is_set_aside_and_the_others_arrive(
     records[617] = culprit
     with chest_on(source_of("sqlite", ask, tmp_path)) as chest:
         to.add(chest)
-        store: Any = chest.binding().store
+        store: Any = chest._state.here.store
         store.open()
         store.write(records)
         report = run(chest)

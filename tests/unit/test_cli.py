@@ -192,7 +192,7 @@ def test_show_says_when_there_is_none_and_creates_nothing(
 def test_status_names_an_exporter_that_has_not_run_yet(app: Flask, runner: FlaskCliRunner) -> None:
     with closing(FlaskChestSQLite(app)) as chest:
         chest.add_exporter(RecordingExporter("far"))
-        chest.binding().open_store()
+        chest._state.here.open_store()
         assert runner.invoke(args=["chest", "status"]).output.endswith("  exporter far: has not run yet\n")
         (found,) = json.loads(runner.invoke(args=["chest", "status", "--json"]).output)["chests"]
         assert found["not_run"] == ["far"]

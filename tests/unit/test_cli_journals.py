@@ -255,7 +255,7 @@ def test_records_of_the_store_that_was_at_the_address_before_are_not_mixed_into_
     chest: FlaskChest, runner: FlaskCliRunner, tmp_path: Path
 ) -> None:
     folder = segment_in(tmp_path).parent
-    journal = leave(folder, store=chest.binding().journal_config.store, count=3, store_id="0a" * 16)
+    journal = leave(folder, store=chest._state.here.journal_config.store, count=3, store_id="0a" * 16)
     journal.read(1)
     journal.stored()
     kill(journal)
@@ -279,6 +279,6 @@ def test_replay_from_a_folder_asks_whose_it_is_where_there_are_several_chests(
     )
     assert runner.invoke(args=[*replay, str(tmp_path / "two-0123456789ab")]).output == "2 records stored.\n"
     with app.app_context():
-        assert [len(list(chest.binding().open_store().query(Query()))) for chest in chests] == [0, 2]
+        assert [len(list(chest._state.here.open_store().query(Query()))) for chest in chests] == [0, 2]
     for chest in chests:
         chest.close()

@@ -53,7 +53,7 @@ def runner(app: Flask) -> FlaskCliRunner:
 
 
 def folder_of(chest: FlaskChest) -> Path:
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     assert folder is not None
     return folder
 
@@ -61,7 +61,7 @@ def folder_of(chest: FlaskChest) -> Path:
 def fill(chest: FlaskChest) -> int:
     """Record until the journal is full; give how many records are lost."""
     for _ in range(20):
-        chest.binding().keep(make_record(variables={"x": "x" * 8_000}))
+        chest._state.here.keep(make_record(variables={"x": "x" * 8_000}))
     lost = chest.stats().lost[JOURNAL_FULL]
     chest.close()
     return lost
@@ -92,7 +92,7 @@ def test_doctor_finds_a_full_journal_and_what_was_lost(chest: FlaskChest, runner
 def test_losses_are_told_when_the_journal_is_empty_and_for_a_day_as_something_wrong(
     chest: FlaskChest, runner: FlaskCliRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chest.binding().keep(make_record())
+    chest._state.here.keep(make_record())
     folder = folder_of(chest)
     chest.close()
     assert runner.invoke(args=["chest", "journal", "replay"]).output == "1 record stored.\n"
@@ -123,7 +123,7 @@ def test_doctor_remarks_that_requests_may_be_routed_by_losses(
 @pytest.fixture
 def another_account(chest: FlaskChest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run what follows as somebody to whom the journal is closed."""
-    chest.binding().keep(make_record())
+    chest._state.here.keep(make_record())
     chest.close()
     if os.geteuid() == 0:
         os.seteuid(NOBODY)
@@ -156,7 +156,7 @@ def test_file_of_another_account_hides_no_others(
     chest: FlaskChest, runner: FlaskCliRunner, tmp_path: Path
 ) -> None:
     for _ in range(20):
-        chest.binding().keep(make_record(variables={"x": "x" * 1_500}))
+        chest._state.here.keep(make_record(variables={"x": "x" * 1_500}))
     chest.close()
     first, *others = sorted(folder_of(chest).glob("*.journal"))
     assert others
@@ -184,7 +184,7 @@ def test_file_of_another_account_hides_no_others(
 def test_root_writes_nothing_into_the_journal_of_another_account(
     chest: FlaskChest, runner: FlaskCliRunner, command: list[str]
 ) -> None:
-    chest.binding().keep(make_record())
+    chest._state.here.keep(make_record())
     chest.close()
     os.chown(folder_of(chest), NOBODY, -1)
     result = runner.invoke(args=["chest", *command])

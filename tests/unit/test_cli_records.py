@@ -293,7 +293,7 @@ def test_prune_deletes_what_is_old_and_keeps_what_an_exporter_must_have(tmp_path
     now = time.time_ns()
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", journal_dir="memory:", tracked_vars=["x"])
     with closing(chest):
-        store = chest.binding().open_store()
+        store = chest._state.here.open_store()
         store.write([make_record(time_unix_nano=now - number * HOUR_NANO) for number in range(2_500)])
         chest.add_exporter(RecordingExporter("late"), start_at="beginning")
         store.register("late")  # type: ignore[attr-defined]  # SQLite's can

@@ -197,7 +197,7 @@ def test_doctor_finds_records_that_nobody_stores(app: Flask, runner: FlaskCliRun
 
 def keep_from_long_ago(chest: FlaskChest) -> None:
     for _ in range(2):
-        chest.binding().keep(make_record(time_unix_nano=time.time_ns() - 120 * 10**9))
+        chest._state.here.keep(make_record(time_unix_nano=time.time_ns() - 120 * 10**9))
 
 
 def test_doctor_finds_records_that_a_store_does_not_take(
@@ -219,9 +219,9 @@ def test_doctor_finds_records_that_a_store_does_not_take(
 def test_doctor_finds_records_of_a_process_that_is_gone(app: Flask, runner: FlaskCliRunner) -> None:
     chest = FlaskChestSQLite(app, db_uri="chest.db", writer="off", journal_dir="journal")
     add_view(app)
-    chest.binding().keep(make_record())
+    chest._state.here.keep(make_record())
     chest.close()
-    chest.binding().keep(make_record(time_unix_nano=time.time_ns() - 120 * 10**9, duration_ns=119 * 10**9))
+    chest._state.here.keep(make_record(time_unix_nano=time.time_ns() - 120 * 10**9, duration_ns=119 * 10**9))
     chest.close()
     healthy_so_far = runner.invoke(args=["chest", "doctor"])
     assert healthy_so_far.exit_code == 0, healthy_so_far.output

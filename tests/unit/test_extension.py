@@ -202,7 +202,7 @@ def test_one_chest_whose_store_cannot_be_made_leaves_the_other_its_record(app: F
     assert app.test_client().get("/").status_code == 200
     assert len(second.query()) == 1
     assert first.stats().lost == {"a record was not taken by the store": 1}
-    assert all(chest.binding().delivery._scheduler is not None for chest in (first, second))
+    assert all(chest._state.here.exports._scheduler is not None for chest in (first, second))
     first.close()
     second.close()
 
@@ -418,7 +418,7 @@ def scheduled(app: Flask, **options: object) -> int:
     chest.add_exporter(exporter, interval=timedelta(milliseconds=20))
     add_view(app)
     app.test_client().get("/")
-    running = chest.binding().delivery._scheduler is not None
+    running = chest._state.here.exports._scheduler is not None
     deadline = datetime.now(UTC) + timedelta(seconds=10)
     while running and not exporter.delivered and datetime.now(UTC) < deadline:
         os.sched_yield()

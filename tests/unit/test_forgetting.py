@@ -57,7 +57,7 @@ def test_forgotten_value_is_in_no_file(tmp_path: Path) -> None:
     for email in [ADA, BOB] * 200:
         client.get(f"/{email}")
     assert chest.flush()
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     assert folder is not None
     refusing = journal_in(folder)
     for record in chest.query(where={"email": ADA}, limit=2):
@@ -93,7 +93,7 @@ def test_record_that_was_set_aside_goes_when_retention_says_so(tmp_path: Path) -
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=[], retention="30d")
     app.test_client().get("/")
     assert chest.flush()
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     assert folder is not None
     refusing = journal_in(folder)
     day_nano = 24 * 3600 * 10**9

@@ -127,7 +127,7 @@ def test_probe_waits_for_no_store(app: Flask, tmp_path: Path) -> None:
 
 def lose_one(chest: FlaskChest) -> None:
     """Record what is too long for the journal."""
-    chest.binding().keep(make_record(variables={"text": "x" * (MIN_JOURNAL_BYTES + 1)}))
+    chest._state.here.keep(make_record(variables={"text": "x" * (MIN_JOURNAL_BYTES + 1)}))
 
 
 _others: list[Flask] = []
@@ -202,13 +202,13 @@ def test_loss_that_the_folder_did_not_take_is_told_later(
 ) -> None:
     store.away = False
     other = other_process(tmp_path)
-    other.binding().keep(make_record())
+    other._state.here.keep(make_record())
     (lock,) = (tmp_path / "j").glob("*/slot-*.lock")
     lock.unlink()
     lose_one(other)
     assert other.health().lost == 1
     other.close()
-    other.binding().keep(make_record())
+    other._state.here.keep(make_record())
     assert (other.health().lost, chest.health().lost) == (1, 1)
     other.close()
 
@@ -227,9 +227,9 @@ def test_loss_before_the_journal_is_open_is_told_others_once_it_is(
 ) -> None:
     store.away = False
     other = other_process(tmp_path)
-    other.binding().tally.lost(NOT_CAPTURED)
+    other._state.here.tally.lost(NOT_CAPTURED)
     assert (chest.health().lost, other.health().lost) == (0, 1)
-    other.binding().keep(make_record())
+    other._state.here.keep(make_record())
     assert (chest.health().lost, other.health().lost) == (1, 1)
     other.close()
 
@@ -241,19 +241,19 @@ def test_counts_are_read_while_every_lock_of_the_counting_is_held(
     chest = FlaskChestSQLite(
         app, db_uri=tmp_path / "db", journal_dir=tmp_path / "j", writer=writer, tracked_vars=["x"]
     )
-    binding = chest.binding()
+    state = chest._state
     for _ in range(3):
-        binding.keep(make_record())
+        state.here.keep(make_record())
     read: list[tuple[int, bool]] = []
 
     def handle(*_: object) -> None:
         read.append((chest.stats().captured, chest.health().ok))
 
-    intake = binding._here.intake
+    intake = state.here.intake
     assert isinstance(intake, JournalOnly | Writer)
     journal = intake._journal
     assert isinstance(journal, WritingEnd)
-    with journal._lock, binding.tally._lock, binding.delivery._lock:
+    with journal._lock, state.here.tally._lock, state.here.exports._lock:
         # As a signal's handler would, in the middle of a request; only that this thread can be given up.
         thread = threading.Thread(target=handle, daemon=True)
         thread.start()

@@ -135,7 +135,7 @@ def test_folder_that_a_group_of_ours_may_write_is_used_and_remarked(
 ) -> None:
     app = Flask("shop", root_path=str(folder), instance_path=str(folder))
     with closing(FlaskChestSQLite(app, db_uri="chest.db", journal_dir=folder, tracked_vars=["plan"])) as chest:
-        journal_folder = chest.binding().journal_config.folder
+        journal_folder = chest._state.here.journal_config.folder
         assert journal_folder is not None
         journal_folder.mkdir()
         journal_in(journal_folder).close()

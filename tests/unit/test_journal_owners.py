@@ -183,14 +183,14 @@ def test_journal_moves_to_the_disk_once_that_is_possible(tmp_path: Path, monkeyp
         with monkeypatch.context() as patched:
             patched.setattr(journal, "_file_journal", too_many)
             app.test_client().get("/")
-        folder = chest.binding().journal_config.folder
+        folder = chest._state.here.journal_config.folder
         assert folder is not None
         until(lambda: folder.exists() and segment_paths(folder) != [])
         assert chest.stats().waiting == 1
         store.away = False
         assert chest.flush()
         assert len(chest.query()) == 1
-        assert chest.binding().instance.endswith(":0")
+        assert chest._state.here.instance.endswith(":0")
 
 
 def test_process_that_leaves_its_records_to_others_moves_to_the_disk_likewise(
@@ -206,9 +206,9 @@ def test_process_that_leaves_its_records_to_others_moves_to_the_disk_likewise(
             app.test_client().get("/")
             app.test_client().get("/")
         app.test_client().get("/")
-        folder = chest.binding().journal_config.folder
+        folder = chest._state.here.journal_config.folder
         assert folder is not None
-        heir = journal_in(folder, store=chest.binding().journal_config.store)
+        heir = journal_in(folder, store=chest._state.here.journal_config.store)
         heir.inherit()
         assert len(drain(heir)) == 3
 
@@ -291,8 +291,8 @@ def shop(folder: Path) -> tuple[Flask, FlaskChestSQLite]:
 
 def test_first_request_stores_what_a_killed_process_left_though_it_is_not_recorded(tmp_path: Path) -> None:
     _, chest = shop(tmp_path)
-    chest.binding().keep(make_record())
-    intake = chest.binding()._here.intake
+    chest._state.here.keep(make_record())
+    intake = chest._state.here.intake
     assert isinstance(intake, writer.Writer)
     intake._stopping = True  # as if the process was killed: it stores nothing any more
     kill(intake._journal)  # type: ignore[arg-type]  # it is on disk
@@ -304,9 +304,9 @@ def test_first_request_stores_what_a_killed_process_left_though_it_is_not_record
 
 def test_damage_is_a_loss_that_everybody_sees(tmp_path: Path) -> None:
     app, chest = shop(tmp_path)
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     assert folder is not None
-    former = journal_in(folder, store=chest.binding().journal_config.store)
+    former = journal_in(folder, store=chest._state.here.journal_config.store)
     former.append(make_record())
     with only_segment(folder).open("r+b") as file:
         file.seek(-3, os.SEEK_END)

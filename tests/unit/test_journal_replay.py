@@ -11,7 +11,7 @@ from flask import Flask
 
 from flask_chest import FlaskChest
 from flask_chest._clocks import MAX_STEP_NANO
-from flask_chest.extension.state import Binding
+from flask_chest.extension.state import ChestState
 from flask_chest.journal import _appender, _queue
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
 from flask_chest.journal._segments import SegmentName, SegmentReader, segments_in
@@ -520,14 +520,14 @@ class Tenant(MemoryStore):
         return self._store_id
 
 
-def binding_of(root: Path, store: Tenant) -> Binding:
+def state_of(root: Path, store: Tenant) -> ChestState:
     app = Flask("shop", root_path=str(root))
     chest = FlaskChest(app, store=store, journal_dir="journal", writer="off", tracked_vars=[])
     app.add_url_rule("/", view_func=lambda: "hi")
     app.test_client().get("/")
-    binding = chest.binding()
-    binding.close(0)  # which leaves the record to others, and is as good as a kill
-    return binding
+    state = chest._state
+    state.close(0)  # which leaves the record to others, and is as good as a kill
+    return state
 
 
 def kept_in(store: Tenant) -> int:
@@ -537,24 +537,26 @@ def kept_in(store: Tenant) -> int:
 
 def test_record_of_one_tenant_is_not_stored_for_another(tmp_path: Path) -> None:
     one, another = Tenant("one"), Tenant("another")
-    bindings = [binding_of(tmp_path, tenant) for tenant in (one, another)]
+    states = [state_of(tmp_path, tenant) for tenant in (one, another)]
     (folder,) = (tmp_path / "journal").iterdir()
     assert len(segments_in(folder)) == 2
-    assert bindings[1].store_left() == 1
+    assert states[1].here.store_left() == 1
     assert (kept_in(one), kept_in(another)) == (0, 1)
-    assert bindings[0].store_left() == 1
+    assert states[0].here.store_left() == 1
     assert (kept_in(one), kept_in(another)) == (1, 1)
 
 
 def test_record_is_not_stored_in_what_a_service_means_after_it_meant_another(tmp_path: Path) -> None:
-    left_by = binding_of(tmp_path, Tenant("service", ONE))
+    left_by = state_of(tmp_path, Tenant("service", ONE))
     (folder,) = (tmp_path / "journal").iterdir()
-    reached = journal_in(folder, store=left_by.journal_config.store, store_id=ONE)  # had a writer, and was killed
+    reached = journal_in(
+        folder, store=left_by.here.journal_config.store, store_id=ONE
+    )  # had a writer, and was killed
     for record in make_records(2):
         reached.append(record)
     reached.read(1)
     reached.stored()
     kill(reached)
     successor = Tenant("service", ANOTHER)
-    assert binding_of(tmp_path, successor).store_left() == 2  # and what was for whichever was reached first
-    assert left_by.store_left() == 1
+    assert state_of(tmp_path, successor).here.store_left() == 2  # and what was for whichever was reached first
+    assert left_by.here.store_left() == 1

@@ -167,7 +167,7 @@ def test_wsgi_app_alone_keeps_its_app(tmp_path: Path) -> None:
 
 def test_child_that_drops_an_app_leaves_the_parents_connections(tmp_path: Path) -> None:
     app = served(tmp_path)
-    chest = next(iter(app.extensions["flask_chest"].bindings)).chest
+    chest = next(iter(app.extensions["flask_chest"].states)).chest
     assert chest.flush()
     if (child := os.fork()) == 0:
         del app, chest
@@ -208,7 +208,7 @@ served(folder / "first")
 assert eventually(lambda: burdens()[0] == 1)
 before = burdens()
 apps = [served(folder / str(number)) for number in range(20)]
-chests = [app.extensions["flask_chest"].bindings[0].chest for app in apps]
+chests = [app.extensions["flask_chest"].states[0].chest for app in apps]
 assert eventually(lambda: all(chest.stats().stored == 1 for chest in chests)), "a writer hangs"
 del apps, chests
 assert eventually(lambda: burdens() == before), (burdens(), before)

@@ -32,7 +32,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskCliRunner]
     app.extensions["folder"] = str(folder)
     chest = FlaskChestSQLite(app, db_uri="chest.db", tracked_vars=["user_id", "plan"], journal_dir="memory:")
     with closing(chest):
-        store = chest.binding().open_store()
+        store = chest._state.here.open_store()
         store.write(
             [
                 make_record(

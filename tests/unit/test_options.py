@@ -55,7 +55,7 @@ def test_sqlite_chest_passes_all_options_on(app: Flask, path: Path) -> None:
     (record,) = chest.query()
     assert (record.request_id, record.instance) == ("an id", "shop-1:0")
     assert record.variables == {"more": 1, "plan": "pro"}
-    assert chest.binding().settings.scheduler == "off"
+    assert chest._state.settings.scheduler == "off"
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM visits").fetchone() == (1,)
     chest.close()
@@ -88,7 +88,7 @@ def test_setting_of_each_chest_is_taken_from_wherever_it_is_made(
     else:
         monkeypatch.setenv(f"FLASK_CHEST_{name.upper()}", json.dumps(value))
     chest = kind(app, **given)  # type: ignore[arg-type]  # one of each at a time
-    assert getattr(chest.binding().settings, name) == value
+    assert getattr(chest._state.settings, name) == value
 
 
 @pytest.mark.parametrize("kind", [FlaskChest, FlaskChestSQLite])
@@ -102,7 +102,7 @@ def test_scheduler_of_a_sqlite_chest_can_be_switched(app: Flask, path: Path) -> 
     chest = FlaskChestSQLite(app, db_uri=path, scheduler="off")
     chest.add_exporter(RecordingExporter())
     serve(app)
-    assert chest.binding().delivery._scheduler is None
+    assert chest._state.here.exports._scheduler is None
     chest.close()
 
 
@@ -132,9 +132,11 @@ def test_time_filters_are_exact_to_the_microsecond(app: Flask, chest: FlaskChest
 def test_exporters_wait_for_the_first_request(app: Flask) -> None:
     chest = FlaskChest(app, store=MemoryStore)
     chest.add_exporter(RecordingExporter())
-    assert chest.binding().delivery._scheduler is None
+    exports = chest._state.here.exports
+    started = [exports.is_scheduled]
     serve(app)
-    assert chest.binding().delivery._scheduler is not None
+    started += [exports.is_scheduled]
+    assert started == [False, True]
     chest.close()
 
 
@@ -159,12 +161,12 @@ def test_second_chest_after_the_first_request_leaves_the_schedule_of_the_first(a
     first = FlaskChest(app, store=MemoryStore)
     first.add_exporter(RecordingExporter())
     serve(app)
-    scheduler = first.binding().delivery._scheduler
+    scheduler = first._state.here.exports._scheduler
     second = FlaskChest(app, store=MemoryStore)
     second.add_exporter(RecordingExporter())
     serve(app)
-    assert first.binding().delivery._scheduler is scheduler is not None
-    assert second.binding().delivery._scheduler is not None
+    assert first._state.here.exports._scheduler is scheduler is not None
+    assert second._state.here.exports._scheduler is not None
     first.close()
     second.close()
 
@@ -173,7 +175,7 @@ def test_jobs_that_are_scheduled_stay_when_they_come_again(app: Flask) -> None:
     chest = FlaskChest(app, store=MemoryStore)
     chest.add_exporter(RecordingExporter())
     serve(app)
-    assert chest.binding().start_jobs()
+    assert chest._state.here.start_jobs()
     assert chest.close()
 
 
@@ -184,9 +186,9 @@ def test_forked_child_schedules_for_itself(app: Flask) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            before = chest.binding().delivery._scheduler
+            before = chest._state.here.exports._scheduler
             serve(app)
-            os._exit(0 if before is None and chest.binding().delivery._scheduler is not None else 1)
+            os._exit(0 if before is None and chest._state.here.exports._scheduler is not None else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

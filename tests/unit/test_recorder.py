@@ -331,9 +331,9 @@ def test_first_request_after_close_starts_everything_again(app: Flask) -> None:
     add_view(app)
     for _ in range(2):
         app.test_client().get("/")
-        assert chest.binding().delivery._scheduler is not None
+        assert chest._state.here.exports._scheduler is not None
         chest.close()
-        assert chest.binding().delivery._scheduler is None
+        assert chest._state.here.exports._scheduler is None
 
 
 def test_records_given_out_are_the_receivers_own(app: Flask, chest: FlaskChest) -> None:
@@ -394,7 +394,7 @@ def test_what_cannot_be_a_generator_or_a_chest_is_refused(app: Flask, chest: Fla
 def test_settings_show_no_address(app: Flask) -> None:
     app.config["CHEST_URI"] = "sqlite:///hunter2.db"
     chest = FlaskChest(app)
-    assert "hunter2" not in repr(chest.binding().settings)
+    assert "hunter2" not in repr(chest._state.settings)
 
 
 def test_view_without_a_chest_works_whatever_settings_and_filters_say(app: Flask) -> None:

@@ -59,7 +59,7 @@ def runner(app: Flask) -> FlaskCliRunner:
 
 
 def aside(chest: FlaskChest) -> list[str]:
-    return [each.record_id for each in chest.binding().open_store().rejections("far")]  # type: ignore[attr-defined]  # SQLite's can
+    return [each.record_id for each in chest._state.here.open_store().rejections("far")]  # type: ignore[attr-defined]  # SQLite's can
 
 
 def test_what_is_delivered_at_last_is_not_set_aside_any_more(

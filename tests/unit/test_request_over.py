@@ -396,7 +396,7 @@ def test_stream_may_be_collected_while_its_thread_holds_the_lock_of_the_journal(
     held.append(held)  # so that the collector finds it, whenever that runs
 
     def collect() -> None:
-        intake: Any = app.extensions["flask_chest"].bindings[0]._here.intake
+        intake: Any = app.extensions["flask_chest"].states[0].here.intake
         with intake._journal._lock:
             held.clear()
             gc.collect()

@@ -83,7 +83,7 @@ def test_slow_requests_are_recorded_whatever_the_share(bound: float | timedelta)
     assert not sampling.keeps(make_record(duration_ns=1_499_999_999), 0)
     app = Flask("shop")
     with opened(app, sample=0, keep_slower_than=bound) as chest:
-        assert chest.binding().sampling == sampling
+        assert chest._state.sampling == sampling
 
 
 @given(traces, st.floats(0, 1), st.floats(0, 1))

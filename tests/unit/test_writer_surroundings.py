@@ -53,7 +53,7 @@ def test_forked_child_has_a_writer_and_a_slot_of_its_own(app: Flask, tmp_path: P
     def serves_and_stores() -> bool:
         serve(app)
         stats = chest.stats()
-        return chest.flush(PATIENCE) and stats.captured == 1 and chest.binding().instance == "web:1"
+        return chest.flush(PATIENCE) and stats.captured == 1 and chest._state.here.instance == "web:1"
 
     assert in_child(serves_and_stores) == 0
     # The child's end has not let go of the parent's slot: another child still gets the next one.
@@ -244,7 +244,7 @@ Store.gate.acquire()
 app.test_client().get("/")
 while not Store.entered:
     gevent.sleep(0.001)
-reader = gevent.spawn(chest.binding().open_store)
+reader = gevent.spawn(chest._state.here.open_store)
 for _ in range(20):
     app.test_client().get("/")
     gevent.sleep(0.001)
@@ -311,7 +311,7 @@ for _ in range(3):
     app.test_client().get("/")
 assert chest.flush(20)
 print(chest.stats().stored, traced())
-chest.binding().store.write([make_record()])
+chest._state.here.store.write([make_record()])
 print(traced())
 chest.close()
 """
@@ -368,7 +368,7 @@ app = Flask("shop", root_path=sys.argv[1])
 chest = FlaskChestSQLite(app, journal_dir="queue", tracked_vars=[])
 app.add_url_rule("/", view_func=lambda: "hi")
 if ahead:
-    chest.binding().keep(make_record(time_unix_nano=ahead))
+    chest._state.here.keep(make_record(time_unix_nano=ahead))
 else:
     app.test_client().get("/")
 assert chest.flush(20)

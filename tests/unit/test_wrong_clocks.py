@@ -177,7 +177,7 @@ def test_note_that_cannot_be_read_is_none(text: str | None) -> None:
 def test_records_dated_ahead_are_spared_and_counted_and_take_the_place_of_no_others(
     chest: FlaskChest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = chest.binding().open_store()
+    store = chest._state.here.open_store()
     now = time.time_ns()
     store.write([make_record(time_unix_nano=now + YEAR_NANO + number) for number in range(200)])
     with caplog.at_level(logging.WARNING, logger="flask_chest"):
@@ -247,7 +247,7 @@ def test_prune_by_a_clock_that_has_jumped_deletes_nothing(
 def test_doctor_names_a_jump_and_the_records_that_are_dated_ahead(
     app: Flask, chest: FlaskChest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = chest.binding().open_store()
+    store = chest._state.here.open_store()
     store.write([make_record(time_unix_nano=time.time_ns() + 2 * YEAR_NANO, instance="web-2:0")])
     set_clock(monkeypatch, YEAR_NANO)
     output = app.test_cli_runner().invoke(args=["chest", "doctor"]).output

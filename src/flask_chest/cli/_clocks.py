@@ -21,9 +21,9 @@ NEWS_NANO = 24 * 3600 * 1_000_000_000
 
 def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
     """Yield which clocks are wrong, or were; raise what the store raises."""
-    store = chest.binding().store
+    store = chest._state.here.store
     told = tell_time(store, note=False)
-    if chest.binding().retains and told.doubt is not None:
+    if chest._state.settings.retains and told.doubt is not None:
         yield f"{told.doubt[0].upper()}{told.doubt[1:]}."
     elif isinstance(store, Leases):
         skew = time.time_ns() - told.unix_nano

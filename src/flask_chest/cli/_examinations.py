@@ -17,7 +17,8 @@ from flask_chest.cli._output import amount
 from flask_chest.cli.journal import complaints, folder_of, orphan_line, orphans_of, segments_of
 from flask_chest.cli.status import losses_line, report_of
 from flask_chest.errors import describe
-from flask_chest.extension.chest import FlaskChest, chests_of, endpoints_of_absent_chests
+from flask_chest.extension.chest import FlaskChest, chests_of
+from flask_chest.extension.middleware import endpoints_of_absent_chests
 from flask_chest.extension.settings import MISSPELT
 from flask_chest.journal import losses_in, obstacle
 from flask_chest.journal.inspection import SegmentReport, used_bytes
@@ -44,7 +45,7 @@ def _no_chest(app: Flask) -> Iterator[str]:
 
 def _nothing_tracked(app: Flask) -> Iterator[str]:
     chests = chests_of(app)
-    app_wide = any(chest.binding().app_rule is not None or chest.binding().blueprint_rules for chest in chests)
+    app_wide = any(chest._state.app_rule is not None or chest._state.blueprint_rules for chest in chests)
     decorated = any(all_rules_of(view) for view in app.view_functions.values())
     if chests and not app_wide and not decorated and not misplaced_views(app.view_functions):
         yield (
@@ -56,7 +57,7 @@ def _nothing_tracked(app: Flask) -> Iterator[str]:
 
 def _misspelt_settings(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        for name, meant in chest.binding().settings.misspelt.items():
+        for name, meant in chest._state.settings.misspelt.items():
             yield f"{MISSPELT.format(name=name, meant=meant)}."
 
 
@@ -69,7 +70,7 @@ def _misplaced(app: Flask) -> Iterator[str]:
 
 
 def _absent_chests(app: Flask) -> Iterator[str]:
-    for endpoint in endpoints_of_absent_chests(app):
+    for endpoint in endpoints_of_absent_chests(app, chests_of(app)):
         yield (
             f"@flask_chest of the endpoint {endpoint!r} names in chests= one that is not registered on the app: "
             "call its init_app(app)."
@@ -79,7 +80,7 @@ def _absent_chests(app: Flask) -> Iterator[str]:
 def _tracing_begins_late(app: Flask) -> Iterator[str]:
     first = [function.__module__ for function in app.before_request_funcs.get(None, [])]
     traced = [number for number, module in enumerate(first) if module.startswith(_OTEL)]
-    observed = [chest for chest in chests_of(app) if chest.binding().observer is not None]
+    observed = [chest for chest in chests_of(app) if chest._state.observer is not None]
     if observed and not traced:
         yield (
             "span_attributes is given, but OpenTelemetry does not instrument the app, so there is no span: call "
@@ -105,7 +106,7 @@ def _store_unreachable(app: Flask) -> Iterator[str]:
 
 
 def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
-    store = chest.binding().store
+    store = chest._state.here.store
     if not isinstance(store, Leases):
         return
     try:
@@ -118,7 +119,7 @@ def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
 
 
 def _other_account(chest: FlaskChest) -> str | None:
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     return None if folder is None else why_closed(folder)
 
 
@@ -130,9 +131,9 @@ def _run_by_another_account(app: Flask) -> Iterator[str]:
 
 def _journal_amiss(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        folder = chest.binding().journal_config.folder
+        folder = chest._state.here.journal_config.folder
         if folder is None:
-            if chest.binding().settings.writer == "off":
+            if chest._state.settings.writer == "off":
                 yield (
                     "CHEST_WRITER is off, and the journal is in memory, where no other process finds it: nothing "
                     "is stored. Set CHEST_JOURNAL_DIR to a folder, or CHEST_WRITER to thread."
@@ -140,7 +141,7 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
             continue
         if _other_account(chest) is not None:
             continue
-        if (why := obstacle(folder, local=chest.binding().settings.journal_local)) is not None:
+        if (why := obstacle(folder, local=chest._state.settings.journal_local)) is not None:
             yield (
                 f"No journal can be kept in {folder} ({why}), so records wait in memory, and are lost with their "
                 "process: set CHEST_JOURNAL_DIR to a folder on a local disk that the app may write."
@@ -163,7 +164,7 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
 def _lossy(chest: FlaskChest) -> Iterator[str]:
     if (folder := folder_of(chest)) is None:
         return
-    used, bound = used_bytes(folder), chest.binding().settings.journal_bytes
+    used, bound = used_bytes(folder), chest._state.settings.journal_bytes
     if used > FULL * bound:
         yield (
             f"The journal holds {used / 1024:,.0f} of its {bound / 1024:,.0f} KiB, and new records are lost when "
@@ -190,16 +191,16 @@ def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
 
 def _exports_stuck(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        binding = chest.binding()
-        if chest.exporter_names and not isinstance(binding.store, ExporterRegistry):
-            kind = type(binding.store).__name__
+        state = chest._state
+        if chest.exporter_names and not isinstance(state.here.store, ExporterRegistry):
+            kind = type(state.here.store).__name__
             yield f"{kind} cannot export: it does not implement Outbox and ExporterRegistry."
         known = {exporter.name: exporter for exporter in report_of(chest).exporters}
-        store = binding.store
+        store = state.here.store
         now = store.now_unix_nano() if known and isinstance(store, Leases) else time.time_ns()
         for name in chest.exporter_names:
             yield from _export_stuck(
-                name, known.get(name), scheduled=binding.settings.scheduler != "off", now_unix_nano=now
+                name, known.get(name), scheduled=state.settings.scheduler != "off", now_unix_nano=now
             )
             if name not in known or known[name].last_error is None:
                 yield from _export_hopeless(chest, name)

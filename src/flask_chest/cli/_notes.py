@@ -41,7 +41,7 @@ def _nothing_recorded_yet(app: Flask) -> Iterator[str]:
 
 
 def _same_tables(app: Flask) -> Iterator[str]:
-    stores = [chest.binding().store for chest in chests_of(app)]
+    stores = [chest._state.here.store for chest in chests_of(app)]
     for count in Counter(store.address for store in stores if isinstance(store, Addressed)).values():
         if count > 1:
             yield f"{count} chests keep their records in the same tables: what both record is there twice."
@@ -49,7 +49,7 @@ def _same_tables(app: Flask) -> Iterator[str]:
 
 def _journal_of_others(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        folder = chest.binding().journal_config.folder
+        folder = chest._state.here.journal_config.folder
         if folder is not None and (others := who_else_may_write(folder)) is not None:
             yield (
                 f"{others}, who may read, remove and forge what waits there, as is usual "
@@ -69,7 +69,7 @@ def _routed_by_losses(app: Flask) -> Iterator[str]:
 
 def _errors_outweigh(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
-        sampling = chest.binding().sampling
+        sampling = chest._state.sampling
         if sampling is not None and (sampling.keep_errors or sampling.keep_slower_than_ns is not None):
             yield (
                 "sample keeps a share of the requests, keep_errors or keep_slower_than all of some: among the "
@@ -82,7 +82,7 @@ def _never_set(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
         newest: list[Record] = []
         with suppress(Exception):  # what a store raises is said elsewhere
-            newest += chest.binding().store.query(Query(limit=NEWEST))
+            newest += chest._state.here.store.query(Query(limit=NEWEST))
         there = {name for record in newest for name in record.variables}
         routes: dict[str, list[str]] = {}
         for record in newest:
@@ -103,7 +103,7 @@ def _never_set(app: Flask) -> Iterator[str]:
 def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Variable]:
     """Yield what a record like *record* is to hold; what redaction may drop cannot be missed."""
     plan = Plan.make(
-        [chest.binding()],
+        [chest._state],
         app,
         app.view_functions.get(record.endpoint or ""),
         endpoint=record.endpoint,
@@ -121,7 +121,7 @@ def _migrated_by_alembic(app: Flask) -> Iterator[str]:
         if any("flask_chest.alembic" in env.read_text("utf-8", "replace") for env in Path().glob("*/env.py")):
             return
     for chest in chests_of(app):
-        store = chest.binding().store
+        store = chest._state.here.store
         with suppress(Exception):  # what a store raises is said elsewhere
             if isinstance(store, HasNeighbours) and store.has_table(ALEMBICS_TABLE):
                 yield (

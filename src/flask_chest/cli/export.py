@@ -130,7 +130,7 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
     if not any(exporter in _known_exporters(chest) for chest in chests):
         raise Failure(f"No chest knows an exporter {exporter!r}; see: flask chest exporters list")
     for chest in chests:
-        store = chest.binding().store
+        store = chest._state.here.store
         if not isinstance(store, Rejections):
             raise Failure(f"{type(store).__name__} sets nothing aside: it does not implement Rejections")
         try:

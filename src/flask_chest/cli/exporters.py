@@ -60,7 +60,7 @@ def remove_exporter(name: str, *, force: bool) -> None:
                 f"The app still has the exporter {name!r}, which would deliver everything again: "
                 "take it out of the app first, or use --force."
             )
-        store = chest.binding().store
+        store = chest._state.here.store
         try:
             removed += isinstance(store, ExporterRegistry) and store.drop(name)
         except StoreAbsent:

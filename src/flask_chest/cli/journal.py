@@ -83,7 +83,7 @@ def replay(*, folder: Path | None) -> None:
     for chest in the_chests() if folder is None else [_chest_of(folder)]:
         check_account(chest)
         try:
-            stored = chest.binding().store_left(folder) if folder or segments_of(chest) else 0
+            stored = chest._state.here.store_left(folder) if folder or segments_of(chest) else 0
         except Exception as exc:  # noqa: BLE001 - an own store may raise anything
             give_up(exc)
         say(f"{amount(stored)} stored.")
@@ -103,7 +103,7 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
 def orphans_of(chest: FlaskChest) -> list[Orphan]:
     """Look for what was left for other addresses of the store of *chest*, and for another store at this one."""
     folder = folder_of(chest)
-    own = {binding.journal_config.folder for binding in chest.bindings()}
+    own = {state.here.journal_config.folder for state in chest._states.values()}
     found = [_orphan(other, inspect(other, store=None)) for other in _open(other_folders(_config(chest)), own)]
     if folder is not None:
         foreign = {segment.segment for segment in segments_of(chest) if segment.of_another_store}
@@ -159,7 +159,7 @@ def _chest_of(folder: Path) -> FlaskChest:
 
 
 def _config(chest: FlaskChest) -> JournalConfig:
-    return chest.binding().journal_config
+    return chest._state.here.journal_config
 
 
 def segments_of(chest: FlaskChest) -> list[SegmentReport]:
@@ -167,7 +167,7 @@ def segments_of(chest: FlaskChest) -> list[SegmentReport]:
     folder = folder_of(chest)
     if folder is None:
         return []
-    store = chest.binding().store
+    store = chest._state.here.store
     store_id = store.store_id if isinstance(store, Identified) else None
     return inspect(folder, store=_config(chest).store, store_id=store_id)
 
@@ -180,14 +180,14 @@ def refused_by_store(chest: FlaskChest) -> int:
 
 def check_account(chest: FlaskChest) -> None:
     """Exit where this account should write nothing into the journal of *chest*."""
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     if folder is not None and (why := why_not_to_write(folder)) is not None:
         raise Failure(why)
 
 
 def folder_of(chest: FlaskChest) -> Path | None:
     """Find the folder of the journal of *chest*; exit where it is another account's, and closed to this one."""
-    folder = chest.binding().journal_config.folder
+    folder = chest._state.here.journal_config.folder
     if folder is None:
         return None
     if (why := why_closed(folder)) is not None:

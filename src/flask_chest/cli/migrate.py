@@ -22,11 +22,11 @@ def migrate(*, check: bool) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
     wrong = 0
     for chest in the_chests():
-        binding = chest.binding()
+        state = chest._state
         try:
             if not check:
-                binding.open_store()
-            say(f"{binding.store.status().description}: up to date.")
+                state.here.open_store()
+            say(f"{state.here.store.status().description}: up to date.")
         except (StoreAbsent, SchemaError, ConfigurationError) as exc:
             wrong += 1
             say(str(exc))

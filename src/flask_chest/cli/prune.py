@@ -55,9 +55,9 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
 
 
 def _retain(chest: FlaskChest) -> None:
-    if not chest.binding().retains:
+    if not chest._state.settings.retains:
         raise Failure("say what is to go, as in --older-than 30d, or set what is kept: CHEST_RETENTION to 30d")
-    chest.binding().store.status()  # which a store that is not there yet refuses, instead of being made
+    chest._state.here.store.status()  # which a store that is not there yet refuses, instead of being made
     report = chest.run_retention()
     if report.busy:
         raise Failure("another process is deleting; try again when it has ended")
@@ -74,7 +74,7 @@ def _retain(chest: FlaskChest) -> None:
 
 
 def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -> None:
-    store = chest.binding().store
+    store = chest._state.here.store
     if not isinstance(store, Retention):
         raise CapabilityMissing(store, "Retention")
     told = tell_time(store)

@@ -129,7 +129,7 @@ def _say_record(record: Record, *, for_people: bool) -> None:
 def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
     """Yield what the store of *chest* answers: nothing where there is none yet; exit where it cannot."""
     try:
-        yield from chest.binding().store.query(wanted)
+        yield from chest._state.here.store.query(wanted)
     except StoreAbsent:
         return
     except Exception as exc:  # noqa: BLE001 - an own store may raise anything

@@ -101,7 +101,7 @@ def _with_field(chest: FlaskChest, wanted: Query, field: str) -> Iterator[Record
 
 def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> Sequence[Row]:
     """Ask the store of *chest*: nothing where there is none yet; exit where it cannot."""
-    store = chest.binding().store
+    store = chest._state.here.store
     if not isinstance(store, Statistics):
         raise Failure(str(CapabilityMissing(store, "Statistics")))
     try:

@@ -89,7 +89,7 @@ def report_of(chest: FlaskChest) -> Report:
 
 def _store_report(chest: FlaskChest) -> Report:
     try:
-        store = chest.binding().store
+        store = chest._state.here.store
         found = store.status()
         exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
         not_run = sorted(set(chest.exporter_names) - {exporter.name for exporter in exporters})
@@ -114,7 +114,7 @@ def _journal_report(chest: FlaskChest) -> JournalReport | None:
         waiting_bytes=sum(segment.waiting_bytes for segment in segments),
         refused=refused,
         used_bytes=used_bytes(folder),
-        max_bytes=chest.binding().settings.journal_bytes,
+        max_bytes=chest._state.settings.journal_bytes,
         lost=losses.counts,
         last_loss_unix_nano=losses.last_unix_nano,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,13 +26,13 @@ from flask_chest.background.retention import RetentionReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
 from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVars, known_method
-from flask_chest.capture.rules import BlueprintRule, all_rules_of, misplaced_views
+from flask_chest.capture.rules import BlueprintRule
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
-from flask_chest.extension.endings import EXIT_TIMEOUT_SECONDS, close_at_exit
+from flask_chest.extension.endings import EXIT_TIMEOUT_SECONDS
 from flask_chest.extension.middleware import AppRecorder, behind
 from flask_chest.extension.route_plan import Plan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
-from flask_chest.extension.state import Binding, JournalPlace, logger
+from flask_chest.extension.state import ChestState, JournalPlace, logger
 from flask_chest.journal import forget_rejected
 from flask_chest.protocols import (
     Erasure,
@@ -90,20 +89,20 @@ class FlaskChest:
         self._given: Mapping[str, object] = MappingProxyType(check_options(settings))
         self._jobs_for_all: dict[str, Callable[[Mapping[str, object]], ExportJob]] = {}
         self._blueprint_rules: list[BlueprintRule] = []
-        self._bindings: WeakKeyDictionary[Flask, Binding] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[Flask, ChestState] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
         """Register this chest on *app*; raise `ConfigurationError` for a wrong setting, or the second time."""
-        if app in self._bindings:
+        if app in self._states:
             raise ConfigurationError(f"this chest is registered on the app {app.name!r} already; use it as it is")
         settings = Settings.load(
             prefix=self._config_prefix, given=self._given, config=app.config, environ=os.environ
         )
         for name, meant in settings.misspelt.items():
             logger.warning(MISSPELT.format(name=name, meant=meant))
-        binding = Binding(
+        state = ChestState(
             chest=self,
             settings=settings,
             make_store=self._store_factory(app, settings),
@@ -121,9 +120,9 @@ class FlaskChest:
         )
         recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
         if recorder is None:
-            recorder = app.extensions[EXTENSION_KEY] = AppRecorder(app, at_start=_starter(app))
-        recorder.add(binding)
-        self._bindings[app] = binding
+            recorder = app.extensions[EXTENSION_KEY] = AppRecorder(app)
+        recorder.add(state)
+        self._states[app] = state
 
     def track(
         self,
@@ -138,7 +137,7 @@ class FlaskChest:
         if not isinstance(blueprint, Blueprint):
             raise ConfigurationError(f"track takes a blueprint, got a {type(blueprint).__name__}")
         self._blueprint_rules.append(BlueprintRule(blueprint, tracked))
-        for app in list(self._bindings):
+        for app in list(self._states):
             recorder: AppRecorder = app.extensions[EXTENSION_KEY]
             recorder.forget_plans()
 
@@ -206,13 +205,13 @@ class FlaskChest:
         )
         if limit is not None and limit < 0:
             raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
-        binding = self.binding()
+        state = self._state
         self._await_own_records()
-        return iter(binding.open_store().query(question))
+        return iter(state.here.open_store().query(question))
 
     def trace_link(self, record: Record) -> str | None:
         """Make the address of the trace of *record*; ``None`` if it has none, or ``trace_url`` is not set."""
-        template = self.binding().settings.trace_url
+        template = self._state.settings.trace_url
         if template is None or record.trace_id is None:
             return None
         return template.replace("{trace_id}", record.trace_id)
@@ -228,21 +227,21 @@ class FlaskChest:
         """
         if not where and request_id is None:
             raise ConfigurationError('forget needs to know whose records, as in where={"user_id": 7}')
-        store = self.binding().open_store()
+        store = self._state.here.open_store()
         if not isinstance(store, Erasure):
             raise CapabilityMissing(store, "Erasure")
         self._await_own_records()
         question = _question(where=where, request_id=request_id, limit=None)
         count = store.forget(question)
-        for binding in self.bindings():
-            forget_rejected(binding.journal_config.folder, question)
+        for state in list(self._states.values()):
+            forget_rejected(state.here.journal_config.folder, question)
         return count
 
     def _await_own_records(self) -> None:
         """Wait a little until what this process recorded is in the store; other apps may share it."""
         deadline = time.monotonic() + READ_PATIENCE_SECONDS
-        for binding in self.bindings():
-            binding.flush(max(0.0, deadline - time.monotonic()))
+        for state in list(self._states.values()):
+            state.here.flush(max(0.0, deadline - time.monotonic()))
 
     def explain(self, record: Record) -> list[str]:
         """Say which rules hid or cut what in *record*, in sentences that hold no value.
@@ -250,11 +249,11 @@ class FlaskChest:
         What a rule dropped has left no trace: only those variables are told of that are asked for by name.
         """
         app = self._app()
-        binding = self._bindings[app]
+        state = self._states[app]
         view = app.view_functions.get(record.endpoint) if record.endpoint is not None else None
-        plan = Plan.make([binding], app, view, endpoint=record.endpoint, route=record.route, method=record.method)
+        plan = Plan.make([state], app, view, endpoint=record.endpoint, route=record.route, method=record.method)
         asked = plan.asked[0].capture.variables if plan.asked else ()
-        return list(explanations(record.variables, binding.value_rules, asked))
+        return list(explanations(record.variables, state.value_rules, asked))
 
     def add_exporter(
         self,
@@ -294,33 +293,34 @@ class FlaskChest:
         self, name: str, job_for: Callable[[Mapping[str, object]], ExportJob], *, app: Flask | None = None
     ) -> None:
         """Add what *job_for* makes of the settings of *app*, or of those of every app."""
-        if app is not None and app not in self._bindings:
+        if app is not None and app not in self._states:
             raise ConfigurationError(
                 f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) before"
             )
-        chosen = list(self._bindings.items()) if app is None else [(app, self._bindings[app])]
-        if name in self._jobs_for_all or any(name in binding.jobs for _, binding in chosen):
+        chosen = list(self._states.items()) if app is None else [(app, self._states[app])]
+        if name in self._jobs_for_all or any(name in state.jobs for _, state in chosen):
             raise ConfigurationError(
                 f"the chest has an exporter named {name!r} already; give the second one another name=, "
                 "and in an app factory each its app="
             )
-        jobs = [(each, binding, job_for(each.config)) for each, binding in chosen]
+        jobs = [(each, state, job_for(each.config)) for each, state in chosen]
         if app is None:
             self._jobs_for_all[name] = job_for
-        for each, binding, job in jobs:
-            binding.jobs[name] = job
-            if binding.started:
-                self.start(each)
+        for each, state, job in jobs:
+            state.jobs[name] = job
+            if state.here.started:
+                middleware: AppRecorder = each.extensions[EXTENSION_KEY]
+                middleware.start(state)
 
     def run_exports(self, *names: str) -> list[ExportReport]:
         """Run the exporters of these *names*, or all, once, now, in this thread.
 
         Raises `CapabilityMissing` if the store has no outbox, `ConfigurationError` for a name that none has.
         """
-        binding = self.binding()
-        jobs = [self._job(name) for name in names or binding.jobs]
+        state = self._state
+        jobs = [self._job(name) for name in names or state.jobs]
         self._await_own_records()
-        return [binding.delivery.run(job) for job in jobs]
+        return [state.here.exports.run(job) for job in jobs]
 
     def replay(self, name: str, *, since: datetime | None = None, until: datetime | None = None) -> ExportReport:
         """Deliver what began from *since* until before *until* once more by the exporter *name*, now.
@@ -353,19 +353,19 @@ class FlaskChest:
         """Say why the exporter *name* can deliver nothing, as far as it knows without a record to deliver."""
         job = self._job(name)
         try:
-            self.binding().delivery.try_out(job)
+            self._state.here.exports.try_out(job)
         except Exception as exc:  # noqa: BLE001 - an own exporter, or what makes it, may raise anything
             return describe(exc)
         return None
 
     def _job(self, name: str) -> ExportJob:
-        jobs = self.binding().jobs
+        jobs = self._state.jobs
         if name not in jobs:
             raise ConfigurationError(f"the chest has no exporter named {name!r}, only {list(jobs)}")
         return jobs[name]
 
     def _rejections(self) -> Rejections:
-        store = self.binding().open_store()
+        store = self._state.here.open_store()
         if not isinstance(store, Rejections):
             raise CapabilityMissing(store, "Rejections")
         return store
@@ -383,7 +383,7 @@ class FlaskChest:
         delivered = filtered = rejected = 0
         error: str | None = None
         try:
-            for batch in self.binding().delivery.redeliver(job, records):
+            for batch in self._state.here.exports.redeliver(job, records):
                 note(batch)
                 delivered += len(batch.delivered)
                 filtered += len(batch.filtered)
@@ -399,30 +399,30 @@ class FlaskChest:
 
         Raises `CapabilityMissing` if the store cannot prune, and what the store raises.
         """
-        return self.binding().run_retention()
+        return self._state.here.run_retention()
 
     @property
     def exporter_names(self) -> tuple[str, ...]:
         """The names of the current app's exporters; where there is no such app, of those for every app."""
         try:
-            return tuple(self.binding().jobs)
+            return tuple(self._state.jobs)
         except ConfigurationError:
             return tuple(self._jobs_for_all)
 
     def stats(self) -> ChestStats:
         """Count what happened to records in this process."""
-        return self.binding().stats()
+        return self._state.here.stats()
 
     def health(self) -> Health:
         """Tell whether records are lost, in this process or those beside it, without asking the store.
 
         To alert on, and never to route on; see `health_blueprint`.
         """
-        return self.binding().health()
+        return self._state.here.health()
 
     def stats_of_apps(self) -> Iterator[tuple[str, ChestStats]]:
         """Count that for each app that this chest is registered on, with the app's name."""
-        return ((app.name, binding.stats()) for app, binding in list(self._bindings.items()))
+        return ((app.name, state.here.stats()) for app, state in list(self._states.items()))
 
     @property
     def name(self) -> str:
@@ -439,7 +439,7 @@ class FlaskChest:
 
         With ``CHEST_WRITER=off`` it is a worker or another process that stores it; without one, nobody does.
         """
-        return self.binding().flush(timeout)
+        return self._state.here.flush(timeout)
 
     def close(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
         """Store what waits, stop the exporters and close the store on every app, each within *timeout* seconds.
@@ -448,45 +448,31 @@ class FlaskChest:
         process. It happens by itself at the end of the process; a request that comes later begins all that again.
         """
         undone = 0
-        for app, binding in list(self._bindings.items()):
-            undone += not binding.close(timeout)
+        for app, state in list(self._states.items()):
+            undone += not state.close(timeout)
             recorder: AppRecorder = app.extensions[EXTENSION_KEY]
-            recorder.begin_anew()
+            recorder.begin_again()
         return undone == 0
 
-    def binding(self) -> Binding:
-        """Give the state for the current app, or for the only one outside of an app context."""
-        return self._bindings[self._app()]
-
-    def bindings(self) -> Sequence[Binding]:
-        """Give the state for each app."""
-        return list(self._bindings.values())
+    @property
+    def _state(self) -> ChestState:
+        """The state for the current app, or for the only one outside of an app context."""
+        return self._states[self._app()]
 
     def _app(self) -> Flask:
         if has_app_context():
             app = behind(current_app)
-            if app in self._bindings:
+            if app in self._states:
                 return app
             raise ConfigurationError(
                 f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) there"
             )
-        if len(self._bindings) == 1:
-            return next(iter(self._bindings))
+        if len(self._states) == 1:
+            return next(iter(self._states))
         raise ConfigurationError(
-            f"this chest is registered on {len(self._bindings)} apps; "
-            + ("use it within app.app_context()" if self._bindings else "call chest.init_app(app) first")
+            f"this chest is registered on {len(self._states)} apps; "
+            + ("use it within app.app_context()" if self._states else "call chest.init_app(app) first")
         )
-
-    def start(self, app: Flask) -> None:
-        """Begin in this process: schedule the exporters. The first request does it by itself.
-
-        Where there is no thread for that, the next request tries it again.
-        """
-        binding = self._bindings[app]
-        close_at_exit(binding)
-        if not binding.start(testing=app.testing):
-            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
-            recorder.begin_anew()
 
     def work(self) -> bool:
         """Do in this process, which is to serve no requests, what the others leave to it, until `close`.
@@ -495,7 +481,8 @@ class FlaskChest:
         ``CHEST_WRITER`` is off; to run the exporters, at once and then at their intervals; and retention. False
         means that there was no thread for something, which another call tries again.
         """
-        begun = [binding.work() for binding in self.bindings()]  # each, also behind one that could not
+        # Each is asked, also behind one that could not.
+        begun = [state.here.work() for state in list(self._states.values())]
         return all(begun)
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
@@ -569,49 +556,6 @@ def check_generator(generator: object) -> None:
 
 
 def chests_of(app: Flask) -> list[FlaskChest]:
-    """List the chests that are registered on *app*, in that order."""
+    """Return the chests that are registered on *app*, in the order of their registration."""
     recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
-    bindings = recorder.bindings if recorder is not None else []
-    return [binding.chest for binding in bindings if isinstance(binding.chest, FlaskChest)]
-
-
-def endpoints_of_absent_chests(app: Flask) -> list[str]:
-    """List the endpoints whose rules name a chest that is not registered on *app*."""
-    registered = chests_of(app)
-    return sorted(
-        endpoint
-        for endpoint, view in app.view_functions.items()
-        if any(chest not in registered for rule in all_rules_of(view) for chest in rule.chests or ())
-    )
-
-
-def _starter(app: Flask) -> Callable[[], None]:
-    app_reference = weakref.ref(app)
-    warned: set[int] = set()
-
-    def start() -> None:
-        app = app_reference()
-        if app is None:
-            return
-        if os.getpid() not in warned:
-            warned.add(os.getpid())
-            _warn_of_rules(app)
-        for chest in chests_of(app):
-            chest.start(app)
-
-    return start
-
-
-def _warn_of_rules(app: Flask) -> None:
-    for endpoint in misplaced_views(app.view_functions):
-        logger.warning(
-            "@flask_chest stands above @app.route for the endpoint %r and has no effect there; "
-            "put it below the route",
-            endpoint,
-        )
-    for endpoint in endpoints_of_absent_chests(app):
-        logger.warning(
-            "@flask_chest of the endpoint %r names in chests= one that is not registered on the app; "
-            "call its init_app(app)",
-            endpoint,
-        )
+    return [state.chest for state in recorder.states] if recorder is not None else []

@@ -9,7 +9,7 @@ now complete, when the response closes, or is collected without that.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from inspect import signature
@@ -21,18 +21,20 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_chest._process import pass_interruption
 from flask_chest.capture.names import METHODS
-from flask_chest.capture.rules import Rule
+from flask_chest.capture.rules import Rule, all_rules_of, misplaced_views
 from flask_chest.extension.endings import close_all, ends_unsaid
 from flask_chest.extension.request import Observation, ObservedApp, Stream, WatchedChunks, start_observed
 from flask_chest.extension.route_plan import NOTHING_ASKED, Plan
 from flask_chest.extension.shared_g import SharedG
-from flask_chest.extension.state import Binding
+from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
 from flask_chest.record import Record
 from flask_chest.request_ids import process, unique_time_unix_nano
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from flask_chest.extension.chest import FlaskChest
 
 T = TypeVar("T")
 WSGIBody: TypeAlias = Iterable[bytes]
@@ -79,12 +81,13 @@ def _streams(response: Response, method: str) -> bool:
 class AppRecorder:
     """Records the requests of one app into the chests that are registered on it."""
 
-    def __init__(self, app: Flask, *, at_start: Callable[[], None]) -> None:
-        """Put the hooks into *app*; call *at_start* before the first request in each process."""
-        self.bindings: list[Binding] = []
+    def __init__(self, app: Flask) -> None:
+        """Put the hooks into *app*."""
+        self.states: list[ChestState] = []
         self._app = app
-        self._at_start = at_start
         self._pid: int | None = None
+        """The process that has begun; any other begins with its next request."""
+        self._warned_pid: int | None = None
         self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], Plan] = {}
         self.environ_key = f"flask_chest.{next(_serial)}"
         """Where the request's environment holds its `Observation`."""
@@ -106,24 +109,29 @@ class AppRecorder:
         if not self._flask_is_next or not asks:
             app.teardown_request_funcs.setdefault(None, []).append(self._teardown_request)
 
-    def add(self, binding: Binding) -> None:
-        """Record into *binding*'s chest too."""
-        self.bindings.append(binding)
+    def add(self, state: ChestState) -> None:
+        """Record into *state*'s chest too."""
+        self.states.append(state)
         self.forget_plans()
-        self.begin_anew()
+        self.begin_again()
 
     def forget_plans(self) -> None:
         """Ask the rules again: there is a new one."""
         self._plans.clear()
 
-    def begin_anew(self) -> None:
+    def begin_again(self) -> None:
         """Take the next request for the first of this process."""
         self._pid = None
+
+    def start(self, state: ChestState) -> None:
+        """Start *state* in this process; where there is no thread for that, the next request tries it again."""
+        if not state.start(testing=self._app.testing):
+            self.begin_again()
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> WSGIBody:
         """Serve the request with the app that was there before, and record it."""
         try:
-            now = unique_time_unix_nano(len(self.bindings))
+            now = unique_time_unix_nano(len(self.states))
             if process.pid != self._pid:
                 now = self._begin_process()
             shared_g = SharedG(_current_g()) if has_app_context() else None
@@ -166,8 +174,12 @@ class AppRecorder:
         if ends_unsaid():
             self._inner = partial(_to_the_end, self._inner)
         self._pid = process.pid
-        self._at_start()
-        return unique_time_unix_nano(len(self.bindings))  # anew: a journal may know of later ones
+        if self._warned_pid != process.pid:
+            self._warned_pid = process.pid
+            _warn_of_rules(self._app, [state.chest for state in self.states])
+        for state in self.states:
+            self.start(state)
+        return unique_time_unix_nano(len(self.states))  # anew: a journal may know of later ones
 
     def _process_response(self, *arguments: Any) -> Response:
         response = self._inner_process_response(*arguments)  # from Flask 3.2 on the context is one of them
@@ -187,8 +199,8 @@ class AppRecorder:
             if type(response.response) is not list and _streams(response, observation.method):  # nearly all are
                 self._watch(observation, response)
         except Exception as mishap:
-            for binding in self.bindings:
-                binding.mishap(_NOT_UNDERSTOOD, mishap)
+            for state in self.states:
+                state.latest.problem(_NOT_UNDERSTOOD, mishap)
         return response
 
     def _watch(self, observation: Observation, response: Response) -> None:
@@ -254,9 +266,7 @@ class AppRecorder:
         if plan is None or plan.view is not view:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()  # functions that are decorated anew in each request have new rules each time
-            plan = Plan.make(
-                self.bindings, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran
-            )
+            plan = Plan.make(self.states, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran)
             self._plans[endpoint, route, method, ran] = plan
         return plan
 
@@ -275,11 +285,9 @@ class AppRecorder:
             _keep(observation, records)
             return
         stream.opened = records
-        for binding, record in records:
-            if (
-                observation.rates is None or binding.sampling is None
-            ):  # else it is not known yet whether it is kept
-                binding.keep_opened(record)
+        for state, record in records:
+            if observation.rates is None or state.sampling is None:  # else it is not known yet whether it is kept
+                state.latest.keep_opened(record)
 
     def _capture_late(self, observation: Observation) -> None:
         try:
@@ -306,10 +314,34 @@ class AppRecorder:
         _keep(observation, stream.close())
 
     def _lost(self, reason: str, error: BaseException) -> None:
-        for binding in self.bindings:
-            binding.tally.lost(reason, error)
-        if any(binding.settings.strict for binding in self.bindings):
+        for state in self.states:
+            state.latest.tally.lost(reason, error)
+        if any(state.settings.strict for state in self.states):
             raise error
+
+
+def endpoints_of_absent_chests(app: Flask, registered: Collection[FlaskChest]) -> list[str]:
+    """Return the endpoints of *app* whose rules name a chest that is not among the *registered*."""
+    return sorted(
+        endpoint
+        for endpoint, view in app.view_functions.items()
+        if any(chest not in registered for rule in all_rules_of(view) for chest in rule.chests or ())
+    )
+
+
+def _warn_of_rules(app: Flask, registered: Collection[FlaskChest]) -> None:
+    for endpoint in misplaced_views(app.view_functions):
+        logger.warning(
+            "@flask_chest stands above @app.route for the endpoint %r and has no effect there; "
+            "put it below the route",
+            endpoint,
+        )
+    for endpoint in endpoints_of_absent_chests(app, registered):
+        logger.warning(
+            "@flask_chest of the endpoint %r names in chests= one that is not registered on the app; "
+            "call its init_app(app)",
+            endpoint,
+        )
 
 
 def _to_the_end(
@@ -325,13 +357,13 @@ def _to_the_end(
         raise
 
 
-def _keep(observation: Observation, records: Iterable[tuple[Binding, Record]]) -> None:
+def _keep(observation: Observation, records: Iterable[tuple[ChestState, Record]]) -> None:
     failure: Exception | None = None
-    for binding, record in records:
-        if observation.rates is not None and not observation.keeps(binding, record):
+    for state, record in records:
+        if observation.rates is not None and not observation.keeps(state, record):
             continue
         try:
-            binding.keep(record)
+            state.latest.keep(record)
         except Exception as error:
             failure = failure or error  # the other chests get their records first
     if failure is not None:  # only under strict

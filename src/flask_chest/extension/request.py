@@ -21,7 +21,7 @@ from flask_chest.capture.trace_context import TRACE_MODULE, TRACEPARENT_KEY, Tra
 from flask_chest.capture.values import storable_text
 from flask_chest.extension.route_plan import NOTHING_ASKED, Plan
 from flask_chest.extension.shared_g import SharedG
-from flask_chest.extension.state import Binding
+from flask_chest.extension.state import ChestState
 from flask_chest.protocols import VariablesObserver
 from flask_chest.record import JSONValue, Record
 from flask_chest.request_ids import is_header_value, new_record_id, new_request_id, process
@@ -60,13 +60,13 @@ class Observation(msgspec.Struct, eq=False):
     """What was on it then, where that may be changed without being set anew."""
     request_id: str | None = None
     trace: TraceContext | None = None
-    captured: Sequence[tuple[Binding, Variables]] = ()
+    captured: Sequence[tuple[ChestState, Variables]] = ()
     """What the chests are to be told, until they were."""
     status_code: int = 500
     error: str | None = None
     error_text: str = ""
     """What the exception says, where a chest wants it."""
-    rates: Mapping[Binding, float] | None = None
+    rates: Mapping[ChestState, float] | None = None
     """The share of such requests that each chest keeps, where one keeps not all."""
     skipped: bool = False
     """Whether the app wants no record of this request."""
@@ -85,15 +85,15 @@ class Observation(msgspec.Struct, eq=False):
             self.trace = _trace(plan, environ)
         self.g = g
         held = self.held()
-        captured: list[tuple[Binding, Variables]] = []
-        for binding, capture in plan.asked:
+        captured: list[tuple[ChestState, Variables]] = []
+        for state, capture in plan.asked:
             variables = capture.plain(held)
             if variables is None:
                 self.seen = dict(held)
-                variables = converted(binding, capture, held)
-            captured.append((binding, variables))
-            if binding.observer is not None:
-                _show(binding, binding.observer, variables, current)
+                variables = converted(state, capture, held)
+            captured.append((state, variables))
+            if state.observer is not None:
+                _show(state, state.observer, variables, current)
         self.plan = plan
         self.method = plan.method or storable_text(current.method[:_MAX_METHOD])
         self.captured = captured
@@ -108,14 +108,14 @@ class Observation(msgspec.Struct, eq=False):
         """Add what was set since; what is gone from ``g`` or would need the app's code stays as it was."""
         self.captured = self.again(self.captured)
 
-    def again(self, captured: Sequence[tuple[Binding, Variables]]) -> list[tuple[Binding, Variables]]:
+    def again(self, captured: Sequence[tuple[ChestState, Variables]]) -> list[tuple[ChestState, Variables]]:
         """Look once more at what was *captured*, without running the app's code."""
         held = self.held()
-        later: list[tuple[Binding, Variables]] = []
-        for (binding, capture), (_, earlier) in zip(self.plan.asked, captured, strict=True):
+        later: list[tuple[ChestState, Variables]] = []
+        for (state, capture), (_, earlier) in zip(self.plan.asked, captured, strict=True):
             plain = capture.plain(held)
             variables = capture.again(held, self.seen, earlier) if plain is None else earlier | plain
-            later.append((binding, variables))
+            later.append((state, variables))
         return later
 
     def note(self, raised: BaseException, *, text: bool) -> None:
@@ -131,13 +131,13 @@ class Observation(msgspec.Struct, eq=False):
             self.note(raised, text=bool(self.captured) and self.plan.tells_errors)
         self.status_code, self.stream = 500, None
 
-    def records(self) -> list[tuple[Binding, Record]]:
+    def records(self) -> list[tuple[ChestState, Record]]:
         """Make the record for each chest from what was captured."""
         duration_ns = time.perf_counter_ns() - self.started_ns
         time_unix_nano = self.time_unix_nano
         plan, trace = self.plan, self.trace
-        records: list[tuple[Binding, Record]] = []
-        for binding, variables in self.captured:
+        records: list[tuple[ChestState, Record]] = []
+        for state, variables in self.captured:
             record = Record(
                 id=new_record_id(),
                 request_id=self.request_id or new_request_id(),
@@ -147,8 +147,8 @@ class Observation(msgspec.Struct, eq=False):
                 route=plan.route,
                 endpoint=plan.endpoint,
                 status_code=self.status_code,
-                instance=binding.instance,
-                error=self.error_for(binding) if plan.tells_errors else self.error,
+                instance=state.latest.instance,
+                error=self.error_for(state) if plan.tells_errors else self.error,
                 variables=variables,
             )
             if trace is not None:
@@ -159,24 +159,24 @@ class Observation(msgspec.Struct, eq=False):
                     trace_flags=trace.trace_flags,
                     trace_remote=trace.is_remote,
                 )
-            records.append((binding, record))
+            records.append((state, record))
             time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
         return records
 
-    def keeps(self, binding: Binding, record: Record) -> bool:
-        """Tell whether the chest of *binding* keeps *record*; count it if not."""
-        if self.rates is None or binding.sampling is None:
+    def keeps(self, state: ChestState, record: Record) -> bool:
+        """Tell whether the chest of *state* keeps *record*; count it if not."""
+        if self.rates is None or state.sampling is None:
             return True
-        kept = binding.sampling.keeps(record, self.rates[binding])
+        kept = state.sampling.keeps(record, self.rates[state])
         if not kept:
-            binding.tally.sampled_out()
+            state.latest.tally.sampled_out()
         return kept
 
-    def error_for(self, binding: Binding) -> str | None:
-        """Give what the chest of *binding* keeps of the exception."""
-        if self.error is None or not self.error_text or not binding.settings.error_messages:
+    def error_for(self, state: ChestState) -> str | None:
+        """Give what the chest of *state* keeps of the exception."""
+        if self.error is None or not self.error_text or not state.settings.error_messages:
             return self.error
-        redaction = binding.value_rules.redaction
+        redaction = state.value_rules.redaction
         text = redaction.cleaned(self.error_text, redaction.patterns)
         return self.error if text is None else storable_text(f"{self.error}: {text}"[:MAX_ERROR])
 
@@ -193,18 +193,18 @@ def _trace(plan: Plan, environ: Mapping[str, object]) -> TraceContext | None:
         return trace_context(environ)
     except BaseException as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
         pass_interruption(error)
-        for binding, _ in plan.asked:
-            binding.tally.problem("the trace of a request was not read", error)
+        for state, _ in plan.asked:
+            state.latest.tally.problem("the trace of a request was not read", error)
         return None
 
 
-def _show(binding: Binding, observer: VariablesObserver, variables: Variables, current: Request) -> None:
+def _show(state: ChestState, observer: VariablesObserver, variables: Variables, current: Request) -> None:
     try:
         if observer.observe(variables, current.environ):
-            binding.tally.problem("variables were left out of a span that had no room for them")
+            state.latest.tally.problem("variables were left out of a span that had no room for them")
     except BaseException as error:  # noqa: BLE001 - as above
         pass_interruption(error)
-        binding.tally.problem("the observer of variables raised", error)
+        state.latest.tally.problem("the observer of variables raised", error)
 
 
 def _said(raised: BaseException) -> str:
@@ -215,16 +215,16 @@ def _said(raised: BaseException) -> str:
         return ""
 
 
-def _rates(plan: Plan) -> Mapping[Binding, float]:
-    rates: dict[Binding, float] = {}
-    for binding, _ in plan.asked:
-        if binding.sampling is not None:
+def _rates(plan: Plan) -> Mapping[ChestState, float]:
+    rates: dict[ChestState, float] = {}
+    for state, _ in plan.asked:
+        if state.sampling is not None:
             try:
-                rates[binding] = binding.sampling.current_rate()
+                rates[state] = state.sampling.current_rate()
             except BaseException as error:  # noqa: BLE001 - the app's own function; the record is kept
                 pass_interruption(error)
-                binding.tally.problem("the function for sample raised, or returned no share", error)
-                rates[binding] = 1.0
+                state.latest.tally.problem("the function for sample raised, or returned no share", error)
+                rates[state] = 1.0
     return rates
 
 
@@ -238,7 +238,7 @@ class Stream:
 
     def __init__(self, observation: Observation) -> None:
         """Wait for the response to the request of *observation*, which may go on to fill ``g``."""
-        self.opened: Sequence[tuple[Binding, Record]] = ()
+        self.opened: Sequence[tuple[ChestState, Record]] = ()
         """What the chests were told when it began, until they are told of its end."""
         self._observation = observation
         self._captured = observation.captured
@@ -258,8 +258,8 @@ class Stream:
         """
         if self.opened and self._pid == process.pid:
             self._duration_ns = self._duration_ns or self._lasted()
-            for binding, opened in self.opened:
-                binding.keep_later(partial(self._unclosed, binding, opened))
+            for state, opened in self.opened:
+                state.latest.keep_later(partial(self._unclosed, state, opened))
 
     def end(self, raised: BaseException | None = None, *, begun: bool = True) -> None:
         """Note that there are no more chunks, or what was *raised*, and whether there was one before."""
@@ -279,7 +279,7 @@ class Stream:
         if observation.captured:  # it closed before the app returned, which then tells of it
             observation.captured = self._captured
 
-    def close(self) -> list[tuple[Binding, Record]]:
+    def close(self) -> list[tuple[ChestState, Record]]:
         """Complete the records that were opened; none if that was done, or is another process's to do."""
         observation = self._observation
         opened, self.opened = self.opened, ()
@@ -287,7 +287,7 @@ class Stream:
             return []
         if observation.shared_g is not None:
             observation.shared_g.end()
-        return [(binding, self._completed(binding, record)) for binding, record in opened]
+        return [(state, self._completed(state, record)) for state, record in opened]
 
     def error(self) -> str | None:
         """Name the exception for which the server closes the response, if it is one."""
@@ -296,26 +296,26 @@ class Stream:
             return None
         return type(error).__name__
 
-    def _completed(self, binding: Binding, opened: Record) -> Record:
+    def _completed(self, state: ChestState, opened: Record) -> Record:
         observation = self._observation
         return replace(
             opened,
             duration_ns=self._duration_ns or self._lasted(),
             status_code=observation.status_code,
-            error=observation.error_for(binding),
-            variables=next(variables for whose, variables in self._captured if whose is binding),
+            error=observation.error_for(state),
+            variables=next(variables for whose, variables in self._captured if whose is state),
         )
 
-    def _unclosed(self, binding: Binding, opened: Record) -> Record | None:
-        """Complete what *binding* opened and nobody closed; ``None`` if it is not kept."""
+    def _unclosed(self, state: ChestState, opened: Record) -> Record | None:
+        """Complete what *state* opened and nobody closed; ``None`` if it is not kept."""
         observation = self._observation
         if observation.shared_g is not None:
             observation.shared_g.end()
         elif not self._ended:  # a client left
             with suppress(Exception):
                 self.capture()
-        record = self._completed(binding, opened)
-        return record if observation.keeps(binding, record) else None
+        record = self._completed(state, opened)
+        return record if observation.keeps(state, record) else None
 
     def _lasted(self) -> int:
         return time.perf_counter_ns() - self._observation.started_ns
@@ -368,11 +368,11 @@ class ObservedApp:
         return getattr(self._app, name)
 
 
-def converted(binding: Binding, capture: Capture, held: Mapping[str, object]) -> Variables:
-    """Capture whatever there is, and count for *binding* what could not be read."""
+def converted(state: ChestState, capture: Capture, held: Mapping[str, object]) -> Variables:
+    """Capture whatever there is, and count for *state* what could not be read."""
     variables, failures = capture.convert(held)
     if failures:
-        binding.tally.problem("a value raised while it was read")
+        state.latest.tally.problem("a value raised while it was read")
     return variables
 
 

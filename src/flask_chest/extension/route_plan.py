@@ -13,7 +13,7 @@ from flask_chest._process import pass_interruption
 from flask_chest.capture.extractor import Capture
 from flask_chest.capture.names import Names, TrackedNames
 from flask_chest.capture.rules import Rule, rules_of
-from flask_chest.extension.state import Binding
+from flask_chest.extension.state import ChestState
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.request_ids import new_request_id, normalise_request_id
 
@@ -21,7 +21,7 @@ from flask_chest.request_ids import new_request_id, normalise_request_id
 class Asked(NamedTuple):
     """What one chest asks of a request."""
 
-    binding: Binding
+    state: ChestState
     capture: Capture
 
 
@@ -48,7 +48,7 @@ class Plan:
     @classmethod
     def make(
         cls,
-        bindings: Iterable[Binding],
+        states: Iterable[ChestState],
         app: Flask,
         view: object,
         *,
@@ -61,13 +61,13 @@ class Plan:
         rules = rules_of(view, method) if view is not None else ()
         rules = tuple(dict.fromkeys((*rules, *ran)))
         asked: list[Asked] = []
-        for binding in bindings:
-            names = _names(binding, rules, app, endpoint=endpoint, route=route, method=method)
+        for state in states:
+            names = _names(state, rules, app, endpoint=endpoint, route=route, method=method)
             if names is not None:
-                asked.append(Asked(binding, Capture(names, binding.value_rules)))
-        asking = [each.binding for each in asked]
+                asked.append(Asked(state, Capture(names, state.value_rules)))
+        asking = [each.state for each in asked]
         generators = [rule.request_id_generator for rule in rules]
-        generators += [binding.request_id_generator for binding in asking]
+        generators += [state.request_id_generator for state in asking]
         chosen = next((generator for generator in generators if generator is not None), None)
         return cls(
             view=view,
@@ -76,9 +76,9 @@ class Plan:
             method=method,
             asked=tuple(asked),
             make_request_id=new_request_id if chosen is None else partial(_request_id, chosen, asking),
-            response_header=next(filter(None, (binding.settings.response_header for binding in asking)), None),
-            samples=any(binding.sampling is not None for binding in asking),
-            tells_errors=any(binding.settings.error_messages for binding in asking),
+            response_header=next(filter(None, (state.settings.response_header for state in asking)), None),
+            samples=any(state.sampling is not None for state in asking),
+            tells_errors=any(state.settings.error_messages for state in asking),
         )
 
 
@@ -97,7 +97,7 @@ NOTHING_ASKED = Plan(
 
 
 def _names(
-    binding: Binding,
+    state: ChestState,
     rules: Sequence[Rule],
     app: Flask,
     *,
@@ -105,25 +105,25 @@ def _names(
     route: str | None,
     method: str,
 ) -> Names | None:
-    """Join what is asked for the chest of *binding*; ``None`` if nobody asks."""
+    """Join what is asked for the chest of *state*; ``None`` if nobody asks."""
     asked: list[TrackedNames] = []
-    if binding.app_rule is not None and binding.app_rule.covers(endpoint, route):
-        asked.append(binding.app_rule.tracked)
-    asked += [rule.tracked for rule in binding.blueprint_rules if rule.covers(app, endpoint)]
-    asked += [rule.tracked for rule in rules if rule.chests is None or binding.chest in rule.chests]
+    if state.app_rule is not None and state.app_rule.covers(endpoint, route):
+        asked.append(state.app_rule.tracked)
+    asked += [rule.tracked for rule in state.blueprint_rules if rule.covers(app, endpoint)]
+    asked += [rule.tracked for rule in rules if rule.chests is None or state.chest in rule.chests]
     if not asked:
         return None
-    joined = binding.additions
+    joined = state.additions
     for tracked in asked:
         joined |= tracked.for_method(method)
     return joined
 
 
-def _request_id(generate: RequestIdGenerator, asking: Sequence[Binding]) -> str:
+def _request_id(generate: RequestIdGenerator, asking: Sequence[ChestState]) -> str:
     try:
         return normalise_request_id(generate()) or new_request_id()
     except BaseException as error:  # noqa: BLE001 - whatever the app's own code raises, its request goes on
         pass_interruption(error)
-        for binding in asking:
-            binding.mishap("the request_id_generator raised", error)
+        for state in asking:
+            state.latest.problem("the request_id_generator raised", error)
         return new_request_id()

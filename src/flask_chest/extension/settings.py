@@ -236,6 +236,11 @@ class Settings:
         )
 
     @property
+    def retains(self) -> bool:
+        """Whether there is a limit to what the store keeps."""
+        return self.retention != RetentionPolicy() or self.retention_cap != RetentionPolicy()
+
+    @property
     def sampling(self) -> Sampling | None:
         """Which requests are kept; ``None``: all."""
         if self.sample == 1:

@@ -14,8 +14,9 @@ import pytest
 
 from flask_chest.background.stats import ChestStats
 from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
+from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.settings import Settings
-from flask_chest.extension.state import Binding, JournalPlace
+from flask_chest.extension.state import ChestState, JournalPlace
 from flask_chest.protocols import Store
 from flask_chest.record import Record
 from flask_chest.stores.memory import MemoryStore
@@ -26,7 +27,7 @@ WAITS = "the store takes nothing; records wait in the journal"
 PATIENCE = 20.0
 
 
-def make_binding(make_store: Callable[[], Store], **given: object) -> Binding:
+def make_state(make_store: Callable[[], Store], **given: object) -> ChestState:
     """Make one as in production but for its journal, which is in memory unless *given* says where."""
     settings = Settings.load(
         prefix="CHEST",
@@ -35,25 +36,23 @@ def make_binding(make_store: Callable[[], Store], **given: object) -> Binding:
         environ={},
     )
     place = JournalPlace(root=Path("/nowhere"), default=Path("/nowhere"), chest="chest", app="shop")
-    binding = Binding(
-        chest=object(), settings=settings, make_store=make_store, request_id_generator=None, place=place
-    )
-    _made.append(binding)
-    return binding
+    state = ChestState(chest=FlaskChest(), settings=settings, make_store=make_store, place=place)
+    _made.append(state)
+    return state
 
 
-_made: list[Binding] = []
+_made: list[ChestState] = []
 
 
 @pytest.fixture(autouse=True)
-def closed_bindings() -> Iterator[None]:
+def closed_states() -> Iterator[None]:
     """Let no writer go on in other tests."""
     yield
     while _made:
-        binding = _made.pop()
+        state = _made.pop()
         with suppress(Exception):  # some make no store
-            binding.store.__class__ = CountedStore  # whatever it was, it takes what waits
-        binding.close(PATIENCE)
+            state.here.store.__class__ = CountedStore  # whatever it was, it takes what waits
+        state.close(PATIENCE)
 
 
 class CountedStore(MemoryStore):
@@ -112,42 +111,42 @@ class AnsweringStore(CountedStore):
 
 def test_store_is_made_and_opened_with_the_first_record_and_once() -> None:
     factory = Factory()
-    binding = make_binding(factory)
-    assert (factory.made, binding.stats()) == ([], ChestStats())
+    state = make_state(factory)
+    assert (factory.made, state.here.stats()) == ([], ChestStats())
     records = [make_record(), make_record()]
     for record in records:
-        binding.keep(record)
-    assert binding.flush(PATIENCE)
+        state.here.keep(record)
+    assert state.here.flush(PATIENCE)
     (store,) = factory.made
     assert store.opened == 1
-    assert binding.stats() == ChestStats(captured=2, stored=2)
+    assert state.here.stats() == ChestStats(captured=2, stored=2)
     assert store.status().records == 2
 
 
 def test_looking_at_the_store_does_not_open_it() -> None:
     factory = Factory()
-    binding = make_binding(factory)
-    assert binding.store is binding.store
+    state = make_state(factory)
+    assert state.here.store is state.here.store
     assert [store.opened for store in factory.made] == [0]
 
 
 def test_many_threads_make_one_store() -> None:
     factory = Factory()
-    binding = make_binding(factory)
+    state = make_state(factory)
     ready = threading.Barrier(8)
 
     def keep() -> None:
         ready.wait(timeout=10)
-        binding.keep(make_record())
+        state.here.keep(make_record())
 
     threads = [threading.Thread(target=keep) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert binding.flush(PATIENCE)
+    assert state.here.flush(PATIENCE)
     assert [store.opened for store in factory.made] == [1]
-    assert binding.stats() == ChestStats(captured=8, stored=8)
+    assert state.here.stats() == ChestStats(captured=8, stored=8)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +159,14 @@ def test_many_threads_make_one_store() -> None:
 def test_write_that_returns_something_counts_as_not_stored(
     kind: Callable[[], CountedStore], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    binding = make_binding(Factory(kind))
-    binding.keep(make_record())
-    assert not binding.flush(0.2)
-    stats = binding.stats()
+    state = make_state(Factory(kind))
+    state.here.keep(make_record())
+    assert not state.here.flush(0.2)
+    stats = state.here.stats()
     assert (stats.captured, stats.stored, stats.waiting, stats.lost) == (1, 0, 1, {})
     assert said in caplog.text
     with pytest.raises(ContractError, match="must be None"):
-        make_binding(Factory(kind), strict=True).keep(make_record())
+        make_state(Factory(kind), strict=True).here.keep(make_record())
 
 
 @pytest.mark.parametrize(
@@ -182,11 +181,11 @@ def test_records_wait_while_the_store_takes_none_and_it_is_said_once(
     error: Exception, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FailingStore, "error", error)
-    binding = make_binding(Factory(FailingStore))
+    state = make_state(Factory(FailingStore))
     for _ in range(3):
-        binding.keep(make_record())
-    assert not binding.flush(0.3)
-    stats = binding.stats()
+        state.here.keep(make_record())
+    assert not state.here.flush(0.3)
+    stats = state.here.stats()
     assert (stats.captured, stats.stored, stats.waiting, stats.lost) == (3, 0, 3, {})
     assert stats.faults[WAITS] >= 1
     assert [(entry.levelno, entry.getMessage()) for entry in caplog.records] == [
@@ -195,10 +194,10 @@ def test_records_wait_while_the_store_takes_none_and_it_is_said_once(
 
 
 def test_journal_that_is_full_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    binding = make_binding(Factory(FailingStore), journal_bytes=64 * 1024, writer="off")
+    state = make_state(Factory(FailingStore), journal_bytes=64 * 1024, writer="off")
     for _ in range(20):
-        binding.keep(make_record(variables={"text": "x" * 8000}))
-    stats = binding.stats()
+        state.here.keep(make_record(variables={"text": "x" * 8000}))
+    stats = state.here.stats()
     assert stats.captured == 20
     assert stats.lost == {"the journal is full": 20 - stats.waiting}
     assert 0 < stats.waiting < 10
@@ -208,10 +207,10 @@ def test_journal_that_is_full_is_counted_and_said_once(caplog: pytest.LogCapture
 
 
 def test_strict_raises_what_the_store_raised_and_counts_it() -> None:
-    binding = make_binding(Factory(FailingStore), strict=True)
+    state = make_state(Factory(FailingStore), strict=True)
     with pytest.raises(StoreUnavailable, match="the disk is full"):
-        binding.keep(make_record())
-    assert binding.stats() == ChestStats(captured=1, lost={LOST: 1})
+        state.here.keep(make_record())
+    assert state.here.stats() == ChestStats(captured=1, lost={LOST: 1})
 
 
 def test_strict_writes_in_the_request() -> None:
@@ -222,13 +221,13 @@ def test_strict_writes_in_the_request() -> None:
             writing.append(threading.get_ident())
             super().write(records)
 
-    binding = make_binding(Factory(ObservedStore), strict=True)
-    binding.keep(make_record())
+    state = make_state(Factory(ObservedStore), strict=True)
+    state.here.keep(make_record())
     assert writing == [threading.get_ident()]
-    assert binding.stats() == ChestStats(captured=1, stored=1)
-    queued = make_binding(Factory(ObservedStore))
-    queued.keep(make_record())
-    assert queued.flush(PATIENCE)
+    assert state.here.stats() == ChestStats(captured=1, stored=1)
+    queued = make_state(Factory(ObservedStore))
+    queued.here.keep(make_record())
+    assert queued.here.flush(PATIENCE)
     assert len(writing) == 2
     assert writing[1] != threading.get_ident()
 
@@ -243,25 +242,25 @@ def test_store_that_cannot_be_opened_is_tried_again() -> None:
                 raise StoreUnavailable("not yet")
             super().open()
 
-    binding = make_binding(Factory(LateStore))
-    binding.keep(make_record())
-    assert binding.flush(PATIENCE)
+    state = make_state(Factory(LateStore))
+    state.here.keep(make_record())
+    assert state.here.flush(PATIENCE)
     assert len(attempts) == 2
-    stats = binding.stats()
+    stats = state.here.stats()
     assert (stats.captured, stats.stored, stats.lost) == (1, 1, {})
 
 
 def test_record_that_comes_while_the_intake_is_closed_is_kept() -> None:
-    binding = make_binding(Factory())
-    binding.keep(make_record())
-    intake = binding._here.intake
+    state = make_state(Factory())
+    state.here.keep(make_record())
+    intake = state.here.intake
     assert intake is not None
     assert intake.close(PATIENCE)
     with pytest.raises(JournalClosed):
         intake.take(make_record())
-    binding.keep(make_record())
-    assert binding.flush(PATIENCE)
-    assert binding.stats() == ChestStats(captured=2, stored=2)
+    state.here.keep(make_record())
+    assert state.here.flush(PATIENCE)
+    assert state.here.stats() == ChestStats(captured=2, stored=2)
 
 
 def test_refused_record_is_set_aside_in_the_journals_folder(tmp_path: Path) -> None:
@@ -270,38 +269,38 @@ def test_refused_record_is_set_aside_in_the_journals_folder(tmp_path: Path) -> N
         def address(self) -> str:  # type: ignore[override]  # one that outlives the process
             return "worldly:"
 
-    binding = make_binding(Factory(WorldlyStore), journal_dir=str(tmp_path))
-    binding.keep(make_record())
-    binding.keep(make_record(duration_ns=1 << 63))
-    assert binding.flush(PATIENCE)
-    assert binding.stats().set_aside == 1
+    state = make_state(Factory(WorldlyStore), journal_dir=str(tmp_path))
+    state.here.keep(make_record())
+    state.here.keep(make_record(duration_ns=1 << 63))
+    assert state.here.flush(PATIENCE)
+    assert state.here.stats().set_aside == 1
     (line,) = next(tmp_path.glob("chest-*/rejected")).read_text().splitlines()
     assert json.loads(line)["reason"] == "one of its numbers is beyond 64 bits"
 
 
 def test_mishap_is_counted_and_raised_only_under_strict() -> None:
-    binding = make_binding(MemoryStore)
-    binding.mishap("a value raised", ValueError("x"))
-    assert binding.stats() == ChestStats(faults={"a value raised": 1})
+    state = make_state(MemoryStore)
+    state.here.problem("a value raised", ValueError("x"))
+    assert state.here.stats() == ChestStats(faults={"a value raised": 1})
     with pytest.raises(ValueError, match="x"):
-        make_binding(MemoryStore, strict=True).mishap("a value raised", ValueError("x"))
+        make_state(MemoryStore, strict=True).here.problem("a value raised", ValueError("x"))
 
 
 def test_binding_is_usable_again_after_close() -> None:
     factory = Factory()
-    binding = make_binding(factory)
-    binding.keep(make_record())
-    assert binding.close(timeout=5)
-    assert binding.close(timeout=5)
-    binding.keep(make_record())
-    assert binding.flush(PATIENCE)
+    state = make_state(factory)
+    state.here.keep(make_record())
+    assert state.close(timeout=5)
+    assert state.close(timeout=5)
+    state.here.keep(make_record())
+    assert state.here.flush(PATIENCE)
     assert [(store.opened, store.closed) for store in factory.made] == [(1, 1), (1, 0)]
-    assert binding.stats() == ChestStats(captured=2, stored=2)
+    assert state.here.stats() == ChestStats(captured=2, stored=2)
 
 
 def test_closing_what_was_never_used_makes_nothing() -> None:
     factory = Factory()
-    assert make_binding(factory).close(timeout=5)
+    assert make_state(factory).close(timeout=5)
     assert factory.made == []
 
 
@@ -317,10 +316,10 @@ def test_store_that_does_not_close_is_counted(
         def close(self) -> None:
             raise error
 
-    binding = make_binding(Factory(StuckStore))
-    binding.keep(make_record())
-    assert binding.close(timeout=5)
-    assert binding.stats().faults == {"the store did not close": 1}
+    state = make_state(Factory(StuckStore))
+    state.here.keep(make_record())
+    assert state.close(timeout=5)
+    assert state.here.stats().faults == {"the store did not close": 1}
     assert said in caplog.text
     assert "hunter2" not in caplog.text
 
@@ -337,12 +336,12 @@ class HangingStore(CountedStore):
 
 def test_flush_and_close_return_in_time_while_the_store_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HangingStore, "let", threading.Event())
-    binding = make_binding(Factory(HangingStore))
-    assert binding.flush(0)
-    binding.keep(make_record())
-    assert not binding.flush(0.05)
-    assert binding.stats().waiting == 1
-    assert not binding.close(timeout=0.05)
+    state = make_state(Factory(HangingStore))
+    assert state.here.flush(0)
+    state.here.keep(make_record())
+    assert not state.here.flush(0.05)
+    assert state.here.stats().waiting == 1
+    assert not state.close(timeout=0.05)
     HangingStore.let.set()
 
 
@@ -360,25 +359,25 @@ def in_child(check: Callable[[], bool]) -> int:
 
 def test_forked_child_counts_from_zero_and_makes_its_own_store() -> None:
     factory = Factory()
-    binding = make_binding(factory)
-    binding.keep(make_record())
-    assert binding.flush(PATIENCE)
-    instance = binding.instance
+    state = make_state(factory)
+    state.here.keep(make_record())
+    assert state.here.flush(PATIENCE)
+    instance = state.here.instance
 
     def starts_afresh() -> bool:
-        binding.keep(make_record())
-        binding.flush(PATIENCE)
+        state.here.keep(make_record())
+        state.here.flush(PATIENCE)
         parents, own = factory.made
         return (
-            binding.stats() == ChestStats(captured=1, stored=1)
-            and binding.instance == f"web:{os.getpid()}" != instance
+            state.here.stats() == ChestStats(captured=1, stored=1)
+            and state.here.instance == f"web:{os.getpid()}" != instance
             and (parents.closed, own.opened) == (0, 1)
         )
 
-    assert in_child(lambda: binding.stats() == ChestStats()) == 0
+    assert in_child(lambda: state.here.stats() == ChestStats()) == 0
     assert in_child(starts_afresh) == 0
-    assert binding.stats() == ChestStats(captured=1, stored=1)
-    assert binding.instance == instance == f"web:{os.getpid()}"
+    assert state.here.stats() == ChestStats(captured=1, stored=1)
+    assert state.here.instance == instance == f"web:{os.getpid()}"
     assert len(factory.made) == 1
 
 
@@ -392,15 +391,15 @@ def test_forked_child_is_not_held_up_by_a_lock_of_its_parent() -> None:
                 leave.wait(timeout=30)
             super().open()
 
-    binding = make_binding(Factory(SlowStore))
-    opening = threading.Thread(target=binding.keep, args=(make_record(),))
+    state = make_state(Factory(SlowStore))
+    opening = threading.Thread(target=state.here.keep, args=(make_record(),))
     opening.start()
     try:
         assert entered.wait(timeout=10)
 
         def keeps() -> bool:
-            binding.keep(make_record())
-            return binding.flush(PATIENCE) and binding.stats().stored == 1
+            state.here.keep(make_record())
+            return state.here.flush(PATIENCE) and state.here.stats().stored == 1
 
         assert in_child(keeps) == 0
     finally:
@@ -410,8 +409,8 @@ def test_forked_child_is_not_held_up_by_a_lock_of_its_parent() -> None:
 
 def test_forked_child_does_not_close_the_store_of_its_parent() -> None:
     factory = Factory()
-    binding = make_binding(factory)
-    binding.keep(make_record())
-    assert binding.flush(PATIENCE)
-    assert in_child(lambda: binding.close(timeout=5) and factory.made[0].closed == 0) == 0
+    state = make_state(factory)
+    state.here.keep(make_record())
+    assert state.here.flush(PATIENCE)
+    assert in_child(lambda: state.close(timeout=5) and factory.made[0].closed == 0) == 0
     assert factory.made[0].closed == 0
