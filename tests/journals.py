@@ -106,10 +106,10 @@ def drain(journal: FileJournal, *, limit: int = 1000) -> list[Record]:
     return drained
 
 
-def inherited(folder: Path, *, reports: Reports | None = None) -> list[Record]:
+def adopted(folder: Path, *, reports: Reports | None = None) -> list[Record]:
     """Store all that owners who are gone have left in *folder*."""
     journal = journal_in(folder, reports=reports)
-    journal.inherit()
+    journal.adopt()
     drained = drain(journal)
     journal.close()
     return drained

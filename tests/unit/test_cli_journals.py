@@ -121,7 +121,7 @@ def test_verify_tells_of_segments_of_another_release(runner: FlaskCliRunner, tmp
 @pytest.mark.usefixtures("chest")
 def test_status_tells_what_waits(runner: FlaskCliRunner, tmp_path: Path) -> None:
     assert f"journal: {REQUESTS} records waiting in 1 segment, " in runner.invoke(args=["chest", "status"]).output
-    (rejected,) = [path.parent / "rejected" for path in [segment_in(tmp_path)]]
+    (rejected,) = [path.parent / "refused" for path in [segment_in(tmp_path)]]
     rejected.write_text("{}\n{}\n")
     assert "; 2 refused by the store for good" in runner.invoke(args=["chest", "status"]).output
     (report,) = json.loads(runner.invoke(args=["chest", "status", "--json"]).output)["chests"]

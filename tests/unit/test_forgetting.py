@@ -13,7 +13,7 @@ from flask import Flask, g
 
 from flask_chest import FlaskChestSQLite
 from flask_chest.errors import JournalError
-from flask_chest.journal import REJECTED, forget_rejected
+from flask_chest.journal import REFUSED, forget_refused
 from flask_chest.record import Query
 from flask_chest.stores._deletions import NOTE_LIFE_NANO
 from flask_chest.stores.sqlite import SQLiteStore
@@ -76,10 +76,10 @@ def test_record_that_was_set_aside_is_forgotten_and_no_other_line_is(tmp_path: P
     hers, his = (make_record(variables={"email": email}) for email in (ADA, BOB))
     for record in (hers, his, hers):
         journal.set_aside(record, "too long")
-    path = tmp_path / REJECTED
+    path = tmp_path / REFUSED
     with path.open("ab") as file:
         file.write(b"half a line\n")
-    assert forget_rejected(tmp_path, Query(where={"email": ADA})) == 2
+    assert forget_refused(tmp_path, Query(where={"email": ADA})) == 2
     kept, half = path.read_bytes().splitlines()
     assert msgspec.json.decode(kept)["record"]["id"] == his.id
     assert half == b"half a line"
@@ -101,19 +101,19 @@ def test_record_that_was_set_aside_goes_when_retention_says_so(tmp_path: Path) -
         refusing.set_aside(make_record(time_unix_nano=time.time_ns() - days * day_nano), "too long")
     refusing.close()
     chest.run_retention()
-    assert len((folder / REJECTED).read_bytes().splitlines()) == 2
+    assert len((folder / REFUSED).read_bytes().splitlines()) == 2
     chest.close()
 
 
 def test_nothing_is_to_be_forgotten_where_nothing_was_set_aside(tmp_path: Path) -> None:
-    assert forget_rejected(tmp_path, Query(where={"email": ADA})) == 0
+    assert forget_refused(tmp_path, Query(where={"email": ADA})) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_file_that_cannot_be_rewritten_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / REJECTED).mkdir()
-    with pytest.raises(JournalError, match="rejected may still hold what is to be forgotten"):
-        forget_rejected(tmp_path, Query(where={"email": ADA}))
+    (tmp_path / REFUSED).mkdir()
+    with pytest.raises(JournalError, match="refused may still hold what is to be forgotten"):
+        forget_refused(tmp_path, Query(where={"email": ADA}))
 
 
 def test_person_who_is_forgotten_often_is_noted_once(store: SQLiteStore, tmp_path: Path) -> None:

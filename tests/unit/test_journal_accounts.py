@@ -17,7 +17,7 @@ from flask_chest.journal import obstacle, open_journal
 from flask_chest.journal._slots import take_lowest
 from flask_chest.journal.accounts import who_else_may_write
 from flask_chest.journal.file import FileJournal
-from flask_chest.journal.inspection import inspect, rejected_records
+from flask_chest.journal.inspection import inspect, refused_records
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal.protocols import Journal
 from flask_chest.testing.records import make_record
@@ -162,7 +162,7 @@ def test_file_of_another_account_in_the_own_folder_is_not_believed(folder: Path)
     reports = Reports()
     with closing(journal_in(folder, store="store", reports=reports)) as journal:
         assert journal.instance == "web:1"
-        journal.inherit()
+        journal.adopt()
         assert journal.read(10) == []
     assert reports
 
@@ -186,7 +186,7 @@ def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(folder: Path, 
     for name in (
         "slot-0.lock",
         "follower-0.lock",
-        "rejected",
+        "refused",
         segment,
         "1-00000001-0011223344556677.journal.new",
     ):
@@ -196,15 +196,15 @@ def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(folder: Path, 
         records = make_records(2)
         for record in records:
             journal.append(record)
-        journal.inherit()
+        journal.adopt()
         assert list(journal.read(5)) == records
-        with pytest.raises(Exception, match="rejected takes nothing: it is no plain file"):
+        with pytest.raises(Exception, match="refused takes nothing: it is no plain file"):
             journal.set_aside(records[0], "refused")
         journal.stored()
-        journal.inherit()
+        journal.adopt()
         assert journal.read(5) == []
         found = {each.segment: each.foreign for each in inspect(folder, store=None)}
-        assert rejected_records(folder) == 0
+        assert refused_records(folder) == 0
     if kind != "dangling link":
         assert found[segment] == "no plain file"
     assert reports

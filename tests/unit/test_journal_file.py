@@ -23,7 +23,7 @@ from flask_chest.journal._frames import HEADER_BYTES, MAGIC, MAX_PAYLOAD_BYTES
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import Reports, drain, inherited, journal_in, kill, make_records, only_segment, segment_paths
+from journals import Reports, adopted, drain, journal_in, kill, make_records, only_segment, segment_paths
 
 
 class Disk:
@@ -211,7 +211,7 @@ def test_short_write_seals_the_segment_and_a_new_one_takes_the_record(tmp_path: 
     assert second.stat().st_size == HEADER_BYTES + (whole - HEADER_BYTES) * 2
     reports = Reports()
     kill(journal)
-    assert inherited(tmp_path, reports=reports) == records
+    assert adopted(tmp_path, reports=reports) == records
     assert not reports
 
 
@@ -231,7 +231,7 @@ def test_half_a_frame_that_cannot_be_cut_off_is_skipped(
     assert list(journal.read(10)) == records
     kill(journal)
     reports = Reports()
-    assert inherited(tmp_path, reports=reports) == records
+    assert adopted(tmp_path, reports=reports) == records
     assert reports == {"bytes of the journal were damaged, and skipped": 1}
 
 
@@ -298,7 +298,7 @@ os.kill(os.getpid(), 9)
     told = ended.stdout.split()
     assert len(told) == 20
     assert len(segment_paths(tmp_path)) > 1
-    assert [record.id for record in inherited(tmp_path)] == told
+    assert [record.id for record in adopted(tmp_path)] == told
 
 
 def test_folder_that_was_removed_is_made_anew_and_the_slot_taken_again(
@@ -317,7 +317,7 @@ def test_folder_that_was_removed_is_made_anew_and_the_slot_taken_again(
     drained = drain(journal)
     assert drained[-20:] == records[10:]
     kill(journal)
-    assert inherited(tmp_path / "journal") == []
+    assert adopted(tmp_path / "journal") == []
 
 
 def test_folder_that_cannot_be_made_anew_is_a_journal_error(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_what_was_set_aside_counts_and_is_bounded(tmp_path: Path) -> None:
     journal.set_aside(record, "again")
     with pytest.raises(JournalFull, match="make room, or raise journal_bytes"):
         journal.set_aside(record, "once more")
-    lines = [msgspec.json.decode(line) for line in (tmp_path / "rejected").read_bytes().splitlines()]
+    lines = [msgspec.json.decode(line) for line in (tmp_path / "refused").read_bytes().splitlines()]
     assert [line["reason"] for line in lines] == ["the column is too short", "again"]
     assert lines[0]["record"] == msgspec.structs.asdict(record)
 
@@ -396,8 +396,8 @@ def test_disk_that_takes_half_a_line_leaves_no_half_of_it(tmp_path: Path, disk: 
     journal = journal_in(tmp_path)
     journal.set_aside(make_record(), "one")
     disk.plan = [disk.half]
-    with pytest.raises(JournalError, match="rejected takes nothing"):
+    with pytest.raises(JournalError, match="refused takes nothing"):
         journal.set_aside(make_record(), "two")
     journal.set_aside(make_record(), "three")
-    lines = (tmp_path / "rejected").read_bytes().splitlines()
+    lines = (tmp_path / "refused").read_bytes().splitlines()
     assert [msgspec.json.decode(line)["reason"] for line in lines] == ["one", "three"]

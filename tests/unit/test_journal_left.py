@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flask_chest.journal import _appender
 from flask_chest.journal._segments import SegmentReader
-from flask_chest.journal.append_only import LeftJournal
+from flask_chest.journal.append_only import AppendOnlyJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
 from journals import Reports, drain, journal_config, journal_in, kill, make_records, segment_paths
@@ -22,11 +22,11 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_appender, "MAX_SEGMENT_BYTES", 1_500)
 
 
-def left_in(folder: Path, *, store: str = "store") -> LeftJournal:
-    return LeftJournal(journal_config(folder, store=store))
+def left_in(folder: Path, *, store: str = "store") -> AppendOnlyJournal:
+    return AppendOnlyJournal(journal_config(folder, store=store))
 
 
-def append(journal: LeftJournal, records: list[Record]) -> None:
+def append(journal: AppendOnlyJournal, records: list[Record]) -> None:
     for record in records:
         journal.append(record)
 
@@ -36,7 +36,7 @@ def test_another_process_stores_what_a_living_one_leaves(tmp_path: Path) -> None
     first, second = make_records(10), make_records(10)
     append(owner, first)
     assert owner.waiting() == 10
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == first
     assert owner.waiting() == 0
     append(owner, second)
@@ -50,7 +50,7 @@ def test_process_that_stores_its_own_is_left_alone(tmp_path: Path) -> None:
     records = make_records(3)
     for record in records:
         owner.append(record)
-    other.inherit()
+    other.adopt()
     assert drain(other) == []
     assert drain(owner) == records
 
@@ -60,13 +60,13 @@ def test_full_segments_go_as_they_are_stored(tmp_path: Path, small_segments: Non
     records = make_records(40)
     append(owner, records)
     assert len(segment_paths(tmp_path)) > 3
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == records
     assert len(segment_paths(tmp_path)) == 1
     assert owner.waiting() == 0
     more = make_records(40)
     append(owner, more)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == more
     assert len(segment_paths(tmp_path)) == 1
 
@@ -74,11 +74,11 @@ def test_full_segments_go_as_they_are_stored(tmp_path: Path, small_segments: Non
 def test_segment_that_its_owner_filled_later_goes_too(tmp_path: Path, small_segments: None) -> None:
     owner, follower = left_in(tmp_path), journal_in(tmp_path)
     append(owner, make_records(1))
-    follower.inherit()
+    follower.adopt()
     drain(follower)
     append(owner, make_records(40))
     drain(follower)
-    follower.inherit()
+    follower.adopt()
     drain(follower)
     assert len(segment_paths(tmp_path)) == 1
 
@@ -94,22 +94,22 @@ def test_half_a_frame_at_the_end_is_left_until_it_is_whole(tmp_path: Path) -> No
     whole = path.read_bytes()
     for end in range(before, len(whole)):
         path.write_bytes(whole[:end])
-        follower.inherit()
+        follower.adopt()
         assert drain(follower) == ([first] if end == before else [])
     path.write_bytes(whole)
     assert drain(follower) == [second]
     assert not reports
 
 
-def test_owner_that_ends_is_inherited_from(tmp_path: Path) -> None:
+def test_owner_that_ends_is_adopted_from(tmp_path: Path) -> None:
     owner, follower = left_in(tmp_path), journal_in(tmp_path)
     records = make_records(10)
     append(owner, records[:5])
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == records[:5]
     append(owner, records[5:])
     owner.close()
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == records[5:]
     assert segment_paths(tmp_path) == []
 
@@ -119,12 +119,12 @@ def test_stream_of_an_owner_that_ends_is_told_as_interrupted(tmp_path: Path) -> 
     whole, broken = make_record(), make_record()
     owner.append_opened(whole)
     owner.append_opened(broken)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == []
     owner.append(whole)
     assert drain(follower) == [whole]
     owner.abandon()
-    follower.inherit()
+    follower.adopt()
     # The first comes again, since the frame that opened it may be read again: the store knows it.
     assert drain(follower) == [whole, msgspec.structs.replace(broken, error="interrupted")]
     assert segment_paths(tmp_path) == []
@@ -135,13 +135,13 @@ def test_successor_in_the_slot_does_not_hide_what_the_former_owner_left(tmp_path
     records, broken, new = make_records(5), make_record(), make_records(5)
     append(former, records)
     former.append_opened(broken)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower, limit=2) == records
     former.abandon()
     successor = left_in(tmp_path)
     assert successor.instance == former.instance
     append(successor, new)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == [msgspec.structs.replace(broken, error="interrupted"), *new]
     assert len(segment_paths(tmp_path)) == 1
 
@@ -149,13 +149,13 @@ def test_successor_in_the_slot_does_not_hide_what_the_former_owner_left(tmp_path
 def test_successor_that_stores_its_own_is_not_followed_any_more(tmp_path: Path) -> None:
     former, follower = left_in(tmp_path), journal_in(tmp_path)
     append(former, make_records(2))
-    follower.inherit()
+    follower.adopt()
     drain(follower)
     former.abandon()
     successor = journal_in(tmp_path)
     record = make_record()
     successor.append(record)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == []
     assert drain(successor) == [record]
 
@@ -164,12 +164,12 @@ def test_one_process_follows_at_a_time_and_another_takes_over(tmp_path: Path) ->
     owner, one, two = left_in(tmp_path), journal_in(tmp_path), journal_in(tmp_path)
     records = make_records(10)
     append(owner, records[:5])
-    one.inherit()
-    two.inherit()
+    one.adopt()
+    two.adopt()
     assert drain(two) == []
     assert one.read(100) == records[:5]
     kill(one)
-    two.inherit()
+    two.adopt()
     assert drain(two) == records[:5]
     append(owner, records[5:])
     assert drain(two) == records[5:]
@@ -179,14 +179,14 @@ def test_what_is_out_stays_out_while_its_owner_ends(tmp_path: Path) -> None:
     owner, follower = left_in(tmp_path), journal_in(tmp_path)
     records = make_records(10)
     append(owner, records[:5])
-    follower.inherit()
+    follower.adopt()
     assert follower.read(3) == records[:3]
     append(owner, records[5:])
     owner.close()
-    follower.inherit()  # the store is away: nothing was stored
+    follower.adopt()  # the store is away: nothing was stored
     assert follower.read(4) == records[:4]
     follower.stored()
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == records[4:]
     assert segment_paths(tmp_path) == []
 
@@ -195,8 +195,8 @@ def test_segments_of_another_store_are_left_alone(tmp_path: Path) -> None:
     reports = Reports()
     owner, follower = left_in(tmp_path, store="other"), journal_in(tmp_path, reports=reports)
     append(owner, make_records(2))
-    follower.inherit()
-    follower.inherit()
+    follower.adopt()
+    follower.adopt()
     assert drain(follower) == []
     assert reports == {"a segment of the journal is of another store, and left alone": 1}
 
@@ -204,7 +204,7 @@ def test_segments_of_another_store_are_left_alone(tmp_path: Path) -> None:
 def test_waiting_is_told_by_bytes_where_a_segment_is_stored_in_part(tmp_path: Path) -> None:
     owner, follower = left_in(tmp_path), journal_in(tmp_path)
     append(owner, make_records(100))
-    follower.inherit()
+    follower.adopt()
     follower.read(50)
     follower.stored()
     assert 45 <= owner.waiting() <= 55
@@ -253,7 +253,7 @@ def test_whatever_happens_no_record_is_missed_and_none_is_interrupted_that_was_n
             appended.append(streaming.pop(0))
             owner.append(appended[-1])
         elif step == "look":
-            follower.inherit()
+            follower.adopt()
         elif step == "store":
             stored += follower.read(3)
             follower.stored()
@@ -267,7 +267,7 @@ def test_whatever_happens_no_record_is_missed_and_none_is_interrupted_that_was_n
             follower = journal_in(folder)
     owner.close()
     cut_off += streaming
-    follower.inherit()
+    follower.adopt()
     stored += drain(follower)
     whole = {record.id for record in appended}
     assert {record.id for record in stored if record.error != "interrupted"} == whole

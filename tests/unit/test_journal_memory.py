@@ -122,7 +122,7 @@ def test_nothing_can_be_set_aside_in_memory() -> None:
 def test_nothing_is_known_of_former_processes_and_streams_are_not_noted() -> None:
     journal = MemoryJournal(instance="web:1")
     journal.append_opened(make_record())
-    journal.inherit()
+    journal.adopt()
     assert list(journal.read(9)) == []
     assert (journal.instance, journal.latest_unix_nano, journal.waiting()) == ("web:1", 0, 0)
 

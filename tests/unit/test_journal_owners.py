@@ -17,14 +17,14 @@ from flask_chest.errors import JournalError
 from flask_chest.journal import _appender, _queue, _recovery, append_only
 from flask_chest.journal._segments import SegmentWriter
 from flask_chest.journal._slots import take_following
-from flask_chest.journal.append_only import LeftJournal
+from flask_chest.journal.append_only import AppendOnlyJournal
 from flask_chest.journal.losses import DAMAGED
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
 from journals import (
     Reports,
+    adopted,
     drain,
-    inherited,
     journal_config,
     journal_in,
     kill,
@@ -41,8 +41,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(append_only, "LOOK_SECONDS", 0.0)
 
 
-def left_in(folder: Path) -> LeftJournal:
-    return LeftJournal(journal_config(folder))
+def left_in(folder: Path) -> AppendOnlyJournal:
+    return AppendOnlyJournal(journal_config(folder))
 
 
 def too_many(*_arguments: object, **_options: object) -> SegmentWriter:
@@ -59,7 +59,7 @@ def test_segments_of_a_living_owner_are_not_adopted_when_its_lock_file_is_remove
         owner.append(record)
     (tmp_path / "slot-0.lock").unlink()
     heir = journal_in(tmp_path)
-    heir.inherit()
+    heir.adopt()
     assert drain(heir) == []
     assert heir.instance != owner.instance
     for record in second:
@@ -92,7 +92,7 @@ def test_owner_whose_number_somebody_else_has_got_takes_another_name(tmp_path: P
     owner.append(record)
     assert only_segment(tmp_path / "journal").name.startswith("1-")
     kill(owner)
-    assert inherited(tmp_path / "journal") == [record]
+    assert adopted(tmp_path / "journal") == [record]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -101,13 +101,13 @@ def test_what_a_process_leaves_is_followed_again_when_its_lock_file_was_removed(
     first, second = make_records(3), make_records(3)
     for record in first:
         owner.append(record)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == first
     (tmp_path / "slot-0.lock").unlink()
-    follower.inherit()
+    follower.adopt()
     for record in second:
         owner.append(record)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == second
     assert owner.waiting() == 0
 
@@ -123,7 +123,7 @@ def test_what_a_process_leaves_is_written_again_when_its_segment_was_removed(tmp
         owner.append(record)
     assert drain(journal_in(tmp_path)) == []
     follower = journal_in(tmp_path)
-    follower.inherit()
+    follower.adopt()
     assert drain(follower) == records
 
 
@@ -165,7 +165,7 @@ def test_segment_that_cannot_be_opened_just_now_waits(tmp_path: Path, monkeypatc
         former.append(record)
     kill(former)
     heir = journal_in(tmp_path)
-    heir.inherit()
+    heir.adopt()
     with monkeypatch.context() as patched:
         patched.setattr(_queue, "SegmentReader", too_many)
         with pytest.raises(JournalError, match="cannot be read: Too many open files"):
@@ -209,7 +209,7 @@ def test_process_that_leaves_its_records_to_others_moves_to_the_disk_likewise(
         folder = chest._state.here.journal_config.folder
         assert folder is not None
         heir = journal_in(folder, store=chest._state.here.journal_config.store)
-        heir.inherit()
+        heir.adopt()
         assert len(drain(heir)) == 3
 
 
@@ -236,7 +236,7 @@ def test_failing_look_for_what_others_left_stops_nothing_of_ones_own(
     owner.append(record)
     with monkeypatch.context() as patched:
         patched.setattr(_recovery, "segments_in", too_many)
-        owner.inherit()
+        owner.adopt()
     assert drain(owner) == [record]
     assert reports == {"what others have left in the journal cannot be looked for": 1}
 
@@ -257,8 +257,8 @@ def test_slot_that_cannot_be_followed_hides_no_other_and_is_said_once(
         return take_following(folder, number)
 
     monkeypatch.setattr(_recovery, "take_following", take)
-    follower.inherit()
-    follower.inherit()
+    follower.adopt()
+    follower.adopt()
     assert drain(follower) == [record]
     assert reports == {"a slot of the journal is another user's, and left alone": 1}
 
@@ -273,7 +273,7 @@ def test_segment_cut_below_its_header_is_damage(tmp_path: Path, kept: int) -> No
     os.truncate(only_segment(tmp_path), kept)
     kill(former)
     reports = Reports()
-    assert inherited(tmp_path, reports=reports) == []
+    assert adopted(tmp_path, reports=reports) == []
     assert reports == {DAMAGED: 1}
 
 

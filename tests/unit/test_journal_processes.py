@@ -1,4 +1,4 @@
-"""Journals of real processes: killed, forked, and inheriting from each other."""
+"""Journals of real processes: killed, forked, and adopting what others left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask_chest.journal._slots import take
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import Reports, drain, inherited, journal_in, make_records, segment_paths
+from journals import Reports, adopted, drain, journal_in, make_records, segment_paths
 
 PATIENCE = 60.0
 fork = multiprocessing.get_context("fork")
@@ -70,14 +70,14 @@ def append_and_stay(folder: Path, count: int) -> Callable[[Connection], None]:
     return work
 
 
-def test_segments_of_a_killed_process_are_inherited_and_those_of_a_live_one_are_not(tmp_path: Path) -> None:
+def test_segments_of_a_killed_process_are_adopted_and_those_of_a_live_one_are_not(tmp_path: Path) -> None:
     heir = journal_in(tmp_path)
     with child(append_and_stay(tmp_path, 5)) as (process, pipe):
         appended = told(pipe)
-        heir.inherit()
+        heir.adopt()
         assert drain(heir) == []
         sigkill(process)
-        heir.inherit()
+        heir.adopt()
         assert ids(drain(heir)) == appended
     heir.close()
     assert segment_paths(tmp_path) == []
@@ -115,13 +115,13 @@ def test_everything_that_was_appended_before_a_kill_at_any_moment_is_there(
                     answered.append(pipe.recv())
                 except EOFError:
                     break
-    given = ids(inherited(tmp_path))
+    given = ids(adopted(tmp_path))
     assert len(given) == len(set(given))
     assert set(answered) <= set(given)
     assert len(given) <= len(answered) + 4  # a kill may come between the append and the answer
 
 
-def test_long_lived_child_of_a_killed_process_keeps_nobody_from_inheriting(tmp_path: Path) -> None:
+def test_long_lived_child_of_a_killed_process_keeps_nobody_from_adopting(tmp_path: Path) -> None:
     def fork_and_stay(pipe: Connection) -> None:
         journal = journal_in(tmp_path)
         records = make_records(3)
@@ -135,14 +135,14 @@ def test_long_lived_child_of_a_killed_process_keeps_nobody_from_inheriting(tmp_p
 
     with child(fork_and_stay) as (process, pipe):
         *appended, grandchild = told(pipe)
-        assert inherited(tmp_path) == []
+        assert adopted(tmp_path) == []
         sigkill(process)
         os.kill(int(grandchild), 0)  # it lives
-        assert ids(inherited(tmp_path)) == appended
+        assert ids(adopted(tmp_path)) == appended
         pipe.send("end")
 
 
-def test_child_that_did_not_let_go_would_keep_everybody_from_inheriting(tmp_path: Path) -> None:
+def test_child_that_did_not_let_go_would_keep_everybody_from_adopting(tmp_path: Path) -> None:
     def fork_and_stay(pipe: Connection) -> None:
         journal = journal_in(tmp_path)
         journal.append(make_record())
@@ -153,14 +153,14 @@ def test_child_that_did_not_let_go_would_keep_everybody_from_inheriting(tmp_path
     with child(fork_and_stay) as (process, pipe):
         told(pipe)
         sigkill(process)
-        assert inherited(tmp_path) == []  # hence `abandon`
+        assert adopted(tmp_path) == []  # hence `abandon`
         pipe.send("end")
 
 
-def test_heir_may_fork_and_be_killed_and_its_inheritance_is_inherited(tmp_path: Path) -> None:
-    def inherit_fork_and_stay(pipe: Connection) -> None:
+def test_heir_may_fork_and_be_killed_and_what_it_adopted_is_adopted(tmp_path: Path) -> None:
+    def adopt_fork_and_stay(pipe: Connection) -> None:
         journal = journal_in(tmp_path)
-        journal.inherit()
+        journal.adopt()
         journal.read(2)
         journal.stored()
         journal.read(2)
@@ -172,10 +172,10 @@ def test_heir_may_fork_and_be_killed_and_its_inheritance_is_inherited(tmp_path: 
     with child(append_and_stay(tmp_path, 6)) as (owner, pipe):
         appended = told(pipe)
         sigkill(owner)
-    with child(inherit_fork_and_stay) as (heir, pipe):
+    with child(adopt_fork_and_stay) as (heir, pipe):
         told(pipe)
         sigkill(heir)
-        assert ids(inherited(tmp_path)) == appended[2:]
+        assert ids(adopted(tmp_path)) == appended[2:]
         pipe.send("end")
 
 
@@ -223,7 +223,7 @@ def test_close_gives_the_slot_free_while_a_forked_child_has_it_open(tmp_path: Pa
         assert take(tmp_path, 0) is not None
 
 
-def test_processes_that_inherit_at_once_get_each_record_once(tmp_path: Path) -> None:
+def test_processes_that_adopt_at_once_get_each_record_once(tmp_path: Path) -> None:
     doomed: list[FileJournal] = []
     left: list[str] = []
     for _ in range(8):
@@ -234,7 +234,7 @@ def test_processes_that_inherit_at_once_get_each_record_once(tmp_path: Path) -> 
         left += ids(records)
     start = fork.Barrier(3)
 
-    def inherit(pipe: Connection) -> None:
+    def adopt(pipe: Connection) -> None:
         for journal in doomed:
             journal.abandon()
         journal = journal_in(tmp_path)
@@ -242,12 +242,12 @@ def test_processes_that_inherit_at_once_get_each_record_once(tmp_path: Path) -> 
         start.wait(PATIENCE)
         given: list[str] = []
         for _ in range(20):
-            journal.inherit()
+            journal.adopt()
             given += ids(drain(journal, limit=7))
         pipe.send(given)
         pipe.recv()
 
-    with child(inherit) as (_, one), child(inherit) as (_, two):
+    with child(adopt) as (_, one), child(adopt) as (_, two):
         told(one)
         told(two)
         for journal in doomed:
@@ -281,7 +281,7 @@ def test_slot_whose_lock_is_another_users_is_left_alone(tmp_path: Path, monkeypa
         os.seteuid(65534)
         reports = Reports()
         journal = journal_in(tmp_path, reports=reports)
-        journal.inherit()
+        journal.adopt()
         record = make_record()
         journal.append(record)
         assert drain(journal) == [record]
@@ -289,7 +289,7 @@ def test_slot_whose_lock_is_another_users_is_left_alone(tmp_path: Path, monkeypa
 
     with child(as_nobody) as (_, pipe):
         assert told(pipe) == ["web:1", "a slot of the journal is another user's, and left alone"]
-    assert len(inherited(tmp_path)) == 1
+    assert len(adopted(tmp_path)) == 1
 
 
 def test_threads_that_append_while_another_stores_lose_nothing(

@@ -26,7 +26,7 @@ from flask_chest.journal._queue import INTERRUPTED
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import inherited, journal_in, kill, make_records, only_segment, segment_paths
+from journals import adopted, journal_in, kill, make_records, only_segment, segment_paths
 
 SMALL_SEGMENT = HEADER_BYTES + 450
 """Of about three records."""
@@ -106,7 +106,7 @@ class Histories(RuleBasedStateMachine):
             self.lose(owner)
             kill(owner.journal)
         last = self.start()
-        last.journal.inherit()
+        last.journal.adopt()
         while self.store_batch(last, limit=5):
             pass
         assert {**self.interruptions(), **self.taken} == self.stored
@@ -190,8 +190,8 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.owners)
     @rule(choice=st.data())
-    def inherit(self, choice: st.DataObject) -> None:
-        self.one(choice).journal.inherit()
+    def adopt(self, choice: st.DataObject) -> None:
+        self.one(choice).journal.adopt()
 
     @precondition(lambda self: self.owners)
     @rule(choice=st.data())
@@ -285,7 +285,7 @@ damaged_journals = {
 
 def assert_replayed(folder: Path, undamaged: list[Record], records: list[Record]) -> None:
     """Assert that all of *undamaged* come back in their order, and nothing that is not in *records*."""
-    given = inherited(folder)
+    given = adopted(folder)
     remaining = iter(given)
     assert all(record in remaining for record in undamaged)
     originals = iter(records)
@@ -346,7 +346,7 @@ def test_garbage_among_the_frames_loses_only_the_one_that_it_splits(
 def test_any_file_in_the_place_of_a_segment_gives_nothing_and_harms_nothing(garbage: bytes) -> None:
     with left_by_killed(make_records(2), stored=0, chunk=100) as folder:
         only_segment(folder).write_bytes(garbage)
-        assert inherited(folder) == []
+        assert adopted(folder) == []
         assert segment_paths(folder) == []
 
 

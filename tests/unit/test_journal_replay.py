@@ -20,8 +20,8 @@ from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing.records import make_record
 from journals import (
     Reports,
+    adopted,
     drain,
-    inherited,
     journal_in,
     kill,
     make_records,
@@ -68,7 +68,7 @@ def test_next_owner_of_the_slot_replays_what_the_killed_one_left(tmp_path: Path)
     assert segment_paths(tmp_path) == []
 
 
-def test_another_journal_inherits_from_a_killed_one(tmp_path: Path, small_segments: None) -> None:
+def test_another_journal_adopts_from_a_killed_one(tmp_path: Path, small_segments: None) -> None:
     doomed, other = journal_in(tmp_path), journal_in(tmp_path)
     records = make_records(20)
     for record in records:
@@ -77,22 +77,22 @@ def test_another_journal_inherits_from_a_killed_one(tmp_path: Path, small_segmen
     other.append(own)
     kill(doomed)
     assert drain(other) == [own]
-    other.inherit()
+    other.adopt()
     assert other.waiting() == 0  # they are not this process's
     assert drain(other, limit=3) == records
-    other.inherit()
+    other.adopt()
     assert drain(other) == []
 
 
-def test_nobody_inherits_while_the_owner_lives(tmp_path: Path) -> None:
+def test_nobody_adopts_while_the_owner_lives(tmp_path: Path) -> None:
     owner, other = journal_in(tmp_path), journal_in(tmp_path)
     owner.append(make_record())
-    other.inherit()
+    other.adopt()
     assert drain(other) == []
     assert owner.waiting() == 1
 
 
-def test_two_journals_that_inherit_share_the_slots_and_not_a_record(tmp_path: Path) -> None:
+def test_two_journals_that_adopt_share_the_slots_and_not_a_record(tmp_path: Path) -> None:
     doomed = [journal_in(tmp_path) for _ in range(3)]
     records = make_records(30)
     for number, record in enumerate(records):
@@ -100,8 +100,8 @@ def test_two_journals_that_inherit_share_the_slots_and_not_a_record(tmp_path: Pa
     one, two = journal_in(tmp_path), journal_in(tmp_path)
     for journal in doomed:
         kill(journal)
-    one.inherit()
-    two.inherit()
+    one.adopt()
+    two.adopt()
     given = [*drain(one, limit=7), *drain(two, limit=7)]
     assert sorted(record.id for record in given) == sorted(record.id for record in records)
 
@@ -113,10 +113,10 @@ def test_heir_that_is_killed_leaves_the_rest_to_the_next(tmp_path: Path) -> None
     heir.stored()
     assert list(heir.read(3)) == records[4:7]
     kill(heir)
-    assert inherited(tmp_path) == records[4:]
+    assert adopted(tmp_path) == records[4:]
 
 
-def test_own_records_do_not_keep_inherited_ones_waiting(tmp_path: Path) -> None:
+def test_own_records_do_not_keep_adopted_ones_waiting(tmp_path: Path) -> None:
     left = left_by_killed(tmp_path, 4)
     journal = journal_in(tmp_path)
     given: list[Record] = []
@@ -150,9 +150,9 @@ def test_segment_of_another_store_is_left_alone_and_reported_once(tmp_path: Path
     reports = Reports()
     ours = journal_in(tmp_path, reports=reports)
     ours.append(make_record(id="ours"))
-    ours.inherit()
+    ours.adopt()
     assert [record.id for record in drain(ours)] == ["ours"]
-    ours.inherit()
+    ours.adopt()
     ours.close()
     assert reports == {"a segment of the journal is of another store, and left alone": 1}
     assert drain(journal_in(tmp_path, store="theirs")) == [record]
@@ -178,7 +178,7 @@ def test_segment_is_left_alone_by_another_store_at_the_same_address(tmp_path: Pa
     reports = Reports()
     other = journal_in(tmp_path, store_id=ANOTHER, reports=reports)
     for _ in range(2):
-        other.inherit()
+        other.adopt()
         assert drain(other) == []
     other.close()
     assert reports == {"a segment of the journal is of another store at the same address, and left alone": 1}
@@ -190,7 +190,7 @@ def test_segment_waits_until_the_store_can_be_asked_for_its_id(tmp_path: Path) -
     answers: list[str | None] = [None, None]
     journal = journal_in(tmp_path, store_id=lambda: answers.pop() if answers else ONE)
     assert drain(journal) == []
-    journal.inherit()
+    journal.adopt()
     assert drain(journal) == left
 
 
@@ -220,10 +220,10 @@ def test_segment_of_any_store_is_taken_by_who_is_told_to(tmp_path: Path) -> None
     for record in records:
         theirs.append(record)
     anybody = journal_in(tmp_path, store=None)
-    anybody.inherit()
+    anybody.adopt()
     assert drain(anybody) == []  # it has an owner
     kill(theirs)
-    anybody.inherit()
+    anybody.adopt()
     assert drain(anybody) == records
 
 
@@ -237,7 +237,7 @@ def test_segment_of_an_unknown_version_is_left_alone_and_reported_once(tmp_path:
     journal = journal_in(tmp_path, reports=reports)
     kill(blocker)
     for _ in range(3):
-        journal.inherit()
+        journal.adopt()
         assert drain(journal) == []
     assert reports == {"a segment of the journal is of the unknown version 2, and left alone": 1}
     assert path.read_bytes() == written
@@ -247,7 +247,7 @@ def test_segment_of_an_unknown_version_is_left_alone_and_reported_once(tmp_path:
 def test_segment_with_a_damaged_header_is_replayed_all_the_same(tmp_path: Path, at: int) -> None:
     records = left_by_killed(tmp_path)
     flip(only_segment(tmp_path), at)
-    assert inherited(tmp_path) == records
+    assert adopted(tmp_path) == records
     assert segment_paths(tmp_path) == []
 
 
@@ -260,14 +260,14 @@ def test_segment_with_a_damaged_stored_offset_is_replayed_from_its_beginning(tmp
     journal.stored()
     kill(journal)
     flip(only_segment(tmp_path), 24)
-    assert inherited(tmp_path) == records
+    assert adopted(tmp_path) == records
 
 
 @pytest.mark.parametrize("length", [0, 100, HEADER_BYTES])
 def test_segment_that_lost_all_its_frames_is_removed(tmp_path: Path, length: int) -> None:
     left_by_killed(tmp_path)
     os.truncate(only_segment(tmp_path), length)
-    assert inherited(tmp_path) == []
+    assert adopted(tmp_path) == []
     assert segment_paths(tmp_path) == []
 
 
@@ -275,7 +275,7 @@ def test_damaged_frame_is_skipped_and_reported(tmp_path: Path) -> None:
     records = left_by_killed(tmp_path)
     flip(only_segment(tmp_path), HEADER_BYTES + 30)
     reports = Reports()
-    assert inherited(tmp_path, reports=reports) == records[1:]
+    assert adopted(tmp_path, reports=reports) == records[1:]
     assert reports == {SKIPPED: 1}
 
 
@@ -285,7 +285,7 @@ def test_frame_that_holds_no_record_is_skipped_and_reported(tmp_path: Path) -> N
     with path.open("ab") as file:
         file.write(make_frame(name_of(path).marker, COMPLETE, b"\x91\xa1a"))
     reports = Reports()
-    assert inherited(tmp_path, reports=reports) == records
+    assert adopted(tmp_path, reports=reports) == records
     assert reports == {"a frame of the journal holds no record of this release, and was skipped": 1}
 
 
@@ -350,7 +350,7 @@ def test_newest_segment_removed_by_hand_takes_no_later_record_with_it(tmp_path: 
         journal.append(record)
     assert only_segment(tmp_path).exists()
     kill(journal)
-    assert inherited(tmp_path, reports=reports) == later
+    assert adopted(tmp_path, reports=reports) == later
     assert reports == {}
 
 
@@ -369,10 +369,10 @@ def test_segment_that_cannot_be_read_is_left_alone_and_hides_no_other(
     reports = Reports()
     with monkeypatch.context() as patched:
         patched.setattr(_queue, "SegmentReader", Reader)
-        readable = inherited(tmp_path, reports=reports)
+        readable = adopted(tmp_path, reports=reports)
     assert reports == {UNREADABLE: 1}
     assert segment_paths(tmp_path) == [second]
-    assert sorted([*readable, *inherited(tmp_path)], key=lambda r: r.time_unix_nano) == records
+    assert sorted([*readable, *adopted(tmp_path)], key=lambda r: r.time_unix_nano) == records
 
 
 def test_stored_segment_that_cannot_be_removed_stops_nothing(
@@ -392,7 +392,7 @@ def test_stored_segment_that_cannot_be_removed_stops_nothing(
         assert journal.waiting() == 0
     assert set(reports) == {"a segment of the journal is stored, and cannot be removed"}
     kill(journal)
-    assert inherited(tmp_path) == []  # their headers say that they are stored
+    assert adopted(tmp_path) == []  # their headers say that they are stored
 
 
 def test_unfinished_segment_of_a_dead_owner_is_removed(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     foreign = [tmp_path / "notes.txt", tmp_path / "0-1-xyz.journal", tmp_path / "0-1-0011223344556677.journal"]
     for path in foreign:
         path.write_text("mine")
-    assert inherited(tmp_path) == records
+    assert adopted(tmp_path) == records
     assert all(path.read_text() == "mine" for path in foreign)
 
 
@@ -457,7 +457,7 @@ def test_times_continue_where_somebody_else_has_replayed_the_segments(tmp_path: 
     doomed.append_opened(make_record(time_unix_nano=ahead))
     doomed.append(make_record())
     kill(doomed)
-    heir.inherit()
+    heir.adopt()
     assert len(drain(heir)) == 2
     successor = journal_in(tmp_path)
     assert successor.instance == "web:0"
@@ -491,7 +491,7 @@ def test_heir_notes_no_time_of_a_clock_that_was_ahead(tmp_path: Path) -> None:
     drain(doomed)
     doomed.append(make_record(time_unix_nano=last + HOUR_NANO))
     kill(doomed)
-    heir.inherit()
+    heir.adopt()
     assert len(drain(heir)) == 1
     assert last <= journal_in(tmp_path).latest_unix_nano < last + HOUR_NANO
 

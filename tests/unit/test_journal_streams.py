@@ -16,7 +16,7 @@ from flask_chest.journal._frames import COMPLETE, Identity, encode_record
 from flask_chest.journal._segments import segments_in
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import drain, inherited, journal_in, kill, make_records, segment_paths
+from journals import adopted, drain, journal_in, kill, make_records, segment_paths
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def given_for(opened: Record, records: list[Record]) -> list[Record]:
 def test_opened_record_is_held_back_while_its_owner_lives(tmp_path: Path) -> None:
     journal, other = journal_in(tmp_path), journal_in(tmp_path)
     journal.append_opened(make_record())
-    other.inherit()
+    other.adopt()
     assert drain(journal) == drain(other) == []
     assert journal.waiting() == 0
 
@@ -53,7 +53,7 @@ def test_completion_resolves_what_was_opened(tmp_path: Path) -> None:
     assert drain(journal) == [completed(opened)]
     assert journal.waiting() == 0
     kill(journal)
-    assert inherited(tmp_path) == []
+    assert adopted(tmp_path) == []
 
 
 def test_completion_in_a_later_segment_resolves_what_was_opened(tmp_path: Path, small_segments: None) -> None:
@@ -66,7 +66,7 @@ def test_completion_in_a_later_segment_resolves_what_was_opened(tmp_path: Path, 
     journal.append(completed(opened))
     assert drain(journal, limit=4) == [*between, completed(opened)]
     kill(journal)
-    assert inherited(tmp_path) == []
+    assert adopted(tmp_path) == []
     assert segment_paths(tmp_path) == []
 
 
@@ -79,7 +79,7 @@ def test_segment_is_dropped_once_what_it_opened_was_carried_on(tmp_path: Path, s
         drain(journal)
         assert len(segment_paths(tmp_path)) <= 3
     kill(journal)
-    assert given_for(opened, inherited(tmp_path)) == [interrupted(opened)]
+    assert given_for(opened, adopted(tmp_path)) == [interrupted(opened)]
 
 
 def test_carried_on_record_is_completed(tmp_path: Path, small_segments: None) -> None:
@@ -91,7 +91,7 @@ def test_carried_on_record_is_completed(tmp_path: Path, small_segments: None) ->
         drain(journal)
     journal.append(completed(opened))
     kill(journal)
-    assert given_for(opened, inherited(tmp_path)) == [completed(opened)]
+    assert given_for(opened, adopted(tmp_path)) == [completed(opened)]
 
 
 def test_owner_that_is_gone_has_its_open_records_given_once_as_interrupted(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_owner_that_is_gone_has_its_open_records_given_once_as_interrupted(tmp_p
     heir = journal_in(tmp_path)
     assert drain(heir, limit=1) == [completed(opened[1]), interrupted(opened[0]), interrupted(opened[2])]
     heir.close()
-    assert inherited(tmp_path) == []
+    assert adopted(tmp_path) == []
 
 
 def test_interrupted_records_are_given_again_until_they_are_stored(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_interrupted_records_are_given_again_until_they_are_stored(tmp_path: Pat
     heir = journal_in(tmp_path)
     assert list(heir.read(9)) == list(heir.read(9)) == [interrupted(opened)]
     kill(heir)
-    assert inherited(tmp_path) == [interrupted(opened)]
+    assert adopted(tmp_path) == [interrupted(opened)]
 
 
 def test_closing_leaves_what_streams_to_the_next_owner(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_closing_leaves_what_streams_to_the_next_owner(tmp_path: Path) -> None:
     opened = make_record()
     journal.append_opened(opened)
     journal.close()
-    assert inherited(tmp_path) == [interrupted(opened)]
+    assert adopted(tmp_path) == [interrupted(opened)]
 
 
 def test_stored_completion_stays_as_long_as_the_frame_that_opened_it_may_be_read_again(
@@ -140,10 +140,10 @@ def test_stored_completion_stays_as_long_as_the_frame_that_opened_it_may_be_read
     assert completed(short) in journal.read(1_000)
     journal.stored()
     kill(journal)  # before the next time, when the first segment would be dropped
-    assert given_for(short, inherited(tmp_path)) in ([], [completed(short)])
+    assert given_for(short, adopted(tmp_path)) in ([], [completed(short)])
 
 
-def test_completion_in_an_inherited_segment_stays_while_another_opened_record_keeps_the_first(
+def test_completion_in_an_adopted_segment_stays_while_another_opened_record_keeps_the_first(
     tmp_path: Path, small_segments: None
 ) -> None:
     journal = journal_in(tmp_path)
@@ -162,7 +162,7 @@ def test_completion_in_an_inherited_segment_stays_while_another_opened_record_ke
         given += heir.read(3)
         heir.stored()
     kill(heir)
-    replayed = inherited(tmp_path)
+    replayed = adopted(tmp_path)
     assert given_for(short, replayed) in ([], [completed(short)])
     assert given_for(dead, replayed) == [interrupted(dead)]
 
@@ -198,7 +198,7 @@ def test_open_record_whose_completion_is_damaged_is_not_lost(tmp_path: Path, sma
         drain(journal)
     assert journal.waiting() == 0
     journal.close()
-    assert given_for(opened, inherited(tmp_path)) == [interrupted(opened)]
+    assert given_for(opened, adopted(tmp_path)) == [interrupted(opened)]
 
 
 def test_what_streams_is_carried_on_in_a_full_journal_or_it_would_stay_full(tmp_path: Path) -> None:
@@ -252,4 +252,4 @@ def test_many_open_streams_are_not_written_again_and_again(tmp_path: Path, small
         drain(journal)
     assert len(segment_paths(tmp_path)) <= 3
     kill(journal)
-    assert given_for(opened[-1], inherited(tmp_path)) == [interrupted(opened[-1])]
+    assert given_for(opened[-1], adopted(tmp_path)) == [interrupted(opened[-1])]

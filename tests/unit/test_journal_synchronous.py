@@ -11,7 +11,7 @@ import pytest
 from flask_chest.errors import JournalError
 from flask_chest.journal import _segments
 from flask_chest.journal._frames import FRAME_HEAD_BYTES, HEADER_BYTES, encode_record
-from journals import drain, inherited, journal_in, kill, make_records, segment_paths
+from journals import adopted, drain, journal_in, kill, make_records, segment_paths
 
 
 class Synchronised:
@@ -99,4 +99,4 @@ def test_record_that_cannot_be_synchronised_is_not_taken(tmp_path: Path, synchro
         journal.append(records[1])
     assert journal.waiting() == 1
     kill(journal)
-    assert inherited(tmp_path) == records[:1]
+    assert adopted(tmp_path) == records[:1]

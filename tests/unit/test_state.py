@@ -274,7 +274,7 @@ def test_refused_record_is_set_aside_in_the_journals_folder(tmp_path: Path) -> N
     state.here.keep(make_record(duration_ns=1 << 63))
     assert state.here.flush(PATIENCE)
     assert state.here.stats().set_aside == 1
-    (line,) = next(tmp_path.glob("chest-*/rejected")).read_text().splitlines()
+    (line,) = next(tmp_path.glob("chest-*/refused")).read_text().splitlines()
     assert json.loads(line)["reason"] == "one of its numbers is beyond 64 bits"
 
 

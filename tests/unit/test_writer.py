@@ -31,7 +31,7 @@ from flask_chest.protocols import Sink
 from flask_chest.record import Record
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing.records import make_record
-from journals import inherited, journal_in, kill, make_records
+from journals import adopted, journal_in, kill, make_records
 from sinks import PATIENCE, AwaySink, HangingSink, KeepingSink, Work, until, working
 
 WAITS = "the store takes nothing; records wait in the journal"
@@ -341,7 +341,7 @@ def test_process_that_ends_while_the_store_hangs_leaves_its_records_to_the_next(
     )
     # It ends by itself, too: a thread that hangs holds up no exit.
     subprocess.run([sys.executable, "-c", code, folder], cwd=Path(__file__).parents[1], timeout=15, check=True)
-    assert [record.variables["number"] for record in inherited(folder)] == list(range(1_200))
+    assert [record.variables["number"] for record in adopted(folder)] == list(range(1_200))
 
 
 def test_records_of_a_process_that_is_gone_are_stored_too(folder: Path) -> None:
@@ -367,7 +367,7 @@ def test_records_of_a_process_that_goes_meanwhile_are_stored_too(folder: Path) -
         work.writer.take(make_record())
         until(lambda: len(sink.kept) == 2)
         kill(other)
-        work.writer._next_inheritance = 0.0  # it looks every quarter of a minute
+        work.writer._next_adoption = 0.0  # it looks every quarter of a minute
         work.writer.take(make_record())
         until(lambda: work.stats == ChestStats(stored=6))
 

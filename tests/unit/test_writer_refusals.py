@@ -17,7 +17,7 @@ from flask_chest.errors import RecordRefused, StoreUnavailable
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
-from journals import inherited, journal_in, make_records
+from journals import adopted, journal_in, make_records
 from sinks import (
     AwaySink,
     KeepingSink,
@@ -75,7 +75,7 @@ WorkOn = Callable[[KeepingSink, int], Work]
 
 def set_aside(folder: Path) -> dict[object, str]:
     """Read the reason for each number from the file of the records that were set aside."""
-    path = folder / "rejected"
+    path = folder / "refused"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     assert all(line.keys() == {"time_unix_nano", "reason", "record"} for line in lines)
     assert len({line["record"]["id"] for line in lines}) == len(lines)
@@ -120,7 +120,7 @@ def test_what_is_set_aside_is_the_record_as_it_was(work_on: WorkOn, folder: Path
     sink = ParticularSink({1}, naming_all)
     work = work_on(sink, 3)
     assert work.writer.flush(SECONDS)
-    line = json.loads((folder / "rejected").read_text())
+    line = json.loads((folder / "refused").read_text())
     record = next(iter(sink.kept.values()))
     assert line["record"].keys() == set(record.__struct_fields__)
     assert line["record"]["variables"] == {"number": 1}
@@ -267,7 +267,7 @@ def test_no_text_of_a_foreign_error_is_logged_or_set_aside(
     work = work_on(ParticularSink({1}, crashing), 3)
     assert work.writer.flush(SECONDS)
     assert "builtins.ValueError" in caplog.text
-    assert "hunter2" not in caplog.text + (folder / "rejected").read_text()
+    assert "hunter2" not in caplog.text + (folder / "refused").read_text()
 
 
 def test_refused_record_is_lost_where_it_cannot_be_set_aside(caplog: pytest.LogCaptureFixture) -> None:
@@ -285,4 +285,4 @@ def test_refused_record_is_lost_where_it_cannot_be_set_aside(caplog: pytest.LogC
 def test_record_that_was_set_aside_does_not_come_again(work_on: WorkOn, folder: Path) -> None:
     work = work_on(ParticularSink({1}, naming_all), 3)
     assert work.writer.close(SECONDS)
-    assert inherited(folder) == []
+    assert adopted(folder) == []

@@ -193,7 +193,7 @@ class Writer(Intake):
         self._gather = gather
         self._gathering = False
         """Whether the thread may hold a record that does not wait in the journal yet."""
-        self._inherit_seconds = adopt_seconds
+        self._adopt_seconds = adopt_seconds
         self._journal = journal
         self._open_store = open_store
         self._tally = tally
@@ -213,7 +213,7 @@ class Writer(Intake):
         self._turn.acquire()
         self._failures = 0
         self._failing_since = 0.0
-        self._next_inheritance = 0.0
+        self._next_adoption = 0.0
         self._dropped = 0
         """How many records of the batch that is out had been deleted before they came."""
 
@@ -292,7 +292,7 @@ class Writer(Intake):
 
         Only where the thread was not begun.
         """
-        self._journal.inherit()
+        self._journal.adopt()
         count = 0
         while moved := self._move():
             count += moved
@@ -345,7 +345,7 @@ class Writer(Intake):
             try:
                 self._await_records()
                 self._gather_all()
-                self._inherit_at_times()
+                self._adopt_at_times()
                 self._move_all()
             except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us
                 self._pause_after(exc)
@@ -370,20 +370,20 @@ class Writer(Intake):
 
     def _await_records(self) -> None:
         self._listen(1)
-        left = self._next_inheritance - time.monotonic()
+        left = self._next_adoption - time.monotonic()
         if left > 0 and self._journal.waiting() == 0:
             self._wait(left)
         self._listen(BATCH_RECORDS)
         if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
             self._wait(COLLECT_SECONDS)
 
-    def _inherit_at_times(self) -> None:
+    def _adopt_at_times(self) -> None:
         now = time.monotonic()
-        if now >= self._next_inheritance:
-            self._next_inheritance = now + self._inherit_seconds
+        if now >= self._next_adoption:
+            self._next_adoption = now + self._adopt_seconds
             if not self._journal.durable and (on_disk := self._reopen()) is not None:
                 self._move_to(on_disk)
-            self._journal.inherit()
+            self._journal.adopt()
 
     def _move_to(self, on_disk: Journal) -> None:
         """Go on with a journal on disk, which was not possible before, and take there what waits in memory."""

@@ -15,7 +15,7 @@ from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
 from flask_chest.cli._output import amount, say, say_json
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.journal import JournalConfig, obstacle, other_folders
-from flask_chest.journal.inspection import SegmentReport, inspect, rejected_records
+from flask_chest.journal.inspection import SegmentReport, inspect, refused_records
 from flask_chest.protocols import Identified
 
 _OWNERS = {
@@ -175,7 +175,7 @@ def segments_of(chest: FlaskChest) -> list[SegmentReport]:
 def refused_by_store(chest: FlaskChest) -> int:
     """Count the records that the store of *chest* refused for good."""
     folder = folder_of(chest)
-    return 0 if folder is None else rejected_records(folder)
+    return 0 if folder is None else refused_records(folder)
 
 
 def check_account(chest: FlaskChest) -> None:

@@ -45,7 +45,7 @@ class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
     waiting_records: int
     waiting_bytes: int
     refused: int
-    """Records that the store refused for good; they are in the folder's file ``rejected``."""
+    """Records that the store refused for good; they are in the folder's file ``refused``."""
     used_bytes: int
     max_bytes: int
     """What the folder may hold; what comes when it is full is lost."""

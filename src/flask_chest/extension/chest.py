@@ -33,7 +33,7 @@ from flask_chest.extension.middleware import AppRecorder, behind
 from flask_chest.extension.route_plan import Plan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.state import ChestState, JournalPlace, logger
-from flask_chest.journal import forget_rejected
+from flask_chest.journal import forget_refused
 from flask_chest.protocols import (
     Erasure,
     Exporter,
@@ -234,7 +234,7 @@ class FlaskChest:
         question = _question(where=where, request_id=request_id, limit=None)
         count = store.forget(question)
         for state in list(self._states.values()):
-            forget_rejected(state.here.journal_config.folder, question)
+            forget_refused(state.here.journal_config.folder, question)
         return count
 
     def _await_own_records(self) -> None:

@@ -37,7 +37,7 @@ from flask_chest.extension.settings import MEMORY, Settings
 from flask_chest.journal import (
     JournalConfig,
     digest,
-    forget_rejected,
+    forget_refused,
     journal_folder,
     losses_in,
     open_append_only,
@@ -490,7 +490,7 @@ class ProcessState:
             # Not as the reason: it has a number in it, and each would be counted for itself.
             self.tally.problem("retention waits for a clock that is right", ChestError(report.doubt))
         elif not report.busy:
-            self._forget_old_rejected()
+            self._forget_old_refused()
         if report.unexported:
             self.tally.problem(
                 "records that an exporter had not had were deleted at the cap of retention",
@@ -503,12 +503,12 @@ class ProcessState:
             )
         return report
 
-    def _forget_old_rejected(self) -> None:
+    def _forget_old_refused(self) -> None:
         """Remove the refused records that are too old; the clock was found to be right."""
         age = self._settings.retention.age
         if age is not None:
             try:
-                forget_rejected(
+                forget_refused(
                     self.journal_config.folder, Query(until_unix_nano=time.time_ns() - nanoseconds(age))
                 )
             except JournalError as exc:

@@ -22,7 +22,7 @@ from flask_chest.record import Query
 
 T = TypeVar("T")
 
-REJECTED = "rejected"
+REFUSED = "refused"
 """The file of the records that the store refused for good."""
 
 logger = logging.getLogger("flask_chest.journal")
@@ -46,12 +46,12 @@ def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
     return parent / f"{chest}-{digest(address)[:_DIGITS]}"
 
 
-def forget_rejected(folder: Path | None, query: Query) -> int:
+def forget_refused(folder: Path | None, query: Query) -> int:
     """Remove what matches of the records in *folder* that the store refused for good, and return how many."""
-    path = None if folder is None else folder / REJECTED
+    path = None if folder is None else folder / REFUSED
     if path is None or not path.exists():
         return 0
-    from flask_chest.journal._rejected import forget_in  # noqa: PLC0415 - Windows has no fcntl
+    from flask_chest.journal._refused import forget_in  # noqa: PLC0415 - Windows has no fcntl
 
     try:
         return forget_in(path, query)
@@ -162,9 +162,9 @@ def _file_journal(
 
 
 def _append_only(config: JournalConfig) -> Appendable:
-    from flask_chest.journal.append_only import LeftJournal  # noqa: PLC0415 - as above
+    from flask_chest.journal.append_only import AppendOnlyJournal  # noqa: PLC0415 - as above
 
-    return LeftJournal(config)
+    return AppendOnlyJournal(config)
 
 
 def _in_memory(config: JournalConfig) -> MemoryJournal:

@@ -139,7 +139,7 @@ class _Part:
             self._writer.abandon()
 
 
-class Backlog:
+class SegmentQueue:
     """Reads one owner's segments in the order in which they were written.
 
     `read` gives what comes next, and `stored` says that it is stored; in between nothing else is read.

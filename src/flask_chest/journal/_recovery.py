@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_chest._clocks import MAX_STEP_NANO
-from flask_chest.journal._queue import Backlog
+from flask_chest.journal._queue import SegmentQueue
 from flask_chest.journal._segments import SegmentName, read_identity, segments_in
 from flask_chest.journal._slots import Slot, is_followed, is_held, left_from, take, take_following
 from flask_chest.record import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Inherited:
+class _Adopted:
     """What a former owner left, and the slot that was taken for it; ``None``: somebody else has it."""
 
-    backlog: Backlog
+    queue: SegmentQueue
     slot: Slot | None
 
     def end(self) -> None:
-        self.backlog.close()
+        self.queue.close()
         if self.slot is not None:
-            latest = self.backlog.latest_unix_nano
+            latest = self.queue.latest_unix_nano
             if self.slot.last_time_unix_nano() < latest < time.time_ns() + MAX_STEP_NANO:
                 self.slot.note_time(latest)
             self.slot.release()
@@ -35,16 +35,16 @@ class _Inherited:
 class _Followed:
     """What a living owner leaves to others, from its segment number *first* on."""
 
-    backlog: Backlog
+    queue: SegmentQueue
     task: Slot
     first: int
 
     def end(self) -> None:
-        self.backlog.close()
+        self.queue.close()
         self.task.release()
 
 
-class Others:
+class Recovery:
     """Finds, in *folder*, the records that other owners do not store, and gives them owner by owner."""
 
     def __init__(
@@ -66,23 +66,23 @@ class Others:
         self._identify = identify
         self._own = own
         self._report = report
-        self._inherited: deque[_Inherited] = deque()
+        self._adopted: deque[_Adopted] = deque()
         self._followed: dict[int, _Followed] = {}
         self._left_alone: set[SegmentName] = set()
         self._closed: set[int] = set()
         """Slots that were said to be another user's."""
 
-    def inherit(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
+    def adopt(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
         """Take over the segments *names*, whose owner is gone; False when it is not known yet whose they are."""
-        taken = {name for inherited in self._inherited for name in inherited.backlog.names}
-        inherited = _Inherited(backlog=Backlog(self._folder, report=self._report), slot=slot)
+        taken = {name for adopted in self._adopted for name in adopted.queue.names}
+        adopted = _Adopted(queue=SegmentQueue(self._folder, report=self._report), slot=slot)
         ours = self._ours(name for name in names if name not in taken)
         for name in ours or ():
-            inherited.backlog.add(name)
-        if inherited.backlog.empty:
-            inherited.end()
+            adopted.queue.add(name)
+        if adopted.queue.empty:
+            adopted.end()
         else:
-            self._inherited.append(inherited)
+            self._adopted.append(adopted)
         return ours is not None
 
     def are_any_left(self) -> bool:
@@ -94,62 +94,62 @@ class Others:
                 return True
         return False
 
-    def look(self, *, busy: Backlog | None) -> None:
+    def poll(self, *, busy: SegmentQueue | None) -> None:
         """Look for segments whose owner is gone, and for owners that leave theirs; *busy* stays as it is."""
-        held = {inherited.slot.number for inherited in self._inherited if inherited.slot is not None}
+        held = {adopted.slot.number for adopted in self._adopted if adopted.slot is not None}
         numbers = {name.slot for name in segments_in(self._folder)} - held - {self._own}
         for number in sorted(numbers | self._followed.keys()):
             followed = self._followed.get(number)
-            if followed is None or followed.backlog is not busy:
+            if followed is None or followed.queue is not busy:
                 try:
-                    self._look_at(number)
+                    self._poll_slot(number)
                 except OSError:  # what is another user's stops nothing of ours
                     if number not in self._closed:
                         self._closed.add(number)
                         self._report("a slot of the journal is another user's, and left alone")
 
-    def read(self, limit: int) -> tuple[Backlog, list[Record]] | None:
+    def read(self, limit: int) -> tuple[SegmentQueue, list[Record]] | None:
         """Give at most *limit* records of one owner, and where they are from; ``None`` when there are none."""
-        while self._inherited:
-            backlog = self._inherited[0].backlog
-            records = backlog.read(limit) or backlog.interrupted(limit)
+        while self._adopted:
+            queue = self._adopted[0].queue
+            records = queue.read(limit) or queue.interrupted(limit)
             if records:
-                return backlog, records
-            backlog.stored()
-            self._inherited.popleft().end()
+                return queue, records
+            queue.stored()
+            self._adopted.popleft().end()
         for number, followed in tuple(self._followed.items()):
-            records = followed.backlog.read(limit)
+            records = followed.queue.read(limit)
             if records:
                 self._followed[number] = self._followed.pop(number)  # the last in turn now
-                return followed.backlog, records
-            followed.backlog.stored()
+                return followed.queue, records
+            followed.queue.stored()
         return None
 
     def close(self) -> None:
         """Leave what waits to others."""
-        while self._inherited:
-            self._inherited.popleft().end()
+        while self._adopted:
+            self._adopted.popleft().end()
         for number in tuple(self._followed):
             self._followed.pop(number).end()
 
     def abandon(self) -> None:
         """Close what this forked child inherited, and leave everything to the parent."""
-        for inherited in self._inherited:
-            inherited.backlog.close()
-            if inherited.slot is not None:
-                inherited.slot.abandon()
+        for adopted in self._adopted:
+            adopted.queue.close()
+            if adopted.slot is not None:
+                adopted.slot.abandon()
         for followed in self._followed.values():
-            followed.backlog.close()
+            followed.queue.close()
             followed.task.abandon()
 
-    def _look_at(self, number: int) -> None:
+    def _poll_slot(self, number: int) -> None:
         slot = take(self._folder, number)
         if slot is None:
             self._follow(number)
             return
         if number in self._followed:
             self._followed.pop(number).end()
-        self.inherit(segments_in(self._folder, slot=number), slot=slot)
+        self.adopt(segments_in(self._folder, slot=number), slot=slot)
 
     def _follow(self, number: int) -> None:
         first = left_from(self._folder, number) if self._store is not None else None
@@ -164,12 +164,12 @@ class Others:
             task = take_following(self._folder, number)
             if task is None:
                 return
-            followed = _Followed(backlog=Backlog(self._folder, report=self._report), task=task, first=first)
+            followed = _Followed(queue=SegmentQueue(self._folder, report=self._report), task=task, first=first)
             self._followed[number] = followed
-            self.inherit([name for name in names if name.serial < first])
-        known = followed.backlog.names
+            self.adopt([name for name in names if name.serial < first])
+        known = followed.queue.names
         new = {name for name in names if name.serial >= first and name not in known}
-        followed.backlog.follow([*sorted(known), *(self._ours(sorted(new)) or ())])
+        followed.queue.follow([*sorted(known), *(self._ours(sorted(new)) or ())])
 
     def _ours(self, names: Iterable[SegmentName]) -> list[SegmentName] | None:
         """Find those that were made for our store; ``None`` while it is asked for its id and does not answer.

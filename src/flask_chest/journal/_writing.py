@@ -112,7 +112,7 @@ class WritingEnd:
         """Take note of a new segment, to which nothing was appended yet."""
         raise NotImplementedError
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         """Leave the slot and what waits to the next owner."""
         self._note_time()
         self._slot.release()

@@ -19,7 +19,7 @@ LOOK_SECONDS = 1.0
 """How often a process that appends looks whether its files are still there."""
 
 
-class LeftJournal(WritingEnd, Appendable):
+class AppendOnlyJournal(WritingEnd, Appendable):
     """Appends records to *folder*, where the writer of another process finds them while this one lives.
 
     The options are those of `FileJournal`.
@@ -69,7 +69,7 @@ class LeftJournal(WritingEnd, Appendable):
             with self._lock:
                 self._look_after_files()
                 self._appender.close()
-            self._give_back()
+            self._release()
 
     def abandon(self) -> None:
         """Leave everything to the parent of this forked child."""

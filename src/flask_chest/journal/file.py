@@ -9,11 +9,11 @@ from collections.abc import Callable
 import msgspec
 
 from flask_chest.errors import JournalError, JournalFull
-from flask_chest.journal import REJECTED, JournalConfig
+from flask_chest.journal import REFUSED, JournalConfig
 from flask_chest.journal._files import lock, open_own_file
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
-from flask_chest.journal._queue import Backlog
-from flask_chest.journal._recovery import Others
+from flask_chest.journal._queue import SegmentQueue
+from flask_chest.journal._recovery import Recovery
 from flask_chest.journal._segments import SegmentWriter, append_line
 from flask_chest.journal._writing import WritingEnd
 from flask_chest.journal.protocols import Journal
@@ -42,15 +42,15 @@ class FileJournal(WritingEnd, Journal):
         self._report = report
         self._open: set[str] = set()
         super().__init__(config, left=False)
-        self._backlog = Backlog(self._folder, report=report, seal=self._seal, share=self._share)
-        self._current = self._backlog
+        self._queue = SegmentQueue(self._folder, report=report, seal=self._seal, share=self._share)
+        self._current = self._queue
         self._out: list[Record] = []
         """What was read last and is not stored: it is given again until it is."""
         self._identify = identify
-        self._others = Others(
+        self._recovery = Recovery(
             self._folder, store=config.store, identify=identify, own=self._slot.number, report=report
         )
-        self._others_first = False
+        self._adopted_first = False
 
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process; give how many records wait."""
@@ -72,7 +72,7 @@ class FileJournal(WritingEnd, Journal):
             self._open.add(record.id)
 
     def read(self, limit: int, /) -> list[Record]:
-        """Give the oldest records that wait, at most *limit*: by turns this process's own and inherited ones."""
+        """Give the oldest records that wait, at most *limit*: by turns this process's own and adopted ones."""
         try:
             return self._read(limit)
         except OSError as exc:
@@ -82,7 +82,7 @@ class FileJournal(WritingEnd, Journal):
         if self._out:
             # And what came since: a record that fails alone says nothing about itself or the store.
             self._out = self._current.read(limit)
-        if not self._out and self._others_first:
+        if not self._out and self._adopted_first:
             self._out = self._read_others(limit)
         if not self._out:
             self._out = self._read_own(limit) or self._read_others(limit)
@@ -90,7 +90,7 @@ class FileJournal(WritingEnd, Journal):
 
     def stored(self) -> None:
         """Remove what `read` gave last: it is stored, or set aside."""
-        self._others_first = self._current is self._backlog
+        self._adopted_first = self._current is self._queue
         self._appender.store_id = store_id = self._identify()
         self._current.stored(store_id)
         self._out = []
@@ -100,38 +100,38 @@ class FileJournal(WritingEnd, Journal):
         self._room.look_again()
 
     def set_aside(self, record: Record, reason: str, /) -> None:
-        """Write *record*, and why the store will never take it, into the file ``rejected``."""
+        """Write *record*, and why the store will never take it, into the file ``refused``."""
         described = {"time_unix_nano": time.time_ns(), "reason": reason, "record": msgspec.structs.asdict(record)}
         line = msgspec.json.encode(described) + b"\n"
         if self._room.used() + len(line) > self._room.max_bytes:
             raise JournalFull(f"the journal {self._folder} is full; make room, or raise journal_bytes")
         try:
-            descriptor = open_own_file(self._folder / REJECTED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            descriptor = open_own_file(self._folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
                 lock(descriptor, wait=True)  # or who cuts off half a line might cut off another's
                 append_line(descriptor, line)
             finally:
                 os.close(descriptor)
         except OSError as exc:
-            raise JournalError(f"{self._folder / REJECTED} takes nothing: {exc.strerror or exc}") from exc
+            raise JournalError(f"{self._folder / REFUSED} takes nothing: {exc.strerror or exc}") from exc
 
     def waiting(self) -> int:
         """Count the records of this process that are not stored."""
-        return self._appender.records - self._backlog.done
+        return self._appender.records - self._queue.done
 
     def is_anything_left(self) -> bool:
         """Return whether there are segments that nobody else stores; what cannot be looked at is not."""
         try:
-            return bool(self._former) or self._others.are_any_left()
+            return bool(self._former) or self._recovery.are_any_left()
         except OSError:
             return False
 
-    def inherit(self) -> None:
+    def adopt(self) -> None:
         """Look for segments that others do not store; they come after what waits."""
         self._keep_place()
         try:
-            self._inherit_former()
-            self._others.look(busy=self._current if self._out else None)
+            self._adopt_former()
+            self._recovery.poll(busy=self._current if self._out else None)
         except OSError:  # it is theirs, and our own records wait
             self._report("what others have left in the journal cannot be looked for")
 
@@ -141,40 +141,40 @@ class FileJournal(WritingEnd, Journal):
             return
         with self._lock:
             self._appender.close()
-        if not self._out and not self._backlog.read(1):
-            self._backlog.stored()
-        self._backlog.close()
-        self._others.close()
-        self._give_back()
+        if not self._out and not self._queue.read(1):
+            self._queue.stored()
+        self._queue.close()
+        self._recovery.close()
+        self._release()
 
     def abandon(self) -> None:
         """Close what this forked child inherited, and leave everything to the parent."""
         self._appender.abandon()
-        self._backlog.close()
-        self._others.abandon()
+        self._queue.close()
+        self._recovery.abandon()
         self._slot.abandon()
 
     def _read_own(self, limit: int) -> list[Record]:
-        self._current = self._backlog
-        return self._backlog.read(limit)
+        self._current = self._queue
+        return self._queue.read(limit)
 
-    def _inherit_former(self) -> None:
+    def _adopt_former(self) -> None:
         """Take over what former owners of the slot left: no sooner, since the store may be asked for it."""
-        if self._former and self._others.inherit(self._former):
+        if self._former and self._recovery.adopt(self._former):
             self._former = []
 
     def _read_others(self, limit: int) -> list[Record]:
-        self._inherit_former()
-        found = self._others.read(limit)
+        self._adopt_former()
+        found = self._recovery.read(limit)
         if found is None:
-            self._current = self._backlog
+            self._current = self._queue
             return []
         self._current, records = found
         return records
 
     def _carry_on(self) -> None:
         """Write what still streams into the newest segment, so that an older one can be dropped."""
-        for opened in self._backlog.unfinished():
+        for opened in self._queue.unfinished():
             payload = encode_record(opened)
             try:
                 with self._lock:
@@ -183,7 +183,7 @@ class FileJournal(WritingEnd, Journal):
                     self._appender.carry(payload)
             except JournalError:
                 return  # its segment stays, and it is tried again
-            self._backlog.release(opened.id)
+            self._queue.release(opened.id)
 
     def _share(self, writer: SegmentWriter) -> int | None:
         with self._lock:
@@ -194,4 +194,4 @@ class FileJournal(WritingEnd, Journal):
             self._appender.seal()
 
     def _begin_segment(self, writer: SegmentWriter) -> None:
-        self._backlog.add(writer.name, writer)
+        self._queue.add(writer.name, writer)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from flask_chest.journal import REJECTED
+from flask_chest.journal import REFUSED
 from flask_chest.journal._appender import Room
 from flask_chest.journal._files import ForeignFileError, open_file, read_file
 from flask_chest.journal._frames import (
@@ -66,7 +66,7 @@ def inspect(folder: Path, *, store: str | None, store_id: str | None = None) -> 
 
     *store* is the digest of the store's address, ``None`` for any store; *store_id* is its id if that is known.
     """
-    reports = (_looked_at(folder, name, store, store_id) for name in segments_in(folder))
+    reports = (_report_on(folder, name, store, store_id) for name in segments_in(folder))
     return [report for report in reports if report is not None]
 
 
@@ -75,18 +75,18 @@ def used_bytes(folder: Path) -> int:
     return Room(folder, 0).used()
 
 
-def rejected_records(folder: Path) -> int:
+def refused_records(folder: Path) -> int:
     """Count the records in *folder* that the store refused for good."""
     try:
-        with open(open_file(folder / REJECTED, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
+        with open(open_file(folder / REFUSED, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
             return sum(1 for _ in file)
     except (FileNotFoundError, ForeignFileError):
         return 0
 
 
-def _looked_at(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
+def _report_on(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
     try:
-        return _inspected(folder, name, store, store_id)
+        return _examine(folder, name, store, store_id)
     except PermissionError as exc:  # root's, perhaps, who once ran a command
         return SegmentReport(
             segment=str(name),
@@ -99,7 +99,7 @@ def _looked_at(folder: Path, name: SegmentName, store: str | None, store_id: str
         )
 
 
-def _inspected(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
+def _examine(folder: Path, name: SegmentName, store: str | None, store_id: str | None) -> SegmentReport | None:
     # The owner first: one that ends meanwhile may leave a whole last frame, and no half one.
     owner = _owner(folder, name)
     try:

@@ -95,7 +95,7 @@ class MemoryJournal(Journal):
         """Return False: nothing outlives a process."""
         return False
 
-    def inherit(self) -> None:
+    def adopt(self) -> None:
         """Do nothing: nothing outlives a process."""
 
     def close(self) -> None:

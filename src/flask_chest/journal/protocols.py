@@ -79,10 +79,10 @@ class Journal(Appendable, Protocol):
 
     @abstractmethod
     def is_anything_left(self) -> bool:
-        """Return whether processes have left something that `inherit` would take over."""
+        """Return whether processes have left something that `adopt` would take over."""
 
     @abstractmethod
-    def inherit(self) -> None:
+    def adopt(self) -> None:
         """Take over what processes have left that are gone, or that say so; `read` gives it after its own."""
 
 
