@@ -100,7 +100,7 @@ class Least:
         self.descriptor = descriptor
         self.keep = keep
         self.inner, self.process_response = app.wsgi_app, app.process_response
-        app.process_response = self.take  # type: ignore[method-assign, assignment]  # as the recorder does
+        app.process_response = self.take  # type: ignore[method-assign, assignment]  # as the middleware does
         app.wsgi_app = self.serve_and_keep  # type: ignore[method-assign]  # Flask's documented way
 
     def serve_and_keep(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

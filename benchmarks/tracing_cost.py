@@ -85,7 +85,7 @@ def cost(app: Flask, requests: int) -> float:
 
 def unlinked(app: Flask, requests: int) -> float:
     """Serve without a look at the trace, as it was before there was one."""
-    with patch("flask_chest.observation.trace_context", lambda _: None):
+    with patch("flask_chest.extension.request.trace_context", lambda _: None):
         return cost(app, requests)
 
 

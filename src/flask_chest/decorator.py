@@ -15,9 +15,9 @@ from flask import Flask, current_app
 from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.capture.rules import RULES_ATTRIBUTE, Rule, decorated_views
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension.chest import EXTENSION_KEY, FlaskChest, check_generator
-from flask_chest.extension.middleware import AppRecorder, current_request, finder
-from flask_chest.extension.request import Observation
+from flask_chest.extension.chest import FlaskChest, check_generator
+from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, current_request, finder
+from flask_chest.extension.request import RequestState
 from flask_chest.extension.settings import Settings
 from flask_chest.extension.state import logger
 from flask_chest.protocols import RequestIdGenerator
@@ -132,13 +132,13 @@ def _hand_over(rules: tuple[Rule, ...]) -> None:
         current = current_request()
     except RuntimeError:
         return  # it is called outside of any request, as any function may be
-    recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
-    if recorder is None:
+    middleware: Middleware | None = app.extensions.get(EXTENSION_KEY)
+    if middleware is None:
         _miss_chest(app)
         return
-    observation: Observation | None = current.environ.get(recorder.environ_key)
-    if observation is not None and rules[0] not in observation.ran:
-        observation.ran += rules
+    request_state: RequestState | None = current.environ.get(middleware.environ_key)
+    if request_state is not None and rules[0] not in request_state.ran:
+        request_state.ran += rules
 
 
 def _miss_chest(app: Flask) -> None:

@@ -138,9 +138,9 @@ def test_functions_decorated_anew_in_each_request_do_not_fill_the_memory(app: Fl
     chest.close()
     for _ in range(6):
         app.test_client().get("/")
-    recorder = app.extensions["flask_chest"]
-    assert len(recorder._plans) == 6
-    (key, plan) = recorder._plans.popitem()
-    recorder._plans = dict.fromkeys(range(5000), plan) | {key: plan}
+    middleware = app.extensions["flask_chest"]
+    assert len(middleware._plans) == 6
+    (key, plan) = middleware._plans.popitem()
+    middleware._plans = dict.fromkeys(range(5000), plan) | {key: plan}
     app.test_client().get("/")
-    assert len(recorder._plans) == 1
+    assert len(middleware._plans) == 1

@@ -26,7 +26,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Record
 from flask_chest.decorator import flask_chest
-from flask_chest.extension.request import Observation, Stream
+from flask_chest.extension.request import RequestState, StreamedResponse
 from flask_chest.stores.memory import MemoryStore
 
 Chunks = Callable[[], Iterator[str]]
@@ -343,7 +343,7 @@ def test_long_poll_that_is_abandoned_leaves_nothing_behind(app: Flask, chest: Fl
     def living() -> int:
         gc.collect()
         chest.flush()
-        return sum(type(each) in {Observation, Stream} for each in gc.get_objects())
+        return sum(type(each) in {RequestState, StreamedResponse} for each in gc.get_objects())
 
     before = living()
     for _ in range(20):

@@ -16,7 +16,7 @@ from flask_chest.capture.extractor import Variable
 from flask_chest.capture.redaction import NOTHING_HIDDEN
 from flask_chest.cli.status import report_of
 from flask_chest.extension.chest import FlaskChest, chests_of
-from flask_chest.extension.route_plan import Plan
+from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.journal.accounts import who_else_may_write
 from flask_chest.protocols import Addressed, HasNeighbours
 from flask_chest.record import Query, Record
@@ -102,7 +102,7 @@ def _never_set(app: Flask) -> Iterator[str]:
 
 def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Variable]:
     """Yield what a record like *record* is to hold; what redaction may drop cannot be missed."""
-    plan = Plan.make(
+    plan = RoutePlan.make(
         [chest._state],
         app,
         app.view_functions.get(record.endpoint or ""),

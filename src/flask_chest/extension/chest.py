@@ -29,8 +29,8 @@ from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVar
 from flask_chest.capture.rules import BlueprintRule
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
 from flask_chest.extension.endings import EXIT_TIMEOUT_SECONDS
-from flask_chest.extension.middleware import AppRecorder, behind
-from flask_chest.extension.route_plan import Plan
+from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
+from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.state import ChestState, JournalPlace, logger
 from flask_chest.journal import forget_refused
@@ -46,7 +46,6 @@ from flask_chest.protocols import (
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.stores import store_from_uri
 
-EXTENSION_KEY = "flask_chest"
 DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
 """Seconds that a reader waits for what its own process recorded before."""
@@ -118,10 +117,10 @@ class FlaskChest:
                 app=app.import_name,
             ),
         )
-        recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
-        if recorder is None:
-            recorder = app.extensions[EXTENSION_KEY] = AppRecorder(app)
-        recorder.add(state)
+        middleware = middleware_of(app)
+        if middleware is None:
+            middleware = app.extensions[EXTENSION_KEY] = Middleware(app)
+        middleware.add(state)
         self._states[app] = state
 
     def track(
@@ -138,8 +137,8 @@ class FlaskChest:
             raise ConfigurationError(f"track takes a blueprint, got a {type(blueprint).__name__}")
         self._blueprint_rules.append(BlueprintRule(blueprint, tracked))
         for app in list(self._states):
-            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
-            recorder.forget_plans()
+            middleware: Middleware = app.extensions[EXTENSION_KEY]
+            middleware.forget_plans()
 
     def query(
         self,
@@ -251,7 +250,9 @@ class FlaskChest:
         app = self._app()
         state = self._states[app]
         view = app.view_functions.get(record.endpoint) if record.endpoint is not None else None
-        plan = Plan.make([state], app, view, endpoint=record.endpoint, route=record.route, method=record.method)
+        plan = RoutePlan.make(
+            [state], app, view, endpoint=record.endpoint, route=record.route, method=record.method
+        )
         asked = plan.asked[0].capture.variables if plan.asked else ()
         return list(explanations(record.variables, state.value_rules, asked))
 
@@ -309,7 +310,7 @@ class FlaskChest:
         for each, state, job in jobs:
             state.jobs[name] = job
             if state.here.started:
-                middleware: AppRecorder = each.extensions[EXTENSION_KEY]
+                middleware: Middleware = each.extensions[EXTENSION_KEY]
                 middleware.start(state)
 
     def run_exports(self, *names: str) -> list[ExportReport]:
@@ -450,8 +451,8 @@ class FlaskChest:
         undone = 0
         for app, state in list(self._states.items()):
             undone += not state.close(timeout)
-            recorder: AppRecorder = app.extensions[EXTENSION_KEY]
-            recorder.begin_again()
+            middleware: Middleware = app.extensions[EXTENSION_KEY]
+            middleware.begin_again()
         return undone == 0
 
     @property
@@ -535,16 +536,16 @@ def current_request_id() -> str | None:
     """Give the id under which the current request is recorded; ``None`` outside of one, or without a chest."""
     if not has_request_context():
         return None
-    recorder: AppRecorder | None = current_app.extensions.get(EXTENSION_KEY)
-    return recorder.request_id(behind(request)) if recorder is not None else None
+    middleware = middleware_of(current_app)
+    return middleware.request_id(behind(request)) if middleware is not None else None
 
 
 def skip() -> None:
     """Record nothing of the current request, in no chest; call it before the response begins."""
     if has_request_context():
-        recorder: AppRecorder | None = current_app.extensions.get(EXTENSION_KEY)
-        if recorder is not None:
-            recorder.skip(behind(request))
+        middleware = middleware_of(current_app)
+        if middleware is not None:
+            middleware.skip(behind(request))
 
 
 def check_generator(generator: object) -> None:
@@ -557,5 +558,5 @@ def check_generator(generator: object) -> None:
 
 def chests_of(app: Flask) -> list[FlaskChest]:
     """Return the chests that are registered on *app*, in the order of their registration."""
-    recorder: AppRecorder | None = app.extensions.get(EXTENSION_KEY)
-    return [state.chest for state in recorder.states] if recorder is not None else []
+    middleware = middleware_of(app)
+    return [state.chest for state in middleware.states] if middleware is not None else []

@@ -23,8 +23,8 @@ from flask_chest._process import pass_interruption
 from flask_chest.capture.names import METHODS
 from flask_chest.capture.rules import Rule, all_rules_of, misplaced_views
 from flask_chest.extension.endings import close_all, ends_unsaid
-from flask_chest.extension.request import Observation, ObservedApp, Stream, WatchedChunks, start_observed
-from flask_chest.extension.route_plan import NOTHING_ASKED, Plan
+from flask_chest.extension.request import RequestState, StreamedResponse, WatchedApp, WatchedChunks, start_watched
+from flask_chest.extension.route_plan import NOTHING_ASKED, RoutePlan
 from flask_chest.extension.shared_g import SharedG
 from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from flask_chest.extension.chest import FlaskChest
+
+EXTENSION_KEY = "flask_chest"
+"""Where an app's ``extensions`` hold its `Middleware`."""
 
 T = TypeVar("T")
 WSGIBody: TypeAlias = Iterable[bytes]
@@ -78,7 +81,7 @@ def _streams(response: Response, method: str) -> bool:
     return length is None or not isinstance(response.response, ClosingIterator)
 
 
-class AppRecorder:
+class Middleware:
     """Records the requests of one app into the chests that are registered on it."""
 
     def __init__(self, app: Flask) -> None:
@@ -88,9 +91,9 @@ class AppRecorder:
         self._pid: int | None = None
         """The process that has begun; any other begins with its next request."""
         self._warned_pid: int | None = None
-        self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], Plan] = {}
+        self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], RoutePlan] = {}
         self.environ_key = f"flask_chest.{next(_serial)}"
-        """Where the request's environment holds its `Observation`."""
+        """Where the request's environment holds its `RequestState`."""
         self._inner = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]  # Flask's documented way to add a middleware
         # Methods that are there to be overridden: functions that Flask calls after each request and at its
@@ -135,40 +138,40 @@ class AppRecorder:
             if process.pid != self._pid:
                 now = self._begin_process()
             shared_g = SharedG(_current_g()) if has_app_context() else None
-            observation = Observation(now, perf_counter_ns(), shared_g)
+            request_state = RequestState(now, perf_counter_ns(), shared_g)
         except Exception as error:
             self._lost(NOT_BEGUN, error)
             return self._inner(environ, start_response)
         outer = environ.get(self.environ_key)
-        environ[self.environ_key] = observation
+        environ[self.environ_key] = request_state
         try:
             if self._flask_is_next:
                 return self._inner(environ, start_response)
-            return self._inner(environ, partial(start_observed, observation, start_response))
+            return self._inner(environ, partial(start_watched, request_state, start_response))
         except BaseException as raised:
-            observation.failed(raised)
+            request_state.failed(raised)
             raise
         finally:
-            observation.ended = True
-            self._tell(observation)
+            request_state.ended = True
+            self._tell(request_state)
             if outer is not None:
                 environ[self.environ_key] = outer
 
     def request_id(self, current: Request) -> str | None:
         """Give the id of the *current* request, made now if it was not yet; ``None`` if it is not recorded."""
-        observation: Observation | None = current.environ.get(self.environ_key)
-        if observation is None:
+        request_state: RequestState | None = current.environ.get(self.environ_key)
+        if request_state is None:
             return None
-        plan = self._plan(current, observation)
-        if observation.request_id is None and plan.asked:
-            observation.request_id = plan.make_request_id()
-        return observation.request_id
+        plan = self._plan(current, request_state)
+        if request_state.request_id is None and plan.asked:
+            request_state.request_id = plan.make_request_id()
+        return request_state.request_id
 
     def skip(self, current: Request) -> None:
         """Record nothing of the *current* request."""
-        observation: Observation | None = current.environ.get(self.environ_key)
-        if observation is not None:
-            observation.skipped = True
+        request_state: RequestState | None = current.environ.get(self.environ_key)
+        if request_state is not None:
+            request_state.skipped = True
 
     def _begin_process(self) -> int:
         if ends_unsaid():
@@ -183,36 +186,36 @@ class AppRecorder:
 
     def _process_response(self, *arguments: Any) -> Response:
         response = self._inner_process_response(*arguments)  # from Flask 3.2 on the context is one of them
-        observation = self._capture()
-        if observation is None:
+        request_state = self._capture()
+        if request_state is None:
             return response
         try:
             status_code: object = response.status_code
         except Exception:
             status_code = None
         if type(status_code) is not int:  # what it answers is seen when it does
-            return ObservedApp(response, observation)  # type: ignore[return-value]  # as is said
-        observation.status_code = status_code
+            return WatchedApp(response, request_state)  # type: ignore[return-value]  # as is said
+        request_state.status_code = status_code
         try:
-            if observation.plan.response_header is not None and (header := observation.header()) is not None:
+            if request_state.plan.response_header is not None and (header := request_state.header()) is not None:
                 response.headers.setdefault(*header)
-            if type(response.response) is not list and _streams(response, observation.method):  # nearly all are
-                self._watch(observation, response)
+            if type(response.response) is not list and _streams(response, request_state.method):  # nearly all are
+                self._watch(request_state, response)
         except Exception as mishap:
             for state in self.states:
                 state.latest.problem(_NOT_UNDERSTOOD, mishap)
         return response
 
-    def _watch(self, observation: Observation, response: Response) -> None:
-        stream = Stream(observation)
+    def _watch(self, request_state: RequestState, response: Response) -> None:
+        stream = StreamedResponse(request_state)
         chunks = response.response
         response.response = WatchedChunks(chunks, partial(self._on_end, stream))  # type: ignore[assignment]  # of whatever they are
         try:
-            response.call_on_close(partial(self._on_close, observation, stream))
+            response.call_on_close(partial(self._on_close, request_state, stream))
         except BaseException:
             response.response = chunks
             raise
-        observation.stream = stream
+        request_state.stream = stream
 
     def _on_exception(self, _sender: object, *, exception: BaseException, **_: object) -> None:
         # Under PROPAGATE_EXCEPTIONS no after_request follows; else it does and captures again, later values too.
@@ -224,100 +227,109 @@ class AppRecorder:
 
     def _teardown_request(self, error: BaseException | None) -> None:
         self._on_exit(error)
-        observation: Observation | None = current_request().environ.get(self.environ_key)
-        if observation is not None and observation.ended:
-            self._tell(observation)
+        request_state: RequestState | None = current_request().environ.get(self.environ_key)
+        if request_state is not None and request_state.ended:
+            self._tell(request_state)
 
     def _on_exit(self, error: BaseException | None) -> None:
         """Capture where nothing else was reached: a worker's time-out or an exit ended the view."""
         if error is not None and not isinstance(error, Exception):
-            observation: Observation | None = current_request().environ.get(self.environ_key)
-            if observation is not None and observation.plan is NOTHING_ASKED:
+            request_state: RequestState | None = current_request().environ.get(self.environ_key)
+            if request_state is not None and request_state.plan is NOTHING_ASKED:
                 # Nothing may leave this: Flask has its context still to pop, and the exit goes on anyhow.
                 with suppress(BaseException):
                     self._capture()
 
-    def _capture(self, *, raised: BaseException | None = None) -> Observation | None:
+    def _capture(self, *, raised: BaseException | None = None) -> RequestState | None:
         try:
             current = current_request()
-            observation: Observation | None = current.environ.get(self.environ_key)
-            if observation is None or observation.skipped:
+            request_state: RequestState | None = current.environ.get(self.environ_key)
+            if request_state is None or request_state.skipped:
                 return None
-            observation.stream = None  # of a response that gave way to this one
-            plan = self._plan(current, observation)
+            request_state.stream = None  # of a response that gave way to this one
+            plan = self._plan(current, request_state)
             if raised is not None:
-                observation.note(raised, text=plan.tells_errors)
+                request_state.note(raised, text=plan.tells_errors)
             if not plan.asked:
                 return None
-            observation.capture(plan, current, _current_g())
+            request_state.capture(plan, current, _current_g())
         except BaseException as mishap:
             pass_interruption(mishap)
             self._lost(NOT_CAPTURED, mishap)
             return None
-        return observation
+        return request_state
 
-    def _plan(self, current: Request, observation: Observation) -> Plan:
+    def _plan(self, current: Request, request_state: RequestState) -> RoutePlan:
         rule = current.url_rule
         endpoint, route = (rule.endpoint, rule.rule) if rule is not None else (None, None)
         method = current.method if current.method in METHODS else ""
-        ran = observation.ran
+        ran = request_state.ran
         plan = self._plans.get((endpoint, route, method, ran))
         view = self._app.view_functions.get(endpoint) if endpoint is not None else None
         if plan is None or plan.view is not view:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()  # functions that are decorated anew in each request have new rules each time
-            plan = Plan.make(self.states, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran)
+            plan = RoutePlan.make(
+                self.states, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran
+            )
             self._plans[endpoint, route, method, ran] = plan
         return plan
 
-    def _tell(self, observation: Observation) -> None:
+    def _tell(self, request_state: RequestState) -> None:
         """Tell the chests what was captured, once."""
-        stream, observation.stream = observation.stream, None
-        if stream is None and observation.captured:
+        stream, request_state.stream = request_state.stream, None
+        if stream is None and request_state.captured:
             app = self._app
             if app.teardown_request_funcs or app.teardown_appcontext_funcs:
-                self._capture_late(observation)
-        records = observation.records() if observation.captured and not observation.skipped else []
-        observation.captured = ()
+                self._capture_late(request_state)
+        records = request_state.records() if request_state.captured and not request_state.skipped else []
+        request_state.captured = ()
         if stream is None or not records:
-            if observation.shared_g is not None:
-                observation.shared_g.end()
-            _keep(observation, records)
+            if request_state.shared_g is not None:
+                request_state.shared_g.end()
+            _keep(request_state, records)
             return
         stream.opened = records
         for state, record in records:
-            if observation.rates is None or state.sampling is None:  # else it is not known yet whether it is kept
+            if (
+                request_state.rates is None or state.sampling is None
+            ):  # else it is not known yet whether it is kept
                 state.latest.keep_opened(record)
 
-    def _capture_late(self, observation: Observation) -> None:
+    def _capture_late(self, request_state: RequestState) -> None:
         try:
-            observation.capture_late()
+            request_state.capture_late()
         except Exception as mishap:
             self._lost(TEARDOWN_NOT_CAPTURED, mishap)
 
-    def _on_end(self, stream: Stream, raised: BaseException | None, begun: bool) -> None:  # noqa: FBT001
+    def _on_end(self, stream: StreamedResponse, raised: BaseException | None, begun: bool) -> None:  # noqa: FBT001
         try:
             stream.end(raised, begun=begun)
         except Exception as mishap:
             self._lost(STREAM_NOT_CAPTURED, mishap)
 
-    def _on_close(self, observation: Observation, stream: Stream) -> None:
-        if observation.stream is stream:
-            observation.stream = None  # the app has not returned yet, and will tell of it
+    def _on_close(self, request_state: RequestState, stream: StreamedResponse) -> None:
+        if request_state.stream is stream:
+            request_state.stream = None  # the app has not returned yet, and will tell of it
         elif not stream.opened:
             return  # closed already, or another response went out
-        observation.error = observation.error or stream.error()
+        request_state.error = request_state.error or stream.error()
         try:
             stream.capture()
         except Exception as mishap:
             self._lost(STREAM_NOT_CAPTURED, mishap)
-        _keep(observation, stream.close())
+        _keep(request_state, stream.close())
 
     def _lost(self, reason: str, error: BaseException) -> None:
         for state in self.states:
             state.latest.tally.lost(reason, error)
         if any(state.settings.strict for state in self.states):
             raise error
+
+
+def middleware_of(app: Flask) -> Middleware | None:
+    """Return the middleware of *app*, or ``None`` if no chest is registered there."""
+    return app.extensions.get(EXTENSION_KEY)
 
 
 def endpoints_of_absent_chests(app: Flask, registered: Collection[FlaskChest]) -> list[str]:
@@ -357,10 +369,10 @@ def _to_the_end(
         raise
 
 
-def _keep(observation: Observation, records: Iterable[tuple[ChestState, Record]]) -> None:
+def _keep(request_state: RequestState, records: Iterable[tuple[ChestState, Record]]) -> None:
     failure: Exception | None = None
     for state, record in records:
-        if observation.rates is not None and not observation.keeps(state, record):
+        if request_state.rates is not None and not request_state.keeps(state, record):
             continue
         try:
             state.latest.keep(record)

@@ -19,7 +19,7 @@ from flask_chest.capture.extractor import Capture
 from flask_chest.capture.rules import Rule
 from flask_chest.capture.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
 from flask_chest.capture.values import storable_text
-from flask_chest.extension.route_plan import NOTHING_ASKED, Plan
+from flask_chest.extension.route_plan import NOTHING_ASKED, RoutePlan
 from flask_chest.extension.shared_g import SharedG
 from flask_chest.extension.state import ChestState
 from flask_chest.protocols import VariablesObserver
@@ -38,7 +38,7 @@ MAX_ERROR = 500
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-class Observation(msgspec.Struct, eq=False):
+class RequestState(msgspec.Struct, eq=False):
     """One request as far as it is known; lives in ``environ``, since ``g`` may outlive the request.
 
     It holds no request, which would hold its ``environ``: a body would be kept until cycles are collected.
@@ -51,7 +51,7 @@ class Observation(msgspec.Struct, eq=False):
     shared_g: SharedG | None
     ran: tuple[Rule, ...] = ()
     """The rules of the decorated functions that ran."""
-    plan: Plan = NOTHING_ASKED
+    plan: RoutePlan = NOTHING_ASKED
     """Set by the capture, like *method*."""
     method: str = ""
     g: object = None
@@ -70,12 +70,12 @@ class Observation(msgspec.Struct, eq=False):
     """The share of such requests that each chest keeps, where one keeps not all."""
     skipped: bool = False
     """Whether the app wants no record of this request."""
-    stream: Stream | None = None
+    stream: StreamedResponse | None = None
     """The response that streams, until it closes or another takes its place."""
     ended: bool = False
     """Whether the inner app has returned or raised."""
 
-    def capture(self, plan: Plan, current: Request, g: object) -> None:
+    def capture(self, plan: RoutePlan, current: Request, g: object) -> None:
         """Take the *current* request and what it left on *g*, in place of what was taken before."""
         if self.request_id is None:
             self.request_id = plan.make_request_id()
@@ -188,7 +188,7 @@ class Observation(msgspec.Struct, eq=False):
         return name, self.request_id
 
 
-def _trace(plan: Plan, environ: Mapping[str, object]) -> TraceContext | None:
+def _trace(plan: RoutePlan, environ: Mapping[str, object]) -> TraceContext | None:
     try:
         return trace_context(environ)
     except BaseException as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
@@ -215,7 +215,7 @@ def _said(raised: BaseException) -> str:
         return ""
 
 
-def _rates(plan: Plan) -> Mapping[ChestState, float]:
+def _rates(plan: RoutePlan) -> Mapping[ChestState, float]:
     rates: dict[ChestState, float] = {}
     for state, _ in plan.asked:
         if state.sampling is not None:
@@ -228,20 +228,20 @@ def _rates(plan: Plan) -> Mapping[ChestState, float]:
     return rates
 
 
-class Stream:
+class StreamedResponse:
     """A response that is on its way when the app has returned, and what is needed when it ends.
 
     The response holds it, so it ends with the response at the latest: nothing else that lives on may hold it.
     """
 
-    __slots__ = ("_around", "_captured", "_duration_ns", "_ended", "_observation", "_pid", "opened")
+    __slots__ = ("_around", "_captured", "_duration_ns", "_ended", "_pid", "_request_state", "opened")
 
-    def __init__(self, observation: Observation) -> None:
-        """Wait for the response to the request of *observation*, which may go on to fill ``g``."""
+    def __init__(self, request_state: RequestState) -> None:
+        """Wait for the response to the request of *request_state*, which may go on to fill ``g``."""
         self.opened: Sequence[tuple[ChestState, Record]] = ()
         """What the chests were told when it began, until they are told of its end."""
-        self._observation = observation
-        self._captured = observation.captured
+        self._request_state = request_state
+        self._captured = request_state.captured
         self._duration_ns: int | None = None
         """How long it took, once that is known."""
         self._ended = False
@@ -263,30 +263,30 @@ class Stream:
 
     def end(self, raised: BaseException | None = None, *, begun: bool = True) -> None:
         """Note that there are no more chunks, or what was *raised*, and whether there was one before."""
-        observation = self._observation
-        if raised is not None and observation.error is None:
-            status_code = observation.status_code
-            observation.note(raised, text=observation.plan.tells_errors)
+        request_state = self._request_state
+        if raised is not None and request_state.error is None:
+            status_code = request_state.status_code
+            request_state.note(raised, text=request_state.plan.tells_errors)
             if begun:
-                observation.status_code = status_code
+                request_state.status_code = status_code
         self._duration_ns, self._ended = self._lasted(), True
         self.capture()
 
     def capture(self) -> None:
         """Add what ``g`` holds by now; what is gone from it or would need the app's code stays as it was."""
-        observation = self._observation
-        self._captured = observation.again(self._captured)
-        if observation.captured:  # it closed before the app returned, which then tells of it
-            observation.captured = self._captured
+        request_state = self._request_state
+        self._captured = request_state.again(self._captured)
+        if request_state.captured:  # it closed before the app returned, which then tells of it
+            request_state.captured = self._captured
 
     def close(self) -> list[tuple[ChestState, Record]]:
         """Complete the records that were opened; none if that was done, or is another process's to do."""
-        observation = self._observation
+        request_state = self._request_state
         opened, self.opened = self.opened, ()
         if not opened or self._pid != process.pid:
             return []
-        if observation.shared_g is not None:
-            observation.shared_g.end()
+        if request_state.shared_g is not None:
+            request_state.shared_g.end()
         return [(state, self._completed(state, record)) for state, record in opened]
 
     def error(self) -> str | None:
@@ -297,28 +297,28 @@ class Stream:
         return type(error).__name__
 
     def _completed(self, state: ChestState, opened: Record) -> Record:
-        observation = self._observation
+        request_state = self._request_state
         return replace(
             opened,
             duration_ns=self._duration_ns or self._lasted(),
-            status_code=observation.status_code,
-            error=observation.error_for(state),
+            status_code=request_state.status_code,
+            error=request_state.error_for(state),
             variables=next(variables for whose, variables in self._captured if whose is state),
         )
 
     def _unclosed(self, state: ChestState, opened: Record) -> Record | None:
         """Complete what *state* opened and nobody closed; ``None`` if it is not kept."""
-        observation = self._observation
-        if observation.shared_g is not None:
-            observation.shared_g.end()
+        request_state = self._request_state
+        if request_state.shared_g is not None:
+            request_state.shared_g.end()
         elif not self._ended:  # a client left
             with suppress(Exception):
                 self.capture()
         record = self._completed(state, opened)
-        return record if observation.keeps(state, record) else None
+        return record if request_state.keeps(state, record) else None
 
     def _lasted(self) -> int:
-        return time.perf_counter_ns() - self._observation.started_ns
+        return time.perf_counter_ns() - self._request_state.started_ns
 
 
 class WatchedChunks:
@@ -351,18 +351,18 @@ class WatchedChunks:
         return getattr(self._chunks, name)
 
 
-class ObservedApp:
+class WatchedApp:
     """A WSGI app in place of a response, whose status is seen when it gives it; in all else it is that app."""
 
-    __slots__ = ("_app", "_observation")
+    __slots__ = ("_app", "_request_state")
 
-    def __init__(self, app: WSGIApplication, observation: Observation) -> None:
+    def __init__(self, app: WSGIApplication, request_state: RequestState) -> None:
         self._app = app
-        self._observation = observation
+        self._request_state = request_state
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve the request with it."""
-        return self._app(environ, partial(start_observed, self._observation, start_response))
+        return self._app(environ, partial(start_watched, self._request_state, start_response))
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._app, name)
@@ -376,8 +376,8 @@ def converted(state: ChestState, capture: Capture, held: Mapping[str, object]) -
     return variables
 
 
-def start_observed(
-    observation: Observation,
+def start_watched(
+    request_state: RequestState,
     start_response: StartResponse,
     status: str,
     headers: list[tuple[str, str]],
@@ -386,7 +386,7 @@ def start_observed(
     """Note the *status* that really goes out and pass everything on to *start_response*."""
     with suppress(Exception):  # of whatever type, it is the server's to judge
         code = status[:3]
-        observation.status_code = int(code) if code.isdecimal() else 0
+        request_state.status_code = int(code) if code.isdecimal() else 0
     if exc_info is None:
         return start_response(status, headers)
     return start_response(status, headers, exc_info)

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoutePlan:
     """What to do for one route and method: found once, used for every request to it."""
 
     view: object
@@ -56,7 +56,7 @@ class Plan:
         route: str | None,
         method: str,
         ran: Sequence[Rule] = (),
-    ) -> Plan:
+    ) -> RoutePlan:
         """Join what the rules of the chests, of the blueprint, of the *view* and of what *ran* for it ask for."""
         rules = rules_of(view, method) if view is not None else ()
         rules = tuple(dict.fromkeys((*rules, *ran)))
@@ -82,7 +82,7 @@ class Plan:
         )
 
 
-NOTHING_ASKED = Plan(
+NOTHING_ASKED = RoutePlan(
     view=None,
     endpoint=None,
     route=None,

@@ -1,4 +1,4 @@
-"""The recorder's place in an app: middlewares, overlapping requests, memory, other people's code."""
+"""The middleware's place in an app: middlewares, overlapping requests, memory, other people's code."""
 
 from __future__ import annotations
 
