@@ -207,7 +207,7 @@ WRONG = {
     ),
     "an unknown option": (
         "FlaskChestSQLite(app, jurnal_dir='x')",
-        "a chest got an unexpected keyword argument 'jurnal_dir'; it has 'journal_dir'",
+        "unexpected keyword argument 'jurnal_dir'; did you mean 'journal_dir'?",
     ),
     "a missing driver": (
         "raise MissingDriverError('pymysql', extra='mysql')",

@@ -96,7 +96,7 @@ def test_limits_of_retention_come_from_where_all_settings_come(name: str) -> Non
 
 
 def test_cap_of_retention_is_no_age() -> None:
-    with pytest.raises(ConfigurationError, match="CHEST_RETENTION_CAP is for rows and bytes, got '30d'"):
+    with pytest.raises(ConfigurationError, match="CHEST_RETENTION_CAP limits rows and bytes, got '30d'"):
         load(config={"CHEST_RETENTION_CAP": "30d"})
 
 
@@ -224,7 +224,7 @@ def test_scheduler_is_switched_by_truth_values_too(value: object, mode: str) -> 
     assert load({}, {"CHEST_SCHEDULER": value}).scheduler == mode
 
 
-TEXT = "must be a text that is not empty, got {}; where JSON is read, quote it: '\"…\"'"
+TEXT = "must be a non-empty string, got {}; where JSON is read, quote it: '\"…\"'"
 
 
 @pytest.mark.parametrize(
@@ -269,12 +269,12 @@ TEXT = "must be a text that is not empty, got {}; where JSON is read, quote it: 
             [{"names": "x", "action": "burn"}],
             "has a wrong rule: the action 'burn' is none of mask, drop, hash, keep",
         ),
-        ("hash_key", "short", "must be a random text of at least 16 characters"),
+        ("hash_key", "short", "must be a random string of at least 16 characters"),
         ("max_value_bytes", 1, "must be a number of bytes from 64 to 1048576, got 1"),
         ("max_record_bytes", True, "must be a number of bytes from 64 to 1048576, got True"),
-        ("sample", 2, "must be a share from 0 to 1, as 0.1, or a function, got 2"),
-        ("sample", "some", "must be a share from 0 to 1, as 0.1, or a function, got 'some'"),
-        ("keep_slower_than", -1, "must be seconds, as 0.5, or a timedelta, got -1"),
+        ("sample", 2, "must be a number from 0 to 1, such as 0.1, or a function, got 2"),
+        ("sample", "some", "must be a number from 0 to 1, such as 0.1, or a function, got 'some'"),
+        ("keep_slower_than", -1, "must be a number of seconds, such as 0.5, or a timedelta, got -1"),
     ],
 )
 def test_wrong_value_is_said_with_its_key_and_the_way_out(name: str, value: object, message: str) -> None:
@@ -294,18 +294,21 @@ def test_wrong_value_is_said_with_its_key_and_the_way_out(name: str, value: obje
     [
         (
             {"include": ["/a"]},
-            "include is for what is captured on every route; say with tracked_vars what that is",
+            "include limits tracked_vars, which is not set: set it to what every route captures",
         ),
-        ({"exclude": "/a"}, "exclude is for what is captured on every route"),
+        ({"exclude": "/a"}, "exclude limits tracked_vars, which is not set"),
         (
             {"redact": [Redact("a", action="hash")]},
-            "a rule of redact hashes, which needs a key: set CHEST_HASH_KEY",
+            "a rule in redact has action='hash', which needs a key: set CHEST_HASH_KEY",
         ),
         (
             {"max_value_bytes": 2000, "max_record_bytes": 1000},
-            "max_value_bytes is 2000 and must not be above max_record_bytes, which is 1000",
+            "max_value_bytes is 2000, but must not exceed max_record_bytes, which is 1000",
         ),
-        ({"encoders": {str: repr}}, "encoders has the type str, which stays as it is; take a class of your own"),
+        (
+            {"encoders": {str: repr}},
+            "encoders has the type str, which is never converted; use a class of your own",
+        ),
         ({"encoders": {"a": repr}}, "encoders must map types to functions, as in {Money: str}, got 'a'"),
     ],
 )
@@ -366,4 +369,4 @@ def test_misspelt_setting_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     app.config["CHEST_RETENTON"] = "30d"
     FlaskChest(app, store=MemoryStore)
     (logged,) = caplog.messages
-    assert logged == ("CHEST_RETENTON is no setting and does nothing: write CHEST_RETENTION if that is meant")
+    assert logged == "Unknown setting CHEST_RETENTON is ignored. Did you mean CHEST_RETENTION?"

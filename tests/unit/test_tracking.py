@@ -299,14 +299,14 @@ def test_computed_value_of_a_stream_is_that_of_its_beginning(app: Flask) -> None
 
 
 def test_option_that_is_none_is_a_type_error_that_knows_the_right_one(app: Flask) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'redcat'; it has 'redact'"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'redcat'; did you mean 'redact'"):
         FlaskChest(app, redcat=["x"])  # type: ignore[call-arg]  # what the test is about
 
 
 @pytest.mark.parametrize("name", ["uri", "db_uri"])
 def test_chest_that_is_given_a_uri_says_where_it_belongs(name: str) -> None:
     options: dict[str, Any] = {name: "sqlite:///chest.db"}
-    with pytest.raises(TypeError, match="FlaskChest has its database from CHEST_URI, or takes store="):
+    with pytest.raises(TypeError, match="FlaskChest takes its database from CHEST_URI, or as store="):
         FlaskChest(Flask("shop"), **options)
 
 

@@ -58,7 +58,7 @@ def _nothing_tracked(app: Flask) -> Iterator[str]:
 def _misspelt_settings(app: Flask) -> Iterator[str]:
     for chest in chests_of(app):
         for name, meant in chest._state.settings.misspelt.items():
-            yield f"{MISSPELT.format(name=name, meant=meant)}."
+            yield MISSPELT.format(name=name, meant=meant)
 
 
 def _misplaced(app: Flask) -> Iterator[str]:
