@@ -36,10 +36,10 @@ check: $(STAMP) ## Check style, layers and types
 	$(BIN)/python -m mypy.stubtest apscheduler influxdb_client --ignore-missing-stub --mypy-config-file mypy.ini
 
 test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with its API alone, and with none
-	$(BIN)/python -m tests.otel_matrix
+	$(BIN)/python tests/support/otel_matrix.py
 
 test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
-	$(BIN)/python tests/flask_matrix.py
+	$(BIN)/python tests/support/flask_matrix.py
 
 bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)

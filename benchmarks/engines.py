@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-TESTS = str(Path(__file__).parents[1] / "tests")
+TESTS = str(Path(__file__).parents[1] / "tests/support")
 if TESTS not in sys.path:
     sys.path.append(TESTS)
 

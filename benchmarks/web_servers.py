@@ -216,6 +216,6 @@ def _environ(folder: Path) -> dict[str, str]:
     # gunicorn has a socket of its own for gunicornc, of which two servers of a user would fight for one.
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/support"), os.environ.get("PYTHONPATH", "")]),
         "XDG_RUNTIME_DIR": str(folder),
     }

@@ -39,7 +39,7 @@ class Lines(logging.Handler):
         self.setFormatter(logging.Formatter("%(name)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        if Path(record.pathname).parts[-2:-1] != ("tests",):  # what a test says is its own business
+        if Path(record.pathname).parts[-2:-1] != ("support",):  # what a test says is its own business
             self.lines.append(self.format(record))
 
 

@@ -10,16 +10,15 @@ from collections import Counter
 
 import pytest
 from benchmarks.visits import SUCCESSOR, Site
-from benchmarks.web_servers import ROOT
 
+from folders import PYTHONPATH
 from forking_app import VISITS
 
 
 def run(how: str, site: Site, **settings: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     return subprocess.run(
         [sys.executable, "-m", "forking_app", how, str(site.folder)],
-        env=os.environ | settings | {"PYTHONPATH": path},
+        env=os.environ | settings | {"PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         timeout=60,
@@ -59,7 +58,7 @@ def test_parent_and_child_that_never_reach_the_store_have_ids_of_their_own(site:
 def test_journals_of_a_killed_parent_and_of_its_child_are_stored_while_that_lives_on(site: Site) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "forking_app", "orphan", str(site.folder)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "FLASK_CHEST_WRITER": "off"},
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, "FLASK_CHEST_WRITER": "off"},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -12,7 +12,7 @@ from benchmarks.web_servers import UnixHTTPConnection, gunicorn, serving, wait_u
 
 from flask_chest import Record
 
-APP = "tests.streaming_app:serve()"
+APP = "streaming_app:serve()"
 SERVERS: dict[str, Callable[[Site], list[str]]] = {
     "waitress": lambda site: waitress(APP, site.address),
     "gunicorn sync": lambda site: gunicorn(APP, site.address),

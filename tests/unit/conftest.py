@@ -17,7 +17,7 @@ collect_ignore = (
     if has_opentelemetry()
     else [
         "test_metrics.py",
-        "test_otlp_exporter.py",
+        "exporter/test_otlp_exporter.py",
         "test_planted_secrets.py",
         "test_span_attributes.py",
         "test_tracing.py",

@@ -13,4 +13,4 @@ pytest.importorskip("opentelemetry.trace", reason="flask_chest.otel is one of th
 def test_public_names_and_signatures_are_those_that_are_held(change: str) -> None:
     held, now = HELD.read_text().splitlines(), list(public_names())
     found = set(held) - set(now) if change != "new" else set(now) - set(held)
-    assert not found, "write them down with: python -m tests.public_names, and tell users in CHANGELOG.md"
+    assert not found, "write them down with: python -m tests.support.public_names, and tell users in CHANGELOG.md"

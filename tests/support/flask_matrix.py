@@ -1,7 +1,7 @@
 """Runs the unit tests with the newest Flask that can be had: what its main branch will be.
 
-``python tests/flask_matrix.py``, from the project's folder. The environment is made in ``.venv-flask``. Where the
-branch cannot be reached, ``FLASK`` names another source for pip.
+``python tests/support/flask_matrix.py``, from the project's folder. The environment is made in ``.venv-flask``.
+Where the branch cannot be reached, ``FLASK`` names another source for pip.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs the unit tests with the oldest OpenTelemetry that is promised, with its API alone, and with none of it.
 
-``python -m tests.otel_matrix``, from the project's folder. The newest is what all other tests run with.
+``python tests/support/otel_matrix.py``, from the project's folder. The newest is what all other tests run with.
 Environments are made in ``.venv-otel``, by uv where it is installed.
 """
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-otel"
 EXTRAS = "influxdb,postgresql,mysql,mongodb,http"
 OLDEST = "1.39.1"

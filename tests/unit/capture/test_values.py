@@ -36,7 +36,7 @@ from hostile_values import Plan, Point
 from ids import steady
 from json_values import convert
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "values.md").read_text()
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "values.md").read_text()
 
 
 class Pair(NamedTuple):

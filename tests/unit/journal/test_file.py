@@ -282,7 +282,7 @@ def test_exception_of_a_signal_handler_in_the_middle_of_an_append_loses_no_other
 def test_file_that_may_not_grow_takes_what_fits_and_loses_nothing(tmp_path: Path) -> None:
     code = f"""
 import resource, sys
-sys.path.insert(0, {os.fspath(Path(__file__).parents[1])!r})
+sys.path.insert(0, {os.fspath(Path(__file__).parents[2] / "support")!r})
 from pathlib import Path
 from journals import journal_in, make_records
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -1,4 +1,4 @@
-"""The public names and their signatures, as lines: ``python -m tests.public_names`` writes them anew."""
+"""The public names and their signatures, as lines: ``python -m tests.support.public_names`` writes them anew."""
 
 from __future__ import annotations
 

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.web_servers import PATIENCE, ROOT
+from benchmarks.web_servers import PATIENCE
 from flask import Flask, g
 
 from flask_chest import FlaskChest
 from flask_chest.exporter.store import StoreExporter
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
+from folders import PYTHONPATH
 
 FOLDER, URI = "WORKER_FOLDER", "WORKER_URI"
 BATCH = 50
@@ -57,10 +58,9 @@ def target(folder: Path) -> Path:
 @contextmanager
 def working(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
     """Start a worker, and wait until it says that it works."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     worker = subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "worker_app:make", "chest", "worker"],
-        env=os.environ | {"PYTHONPATH": path, FOLDER: str(folder)} | environ,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, FOLDER: str(folder)} | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -25,7 +25,7 @@ from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 from http_receiver import Receiver, Request
 
-PAGE = Path(__file__).parents[2] / "docs" / "factories.md"
+PAGE = Path(__file__).parents[3] / "docs" / "factories.md"
 
 
 @pytest.fixture

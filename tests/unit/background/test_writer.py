@@ -31,6 +31,7 @@ from flask_chest.protocols import Sink
 from flask_chest.record import Record
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing.records import make_record
+from folders import SUPPORT
 from journals import adopted, journal_in, kill, make_records
 from sinks import PATIENCE, AwaySink, HangingSink, KeepingSink, Work, until, working
 
@@ -340,7 +341,7 @@ def test_process_that_ends_while_the_store_hangs_leaves_its_records_to_the_next(
         "assert not writer.close(0.05)\n"
     )
     # It ends by itself, too: a thread that hangs holds up no exit.
-    subprocess.run([sys.executable, "-c", code, folder], cwd=Path(__file__).parents[1], timeout=15, check=True)
+    subprocess.run([sys.executable, "-c", code, folder], cwd=SUPPORT, timeout=15, check=True)
     assert [record.variables["number"] for record in adopted(folder)] == list(range(1_200))
 
 

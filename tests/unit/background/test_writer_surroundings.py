@@ -18,6 +18,7 @@ from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest._process import native_lock, start_native_thread
 from flask_chest.decorator import flask_chest
 from flask_chest.stores.memory import MemoryStore
+from folders import SUPPORT
 from sinks import PATIENCE, until
 
 
@@ -112,7 +113,7 @@ def test_child_of_a_parent_that_hangs_in_its_store_is_not_held_up(tmp_path: Path
         "parent.let.set()\n"
         "assert chest.flush(20) and chest.stats().stored == 1\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=SUPPORT, timeout=60, check=True)
 
 
 @pytest.mark.parametrize(
