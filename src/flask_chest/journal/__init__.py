@@ -171,6 +171,22 @@ def _in_memory(config: JournalConfig) -> MemoryJournal:
     return MemoryJournal(instance=f"{config.host}:{os.getpid()}", max_bytes=min(config.max_bytes, MAX_BYTES))
 
 
+def used_bytes(folder: Path) -> int:
+    """Return the size of the files in *folder*; 0 if it cannot be looked at, which says nothing about room."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(map(_size, entries))
+    except OSError:
+        return 0
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
+
+
 def obstacle(folder: Path, *, local: bool | None = None) -> str | None:
     """Say why no journal can be kept in *folder*, without making it; ``None``: it can.
 

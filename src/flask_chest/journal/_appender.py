@@ -1,105 +1,121 @@
-"""The writing end of a journal: segments one after the other, within the bound of their folder."""
+"""The appending end of a journal on disk: a slot, and the segments that its owner fills one after the other.
+
+The folder has a bound that all its processes share, so it is looked at now and then, and not on each append.
+"""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
+from flask_chest._clocks import MAX_STEP_NANO
+from flask_chest._process import native_lock
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
+from flask_chest.journal import JournalConfig, used_bytes
 from flask_chest.journal._frames import FRAME_HEAD_BYTES, HEADER_BYTES, MAX_PAYLOAD_BYTES, OPENED, Identity
-from flask_chest.journal._segments import SegmentWriter
+from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
+from flask_chest.journal._slots import take_again, take_lowest
+from flask_chest.journal.accounts import make_folder
 
 MAX_SEGMENT_BYTES = 4 * 1024 * 1024
-"""A segment is dropped as a whole, so this is what stored records may still occupy."""
+"""Size of a segment: it is dropped as a whole, so this is what stored records may still occupy."""
 SEGMENTS_AT_LEAST = 8
-"""Of a journal with a small bound: one that is full gets room again long before it is empty."""
+"""Number of segments that fit into the bound of a folder: a full one has room again long before it is empty."""
 LOOK_BYTES = 256 * 1024
-"""How much is appended between two looks at the folder, hence by how much each process may exceed the bound."""
-LOOK_SECONDS = 0.1
+"""Bytes appended between two looks at the folder, hence by how much each process may exceed the bound."""
+FULL_SECONDS = 0.1
 """How long a folder that was found full is taken to be full."""
+MTIME_LAG_NS = 10_000_000
+"""Nanoseconds by which a file's time, which the kernel's coarse clock tells, may lie behind the clock's."""
 
 
 class Room:
     """How much more the folder may hold; several processes fill it, so it is looked at now and then."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.folder = folder
-        self.max_bytes = max_bytes
+        self._folder = folder
+        self._max_bytes = max_bytes
         self._full_until = 0.0
 
-    def used(self) -> int:
-        """Count the bytes in the folder; none where it cannot be looked at, which says nothing about its room."""
-        try:
-            with os.scandir(self.folder) as entries:
-                return sum(map(_size, entries))
-        except OSError:
-            return 0
+    def fits(self, size: int) -> bool:
+        """Return whether *size* more bytes are within the bound just now."""
+        return used_bytes(self._folder) + size <= self._max_bytes
 
     def grant(self, size: int) -> int:
-        """Tell how many bytes may be appended until the next look, at least *size*, or raise `JournalFull`."""
+        """Return how many bytes may be appended until the next look, at least *size*, or raise `JournalFull`."""
         now = time.monotonic()
-        left = self.max_bytes - self.used() if now >= self._full_until else 0
+        left = self._max_bytes - used_bytes(self._folder) if now >= self._full_until else 0
         if left < size:
-            self._full_until = self._full_until if now < self._full_until else now + LOOK_SECONDS
+            self._full_until = self._full_until if now < self._full_until else now + FULL_SECONDS
             raise JournalFull(
-                f"the journal {self.folder} holds its {self.max_bytes} bytes, since the store takes too little; "
-                "see why, or raise journal_bytes"
+                f"the journal {self._folder} holds its {self._max_bytes} bytes, "
+                "since the store takes too little; see why, or raise journal_bytes"
             )
         return min(left, max(size, LOOK_BYTES))
 
     def look_again(self) -> None:
-        """Take nothing for granted: something was dropped."""
+        """Look at the folder before the next grant: something was dropped."""
         self._full_until = 0.0
 
 
 class Appender:
-    """Appends frames to the newest segment of one owner. Its callers hold a lock."""
+    """Owns a slot in the journal's folder, and appends frames to segments of its own.
 
-    def __init__(
-        self,
-        room: Room,
-        *,
-        slot: int,
-        serial: int,
-        identity: Identity,
-        synchronous: bool,
-        announce: Callable[[SegmentWriter], None],
-        restore: Callable[[], None],
-    ) -> None:
-        """Begin with segment number *serial*; *announce* each segment before anything is appended to it.
+    Only `note_time`, `release` and `abandon` are called without `lock`.
+    """
 
-        Call *restore* where the folder is gone.
+    def __init__(self, config: JournalConfig, *, left: bool, begin: Callable[[SegmentWriter], None]) -> None:
+        """Take a slot in the folder, which is made if need be; raise ``OSError`` where that is not possible.
+
+        *left* tells other processes to store what is appended here while this one lives. *begin* is called with
+        each new segment, before anything is appended to it.
         """
-        self._room = room
-        self._slot = slot
-        self._serial = serial
-        self._identity = identity
+        if config.folder is None:
+            raise ValueError("a journal on disk needs a folder")
+        self.folder = config.folder
+        self.lock = native_lock()
+        self.room = Room(self.folder, config.max_bytes)
+        self.newest: SegmentWriter | None = None
+        """Segment that the next record goes to."""
         self.store_id: str | None = None
-        """Which store is there, for the segments to come; ``None``: it was not reached yet."""
-        self._synchronous = synchronous
-        self._announce = announce
-        self._restore = restore
-        self._segment_bytes = min(MAX_SEGMENT_BYTES, room.max_bytes // SEGMENTS_AT_LEAST)
-        self._writer: SegmentWriter | None = None
+        """Id of the store, for the headers of new segments; ``None`` until it was reached."""
+        self.renamed: Callable[[str], None] = lambda _: None
+        """Callable that is told `instance` whenever that changes."""
+        self._config = config
+        self._left = left
+        self._begin = begin
+        self._segment_bytes = min(MAX_SEGMENT_BYTES, config.max_bytes // SEGMENTS_AT_LEAST)
         self._granted = 0
-        """Up to where the newest segment may grow without a look at the folder."""
+        """Offset up to which the newest segment may grow without a look at the folder."""
         self._sealed_records = 0
         self._closed = False
+        make_folder(self.folder)
+        self.slot = take_lowest(self.folder)
+        self.instance = f"{config.host}:{self.slot.number}"
+        """Name that is unique among the live processes that share the folder."""
+        try:
+            self.former = segments_in(self.folder, slot=self.slot.number)
+            """Segments that former owners of the slot left."""
+            self.latest_unix_nano = self._continued_time()
+            """Latest time of a record, of former owners of the slot too."""
+            self._serial = self._first_serial = 1 + max((name.serial for name in self.former), default=0)
+            self.slot.begin(serial=self._serial, left=left)
+            remove_unfinished(self.folder, slot=self.slot.number)
+        except BaseException:
+            self.slot.release()
+            raise
 
     @property
     def records(self) -> int:
-        """How many complete records were appended."""
-        writer = self._writer
-        return self._sealed_records + (0 if writer is None else writer.records)
+        """Number of complete records that were appended."""
+        newest = self.newest
+        return self._sealed_records + (0 if newest is None else newest.records)
 
     def append(self, kind: int, payload: bytes) -> None:
         """Append *payload*; raise `JournalError`, with nothing half done, when that is not possible."""
         size = FRAME_HEAD_BYTES + len(payload)
-        writer = self._writer
+        writer = self.newest
         if writer is None or writer.committed + size > self._granted:
             writer = self._make_space(size)
         try:
@@ -114,52 +130,79 @@ class Appender:
 
     def carry(self, payload: bytes) -> None:
         """Append *payload* as what an older segment opened, also beyond the bound: that segment then goes."""
-        if self._closed:
-            raise JournalClosed(f"the journal {self._room.folder} is closed")
+        self._check_open()
         self._append_again(OPENED, payload, FRAME_HEAD_BYTES + len(payload))
-
-    def move(self, *, slot: int, instance: str) -> int:
-        """Make the next segments in another *slot*, under another name; return the number of the first."""
-        self._slot, self._identity = slot, msgspec.structs.replace(self._identity, instance=instance)
-        return self._serial
-
-    @property
-    def newest(self) -> SegmentWriter | None:
-        """The segment that the next record goes to."""
-        return self._writer
-
-    def leave_removed(self) -> bool:
-        """End the newest segment if somebody has removed it: nobody would find there what this process leaves."""
-        removed = self._writer is not None and self._writer.removed
-        if removed:
-            self.seal()
-        return removed
 
     def seal(self) -> None:
         """End the newest segment; the next record begins another."""
-        writer, self._writer = self._writer, None
+        writer, self.newest = self.newest, None
         if writer is not None:
             writer.seal()
             self._sealed_records += writer.records
 
+    def seal_removed(self) -> None:
+        """End the newest segment if somebody has removed it: nobody would find there what this process leaves."""
+        if self.newest is not None and self.newest.removed:
+            self.seal()
+
+    def retake_slot(self) -> None:
+        """Take the slot and the folder again where somebody removed them, or another slot if that is taken."""
+        former = self.slot
+        if not former.removed:
+            return
+        try:
+            make_folder(self.folder)
+            slot = take_again(self.folder, former.number)
+            if slot is None and (self.newest is None or self.newest.removed):
+                slot = take_lowest(self.folder)  # somebody else has the number: nothing shows that it was ours
+        except OSError:
+            return  # it is tried again
+        if slot is None:
+            return  # somebody looks just now whether the owner lives; likewise
+        self.slot = slot
+        former.abandon()
+        if slot.number != former.number:
+            self._first_serial = self._serial
+            self.instance = f"{self._config.host}:{slot.number}"
+            self.renamed(self.instance)
+        slot.begin(serial=self._first_serial, left=self._left)
+
     def close(self) -> None:
-        """End the newest segment, and take nothing any more."""
+        """End the newest segment; appending raises `JournalClosed` from now on."""
         self._closed = True
         self.seal()
 
+    def note_time(self) -> None:
+        """Write down the latest time for the next owner of the slot, but none of a clock that was ahead."""
+        with self.lock:
+            now = time.time_ns()
+            if self.latest_unix_nano >= now + MAX_STEP_NANO:
+                self.latest_unix_nano = now
+            latest = self.latest_unix_nano
+        self.slot.note_time(latest)
+
+    def release(self) -> None:
+        """Leave the slot, and what waits, to the next owner."""
+        self.note_time()
+        self.slot.release()
+
     def abandon(self) -> None:
-        """Leave the newest segment to the parent of this forked child."""
+        """Leave the newest segment and the slot to the parent of this forked child."""
         self._closed = True
-        writer, self._writer = self._writer, None
+        writer, self.newest = self.newest, None
         if writer is not None:
             writer.abandon()
+        self.slot.abandon()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JournalClosed(f"the journal {self.folder} is closed")
 
     def _make_space(self, size: int) -> SegmentWriter:
-        if self._closed:
-            raise JournalClosed(f"the journal {self._room.folder} is closed")
+        self._check_open()
         if size > FRAME_HEAD_BYTES + MAX_PAYLOAD_BYTES:
-            raise JournalError(f"a record of {size} bytes is too long, at most {MAX_PAYLOAD_BYTES} fit")
-        granted = self._room.grant(size)
+            raise JournalError(f"a record of {size} bytes is too long: at most {MAX_PAYLOAD_BYTES} fit")
+        granted = self.room.grant(size)
         try:
             writer = self._with_space_for(size)
         except OSError as exc:
@@ -184,10 +227,10 @@ class Appender:
             self.seal()
 
     def _error(self, error: OSError) -> JournalError:
-        return JournalError(f"the journal {self._room.folder} takes nothing: {error.strerror or error}")
+        return JournalError(f"the journal {self.folder} takes nothing: {error.strerror or error}")
 
     def _with_space_for(self, size: int) -> SegmentWriter:
-        writer = self._writer
+        writer = self.newest
         if writer is not None and (
             writer.committed + size <= self._segment_bytes or writer.committed == HEADER_BYTES
         ):
@@ -195,7 +238,7 @@ class Appender:
         try:
             created = self._create()
         except FileNotFoundError:
-            self._restore()
+            self.retake_slot()
             created = self._create()
         except OSError:
             if writer is None:
@@ -204,23 +247,31 @@ class Appender:
         self.seal()
         self._serial += 1
         self._granted = 0
-        self._announce(created)
-        self._writer = created
+        self._begin(created)
+        self.newest = created
         return created
 
     def _create(self) -> SegmentWriter:
+        config = self._config
+        # What people read in a header is cut to what fits there.
+        identity = Identity(chest=config.chest[:30], store=config.store or "", instance=self.instance[-30:])
         return SegmentWriter.create(
-            self._room.folder,
-            slot=self._slot,
+            self.folder,
+            slot=self.slot.number,
             serial=self._serial,
-            identity=self._identity,
+            identity=identity,
             store_id=self.store_id,
-            synchronous=self._synchronous,
+            synchronous=config.synchronous,
         )
 
+    def _continued_time(self) -> int:
+        """Return the time from which on to continue: what is further ahead was an error of the clock."""
+        times = [self.slot.last_time_unix_nano(), *map(self._changed, self.former)]
+        possible = time.time_ns() + MAX_STEP_NANO
+        return max((unix_nano for unix_nano in times if unix_nano < possible), default=0)
 
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return 0
+    def _changed(self, name: SegmentName) -> int:
+        try:
+            return (self.folder / str(name)).lstat().st_mtime_ns + MTIME_LAG_NS
+        except FileNotFoundError:  # stored by another process meanwhile
+            return 0

@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -91,6 +92,28 @@ def is_locked(descriptor: int) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of *data* where the file stands, or raise ``OSError``."""
+    written = os.write(descriptor, data)
+    if written != len(data):
+        raise OSError(f"only {written} of {len(data)} bytes were written")
+
+
+def append_line(descriptor: int, line: bytes) -> None:
+    """Append *line* durably to a file of which the caller holds the lock; ``OSError`` leaves no half of it."""
+    size = os.fstat(descriptor).st_size
+    try:
+        write_whole(descriptor, line)
+        synchronise(descriptor)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
+
+
+synchronise = os.fdatasync if hasattr(os, "fdatasync") else os.fsync  # macOS has only the latter
 
 
 def synchronise_folder(folder: Path) -> None:

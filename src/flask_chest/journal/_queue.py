@@ -209,7 +209,7 @@ class SegmentQueue:
         """
         for record in self._out:
             if self._held.pop(record.id, None) is not None:
-                self.release(record.id)
+                self.settle(record.id)
         self._out = []
         # As long as a frame that opens a record can be read again, that which completes it must be.
         again: set[str] = set()
@@ -232,7 +232,7 @@ class SegmentQueue:
             return []
         return [each.record for each in held]
 
-    def release(self, record_id: str) -> None:
+    def settle(self, record_id: str) -> None:
         """Let go of an opened record: a later segment has it again, or its completion is stored."""
         for part in self._parts:
             part.settle(record_id)
@@ -284,7 +284,7 @@ class SegmentQueue:
                 part.completed[record.id] = found.begin
             return record
         if found.kind == OPENED:
-            self.release(record.id)
+            self.settle(record.id)
             self._held[record.id] = _Held(record, found.end - found.begin)
             part.opened[record.id] = found.begin
         return None

@@ -17,9 +17,11 @@ from flask_chest.journal._files import (
     open_file,
     open_own_file,
     read_at,
+    synchronise,
     synchronise_folder,
     unlock,
     write_at,
+    write_whole,
 )
 from flask_chest.journal._frames import (
     COMPLETE,
@@ -132,9 +134,9 @@ class SegmentWriter:
         descriptor = open_file(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             lock(descriptor)
-            _write_whole(descriptor, make_header(identity, store_id))
+            write_whole(descriptor, make_header(identity, store_id))
             if synchronous:
-                _synchronise(descriptor)
+                synchronise(descriptor)
             unfinished.rename(path)
             if synchronous:
                 synchronise_folder(folder)
@@ -151,7 +153,7 @@ class SegmentWriter:
         if written != len(frame):
             raise OSError(f"only {written} of {len(frame)} bytes were written")
         if self._synchronous:
-            _synchronise(self._descriptor)
+            synchronise(self._descriptor)
         # Between these two no signal handler can raise, and a reader never counts what it cannot read yet.
         self.committed += written
         if kind == COMPLETE:
@@ -259,24 +261,3 @@ class SegmentReader:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _write_whole(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
-    if written != len(data):
-        raise OSError(f"only {written} of {len(data)} bytes were written")
-
-
-def append_line(descriptor: int, line: bytes) -> None:
-    """Append *line* durably to a file of which the caller holds the lock; ``OSError`` leaves no half of it."""
-    size = os.fstat(descriptor).st_size
-    try:
-        _write_whole(descriptor, line)
-        _synchronise(descriptor)
-    except OSError:
-        with suppress(OSError):
-            os.ftruncate(descriptor, size)
-        raise
-
-
-_synchronise = os.fdatasync if hasattr(os, "fdatasync") else os.fsync  # macOS has only the latter

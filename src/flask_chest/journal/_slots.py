@@ -146,7 +146,7 @@ def take_lowest(folder: Path) -> Slot:
 
 def take(folder: Path, number: int) -> Slot | None:
     """Take slot *number*; ``None`` when it is held."""
-    slot = take_anew(folder, number)
+    slot = take_again(folder, number)
     if slot is None:
         return None
     try:
@@ -160,7 +160,7 @@ def take(folder: Path, number: int) -> Slot | None:
     return slot
 
 
-def take_anew(folder: Path, number: int) -> Slot | None:
+def take_again(folder: Path, number: int) -> Slot | None:
     """Take slot *number* for the owner whose file of it was removed; ``None`` when somebody has its lock."""
     return _take(folder / _NAME.format(number=number), number)
 

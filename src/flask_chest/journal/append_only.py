@@ -1,46 +1,66 @@
-"""The journal of a process that leaves it to others to store its records."""
+"""The journal on disk of a process whose records others store: it appends, and reads nothing."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
+from collections.abc import Callable, Mapping
 
 from flask_chest.errors import JournalError
 from flask_chest.journal import JournalConfig
+from flask_chest.journal._appender import Appender
 from flask_chest.journal._files import open_file
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, encode_record, read_passed
 from flask_chest.journal._segments import SegmentReader, SegmentWriter
-from flask_chest.journal._writing import WritingEnd
 from flask_chest.journal.protocols import Appendable
 from flask_chest.record import Record
 
 LOOK_SECONDS = 1.0
-"""How often a process that appends looks whether its files are still there."""
+"""Seconds between two looks of a process that appends whether its files are still there."""
 
 
-class AppendOnlyJournal(WritingEnd, Appendable):
-    """Appends records to *folder*, where the writer of another process finds them while this one lives.
-
-    The options are those of `FileJournal`.
-    """
+class AppendOnlyJournal(Appendable):
+    """Appends records to a folder, where the writer of another process finds them while this one lives."""
 
     def __init__(self, config: JournalConfig) -> None:
-        """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
+        """Take a slot in the folder, which is made if need be; raise ``OSError`` where that is not possible."""
+        self._appender = Appender(config, left=True, begin=self._begin_segment)
+        self._lock = self._appender.lock
+        self._folder = self._appender.folder
         self._segments: tuple[SegmentWriter, ...] = ()
-        """Those that were not gone when the newest began; replaced as a whole, so that no look takes a lock."""
+        """Segments that were there when the newest began; replaced as a whole, so that no look takes a lock."""
         self._next_look = time.monotonic() + LOOK_SECONDS
-        super().__init__(config, left=True)
+
+    @property
+    def instance(self) -> str:
+        """``host:slot``, unique among the live processes that share the folder."""
+        return self._appender.instance
+
+    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
+        """Call *tell* with the new `instance` whenever the slot must be another one."""
+        self._appender.renamed = tell
+
+    @property
+    def latest_unix_nano(self) -> int:
+        """Latest time of a record, of former owners of the slot too."""
+        return self._appender.latest_unix_nano
+
+    @property
+    def durable(self) -> bool:
+        """True."""
+        return True
 
     def append(self, record: Record, /) -> int:
-        """Keep *record* against the end of this process; give 0: nobody here waits to be rung."""
+        """Keep *record* against the end of this process, and return 0: nobody here waits to be rung."""
         payload = encode_record(record)
+        appender = self._appender
         with self._lock:
-            self._appender.append(COMPLETE, payload)
+            appender.append(COMPLETE, payload)
             if time.monotonic() >= self._next_look:
                 self._look_after_files()
-            if record.time_unix_nano > self._latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
-                self._latest_unix_nano = record.time_unix_nano
+            if record.time_unix_nano > appender.latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
+                appender.latest_unix_nano = record.time_unix_nano
         return 0
 
     def append_opened(self, record: Record, /) -> None:
@@ -50,7 +70,7 @@ class AppendOnlyJournal(WritingEnd, Appendable):
             self._appender.append(OPENED, payload)
 
     def waiting(self) -> int:
-        """Count the records that nobody has stored; of a segment that is stored in part, estimate it by bytes."""
+        """Return how many records nobody has stored, estimated by bytes for a segment that is stored in part."""
         waiting = 0
         for segment in self._segments:
             stored = self._stored(segment)
@@ -63,31 +83,34 @@ class AppendOnlyJournal(WritingEnd, Appendable):
             waiting += -(-segment.records * left // appended) if appended else 0
         return waiting
 
+    def note_losses(self, counts: Mapping[str, int], /) -> bool:
+        """Add *counts*, by reason, to the losses that the folder tells; return whether that was possible."""
+        return self._appender.slot.note_losses(counts)
+
     def close(self) -> None:
         """Leave what waits to another process; may be called again."""
-        if self._slot.held:
+        if self._appender.slot.held:
             with self._lock:
                 self._look_after_files()
                 self._appender.close()
-            self._release()
+            self._appender.release()
 
     def abandon(self) -> None:
         """Leave everything to the parent of this forked child."""
         self._appender.abandon()
-        self._slot.abandon()
 
     def _look_after_files(self) -> None:
-        """Take anew what somebody has removed: who stores the records has no other way to them than names."""
+        """Restore what somebody has removed: who stores the records has no other way to them than names."""
         self._next_look = time.monotonic() + LOOK_SECONDS
-        self._take_place_anew()
+        self._appender.retake_slot()
         newest = self._appender.newest
         if newest is not None and newest.removed:
             self._rescue(newest)
 
     def _rescue(self, removed: SegmentWriter) -> None:
-        """Append once more what is not stored of a segment that somebody has removed."""
+        """Append again what is not stored of a segment that somebody has removed."""
         descriptor = removed.duplicate()
-        self._appender.leave_removed()
+        self._appender.seal_removed()
         if descriptor is None:
             raise JournalError(
                 f"a segment of the journal {self._folder} was removed, and cannot be read any more"
@@ -106,7 +129,7 @@ class AppendOnlyJournal(WritingEnd, Appendable):
         self._segments = (*left, writer)
 
     def _stored(self, segment: SegmentWriter) -> int | None:
-        """Tell up to where the complete records of *segment* are stored; ``None``: all of it, and it is gone."""
+        """Return up to where the complete records of *segment* are stored; ``None`` if it is stored and gone."""
         try:
             path = self._folder / str(segment.name)
             with open(open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open

@@ -1,34 +1,30 @@
-"""The journal on disk: one process's queue, in a folder that several processes share."""
+"""The journal on disk: the queue between the requests and the writer of one process."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from flask_chest.errors import JournalError, JournalFull
 from flask_chest.journal import REFUSED, JournalConfig
-from flask_chest.journal._files import lock, open_own_file
+from flask_chest.journal._appender import Appender
+from flask_chest.journal._files import append_line, lock, open_own_file
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
 from flask_chest.journal._queue import SegmentQueue
 from flask_chest.journal._recovery import Recovery
-from flask_chest.journal._segments import SegmentWriter, append_line
-from flask_chest.journal._writing import WritingEnd
+from flask_chest.journal._segments import SegmentWriter
 from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
 
 
-class FileJournal(WritingEnd, Journal):
-    """Keeps records in *folder* until they are stored; several processes and journals share it.
+class FileJournal(Journal):
+    """Keeps records in a folder until they are stored; several processes and journals share it.
 
     A record that was taken survives this process. What other owners left is replayed once they are gone, or at
     once if they say so.
-    *store* is a digest of the store's address, ``None`` to take what is there for any; *identify* gives the id of
-    the store where it can be asked for it, and is not called by requests. *host* is the first part of `instance`.
-    *max_bytes* bounds the folder. With *synchronous* a record also survives a power cut, at the price of the
-    disk's answer to each.
     """
 
     def __init__(
@@ -38,132 +34,99 @@ class FileJournal(WritingEnd, Journal):
         report: Callable[[str], None],
         identify: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Take a slot in *folder*, which is made if need be; ``OSError`` where that cannot be done."""
-        self._report = report
+        """Take a slot in the folder, which is made if need be; raise ``OSError`` where that is not possible.
+
+        *report* is called with a reason for whatever is found damaged or is left alone. *identify* returns the id
+        of the store, asking it if need be, or ``None`` while that is not possible; requests never call it.
+        """
+        self._appender = appender = Appender(config, left=False, begin=self._begin_segment)
+        self._lock = appender.lock
         self._open: set[str] = set()
-        super().__init__(config, left=False)
-        self._queue = SegmentQueue(self._folder, report=report, seal=self._seal, share=self._share)
-        self._current = self._queue
-        self._out: list[Record] = []
-        """What was read last and is not stored: it is given again until it is."""
+        """Ids of records that were opened and not completed."""
+        self._report = report
         self._identify = identify
+        self._queue = SegmentQueue(appender.folder, report=report, seal=self._seal, share=self._share)
         self._recovery = Recovery(
-            self._folder, store=config.store, identify=identify, own=self._slot.number, report=report
+            appender.folder, store=config.store, identify=identify, own=appender.slot.number, report=report
         )
+        self._former = appender.former
+        """Segments of former owners of the slot that are not adopted yet."""
+        self._current = self._queue
+        """Queue that the last records were read from."""
+        self._out: list[Record] = []
+        """Records that were read last and are not stored: they are read again until they are."""
         self._adopted_first = False
 
+    @property
+    def instance(self) -> str:
+        """``host:slot``, unique among the live processes that share the folder."""
+        return self._appender.instance
+
+    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
+        """Call *tell* with the new `instance` whenever the slot must be another one."""
+        self._appender.renamed = tell
+
+    @property
+    def latest_unix_nano(self) -> int:
+        """Latest time of a record, of former owners of the slot too."""
+        return self._appender.latest_unix_nano
+
+    @property
+    def durable(self) -> bool:
+        """True."""
+        return True
+
     def append(self, record: Record, /) -> int:
-        """Keep *record* against the end of this process; give how many records wait."""
+        """Keep *record* against the end of this process, and return how many records wait."""
         payload = encode_record(record)
+        appender = self._appender
         with self._lock:
-            self._appender.append(COMPLETE, payload)
-            if record.time_unix_nano > self._latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
-                self._latest_unix_nano = record.time_unix_nano
+            appender.append(COMPLETE, payload)
+            if record.time_unix_nano > appender.latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
+                appender.latest_unix_nano = record.time_unix_nano
             if self._open:
                 self._open.discard(record.id)
-            return self.waiting()
+            return appender.records - self._queue.done
 
     def append_opened(self, record: Record, /) -> None:
         """Keep *record* for the case that no complete one with its id follows."""
         payload = encode_record(record)
+        appender = self._appender
         with self._lock:
-            self._appender.append(OPENED, payload)
-            self._latest_unix_nano = max(self._latest_unix_nano, record.time_unix_nano)
+            appender.append(OPENED, payload)
+            appender.latest_unix_nano = max(appender.latest_unix_nano, record.time_unix_nano)
             self._open.add(record.id)
 
+    def waiting(self) -> int:
+        """Return how many records of this process are not stored."""
+        return self._appender.records - self._queue.done
+
+    def note_losses(self, counts: Mapping[str, int], /) -> bool:
+        """Add *counts*, by reason, to the losses that the folder tells; return whether that was possible."""
+        return self._appender.slot.note_losses(counts)
+
     def read(self, limit: int, /) -> list[Record]:
-        """Give the oldest records that wait, at most *limit*: by turns this process's own and adopted ones."""
+        """Return the oldest records that wait, at most *limit*: by turns this process's own and adopted ones."""
         try:
             return self._read(limit)
         except OSError as exc:
-            raise JournalError(f"{self._folder} cannot be read: {exc.strerror or exc}") from exc
+            raise JournalError(f"{self._appender.folder} cannot be read: {exc.strerror or exc}") from exc
 
     def _read(self, limit: int) -> list[Record]:
         if self._out:
             # And what came since: a record that fails alone says nothing about itself or the store.
             self._out = self._current.read(limit)
         if not self._out and self._adopted_first:
-            self._out = self._read_others(limit)
+            self._out = self._read_adopted(limit)
         if not self._out:
-            self._out = self._read_own(limit) or self._read_others(limit)
+            self._out = self._read_own(limit) or self._read_adopted(limit)
         return self._out
-
-    def stored(self) -> None:
-        """Remove what `read` gave last: it is stored, or set aside."""
-        self._adopted_first = self._current is self._queue
-        self._appender.store_id = store_id = self._identify()
-        self._current.stored(store_id)
-        self._out = []
-        self._keep_place()
-        self._note_time()
-        self._carry_on()
-        self._room.look_again()
-
-    def set_aside(self, record: Record, reason: str, /) -> None:
-        """Write *record*, and why the store will never take it, into the file ``refused``."""
-        described = {"time_unix_nano": time.time_ns(), "reason": reason, "record": msgspec.structs.asdict(record)}
-        line = msgspec.json.encode(described) + b"\n"
-        if self._room.used() + len(line) > self._room.max_bytes:
-            raise JournalFull(f"the journal {self._folder} is full; make room, or raise journal_bytes")
-        try:
-            descriptor = open_own_file(self._folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            try:
-                lock(descriptor, wait=True)  # or who cuts off half a line might cut off another's
-                append_line(descriptor, line)
-            finally:
-                os.close(descriptor)
-        except OSError as exc:
-            raise JournalError(f"{self._folder / REFUSED} takes nothing: {exc.strerror or exc}") from exc
-
-    def waiting(self) -> int:
-        """Count the records of this process that are not stored."""
-        return self._appender.records - self._queue.done
-
-    def is_anything_left(self) -> bool:
-        """Return whether there are segments that nobody else stores; what cannot be looked at is not."""
-        try:
-            return bool(self._former) or self._recovery.are_any_left()
-        except OSError:
-            return False
-
-    def adopt(self) -> None:
-        """Look for segments that others do not store; they come after what waits."""
-        self._keep_place()
-        try:
-            self._adopt_former()
-            self._recovery.poll(busy=self._current if self._out else None)
-        except OSError:  # it is theirs, and our own records wait
-            self._report("what others have left in the journal cannot be looked for")
-
-    def close(self) -> None:
-        """Leave what waits to the next owner; may be called again."""
-        if not self._slot.held:
-            return
-        with self._lock:
-            self._appender.close()
-        if not self._out and not self._queue.read(1):
-            self._queue.stored()
-        self._queue.close()
-        self._recovery.close()
-        self._release()
-
-    def abandon(self) -> None:
-        """Close what this forked child inherited, and leave everything to the parent."""
-        self._appender.abandon()
-        self._queue.close()
-        self._recovery.abandon()
-        self._slot.abandon()
 
     def _read_own(self, limit: int) -> list[Record]:
         self._current = self._queue
         return self._queue.read(limit)
 
-    def _adopt_former(self) -> None:
-        """Take over what former owners of the slot left: no sooner, since the store may be asked for it."""
-        if self._former and self._recovery.adopt(self._former):
-            self._former = []
-
-    def _read_others(self, limit: int) -> list[Record]:
+    def _read_adopted(self, limit: int) -> list[Record]:
         self._adopt_former()
         found = self._recovery.read(limit)
         if found is None:
@@ -171,6 +134,18 @@ class FileJournal(WritingEnd, Journal):
             return []
         self._current, records = found
         return records
+
+    def stored(self) -> None:
+        """Remove what `read` returned last: it is stored, or set aside."""
+        appender = self._appender
+        self._adopted_first = self._current is self._queue
+        appender.store_id = store_id = self._identify()
+        self._current.stored(store_id)
+        self._out = []
+        self._look_after_files()
+        appender.note_time()
+        self._carry_on()
+        appender.room.look_again()
 
     def _carry_on(self) -> None:
         """Write what still streams into the newest segment, so that an older one can be dropped."""
@@ -183,7 +158,71 @@ class FileJournal(WritingEnd, Journal):
                     self._appender.carry(payload)
             except JournalError:
                 return  # its segment stays, and it is tried again
-            self._queue.release(opened.id)
+            self._queue.settle(opened.id)
+
+    def set_aside(self, record: Record, reason: str, /) -> None:
+        """Write *record*, and why the store will never take it, into the file ``refused``."""
+        described = {"time_unix_nano": time.time_ns(), "reason": reason, "record": msgspec.structs.asdict(record)}
+        line = msgspec.json.encode(described) + b"\n"
+        folder = self._appender.folder
+        if not self._appender.room.fits(len(line)):
+            raise JournalFull(f"the journal {folder} is full; make room, or raise journal_bytes")
+        try:
+            descriptor = open_own_file(folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                lock(descriptor, wait=True)  # or who cuts off half a line might cut off another's
+                append_line(descriptor, line)
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            raise JournalError(f"{folder / REFUSED} takes nothing: {exc.strerror or exc}") from exc
+
+    def is_anything_left(self) -> bool:
+        """Return whether there are segments that nobody else stores; what cannot be looked at does not count."""
+        try:
+            return bool(self._former) or self._recovery.are_any_left()
+        except OSError:
+            return False
+
+    def adopt(self) -> None:
+        """Look for segments that others do not store; they are read in turn with this process's own."""
+        self._look_after_files()
+        try:
+            self._adopt_former()
+            self._recovery.poll(busy=self._current if self._out else None)
+        except OSError:  # it is theirs, and our own records wait
+            self._report("what others have left in the journal cannot be looked for")
+
+    def _adopt_former(self) -> None:
+        """Adopt what former owners of the slot left: no sooner, since the store may be asked for its id."""
+        if self._former and self._recovery.adopt(self._former):
+            self._former = []
+
+    def close(self) -> None:
+        """Leave what waits to the next owner; may be called again."""
+        if not self._appender.slot.held:
+            return
+        with self._lock:
+            self._appender.close()
+        if not self._out and not self._queue.read(1):
+            self._queue.stored()
+        self._queue.close()
+        self._recovery.close()
+        self._appender.release()
+
+    def abandon(self) -> None:
+        """Close the files that this forked child got from its parent, and leave everything to the parent."""
+        self._appender.abandon()
+        self._queue.close()
+        self._recovery.abandon()
+
+    def _look_after_files(self) -> None:
+        with self._lock:
+            self._appender.retake_slot()
+            self._appender.seal_removed()
+
+    def _begin_segment(self, writer: SegmentWriter) -> None:
+        self._queue.add(writer.name, writer)
 
     def _share(self, writer: SegmentWriter) -> int | None:
         with self._lock:
@@ -192,6 +231,3 @@ class FileJournal(WritingEnd, Journal):
     def _seal(self) -> None:
         with self._lock:
             self._appender.seal()
-
-    def _begin_segment(self, writer: SegmentWriter) -> None:
-        self._queue.add(writer.name, writer)

@@ -9,7 +9,6 @@ from typing import Literal
 import msgspec
 
 from flask_chest.journal import REFUSED
-from flask_chest.journal._appender import Room
 from flask_chest.journal._files import ForeignFileError, open_file, read_file
 from flask_chest.journal._frames import (
     COMPLETE,
@@ -68,11 +67,6 @@ def inspect(folder: Path, *, store: str | None, store_id: str | None = None) -> 
     """
     reports = (_report_on(folder, name, store, store_id) for name in segments_in(folder))
     return [report for report in reports if report is not None]
-
-
-def used_bytes(folder: Path) -> int:
-    """Count what the bound of *folder* is compared with."""
-    return Room(folder, 0).used()
 
 
 def refused_records(folder: Path) -> int:

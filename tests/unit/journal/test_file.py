@@ -18,7 +18,7 @@ import pytest
 from flask_chest.errors import JournalClosed, JournalError, JournalFull
 from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.journal import JournalConfig, _appender, _segments
-from flask_chest.journal._appender import LOOK_BYTES, LOOK_SECONDS
+from flask_chest.journal._appender import FULL_SECONDS, LOOK_BYTES
 from flask_chest.journal._frames import HEADER_BYTES, MAGIC, MAX_PAYLOAD_BYTES
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
@@ -365,7 +365,7 @@ def test_full_folder_is_not_looked_at_again_at_once(tmp_path: Path, monkeypatch:
     assert looks == 0
     for path in segment_paths(tmp_path)[:4]:
         path.unlink()  # by hand
-    clock[0] += LOOK_SECONDS
+    clock[0] += FULL_SECONDS
     journal.append(make_record())
     assert looks == 1
 

@@ -11,12 +11,12 @@ import pytest
 from flask_chest.errors import JournalFull
 from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.journal import _appender
-from flask_chest.journal._appender import Appender, Room
-from flask_chest.journal._frames import COMPLETE, Identity, encode_record
+from flask_chest.journal._appender import Appender
+from flask_chest.journal._frames import COMPLETE, encode_record
 from flask_chest.journal._segments import segments_in
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import adopted, drain, journal_in, kill, make_records, segment_paths
+from journals import adopted, drain, journal_config, journal_in, kill, make_records, segment_paths
 
 
 @pytest.fixture
@@ -216,15 +216,8 @@ def test_what_streams_is_carried_on_in_a_full_journal_or_it_would_stay_full(tmp_
 
 
 def test_segment_that_carries_on_in_a_full_folder_takes_nothing_else(tmp_path: Path) -> None:
-    appender = Appender(
-        Room(tmp_path, MIN_JOURNAL_BYTES),
-        slot=0,
-        serial=1,
-        identity=Identity(chest="chest", store="store", instance="host:0"),
-        synchronous=False,
-        announce=lambda _: None,
-        restore=lambda: None,
-    )
+    config = journal_config(tmp_path, max_bytes=MIN_JOURNAL_BYTES)
+    appender = Appender(config, left=False, begin=lambda _: None)
     with suppress(JournalFull):
         while True:
             appender.append(COMPLETE, b"payload")

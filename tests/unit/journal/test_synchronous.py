@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flask_chest.errors import JournalError
-from flask_chest.journal import _segments
+from flask_chest.journal import _files, _segments
 from flask_chest.journal._frames import FRAME_HEAD_BYTES, HEADER_BYTES, encode_record
 from journals import adopted, drain, journal_in, kill, make_records, segment_paths
 
@@ -22,7 +22,8 @@ class Synchronised:
         self.folders = 0
         self.failures = 0
         self._fsync = os.fsync
-        monkeypatch.setattr(_segments, "_synchronise", self._file)
+        for module in (_files, _segments):
+            monkeypatch.setattr(module, "synchronise", self._file)
         monkeypatch.setattr(os, "fsync", self._folder)
 
     def _file(self, descriptor: int) -> None:
