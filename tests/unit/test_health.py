@@ -19,6 +19,7 @@ from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.health import health_blueprint
 from flask_chest.journal import losses_in
 from flask_chest.journal._slots import left_from, take_lowest
+from flask_chest.journal.append_only import AppendOnlyJournal
 from flask_chest.journal.file import FileJournal
 from flask_chest.journal.losses import DAMAGED, JOURNAL_FULL, NOT_CAPTURED, OTHERS, Losses
 from flask_chest.stores.memory import MemoryStore
@@ -252,7 +253,7 @@ def test_counts_are_read_while_every_lock_of_the_counting_is_held(
     intake = state.here.intake
     assert isinstance(intake, JournalOnly | Writer)
     journal = intake._journal
-    assert isinstance(journal, FileJournal)
+    assert isinstance(journal, FileJournal | AppendOnlyJournal)
     with journal._lock, state.here.tally._lock, state.here.exports._lock:
         # As a signal's handler would, in the middle of a request; only that this thread can be given up.
         thread = threading.Thread(target=handle, daemon=True)

@@ -163,7 +163,7 @@ def test_disk_is_waited_for_if_that_is_asked(
     app: Flask, journal_sync: bool | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
-    monkeypatch.setattr(_segments, "_synchronise", waits.append)
+    monkeypatch.setattr(_segments, "synchronise", waits.append)
     chest = FlaskChestSQLite(app, journal_dir="queue", journal_sync=journal_sync)
     serve(app)
     waits.clear()  # those of the new segment
