@@ -125,7 +125,7 @@ def test_chest_forgets_a_person_in_the_store_and_in_the_journal(app: Flask, tmp_
 
 def test_nobody_in_particular_is_not_forgotten(app: Flask) -> None:
     chest = FlaskChest(app, store=MemoryStore)
-    with pytest.raises(ConfigurationError, match="forget needs to know whose records, as in where="):
+    with pytest.raises(ConfigurationError, match="needs where= or request_id=, as in where="):
         chest.forget(where={})
     chest.close()
 

@@ -160,7 +160,7 @@ def test_record_links_to_its_trace() -> None:
     assert chest.trace_link(without) is None
     assert chest.query(trace_id=TRACE) == [linked]
     chest.close()
-    with pytest.raises(ConfigurationError, match=r"trace_url must hold \{trace_id\}"):
+    with pytest.raises(ConfigurationError, match=r"trace_url must contain \{trace_id\}"):
         FlaskChest(Flask("other"), trace_url="https://traces.example/")
 
 

@@ -163,7 +163,7 @@ def test_tracer_of_another_kind_costs_neither_request_nor_record(caplog: pytest.
     (record,) = chest.query()
     chest.close()
     assert record.trace_id is None
-    assert "the trace of a request was not read" in caplog.text
+    assert "the trace of a request could not be read" in caplog.text
 
 
 def as_the_api_reads(header: str) -> tuple[str, str, int] | None:

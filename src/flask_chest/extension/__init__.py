@@ -1,1 +1,1 @@
-"""What knows Flask: the chest, its settings, and the requests that it sees."""
+"""The package that knows Flask: the chest, its settings, and the requests that it sees."""

@@ -1,4 +1,7 @@
-"""`FlaskChest`: the extension, bound to one store."""
+"""`FlaskChest`: the class that users hold.
+
+It checks what it is asked and passes it on; what it knows of an app is in a `ChestState`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ from flask_chest.stores import store_from_uri
 
 DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
-"""Seconds that a reader waits for what its own process recorded before."""
+"""Seconds for which a query waits for records that this process has just made."""
 _NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
 
 
@@ -58,13 +61,13 @@ class FlaskChest:
     A request appends its record to a journal on disk, and a thread of the process moves it on to the store.
 
     *store* is a `Store`, or a callable that makes one for each app and process. Without it the setting
-    ``CHEST_URI`` says which (``sqlite:///relative/to/root_path.db``, ``memory:``), else it is SQLite in the
+    ``CHEST_URI`` chooses one (``sqlite:///relative/to/root_path.db``, ``memory:``); the default is SQLite in the
     app's instance folder.
 
-    *tracked_vars* and *request_id_generator* are for every route of the app; without *tracked_vars* only views
-    under `flask_chest.decorator.flask_chest` are recorded, and the blueprints given to `track`.
+    *tracked_vars* and *request_id_generator* apply to every route of the app; without *tracked_vars* only views
+    decorated by `flask_chest.decorator.flask_chest` are recorded, and the blueprints given to `track`.
     *span_attributes* (`flask_chest.otel.SpanAttributes`) copies the variables onto the request's OpenTelemetry
-    span. *config_prefix* takes the place of ``CHEST`` in the names of settings, for a second chest on one app.
+    span. *config_prefix* replaces ``CHEST`` in the names of settings, for a second chest on one app.
     All other options are settings, which the README lists.
 
     Nothing is opened, connected or started before the first request in a process.
@@ -93,9 +96,12 @@ class FlaskChest:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Register this chest on *app*; raise `ConfigurationError` for a wrong setting, or the second time."""
+        """Register this chest on *app*.
+
+        Raises `ConfigurationError` for a wrong setting, or if it is registered there already.
+        """
         if app in self._states:
-            raise ConfigurationError(f"this chest is registered on the app {app.name!r} already; use it as it is")
+            raise ConfigurationError(f"this chest is already registered on the app {app.name!r}")
         settings = Settings.load(
             prefix=self._config_prefix, given=self._given, config=app.config, environ=os.environ
         )
@@ -154,11 +160,12 @@ class FlaskChest:
         where: Mapping[str, JSONValue] = _NO_VARIABLES,
         limit: int | None = 100,
     ) -> list[Record]:
-        """Give the records that match all that is asked, newest first, at most *limit* (``None``: all).
+        """Return the records that match every filter, newest first, at most *limit* (``None`` for all).
 
-        *since* is inclusive, *until* exclusive; both must know their time zone. *where* asks for variables by
-        exact value and type (1, 1.0 and ``True`` differ); it has no index and reads the time range. What this
-        process recorded is waited for, up to two seconds. Raises `StoreError` when the store cannot answer.
+        *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact
+        value and type (1, 1.0 and ``True`` differ); it uses no index and reads the whole time range. Records that
+        this process has just made are waited for, up to two seconds. Raises `StoreError` when the store cannot
+        answer.
         """
         return list(
             self.iter(
@@ -189,7 +196,7 @@ class FlaskChest:
         where: Mapping[str, JSONValue] = _NO_VARIABLES,
         limit: int | None = None,
     ) -> Iterator[Record]:
-        """Yield what `query` would give, fetched while you iterate, without a limit unless you set one."""
+        """Iterate over what `query` returns, fetched on the way, without a limit unless you set one."""
         question = _question(
             id=id,
             request_id=request_id,
@@ -209,23 +216,23 @@ class FlaskChest:
         return iter(state.here.open_store().query(question))
 
     def trace_link(self, record: Record) -> str | None:
-        """Make the address of the trace of *record*; ``None`` if it has none, or ``trace_url`` is not set."""
+        """Return the URL of the trace of *record*, or ``None`` if it has none or ``trace_url`` is not set."""
         template = self._state.settings.trace_url
         if template is None or record.trace_id is None:
             return None
         return template.replace("{trace_id}", record.trace_id)
 
     def forget(self, *, where: Mapping[str, JSONValue], request_id: str | None = None) -> int:
-        """Delete every record that matches, as a person may ask for; give how many were in the store.
+        """Delete every record that matches, for good, and return how many were in the store.
 
-        *where* names variables and their exact values, as for `query`; one at least, or a *request_id*. Deletion
-        is final: what waits in a journal, of any process, is not kept either, nor what begins up to a minute
-        later, as a clock may be ahead. What the store refused and lies in this machine's journal goes too. What
-        exporters have delivered already is theirs to delete. Raises `CapabilityMissing` if the store cannot
-        delete.
+        *where* names variables and their exact values, as for `query`; at least one, or a *request_id*. Matching
+        records that wait in a journal of any process are never stored, nor those of requests that begin up to a
+        minute later, since a clock may be ahead. Those that the store refused are deleted from this machine's
+        journal. What exporters have delivered already has to be deleted there. Raises `CapabilityMissing` if the
+        store cannot delete.
         """
         if not where and request_id is None:
-            raise ConfigurationError('forget needs to know whose records, as in where={"user_id": 7}')
+            raise ConfigurationError('forget() needs where= or request_id=, as in where={"user_id": 7}')
         store = self._state.here.open_store()
         if not isinstance(store, Erasure):
             raise CapabilityMissing(store, "Erasure")
@@ -237,15 +244,15 @@ class FlaskChest:
         return count
 
     def _await_own_records(self) -> None:
-        """Wait a little until what this process recorded is in the store; other apps may share it."""
+        """Wait a little until what this process recorded is stored, for every app: they may share the store."""
         deadline = time.monotonic() + READ_PATIENCE_SECONDS
         for state in list(self._states.values()):
             state.here.flush(max(0.0, deadline - time.monotonic()))
 
     def explain(self, record: Record) -> list[str]:
-        """Say which rules hid or cut what in *record*, in sentences that hold no value.
+        """Return sentences about what rules hid or cut in *record*; none of them contains a value.
 
-        What a rule dropped has left no trace: only those variables are told of that are asked for by name.
+        A variable that a rule dropped leaves no trace, so it is mentioned only if it is tracked by its name.
         """
         app = self._app()
         state = self._states[app]
@@ -271,13 +278,13 @@ class FlaskChest:
     ) -> None:
         """Deliver this chest's records by *exporter* at every *interval*, from the first request on.
 
-        Those of *app*, on which the chest is registered; without it those of every app, also of later ones.
-        A callable is called for an exporter in each process, and needs a *name*. Delivery goes on where it
-        ended for this name, in whichever process: rename an exporter and it begins anew at *start_at*.
-        When a process is killed in the middle of a delivery, another one takes it up after the time of *lease*.
-        *filter* says which records it is to have; *transform* changes them on the way, or makes them ``None``
-        for none, and leaves their id as it is. A record at which one of the two raises is set aside.
-        Raises `ConfigurationError` for a name that is taken.
+        It delivers the records of *app*, on which the chest must be registered, or else those of every app, now
+        and later. A callable is called for an exporter in each process, and needs a *name*.
+        Delivery continues where it ended under this name, in whichever process: under another name it begins at
+        *start_at* again. When a process is killed in the middle of a delivery, another one repeats it once the
+        *lease* has expired. *filter* returns whether a record is delivered; *transform* returns the record to
+        deliver in its place, with the same id, or ``None`` for none. A record at which one of the two raises is
+        set aside. Raises `ConfigurationError` for a name that is taken.
         """
         job = ExportJob.checked(
             exporter,
@@ -293,10 +300,10 @@ class FlaskChest:
     def add_job(
         self, name: str, job_for: Callable[[Mapping[str, object]], ExportJob], *, app: Flask | None = None
     ) -> None:
-        """Add what *job_for* makes of the settings of *app*, or of those of every app."""
+        """Add the export job that *job_for* makes from the configuration of *app*, or from that of every app."""
         if app is not None and app not in self._states:
             raise ConfigurationError(
-                f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) before"
+                f"this chest is not registered on the app {app.name!r}; call chest.init_app(app) first"
             )
         chosen = list(self._states.items()) if app is None else [(app, self._states[app])]
         if name in self._jobs_for_all or any(name in state.jobs for _, state in chosen):
@@ -314,9 +321,9 @@ class FlaskChest:
                 middleware.start(state)
 
     def run_exports(self, *names: str) -> list[ExportReport]:
-        """Run the exporters of these *names*, or all, once, now, in this thread.
+        """Run the exporters of these *names*, or all of them, once in this thread, and return a report for each.
 
-        Raises `CapabilityMissing` if the store has no outbox, `ConfigurationError` for a name that none has.
+        Raises `CapabilityMissing` if the store has no outbox, and `ConfigurationError` for an unknown name.
         """
         state = self._state
         jobs = [self._job(name) for name in names or state.jobs]
@@ -324,19 +331,20 @@ class FlaskChest:
         return [state.here.exports.run(job) for job in jobs]
 
     def replay(self, name: str, *, since: datetime | None = None, until: datetime | None = None) -> ExportReport:
-        """Deliver what began from *since* until before *until* once more by the exporter *name*, now.
+        """Deliver the records of the requests from *since* until before *until* again by the exporter *name*.
 
-        For a target that has lost something: what it has, it is to tell by the records' ids. Where the exporter
-        goes on is not changed, and what it refuses is counted and not set aside. An error ends it and is told.
+        For a target that has lost something; it recognises what it still has by the records' ids. The place where
+        the exporter continues does not change, and records that it refuses are counted and not set aside. An
+        error ends the run and is in the report.
         """
         job = self._job(name)
         found = self.iter(since=since, until=until)
         return self._deliver_again(job, found, lambda _: None)
 
     def retry_rejected(self, name: str, record_ids: Sequence[str] = ()) -> ExportReport:
-        """Deliver once more what was set aside for the exporter *name*: these records, or all.
+        """Deliver again what was set aside for the exporter *name*: the records of these ids, or all.
 
-        What is delivered, or wanted no more, is not set aside any more; what is refused again is.
+        What is delivered now, or filtered out, is no longer set aside; what is refused again stays so.
         """
         job, store = self._job(name), self._rejections()
         ids = self._set_aside(store, name, record_ids)
@@ -346,16 +354,16 @@ class FlaskChest:
         )
 
     def drop_rejected(self, name: str, record_ids: Sequence[str] = ()) -> int:
-        """Forget what was set aside for the exporter *name*, these records or all; give how many those were."""
+        """Drop what was set aside for the exporter *name*, the records of these ids or all; return how many."""
         store = self._rejections()
         return store.discard(name, self._set_aside(store, name, record_ids))
 
     def export_obstacle(self, name: str) -> str | None:
-        """Say why the exporter *name* can deliver nothing, as far as it knows without a record to deliver."""
+        """Return why the exporter *name* cannot deliver, as far as it knows without a record, or ``None``."""
         job = self._job(name)
         try:
             self._state.here.exports.try_out(job)
-        except Exception as exc:  # noqa: BLE001 - an own exporter, or what makes it, may raise anything
+        except Exception as exc:  # noqa: BLE001 - a third-party exporter, or what makes it, may raise anything
             return describe(exc)
         return None
 
@@ -389,64 +397,64 @@ class FlaskChest:
                 delivered += len(batch.delivered)
                 filtered += len(batch.filtered)
                 rejected += len(batch.rejected)
-        except Exception as exc:  # noqa: BLE001 - an own store or exporter may raise anything
+        except Exception as exc:  # noqa: BLE001 - a third-party store or exporter may raise anything
             error = describe(exc)
         return ExportReport(
             exporter=job.name, delivered=delivered, filtered=filtered, rejected=rejected, error=error
         )
 
     def run_retention(self) -> RetentionReport:
-        """Delete what is beyond ``CHEST_RETENTION`` and its cap, once, now, in this thread.
+        """Delete what exceeds ``CHEST_RETENTION`` or ``CHEST_RETENTION_CAP``, once, in this thread.
 
-        Raises `CapabilityMissing` if the store cannot prune, and what the store raises.
+        Raises `CapabilityMissing` if the store cannot delete by age and number, and what the store raises.
         """
         return self._state.here.run_retention()
 
     @property
     def exporter_names(self) -> tuple[str, ...]:
-        """The names of the current app's exporters; where there is no such app, of those for every app."""
+        """Names of the current app's exporters; without a current app, of those that every app has."""
         try:
             return tuple(self._state.jobs)
         except ConfigurationError:
             return tuple(self._jobs_for_all)
 
     def stats(self) -> ChestStats:
-        """Count what happened to records in this process."""
+        """Return how many records this process captured, stored, delivered and lost."""
         return self._state.here.stats()
 
     def health(self) -> Health:
-        """Tell whether records are lost, in this process or those beside it, without asking the store.
+        """Return whether records are being lost, in this process or those beside it, without asking the store.
 
-        To alert on, and never to route on; see `health_blueprint`.
+        For alerts, never for routing; see `flask_chest.health.health_blueprint`.
         """
         return self._state.here.health()
 
     def stats_of_apps(self) -> Iterator[tuple[str, ChestStats]]:
-        """Count that for each app that this chest is registered on, with the app's name."""
+        """Iterate over the apps that this chest is registered on: the name of each, and its `stats`."""
         return ((app.name, state.here.stats()) for app, state in list(self._states.items()))
 
     @property
     def name(self) -> str:
-        """What tells this chest from others of an app: the prefix of its settings, in lower case."""
+        """Name that distinguishes this chest from others on an app: the prefix of its settings in lower case."""
         return self._config_prefix.lower()
 
     @property
     def config_prefix(self) -> str:
-        """What the names of its settings begin with."""
+        """First part of the names of its settings."""
         return self._config_prefix
 
     def flush(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
-        """Wait until what was recorded in this process is in the store; False if *timeout* seconds do not do.
+        """Wait until what this process recorded is stored; return False if that takes over *timeout* seconds.
 
-        With ``CHEST_WRITER=off`` it is a worker or another process that stores it; without one, nobody does.
+        With ``CHEST_WRITER=off`` a worker or another process has to store it; without one, nothing is stored.
         """
         return self._state.here.flush(timeout)
 
     def close(self, timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
-        """Store what waits, stop the exporters and close the store on every app, each within *timeout* seconds.
+        """Store what waits, stop the exporters and close the store, within *timeout* seconds for each app.
 
-        False means that something was left undone; what waits in a journal on disk is stored by the next
-        process. It happens by itself at the end of the process; a request that comes later begins all that again.
+        Return False if something was left undone; what waits in a journal on disk is stored by the next process.
+        The end of the process closes a chest by itself. A request after that starts everything again.
         """
         undone = 0
         for app, state in list(self._states.items()):
@@ -476,18 +484,18 @@ class FlaskChest:
         )
 
     def work(self) -> bool:
-        """Do in this process, which is to serve no requests, what the others leave to it, until `close`.
+        """Make this process, which serves no requests, a worker for those that do, until `close`.
 
-        That is, on each app: to store what waits in the journals of processes that are gone, or whose setting
-        ``CHEST_WRITER`` is off; to run the exporters, at once and then at their intervals; and retention. False
-        means that there was no thread for something, which another call tries again.
+        For each app it stores what waits in the journals of processes that are gone, or that have
+        ``CHEST_WRITER=off``; it runs the exporters, at once and then at their intervals, and retention. Return
+        False if a thread could not be started; another call tries it again.
         """
-        # Each is asked, also behind one that could not.
+        # Every app, also after one that could not start.
         begun = [state.here.work() for state in list(self._states.values())]
         return all(begun)
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
-        """Say how the store for *app* is made in each process."""
+        """Return what makes the store for *app* in each process."""
         store = self._store
         if store is None:
             if settings.uri is not None:
@@ -501,19 +509,19 @@ class FlaskChest:
             return store
         raise ConfigurationError(
             f"store must be a Store or a callable that makes one, got a {type(store).__name__}; "
-            "a URI belongs into CHEST_URI"
+            "an address belongs in CHEST_URI"
         )
 
 
 def _question(**asked: object) -> Query:
-    """Make a question; raise `ConfigurationError` for a value of the wrong type, which would find nothing."""
+    """Return the query; raise `ConfigurationError` for a value of the wrong type, which would match nothing."""
     method = asked.get("method")
     if isinstance(method, str):
         asked["method"] = known_method(method)
     try:
         return msgspec.convert(asked, Query)
     except msgspec.ValidationError as exc:
-        raise ConfigurationError(f"this cannot be asked for: {exc}") from None
+        raise ConfigurationError(f"invalid query: {exc}") from None
 
 
 def _unix_nano(moment: datetime | None, name: str) -> int | None:
@@ -522,18 +530,18 @@ def _unix_nano(moment: datetime | None, name: str) -> int | None:
     if not isinstance(moment, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
         raise ConfigurationError(f"{name} must be a datetime, as in datetime.now(UTC), got {moment!r}")
     if moment.tzinfo is None:
-        raise ConfigurationError(f"{name} must know its time zone, as in datetime.now(UTC); got {moment!r}")
+        raise ConfigurationError(f"{name} must have a time zone, as in datetime.now(UTC), got {moment!r}")
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since_epoch // timedelta(microseconds=1)) * 1_000
 
 
 def _is_store(given: object) -> bool:
-    """Tell a store from what makes one."""
+    """Return whether *given* is a store, and not a callable that makes one."""
     return not isinstance(given, type) and hasattr(given, "write")
 
 
 def current_request_id() -> str | None:
-    """Give the id under which the current request is recorded; ``None`` outside of one, or without a chest."""
+    """Return the id of the current request, or ``None`` outside of a request or if no chest records it."""
     if not has_request_context():
         return None
     middleware = middleware_of(current_app)
@@ -541,7 +549,7 @@ def current_request_id() -> str | None:
 
 
 def skip() -> None:
-    """Record nothing of the current request, in no chest; call it before the response begins."""
+    """Let no chest record the current request; call it before the response begins."""
     if has_request_context():
         middleware = middleware_of(current_app)
         if middleware is not None:

@@ -1,4 +1,4 @@
-"""The chests by their database: `FlaskChest` with its store already chosen."""
+"""`FlaskChest` with its database already chosen: one class for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ChestOptions(SettingOptions, total=False):
-    """The options of `FlaskChest` that every chest takes."""
+    """Options of `FlaskChest` that the chests of all databases take."""
 
     request_id_generator: RequestIdGenerator | None
     span_attributes: VariablesObserver | None
@@ -34,9 +34,9 @@ class ChestOptions(SettingOptions, total=False):
 class FlaskChestSQLite(FlaskChest):
     """A chest in an SQLite file.
 
-    *db_uri* is a path; a relative one is taken from ``app.root_path``. *name* is the table's name and the
-    prefix of those beside it. *busy_timeout* is how many seconds a write waits for another process's lock.
-    The other options are those of `FlaskChest`.
+    *db_uri* is a path; a relative one begins at ``app.root_path``. *name* is the name of the table and the prefix
+    of the other tables. *busy_timeout* is the number of seconds for which a write waits for another process's
+    lock. The other options are those of `FlaskChest`.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class FlaskChestSQLite(FlaskChest):
         super().__init__(app, **options)
 
     def _store_factory(self, app: Flask, _settings: Settings, /) -> Callable[[], Store]:
-        from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver loads when it is chosen
+        from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
         path = self._path.removeprefix("sqlite:///")
         if re.match(r"(?!sqlite:)[a-z+]+://", path):  # which may hold a password
             raise ConfigurationError(
-                "db_uri of FlaskChestSQLite must be the path of a file; for another database take its own class, "
-                "as FlaskChestPostgreSQL, or FlaskChest with CHEST_URI"
+                "db_uri of FlaskChestSQLite must be the path of a file; for another database use its own class, "
+                "such as FlaskChestPostgreSQL, or FlaskChest with CHEST_URI"
             )
         if not path or path.startswith("sqlite:"):
             raise ConfigurationError(
@@ -76,9 +76,9 @@ class FlaskChestPostgreSQL(FlaskChest):
     """A chest in a PostgreSQL database.
 
     *db_uri* is as libpq takes it, ``postgresql://user:password@host:5432/database?sslmode=verify-full``; what it
-    leaves out comes from libpq's own variables, ``PGPASSWORD`` and so on. *name* is the table's name and the
-    prefix of those beside it. With ``create=False`` the tables must be there. Time-outs are in seconds. *pool* is
-    the app's own pool, as psycopg_pool's, which is never closed. The other options are those of `FlaskChest`.
+    omits comes from libpq's own variables, such as ``PGPASSWORD``. *name* is the name of the table and the prefix
+    of the other tables. With ``create=False`` the tables must exist. Time-outs are in seconds. *pool* is the
+    app's own pool, such as psycopg_pool's, which is never closed. The other options are those of `FlaskChest`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class FlaskChestPostgreSQL(FlaskChest):
         pool: postgresql_connections.Pool | None = None,
         **options: Unpack[ChestOptions],
     ) -> None:
-        from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when it is chosen
+        from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
         make = partial(
             PostgreSQLStore,
@@ -108,17 +108,17 @@ class FlaskChestPostgreSQL(FlaskChest):
             pool_size=pool_size,
             pool=pool,
         )
-        make()  # does no work, but tells a wrong setting where it is set
+        make()  # costs nothing, and raises for a wrong option where that is set
         super().__init__(app, store=make, **options)
 
 
 class FlaskChestMySQL(FlaskChest):
     """A chest in a MySQL or MariaDB database.
 
-    *db_uri* is ``mysql://user:password@host:3306/database?ssl_ca=ca.pem``, PyMySQL's options being after the
-    question mark. *name* is the table's name and the prefix of those beside it. With ``create=False`` the tables
-    must be there. Time-outs are in seconds. *pool* is the app's own, with connections in autocommit mode, and
-    is never closed. The other options are those of `FlaskChest`.
+    *db_uri* is ``mysql://user:password@host:3306/database?ssl_ca=ca.pem``, with PyMySQL's options after the
+    question mark. *name* is the name of the table and the prefix of the other tables. With ``create=False`` the
+    tables must exist. Time-outs are in seconds. *pool* is the app's own pool, of connections in autocommit mode,
+    which is never closed. The other options are those of `FlaskChest`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class FlaskChestMySQL(FlaskChest):
         pool: mysql_connections.Pool | None = None,
         **options: Unpack[ChestOptions],
     ) -> None:
-        from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver loads when it is chosen
+        from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
         make = partial(
             MySQLStore,
@@ -148,7 +148,7 @@ class FlaskChestMySQL(FlaskChest):
             pool_size=pool_size,
             pool=pool,
         )
-        make()  # does no work, but tells a wrong setting where it is set
+        make()  # costs nothing, and raises for a wrong option where that is set
         super().__init__(app, store=make, **options)
 
 
@@ -156,10 +156,10 @@ class FlaskChestMongoDB(FlaskChest):
     """A chest in a MongoDB database.
 
     *db_uri* is ``mongodb://user:password@host:27017/database``, with MongoDB's options after a question mark;
-    *client_options* are pymongo's. *name* is the collection's name and the prefix of those beside it.
-    With ``create=False`` the collections must be there. Time-outs are in seconds. *expire_after* deletes a record
-    so long after every registered exporter has had it. *client* is the app's own, and is never closed. The other
-    options are those of `FlaskChest`.
+    *client_options* are pymongo's. *name* is the name of the collection and the prefix of the other collections.
+    With ``create=False`` the collections must exist. Time-outs are in seconds. *expire_after* is the time after
+    which a record is deleted that every registered exporter has had. *client* is the app's own, which is never
+    closed. The other options are those of `FlaskChest`.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class FlaskChestMongoDB(FlaskChest):
         client_options: Mapping[str, object] | None = None,
         **options: Unpack[ChestOptions],
     ) -> None:
-        from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver loads when it is chosen
+        from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
         make = partial(
             MongoDBStore,
@@ -193,5 +193,5 @@ class FlaskChestMongoDB(FlaskChest):
             client=client,
             options=client_options,
         )
-        make()  # does no work, but tells a wrong setting where it is set
+        make()  # costs nothing, and raises for a wrong option where that is set
         super().__init__(app, store=make, **options)

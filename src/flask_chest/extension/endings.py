@@ -22,22 +22,22 @@ _POLL_SECONDS = 0.002
 
 
 class Ending(Protocol):
-    """What has an end."""
+    """Anything that can be closed in a given time."""
 
     @abstractmethod
     def close(self, timeout: float, /) -> bool:
-        """End within *timeout* seconds; False when something is left undone."""
+        """Close within *timeout* seconds; return False if something is left undone."""
 
 
 def close_at_exit(what: Ending) -> None:
-    """Close *what* at the end of the process, if it is there then."""
+    """Close *what* at the end of the process if it still exists then."""
     _known.add(what)
 
 
 def close_beside(what: Ending) -> None:
-    """Close *what* in a thread: for finalizers, which must wait for nothing.
+    """Close *what* in another thread: for finalizers, which must wait for nothing.
 
-    Where none can be started the end of the process does it.
+    If no thread can be started, it is closed at the end of the process.
     """
     if sys.is_finalizing():
         return
@@ -45,7 +45,7 @@ def close_beside(what: Ending) -> None:
     _closing[key] = what
     try:
         start_native_thread(lambda: _close(key))
-    except RuntimeError:  # there is no thread to be had
+    except RuntimeError:  # no thread can be started
         _left[key] = _closing.pop(key)
 
 
@@ -59,7 +59,7 @@ def _close(key: tuple[int, int]) -> None:
 def ends_unsaid() -> bool:
     """Return whether a server has forked this process for a connection, and ends it by ``os._exit``.
 
-    Flask's own server does that with ``processes=``. Nothing that was registered for the exit is called there.
+    Flask's own server does that with ``processes=``. Exit hooks are not called in such a process.
     """
     forking: type | None = getattr(socketserver, "ForkingMixIn", None)  # not on Windows
     if forking is None:
@@ -71,12 +71,13 @@ def ends_unsaid() -> bool:
 
 
 def close_all() -> None:
-    """Close what is to be closed at the end of the process; what is used after that begins anew."""
+    """Close everything that is to be closed at the end of the process; what is used later starts again."""
     pid = os.getpid()
     for what in [*_known, *(each for (owner, _), each in _left.items() if owner == pid)]:
         if not what.close(EXIT_TIMEOUT_SECONDS):
             logger.warning(
-                "the process ends before all its records are stored; a journal on disk keeps them for the next"
+                "the process ends before all its records are stored; "
+                "a journal on disk keeps them for the next process"
             )
     deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
     while any(owner == pid for owner, _ in list(_closing)) and time.monotonic() < deadline:
@@ -85,7 +86,7 @@ def close_all() -> None:
 
 _known: WeakSet[Ending] = WeakSet()
 _closing: dict[tuple[int, int], Ending] = {}
-"""What is being closed, by the process that does it."""
+"""Objects that are being closed, by the process that does it and their id."""
 _left: dict[tuple[int, int], Ending] = {}
-"""What no thread could be started for."""
+"""Objects for which no thread could be started, by the same keys."""
 atexit.register(close_all)

@@ -10,7 +10,7 @@ from flask_chest.errors import StoreUnavailable, describe
 from flask_chest.protocols import Store
 
 OPEN_PAUSE_SECONDS = 1.0
-"""How long a store that could not be opened is left alone."""
+"""Seconds for which a store that could not be opened is not tried again."""
 
 
 class LazyStore:
@@ -19,9 +19,9 @@ class LazyStore:
     def __init__(self, make: Callable[[], Store]) -> None:
         self._make = make
         self._making = threading.RLock()
-        """Held while the store is made, by requests too: never while it is called."""
+        """Lock under which the store is made, by requests too: never held while it is called."""
         self._opening = threading.RLock()
-        """Held while the store is opened, which may take long."""
+        """Lock under which the store is opened, which may take long."""
         self._store: Store | None = None
         self._opened = False
         self._failure: Exception | None = None
@@ -29,18 +29,18 @@ class LazyStore:
 
     @property
     def is_made(self) -> bool:
-        """Whether there is one now."""
+        """Whether the store exists now."""
         return self._store is not None
 
     def made(self) -> Store:
-        """Give the store, perhaps never opened: looking at it creates nothing."""
+        """Return the store, perhaps not opened: looking at it creates no file or table."""
         with self._making:
             if self._store is None:
                 self._store = self._make()
             return self._store
 
     def open(self) -> Store:
-        """Give the store, opened; raise `StoreError` when it cannot be."""
+        """Return the store, opened; raise `StoreError` when it cannot be."""
         with self._opening:
             store = self.made()
             if not self._opened:
@@ -48,16 +48,19 @@ class LazyStore:
             return store
 
     def identify(self) -> str | None:
-        """Give the id of the store, which is opened for that; ``None`` where it cannot be, or has none."""
+        """Return the id of the store, which is opened for that; ``None`` if it cannot be, or has no id."""
         try:
             store = self.open()
-        except Exception:  # noqa: BLE001 - an own store may raise anything; who writes next is told
+        except Exception:  # noqa: BLE001 - a third-party store may raise anything; whoever writes next gets it
             return None
-        store_id: object = getattr(store, "store_id", None)  # a look for the whole protocol is dearer
+        store_id: object = getattr(store, "store_id", None)  # to check for the whole protocol costs more
         return store_id if isinstance(store_id, str) else None
 
     def take_away(self, timeout: float) -> tuple[Store | None, bool]:
-        """Give the store, if it was made, to be closed, and forget it; False when it hangs in its opening."""
+        """Take out the store, if it was made, and return it and whether that was possible.
+
+        It is not while the store hangs in its opening for more than *timeout* seconds.
+        """
         if not self._opening.acquire(timeout=timeout):
             return None, False
         try:
@@ -67,7 +70,7 @@ class LazyStore:
         return store, True
 
     def _open(self, store: Store) -> None:
-        # Callers wait here for each other: one that failed slowly is not to be repeated by each of them.
+        # Callers wait here for each other: they must not repeat, one after the other, what failed slowly.
         if self._failure is not None and time.monotonic() < self._open_again:
             raise StoreUnavailable(
                 f"the store did not open a moment ago: {describe(self._failure)}"

@@ -1,4 +1,4 @@
-"""The hooks of one app: request → record → each chest that asked for it.
+"""The middleware and hooks of one app: request → record → each chest that asked for it.
 
 The middleware around ``app.wsgi_app`` sees the beginning, the status that really went out and the end of every
 request, whatever happens inside; the hooks inside see ``g`` while it is alive. The record is handed over when
@@ -44,7 +44,7 @@ WSGIBody: TypeAlias = Iterable[bytes]
 
 _OK = 200
 _WITHOUT_BODY = frozenset({204, 304})
-_NOT_UNDERSTOOD = "a response refused to be looked at; if it streams, its record says only how it began"
+_NOT_UNDERSTOOD = "a response could not be inspected; if it streams, its record has only its beginning"
 
 # Before 3.2, whose hooks get no context, Flask calls this method whatever it is; from then on to have one warns.
 FLASK_ASKS_WHAT_TO_IGNORE = "ctx" not in signature(Flask.process_response).parameters
@@ -54,13 +54,13 @@ _MAX_PLANS = 4096
 
 
 def finder(proxy: T) -> Callable[[], T]:
-    """Give the function that finds what is behind one of Flask's proxies, which look it up at every attribute."""
+    """Return the function that finds the object behind one of Flask's proxies, which do so at every attribute."""
     find: Callable[[], T] = proxy._get_current_object  # type: ignore[attr-defined]  # typed as what is behind it
     return find
 
 
 def behind(proxy: T) -> T:
-    """Give the object behind one of Flask's proxies."""
+    """Return the object behind one of Flask's proxies."""
     return finder(proxy)()
 
 
@@ -70,7 +70,7 @@ _current_g = finder(g)
 
 
 def _streams(response: Response, method: str) -> bool:
-    """Tell whether the *response* streams, and is asked for its chunks by the server."""
+    """Return whether the *response* streams, and the server asks it for its chunks."""
     status_code = response.status_code
     if response.direct_passthrough or method == "HEAD" or status_code < _OK or status_code in _WITHOUT_BODY:
         return False
@@ -89,11 +89,11 @@ class Middleware:
         self.states: list[ChestState] = []
         self._app = app
         self._pid: int | None = None
-        """The process that has begun; any other begins with its next request."""
+        """Id of the process that has begun; any other begins with its next request."""
         self._warned_pid: int | None = None
         self._plans: dict[tuple[str | None, str | None, str, tuple[Rule, ...]], RoutePlan] = {}
         self.environ_key = f"flask_chest.{next(_serial)}"
-        """Where the request's environment holds its `RequestState`."""
+        """Key of the `RequestState` in a request's environment."""
         self._inner = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]  # Flask's documented way to add a middleware
         # Methods that are there to be overridden: functions that Flask calls after each request and at its
@@ -113,17 +113,17 @@ class Middleware:
             app.teardown_request_funcs.setdefault(None, []).append(self._teardown_request)
 
     def add(self, state: ChestState) -> None:
-        """Record into *state*'s chest too."""
+        """Record into the chest of *state* too."""
         self.states.append(state)
         self.forget_plans()
         self.begin_again()
 
     def forget_plans(self) -> None:
-        """Ask the rules again: there is a new one."""
+        """Make the plans of all routes again, since there is a new rule."""
         self._plans.clear()
 
     def begin_again(self) -> None:
-        """Take the next request for the first of this process."""
+        """Take the next request for the first one of this process."""
         self._pid = None
 
     def start(self, state: ChestState) -> None:
@@ -158,7 +158,7 @@ class Middleware:
                 environ[self.environ_key] = outer
 
     def request_id(self, current: Request) -> str | None:
-        """Give the id of the *current* request, made now if it was not yet; ``None`` if it is not recorded."""
+        """Return the id of the *current* request, made now if need be, or ``None`` if it is not recorded."""
         request_state: RequestState | None = current.environ.get(self.environ_key)
         if request_state is None:
             return None
@@ -182,7 +182,7 @@ class Middleware:
             _warn_of_rules(self._app, [state.chest for state in self.states])
         for state in self.states:
             self.start(state)
-        return unique_time_unix_nano(len(self.states))  # anew: a journal may know of later ones
+        return unique_time_unix_nano(len(self.states))  # again: a journal may know of later ones
 
     def _process_response(self, *arguments: Any) -> Response:
         response = self._inner_process_response(*arguments)  # from Flask 3.2 on the context is one of them
@@ -193,8 +193,8 @@ class Middleware:
             status_code: object = response.status_code
         except Exception:
             status_code = None
-        if type(status_code) is not int:  # what it answers is seen when it does
-            return WatchedApp(response, request_state)  # type: ignore[return-value]  # as is said
+        if type(status_code) is not int:  # its status is seen when it answers
+            return WatchedApp(response, request_state)  # type: ignore[return-value]  # it stands in for the response
         request_state.status_code = status_code
         try:
             if request_state.plan.response_header is not None and (header := request_state.header()) is not None:
@@ -268,7 +268,7 @@ class Middleware:
         view = self._app.view_functions.get(endpoint) if endpoint is not None else None
         if plan is None or plan.view is not view:
             if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()  # functions that are decorated anew in each request have new rules each time
+                self._plans.clear()  # functions that are decorated again in each request have new rules each time
             plan = RoutePlan.make(
                 self.states, self._app, view, endpoint=endpoint, route=route, method=method, ran=ran
             )
@@ -276,7 +276,7 @@ class Middleware:
         return plan
 
     def _tell(self, request_state: RequestState) -> None:
-        """Tell the chests what was captured, once."""
+        """Hand what was captured to the chests, once."""
         stream, request_state.stream = request_state.stream, None
         if stream is None and request_state.captured:
             app = self._app
@@ -350,7 +350,7 @@ def _warn_of_rules(app: Flask, registered: Collection[FlaskChest]) -> None:
         )
     for endpoint in endpoints_of_absent_chests(app, registered):
         logger.warning(
-            "@flask_chest of the endpoint %r names in chests= one that is not registered on the app; "
+            "@flask_chest on the endpoint %r names a chest in chests= that is not registered on the app; "
             "call its init_app(app)",
             endpoint,
         )

@@ -34,7 +34,7 @@ Variables: TypeAlias = dict[str, JSONValue]
 
 _MAX_METHOD = 32
 MAX_ERROR = 500
-"""Characters of an exception's type and text."""
+"""Longest `Record.error`, in characters."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -47,31 +47,31 @@ class RequestState(msgspec.Struct, eq=False):
 
     time_unix_nano: int
     started_ns: int
-    """By the clock that never goes back."""
+    """Start by the clock that never goes back, in nanoseconds."""
     shared_g: SharedG | None
     ran: tuple[Rule, ...] = ()
-    """The rules of the decorated functions that ran."""
+    """Rules of the decorated functions that ran."""
     plan: RoutePlan = NOTHING_ASKED
-    """Set by the capture, like *method*."""
+    """What to do for its route and method; set by the capture, as *method* is."""
     method: str = ""
     g: object = None
-    """That from which the variables were taken."""
+    """The ``g`` from which the variables were taken."""
     seen: Mapping[str, object] = _NOTHING
-    """What was on it then, where that may be changed without being set anew."""
+    """What was on it then, if that may change without being set again."""
     request_id: str | None = None
     trace: TraceContext | None = None
     captured: Sequence[tuple[ChestState, Variables]] = ()
-    """What the chests are to be told, until they were."""
+    """Variables for each chest, until the chests have them."""
     status_code: int = 500
     error: str | None = None
     error_text: str = ""
-    """What the exception says, where a chest wants it."""
+    """Text of the exception, if a chest keeps it."""
     rates: Mapping[ChestState, float] | None = None
-    """The share of such requests that each chest keeps, where one keeps not all."""
+    """Share of such requests that each chest keeps; ``None`` if all keep all of them."""
     skipped: bool = False
     """Whether the app wants no record of this request."""
     stream: StreamedResponse | None = None
-    """The response that streams, until it closes or another takes its place."""
+    """Response that streams, until it closes or another one takes its place."""
     ended: bool = False
     """Whether the inner app has returned or raised."""
 
@@ -80,7 +80,7 @@ class RequestState(msgspec.Struct, eq=False):
         if self.request_id is None:
             self.request_id = plan.make_request_id()
         environ = current.environ
-        # Asked here, since most requests have no trace, and to find that out takes four calls.
+        # Checked here, since most requests have no trace, and to find that out takes four calls.
         if self.trace is None and (TRACEPARENT_KEY in environ or TRACE_MODULE in sys.modules):
             self.trace = _trace(plan, environ)
         self.g = g
@@ -101,7 +101,7 @@ class RequestState(msgspec.Struct, eq=False):
             self.rates = _rates(plan)
 
     def held(self) -> Mapping[str, object]:
-        """Give what the request has on ``g``."""
+        """Return what the request has on ``g``."""
         return vars(self.g) if self.shared_g is None else self.shared_g.of_request(self.g)
 
     def capture_late(self) -> None:
@@ -109,7 +109,7 @@ class RequestState(msgspec.Struct, eq=False):
         self.captured = self.again(self.captured)
 
     def again(self, captured: Sequence[tuple[ChestState, Variables]]) -> list[tuple[ChestState, Variables]]:
-        """Look once more at what was *captured*, without running the app's code."""
+        """Return what was *captured* with what was set since, without running the app's code."""
         held = self.held()
         later: list[tuple[ChestState, Variables]] = []
         for (state, capture), (_, earlier) in zip(self.plan.asked, captured, strict=True):
@@ -119,7 +119,7 @@ class RequestState(msgspec.Struct, eq=False):
         return later
 
     def note(self, raised: BaseException, *, text: bool) -> None:
-        """Note the exception that ends the request; its *text*, which is made by its own code, only if wanted."""
+        """Note the exception that ends the request, and with *text* what it says: that runs its own code."""
         self.error, self.status_code = type(raised).__name__, 500
         self.error_text = _said(raised) if text else ""
 
@@ -132,7 +132,7 @@ class RequestState(msgspec.Struct, eq=False):
         self.status_code, self.stream = 500, None
 
     def records(self) -> list[tuple[ChestState, Record]]:
-        """Make the record for each chest from what was captured."""
+        """Return a record for each chest, made from what was captured."""
         duration_ns = time.perf_counter_ns() - self.started_ns
         time_unix_nano = self.time_unix_nano
         plan, trace = self.plan, self.trace
@@ -164,7 +164,7 @@ class RequestState(msgspec.Struct, eq=False):
         return records
 
     def keeps(self, state: ChestState, record: Record) -> bool:
-        """Tell whether the chest of *state* keeps *record*; count it if not."""
+        """Return whether the chest of *state* keeps *record*; count it if not."""
         if self.rates is None or state.sampling is None:
             return True
         kept = state.sampling.keeps(record, self.rates[state])
@@ -173,7 +173,7 @@ class RequestState(msgspec.Struct, eq=False):
         return kept
 
     def error_for(self, state: ChestState) -> str | None:
-        """Give what the chest of *state* keeps of the exception."""
+        """Return what the chest of *state* keeps of the exception."""
         if self.error is None or not self.error_text or not state.settings.error_messages:
             return self.error
         redaction = state.value_rules.redaction
@@ -181,7 +181,7 @@ class RequestState(msgspec.Struct, eq=False):
         return self.error if text is None else storable_text(f"{self.error}: {text}"[:MAX_ERROR])
 
     def header(self) -> tuple[str, str] | None:
-        """Give the header that tells the client the request id, if it is to be told and is fit for a header."""
+        """Return the response header with the request id, if one is wanted and the id is fit for a header."""
         name = self.plan.response_header
         if name is None or self.request_id is None or not is_header_value(self.request_id):
             return None
@@ -194,14 +194,14 @@ def _trace(plan: RoutePlan, environ: Mapping[str, object]) -> TraceContext | Non
     except BaseException as error:  # noqa: BLE001 - another tracer's span may do anything; the request goes on
         pass_interruption(error)
         for state, _ in plan.asked:
-            state.latest.tally.problem("the trace of a request was not read", error)
+            state.latest.tally.problem("the trace of a request could not be read", error)
         return None
 
 
 def _show(state: ChestState, observer: VariablesObserver, variables: Variables, current: Request) -> None:
     try:
         if observer.observe(variables, current.environ):
-            state.latest.tally.problem("variables were left out of a span that had no room for them")
+            state.latest.tally.problem("a span had no room for some variables")
     except BaseException as error:  # noqa: BLE001 - as above
         pass_interruption(error)
         state.latest.tally.problem("the observer of variables raised", error)
@@ -209,8 +209,8 @@ def _show(state: ChestState, observer: VariablesObserver, variables: Variables, 
 
 def _said(raised: BaseException) -> str:
     try:
-        return str(raised)[: 2 * MAX_ERROR]  # what is hidden in it may be longer than what takes its place
-    except BaseException as error:  # noqa: BLE001 - the app's own class; its type is told without it
+        return str(raised)[: 2 * MAX_ERROR]  # what redaction hides may be longer than what replaces it
+    except BaseException as error:  # noqa: BLE001 - the app's own class; the record has its type
         pass_interruption(error)
         return ""
 
@@ -223,15 +223,15 @@ def _rates(plan: RoutePlan) -> Mapping[ChestState, float]:
                 rates[state] = state.sampling.current_rate()
             except BaseException as error:  # noqa: BLE001 - the app's own function; the record is kept
                 pass_interruption(error)
-                state.latest.tally.problem("the function for sample raised, or returned no share", error)
+                state.latest.tally.problem("sample raised, or returned no number from 0 to 1", error)
                 rates[state] = 1.0
     return rates
 
 
 class StreamedResponse:
-    """A response that is on its way when the app has returned, and what is needed when it ends.
+    """A response that is still being sent when the app has returned, and what is needed when it ends.
 
-    The response holds it, so it ends with the response at the latest: nothing else that lives on may hold it.
+    The response holds it, so that it ends with the response at the latest: nothing that lives longer may hold it.
     """
 
     __slots__ = ("_around", "_captured", "_duration_ns", "_ended", "_pid", "_request_state", "opened")
@@ -239,19 +239,19 @@ class StreamedResponse:
     def __init__(self, request_state: RequestState) -> None:
         """Wait for the response to the request of *request_state*, which may go on to fill ``g``."""
         self.opened: Sequence[tuple[ChestState, Record]] = ()
-        """What the chests were told when it began, until they are told of its end."""
+        """Records that the chests got when it began, until they get the completed ones."""
         self._request_state = request_state
         self._captured = request_state.captured
         self._duration_ns: int | None = None
-        """How long it took, once that is known."""
+        """Duration, once it is known."""
         self._ended = False
-        """Whether its last chunk was given."""
+        """Whether its last chunk was sent."""
         self._pid = process.pid
         # By its id: an exception that is being handled would hold its frames, and they the response.
         self._around = id(sys.exc_info()[1])
 
     def __del__(self) -> None:
-        """Leave to others what the server never closed.
+        """Let another thread or request complete what the server never closed.
 
         This may run in the middle of anything, the journal's lock held by this very thread: so it takes no lock
         and calls nothing of the app.
@@ -262,7 +262,7 @@ class StreamedResponse:
                 state.latest.keep_later(partial(self._unclosed, state, opened))
 
     def end(self, raised: BaseException | None = None, *, begun: bool = True) -> None:
-        """Note that there are no more chunks, or what was *raised*, and whether there was one before."""
+        """Note that there are no more chunks, or what was *raised*, and whether any had *begun* before."""
         request_state = self._request_state
         if raised is not None and request_state.error is None:
             status_code = request_state.status_code
@@ -273,14 +273,14 @@ class StreamedResponse:
         self.capture()
 
     def capture(self) -> None:
-        """Add what ``g`` holds by now; what is gone from it or would need the app's code stays as it was."""
+        """Add what was set on ``g`` since; what is gone from it or would need the app's code stays as it was."""
         request_state = self._request_state
         self._captured = request_state.again(self._captured)
-        if request_state.captured:  # it closed before the app returned, which then tells of it
+        if request_state.captured:  # it closed before the app returned, which then hands it over
             request_state.captured = self._captured
 
     def close(self) -> list[tuple[ChestState, Record]]:
-        """Complete the records that were opened; none if that was done, or is another process's to do."""
+        """Return the records that were opened, completed; none if that was done, or is the parent process's."""
         request_state = self._request_state
         opened, self.opened = self.opened, ()
         if not opened or self._pid != process.pid:
@@ -290,7 +290,7 @@ class StreamedResponse:
         return [(state, self._completed(state, record)) for state, record in opened]
 
     def error(self) -> str | None:
-        """Name the exception for which the server closes the response, if it is one."""
+        """Return the type of the exception for which the server closes the response, or ``None``."""
         error = sys.exc_info()[1]
         if error is None or id(error) == self._around or isinstance(error, GeneratorExit):
             return None
@@ -307,7 +307,7 @@ class StreamedResponse:
         )
 
     def _unclosed(self, state: ChestState, opened: Record) -> Record | None:
-        """Complete what *state* opened and nobody closed; ``None`` if it is not kept."""
+        """Return the record that *state* opened and nobody closed, completed; ``None`` if it is not kept."""
         request_state = self._request_state
         if request_state.shared_g is not None:
             request_state.shared_g.end()
@@ -322,9 +322,9 @@ class StreamedResponse:
 
 
 class WatchedChunks:
-    """The chunks of a response that streams, to be asked for once; *end* is told how they end.
+    """The chunks of a response that streams, which can be iterated over once; *end* is called when they end.
 
-    In all else it is what it stands for, so that closing it closes that.
+    In all else it behaves as the iterable in whose place it stands, so that closing it closes that.
     """
 
     __slots__ = ("_chunks", "_end")
@@ -352,7 +352,7 @@ class WatchedChunks:
 
 
 class WatchedApp:
-    """A WSGI app in place of a response, whose status is seen when it gives it; in all else it is that app."""
+    """A WSGI app in place of a response; its status is noted when it sends one, and all else is that app's."""
 
     __slots__ = ("_app", "_request_state")
 
@@ -369,7 +369,7 @@ class WatchedApp:
 
 
 def converted(state: ChestState, capture: Capture, held: Mapping[str, object]) -> Variables:
-    """Capture whatever there is, and count for *state* what could not be read."""
+    """Return the captured variables, and count for *state* what could not be read."""
     variables, failures = capture.convert(held)
     if failures:
         state.latest.tally.problem("a value raised while it was read")
@@ -384,7 +384,7 @@ def start_watched(
     exc_info: OptExcInfo | None = None,
 ) -> Callable[[bytes], object]:
     """Note the *status* that really goes out and pass everything on to *start_response*."""
-    with suppress(Exception):  # of whatever type, it is the server's to judge
+    with suppress(Exception):  # whatever its type, the server has to judge it
         code = status[:3]
         request_state.status_code = int(code) if code.isdecimal() else 0
     if exc_info is None:

@@ -1,4 +1,7 @@
-"""What to do for the requests to one route, by one method: whom to ask, what to take."""
+"""What to do for the requests to one route by one method: which chests record, and which variables.
+
+Rules are joined once for each route and method, not in each request.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from flask_chest.request_ids import new_request_id, normalise_request_id
 
 
 class Asked(NamedTuple):
-    """What one chest asks of a request."""
+    """Variables that one chest asks for."""
 
     state: ChestState
     capture: Capture
@@ -27,21 +30,21 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """What to do for one route and method: found once, used for every request to it."""
+    """What to do for one route and method: made once, used for every request to it."""
 
     view: object
     endpoint: str | None
     route: str | None
-    """The URL rule; ``None`` where nothing matched."""
+    """URL rule, or ``None`` where nothing matched."""
     method: str
-    """Empty for one that a client invented."""
+    """HTTP method, or empty for one that a client invented."""
     asked: tuple[Asked, ...]
-    """What each chest asked for; empty: the request is not recorded."""
+    """Variables that each chest asks for; the request is not recorded if there are none."""
     make_request_id: Callable[[], str]
     response_header: str | None
-    """Under which name the response tells the request id."""
+    """Name of the response header that holds the request id."""
     samples: bool
-    """Whether a chest keeps but a share."""
+    """Whether a chest keeps only a share of the requests."""
     tells_errors: bool
     """Whether a chest keeps the texts of exceptions."""
 
@@ -57,7 +60,7 @@ class RoutePlan:
         method: str,
         ran: Sequence[Rule] = (),
     ) -> RoutePlan:
-        """Join what the rules of the chests, of the blueprint, of the *view* and of what *ran* for it ask for."""
+        """Return a plan that joins the rules of the chests, the blueprints, the *view* and what else *ran*."""
         rules = rules_of(view, method) if view is not None else ()
         rules = tuple(dict.fromkeys((*rules, *ran)))
         asked: list[Asked] = []
@@ -93,7 +96,7 @@ NOTHING_ASKED = RoutePlan(
     samples=False,
     tells_errors=False,
 )
-"""The plan of a request that is not known yet."""
+"""Plan of a request whose route is not known yet."""
 
 
 def _names(
@@ -105,7 +108,7 @@ def _names(
     route: str | None,
     method: str,
 ) -> Names | None:
-    """Join what is asked for the chest of *state*; ``None`` if nobody asks."""
+    """Return all names that are asked for the chest of *state*, or ``None`` if no rule asks."""
     asked: list[TrackedNames] = []
     if state.app_rule is not None and state.app_rule.covers(endpoint, route):
         asked.append(state.app_rule.tracked)

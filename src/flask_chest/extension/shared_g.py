@@ -32,15 +32,15 @@ class SharedG:
                     object.__setattr__(shared, "__class__", _watched(type(shared)))
 
     def of_request(self, g: object) -> Mapping[str, object]:
-        """Give what the request has on *g*, which is the shared one up to Flask 3.1 and its own after that."""
+        """Return what the request has on *g*, which is the shared one up to Flask 3.1 and its own after that."""
         return self.own() if g is self.shared else vars(g)
 
     def note(self, name: str) -> None:
-        """Count *name* as set by this request."""
+        """Note that this request has set *name*."""
         self._set.add(name)
 
     def own(self) -> dict[str, object]:
-        """Give what this request has set, or changed by ``setdefault``."""
+        """Return what this request has set, or changed by ``setdefault``."""
         before = self._before
         return {
             name: value
@@ -81,12 +81,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_turns.begin)
 
 _watchers: WeakKeyDictionary[object, tuple[ref[SharedG], ...]] = WeakKeyDictionary()
-"""Weak on both sides: a streamed response that nobody closes never ends its watch. Tuples, since the class looks
-at them without the lock."""
+"""Watchers of each ``g``. Weak on both sides: a streamed response that nobody closes never ends its watch.
+Tuples, since the class looks at them without the lock."""
 _watched_kinds: dict[type, type] = {}
-"""Class of a ``g`` → the class made of it that notes; an app has one."""
+"""Subclass that notes, by the class of a ``g``; an app has one."""
 _plain_kinds: dict[type, type] = {}
-"""The way back."""
+"""Class of a ``g``, by the subclass that notes."""
 
 
 def _watched(kind: type[object]) -> type[object]:

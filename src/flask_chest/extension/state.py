@@ -60,19 +60,19 @@ T = TypeVar("T")
 logger = logging.getLogger("flask_chest")
 
 WORKER_SECONDS = 0.25
-"""How often a worker looks for what other processes have left."""
+"""Seconds between two looks of a worker for what other processes have left."""
 RETENTION = "flask_chest retention"
 UNCLOSED = "the record of a streamed response that nobody closed was not completed"
 UNCLOSED_A_REQUEST = 2
-"""How many a request takes along, more than it may leave, where no writer does."""
+"""Number of unclosed streams that a request completes: more than it may leave itself, where no writer does it."""
 FIRST_START_PAUSE_SECONDS = 1.0
 LONGEST_START_PAUSE_SECONDS = 60.0
-"""Until threads that could not be started are tried again."""
+"""Shortest and longest pause before threads that could not be started are tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalPlace:
-    """What an app says of where its journals lie, and under which name."""
+    """Where an app keeps its journals, and under which names."""
 
     root: Path
     """Folder at which a relative ``CHEST_JOURNAL_DIR`` begins."""
@@ -149,7 +149,7 @@ class ChestState:
         _states.add(self)
 
     def __del__(self) -> None:
-        """End what this process does for it: the collector comes for an app that nobody holds any more."""
+        """Close what this process holds: the collector has found that nobody holds the app any more."""
         _of_parents.extend(self._processes.inherited())
         here = self._processes.peek()
         if here is not None:
@@ -162,7 +162,7 @@ class ChestState:
         return latest if latest.pid == os.getpid() else self.enter()
 
     def enter(self) -> ProcessState:
-        """Let go of what came over a fork, and return the state of this process, from now on the `latest`."""
+        """Leave what came over a fork, and return the state of this process, which becomes the `latest`."""
         for theirs in self._processes.inherited():
             theirs.abandon()
         self.latest = self._processes.get()
@@ -178,7 +178,7 @@ class ChestState:
         )
 
     def start(self, *, testing: bool) -> bool:
-        """Start in this process, and stop at its end; see `ProcessState.start`."""
+        """Start in this process, and close at its end; see `ProcessState.start`."""
         close_at_exit(self)
         return self.here.start(testing=testing)
 
@@ -207,17 +207,17 @@ class ProcessState:
         self._jobs = jobs
         self.pid = os.getpid()
         self.instance = f"{settings.instance}:{self.pid}"
-        """The name of this process in `Record.instance`."""
+        """Name of this process in `Record.instance`."""
         self.tally = Tally(logger)
         self._store = store
         self._store_is_lent = store_is_lent
         """Whether the store was given as an object, which others may hold too."""
         self.exports = ExportJobs(self._store.open)
         self._making = threading.RLock()
-        """Held while the intake is made, by requests too: never while the store is called."""
+        """Lock under which the intake is made, by requests too: never held while the store is called."""
         self.intake: Intake | None = None
         self._unclosed = deque[Callable[[], Record | None]]()
-        """What completes the records of streams that were collected before anybody closed them."""
+        """Functions that complete the records of streams that were collected before anybody closed them."""
         self._testing = False
         self.started = False
         """Whether this process has begun to serve requests, or to work for others that do."""
@@ -225,12 +225,12 @@ class ProcessState:
         """Whether it is a worker, which stores what others leave whatever the settings say."""
         self._failed_starts = 0
         self._start_again = 0.0
-        """When the exporters may be tried again, by the monotonic clock."""
+        """Time by the monotonic clock from which on starting the exporters may be tried again."""
         self._is_dropped = False
         """Whether nobody holds the app any more."""
 
     def drop(self) -> None:
-        """Close what there is to be closed, in another thread: nobody holds the app any more."""
+        """Close what is open, in another thread: nobody holds the app any more."""
         if self.intake is not None or self._store.is_made or self.exports.is_scheduled or self._unclosed:
             self._is_dropped = True
             close_beside(self)
@@ -246,7 +246,7 @@ class ProcessState:
 
     @property
     def store(self) -> Store:
-        """The store of this process, made but perhaps never opened: looking at it creates nothing."""
+        """Store of this process, perhaps not opened: looking at it creates no file or table."""
         return self._store.made()
 
     def open_store(self) -> Store:
@@ -254,7 +254,7 @@ class ProcessState:
         return self._store.open()
 
     def keep(self, record: Record, *, take_along: bool = True) -> None:
-        """Take *record*, and *take_along* two of those that were left to another thread.
+        """Take *record*, and with *take_along* complete two of the streams that nobody closed.
 
         A failure is counted and logged; under ``strict`` it is raised.
         """
@@ -285,16 +285,16 @@ class ProcessState:
             )
 
     def keep_later(self, complete: Callable[[], Record | None], /) -> None:
-        """Keep the record that *complete* makes, if it makes one: another thread calls it.
+        """Let another thread keep the record that *complete* returns, if it returns one.
 
-        For finalizers, which may run in the middle of anything: nothing is waited for here.
+        For finalizers, which may run in the middle of anything: this waits for nothing.
         """
         self._unclosed.append(complete)  # not a SimpleQueue: gevent's has its own in its place
         if self.intake is not None:
             self.intake.wake()
 
     def keep_unclosed(self, limit: int | None = None) -> None:
-        """Keep the records of the streams that were left to another thread, of *limit* of them at most."""
+        """Keep the records of streams that nobody closed, of at most *limit* of them."""
         for _ in range(len(self._unclosed) if limit is None else limit):
             try:
                 complete = self._unclosed.popleft()
@@ -312,7 +312,7 @@ class ProcessState:
             self.intake = self._make_intake()
         try:
             self.intake.take(record)
-        except Exception as exc:  # noqa: BLE001 - an own store may make no journal
+        except Exception as exc:  # noqa: BLE001 - a third-party store may fail to be made
             self.tally.lost(_why_lost(exc), exc)
 
     def _begin(self) -> Intake:
@@ -342,7 +342,7 @@ class ProcessState:
         )
 
     def _reopen(self) -> Journal | None:
-        """Open the journal on disk, where that was not possible before; ``None`` where it is not yet."""
+        """Open on disk the journal that had to begin in memory, or return ``None`` while that is not possible."""
         journal = reopen_journal(
             self.journal_config, report=self.tally.found_in_journal, identify=self._store.identify
         )
@@ -366,18 +366,18 @@ class ProcessState:
         self.instance = name
 
     def problem(self, reason: str, error: BaseException) -> None:
-        """Count a problem of the recording itself; raise *error* under ``strict``."""
+        """Count a problem that lost no record; raise *error* under ``strict``."""
         self.tally.problem(reason, error)
         if self._settings.strict:
             raise error
 
     def stats(self) -> ChestStats:
-        """Copy the counts of this process."""
+        """Return a copy of the counts of this process."""
         waiting = self.intake.waiting() if self.intake is not None else 0
         return msgspec.structs.replace(self.tally.snapshot(waiting=waiting), exports=self.exports.counts())
 
     def health(self) -> Health:
-        """Look at the counts of this process and at the losses of all; a probe waits for no store."""
+        """Return the health by the counts of this process and the losses of all; no store is asked."""
         losses = self.losses()
         return Health(
             ok=not losses.recent(),
@@ -387,16 +387,16 @@ class ProcessState:
         )
 
     def losses(self) -> Losses:
-        """Add up what was lost in this process and, where the journal has a folder, in all that share it."""
+        """Return what was lost in this process and, where the journal has a folder, in all that share it."""
         return Losses.sum((losses_in(self.journal_config.folder), self.tally.losses()))
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was taken is in the store; False when *timeout* seconds did not suffice."""
+        """Wait until all that was taken is in the store; return False if that takes over *timeout* seconds."""
         self.keep_unclosed()
         return self.intake.flush(timeout) if self.intake is not None else True
 
     def start(self, *, testing: bool) -> bool:
-        """Begin to serve requests in this process: open the journal and `start_jobs`; False as that."""
+        """Begin to serve requests in this process: open the journal and `start_jobs`; return what that does."""
         self._testing = testing
         self.started = True
         with suppress(Exception):  # the first record tries it again, and is counted if it fails again
@@ -407,15 +407,15 @@ class ProcessState:
 
     @property
     def journal_config(self) -> JournalConfig:
-        """Where and how the journals of the processes are kept."""
+        """Where and how the processes keep their journals."""
         return self._place.config(self._settings, self._store.made(), testing=self._testing)
 
     def store_left(self, orphaned: Path | None = None) -> int:
-        """Store now what other processes have left in their journals, and give how many records that were.
+        """Store now what other processes have left in their journals, and return the number of records.
 
-        Or what was left in the folder *orphaned*, for whichever store it was.
+        With *orphaned*, store what was left in that folder, for whichever store it was.
         """
-        self._store.open()  # what cannot be stored now is told by its error
+        self._store.open()  # its error tells why nothing can be stored now
         config = self.journal_config
         if orphaned is not None:
             config = replace(config, folder=orphaned, local=True, store=None)
@@ -431,9 +431,9 @@ class ProcessState:
             journal.close()
 
     def work(self) -> bool:
-        """Begin, in a process that serves no requests, to do what the others leave: storing and delivering.
+        """Begin to store and deliver what other processes leave, in a process that serves no requests.
 
-        False means that there was no thread for that, and that it is to be tried again.
+        Return False if a thread could not be started, and this has to be called again.
         """
         with self._making:
             self._works = self.started = True
@@ -448,9 +448,9 @@ class ProcessState:
         return self._scheduled(at_once=True)
 
     def start_jobs(self) -> bool:
-        """Schedule the exporters that are not, in this process, unless the settings say otherwise.
+        """Schedule exporters and retention that are not scheduled yet, unless the settings say otherwise.
 
-        False means that there was no thread for that, and that it is to be tried again.
+        Return False if a thread could not be started, and this has to be called again.
         """
         mode = self._settings.scheduler
         if mode == "off" or (mode == "auto" and self._testing):
@@ -465,7 +465,7 @@ class ProcessState:
             self._start_again = time.monotonic() + pause_seconds(
                 self._failed_starts, first=FIRST_START_PAUSE_SECONDS, longest=LONGEST_START_PAUSE_SECONDS
             )
-            self.tally.problem("there is no thread for exporters and retention just now; it is tried again", exc)
+            self.tally.problem("no thread could be started for exporters and retention; trying again later", exc)
             return False
         return True
 
@@ -475,7 +475,7 @@ class ProcessState:
             self.exports.schedule_task(RETENTION, self.run_retention, interval=INTERVAL, at_once=at_once)
 
     def run_retention(self) -> RetentionReport:
-        """Delete what is beyond the limits; raise what the store raises."""
+        """Delete what exceeds the limits, and return how much that was; raise what the store raises."""
         with suppress_instrumentation():
             report = RetentionRun(
                 store=self.open_store(),
@@ -487,24 +487,24 @@ class ProcessState:
         self.tally.deleted(report.deleted)
         self.tally.spared(report.spared)
         if report.doubt is not None:
-            # Not as the reason: it has a number in it, and each would be counted for itself.
+            # Not as the reason: it contains a number, and each number would be counted separately.
             self.tally.problem("retention waits for a clock that is right", ChestError(report.doubt))
         elif not report.busy:
             self._forget_old_refused()
         if report.unexported:
             self.tally.problem(
-                "records that an exporter had not had were deleted at the cap of retention",
+                "retention_cap deleted records that an exporter had not received",
                 count=report.unexported,
             )
         for name in report.absent:
             self.tally.problem(
                 f"the exporter {name!r} was not seen for a week and keeps records from being deleted; "
-                f"let it run, or remove it: flask chest exporters remove {name}"
+                f"run it, or remove it: flask chest exporters remove {name}"
             )
         return report
 
     def _forget_old_refused(self) -> None:
-        """Remove the refused records that are too old; the clock was found to be right."""
+        """Remove the refused records that are too old, after the clock was found to be right."""
         age = self._settings.retention.age
         if age is not None:
             try:
@@ -512,13 +512,13 @@ class ProcessState:
                     self.journal_config.folder, Query(until_unix_nano=time.time_ns() - nanoseconds(age))
                 )
             except JournalError as exc:
-                self.tally.problem("refused records beyond the limits of retention were not removed", exc)
+                self.tally.problem("refused records that exceed the retention limits were not removed", exc)
 
     def close(self, timeout: float) -> bool:
-        """Store what waits, stop the exporters and close the store; False when something is left at *timeout*.
+        """Store what waits, stop the exporters and close the store, all within *timeout* seconds.
 
-        What waits in a journal on disk is not lost then. The state stays usable: the next record opens all
-        that again.
+        Return False if something was left undone; what still waits in a journal on disk is not lost. The state
+        stays usable: the next record opens everything again.
         """
         deadline = time.monotonic() + timeout
         self.keep_unclosed()
@@ -527,12 +527,12 @@ class ProcessState:
         ended = self.exports.close(max(0.0, deadline - time.monotonic()))
         store, free = self._store.take_away(max(0.1, deadline - time.monotonic()))
         if not free:
-            return False  # it hangs in its opening
+            return False  # the store hangs while it opens
         self.started = False
         if store is not None and not (self._store_is_lent and self._is_dropped):  # others may hold it
             try:
                 store.close()
-            except Exception as exc:  # noqa: BLE001 - an own store may raise anything; the others still close
+            except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything; the others still close
                 self.tally.problem("the store did not close", exc)
         return stored and ended
 
@@ -586,7 +586,7 @@ def _making_weakly(state: ChestState) -> Callable[[], Store]:
     def make() -> Store:
         alive = reference()
         if alive is None:
-            raise StoreUnavailable("the app that this store was for is gone")
+            raise StoreUnavailable("the app of this store was garbage-collected")
         return alive.make_store()
 
     return make
@@ -594,7 +594,7 @@ def _making_weakly(state: ChestState) -> Callable[[], Store]:
 
 _states: WeakSet[ChestState] = WeakSet()
 _of_parents: list[ProcessState] = []
-"""What came over a fork: it is never finalised here, since its connections are the parent's."""
+"""States that came over a fork: never finalised here, since their connections are the parent's."""
 
 
 def _after_fork_in_child() -> None:

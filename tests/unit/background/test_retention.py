@@ -184,8 +184,8 @@ def test_chest_deletes_what_its_settings_say_and_counts_it(caplog: pytest.LogCap
         assert chest.run_retention() == RetentionReport(deleted=2, unexported=2, left=True)
     stats = chest.stats()
     assert stats.deleted == 2
-    assert stats.faults == {"records that an exporter had not had were deleted at the cap of retention": 2}
-    assert "were deleted at the cap of retention" in caplog.text
+    assert stats.faults == {"retention_cap deleted records that an exporter had not received": 2}
+    assert "retention_cap deleted records" in caplog.text
 
 
 def test_retention_is_scheduled_where_exporters_are(monkeypatch: pytest.MonkeyPatch) -> None:

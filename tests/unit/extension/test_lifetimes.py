@@ -259,7 +259,7 @@ def test_exporters_begin_once_there_are_threads(
     client = app.test_client()
 
     client.get("/1")
-    assert any("no thread for exporters and retention" in fault for fault in chest.stats().faults)
+    assert any("no thread could be started for exporters" in fault for fault in chest.stats().faults)
     no_threads()
 
     assert eventually(lambda: client.get("/unknown").status_code == 404 and len(target.delivered) > 0)

@@ -370,7 +370,7 @@ def test_store_is_closed_when_the_process_ends(tmp_path: Path) -> None:
 
 
 def test_address_of_another_database_is_refused_and_not_shown(app: Flask) -> None:
-    with pytest.raises(ConfigurationError, match="for another database take its own class") as refused:
+    with pytest.raises(ConfigurationError, match="for another database use its own class") as refused:
         FlaskChestSQLite(app, db_uri="postgresql://shop:s3cret@db.example/chest")
     assert "s3cret" not in str(refused.value)
 
