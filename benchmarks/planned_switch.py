@@ -28,7 +28,7 @@ from flask_chest.decorator import flask_chest
 from flask_chest.protocols import Store
 from flask_chest.record import Query
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.mysql.connections import Address
 from flask_chest.stores.postgresql import PostgreSQLStore
 
 SHORT_SECONDS = 5.0

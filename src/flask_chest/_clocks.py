@@ -28,6 +28,15 @@ def nanoseconds(span: timedelta) -> int:
     return span // timedelta(microseconds=1) * 1_000
 
 
+def is_held(until_unix_nano: int, now_unix_nano: int, *, lease: timedelta) -> bool:
+    """Return whether a lease lasts until then, where one that begins now would have the length *lease*.
+
+    One that ends much later was given by a clock that was ahead, perhaps by years: its holder may be gone, and
+    if not, it finds that it has lost it.
+    """
+    return now_unix_nano < until_unix_nano <= now_unix_nano + nanoseconds(lease) + MAX_SKEW_NANO
+
+
 class ClockNote(msgspec.Struct, frozen=True, kw_only=True):
     """What the clocks of a host told at a look: the one that people set, and the one that nobody can."""
 

@@ -18,7 +18,7 @@ from pymongo.errors import NotPrimaryError
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores.mongodb import MongoDBStore
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.mysql.connections import Address
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing.records import make_record
 from relay import Relay

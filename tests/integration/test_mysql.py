@@ -12,8 +12,7 @@ import pytest
 
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.stores.mysql.address import Address
-from flask_chest.stores.mysql.connections import MYSQL
+from flask_chest.stores.mysql.connections import MYSQL, Address
 from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (

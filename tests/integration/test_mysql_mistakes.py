@@ -27,7 +27,7 @@ from flask_chest.errors import (
 from flask_chest.protocols import Claim
 from flask_chest.record import Query
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.mysql.connections import Address
 from flask_chest.testing.records import make_record
 from servers import DatabaseServer, free_port
 

@@ -12,7 +12,7 @@ import pytest
 
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.mysql.connections import Address
 from flask_chest.testing.records import make_record
 from server_contract import deliver_all, ids, kept, write_through
 from servers import DatabaseServer, database

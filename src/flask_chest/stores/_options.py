@@ -1,19 +1,39 @@
-"""What every store on a server lets itself be told of time and connections."""
+"""Options of the stores on a server: their checks, and which of them tell two stores apart."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+import msgspec
 
 from flask_chest.errors import ConfigurationError
 
 MAX_TIMEOUT = 3600
-"""Seconds."""
+"""Seconds that a time-out may be at most."""
+
+_DIGITS = 16
 
 
-def check_limits(*, pool_size: int, **times: float) -> None:
-    """Raise `ConfigurationError` unless *times*, by option, are some and there may be a connection."""
-    for setting, seconds in times.items():
+def check_options(*, pool_size: int, **times: float) -> None:
+    """Raise `ConfigurationError` unless *pool_size* and the time-outs *times*, by option, can be used."""
+    for option, seconds in times.items():
         if not 0 < seconds <= MAX_TIMEOUT:
             raise ConfigurationError(
-                f"{setting} must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
+                f"{option} must be more than 0 and at most {MAX_TIMEOUT} seconds, got {seconds!r}"
             )
     if pool_size < 1:
         raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+
+
+def full_address(place: str, choosing: Mapping[str, object]) -> str:
+    """Return *place* and a digest of the other parameters that choose its tables, as a role does.
+
+    Only those, since a password could be guessed from a digest, and a worker with other time-outs
+    still stores what the app leaves.
+    """
+    given = {name: str(value) for name, value in sorted(choosing.items()) if value not in {None, ""}}
+    if not given:
+        return place
+    text = msgspec.json.encode(list(given.items()))
+    return f"{place}?{sha256(text).hexdigest()[:_DIGITS]}"

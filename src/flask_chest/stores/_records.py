@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from math import isfinite
 from operator import attrgetter
@@ -159,6 +159,12 @@ class DuplicateIds:
             logger.warning("record %s came again with other content; what was kept first stays", record_id)
         if record_ids:
             self._counts.append(len(record_ids))
+
+
+def in_chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield *ids* in order, at most *size* at a time."""
+    for first in range(0, len(ids), size):
+        yield ids[first : first + size]
 
 
 def storable_reason(reason: str) -> str:

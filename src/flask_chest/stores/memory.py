@@ -16,7 +16,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from flask_chest._clocks import MAX_STEP_NANO, ClockNote, encode_note, nanoseconds
+from flask_chest._clocks import MAX_STEP_NANO, ClockNote, encode_note, is_held, nanoseconds
+from flask_chest._process import PerProcess
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import (
     Busy,
@@ -42,7 +43,6 @@ from flask_chest.protocols import (
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
-from flask_chest.stores._lease_times import is_held
 from flask_chest.stores._records import storable_rows
 from flask_chest.stores._statistics import check_group, count, sum_up, whole
 
@@ -109,8 +109,8 @@ class MemoryStore(
         self._leases: dict[str, tuple[str, int]] = {}
         """Task → its owner, and until when."""
         self._conflicts = 0
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._lock = PerProcess(threading.Lock)
+        """Not the parent's: that may be held by a thread which a forked child does not have."""
 
     @property
     def address(self) -> None:
@@ -384,11 +384,7 @@ class MemoryStore(
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._pid != os.getpid():
-            # Perhaps held by a thread of the parent, which does not exist here.
-            self._lock = threading.Lock()
-            self._pid = os.getpid()
-        with self._lock:
+        with self._lock.get():
             if not self._opened:
                 raise StoreAbsent(
                     "records in memory are seen by the process that keeps them alone, "

@@ -71,7 +71,7 @@ def test_forked_child_goes_on_with_a_copy_though_the_lock_was_held() -> None:
         assert store.status().records == 2
 
     child = multiprocessing.get_context("fork").Process(target=write_in_child)
-    with store._lock:
+    with store._lock.get():
         child.start()
     child.join(10)
     assert child.exitcode == 0

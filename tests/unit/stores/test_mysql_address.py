@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.stores.mysql.address import Address
+from flask_chest.stores.mysql.connections import Address
 from json_values import texts
 
 COMPLAINT = (

@@ -6,7 +6,7 @@ from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError
 from flask_chest.record import FIELDS, JSONValue
 from flask_chest.stores._records import MAX_REASON, storable_reason, storable_rows
 from flask_chest.stores.sql.tables import COLUMNS, MAX_IDENTIFIER, Tables, row_record
-from flask_chest.stores.sqlite.dialect import SQLITE
+from flask_chest.stores.sqlite.connections import SQLITE
 from flask_chest.testing.records import make_record
 
 

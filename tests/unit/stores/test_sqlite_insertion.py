@@ -14,9 +14,8 @@ from flask_chest.protocols import Claim
 from flask_chest.record import Query
 from flask_chest.stores._records import storable_rows
 from flask_chest.stores.sql.tables import COLUMNS, Tables
-from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.stores.sqlite.dialect import SQLITE
-from flask_chest.stores.sqlite.insertion import Insertion
+from flask_chest.stores.sqlite import Insertion, SQLiteStore
+from flask_chest.stores.sqlite.connections import SQLITE
 from flask_chest.testing.records import make_record
 
 OPEN_FILES = Path("/proc/self/fd")

@@ -222,7 +222,7 @@ def test_process_killed_in_a_transaction_leaves_nothing_half(store: SQLiteStore,
     store.write([kept_before])
 
     def work(pipe: Connection) -> None:
-        with store._connections.writing() as session:
+        with store._database.writing() as session:
             session.change("INSERT INTO flask_chest_exporters VALUES ('a', 0, 0, 0, '', 0, 0, 0, NULL)")
             session.change("DELETE FROM flask_chest")
             pipe.send("in the transaction")

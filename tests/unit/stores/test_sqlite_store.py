@@ -19,9 +19,8 @@ from flask_chest.record import JSONValue, Query
 from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.stores.sqlite.connections import SQLiteSession
-from flask_chest.stores.sqlite.dialect import SQLITE
-from flask_chest.stores.sqlite.schema import MIGRATIONS, SQLiteSchema
+from flask_chest.stores.sqlite.connections import SQLITE, SQLiteSession
+from flask_chest.stores.sqlite.schema import SQLiteSchema
 from flask_chest.testing.contracts import (
     DeletionContract,
     LeasesContract,
@@ -154,7 +153,7 @@ class TestSettings:
             assert (one.status().records, other.status().records) == (1, 2)
 
     def test_what_is_kept_is_durable(self, store: SQLiteStore) -> None:
-        with store._connections.connection() as connection:
+        with store._database.connection() as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
@@ -196,15 +195,17 @@ class TestForeignFiles:
 
     def test_tables_of_an_older_version_are_migrated_by_open_alone(self, path: Path) -> None:
         opened(path).close()
-        second = SQLiteSchema(
-            Tables("flask_chest", SQLITE), path, migrations=(*MIGRATIONS, ("ALTER TABLE {records} ADD more",))
-        )
+
+        class NextSchema(SQLiteSchema):
+            _migrations = (*SQLiteSchema._migrations, ("ALTER TABLE {records} ADD more",))
+
+        second = NextSchema(Tables("flask_chest", SQLITE), place="SQLite")
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            older = f"of the older version {len(MIGRATIONS)}; they are migrated when"
+            older = f"of the older version {len(SQLiteSchema._migrations)}; they are migrated when"
             with pytest.raises(SchemaError, match=older):
                 second.check(SQLiteSession(connection))
-            second.make(connection)
-            second.make(connection)
+            second.make(SQLiteSession(connection))
+            second.make(SQLiteSession(connection))
             second.check(SQLiteSession(connection))
             assert connection.execute("SELECT more FROM flask_chest").fetchall() == []
 
@@ -250,7 +251,7 @@ class TestQueries:
     @pytest.mark.parametrize("continued", [False, True], ids=["first", "next"])
     def test_query_uses_an_index(self, store: SQLiteStore, query: Query, index: str, continued: bool) -> None:
         statement = chunk(store._tables, query, before=make_record() if continued else None, size=10)
-        with store._connections.connection() as connection:
+        with store._database.connection() as connection:
             rows = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.values).fetchall()
         plan = " | ".join(row[-1] for row in rows)
         assert f"INDEX {index}" in plan
@@ -312,7 +313,7 @@ class TestConnections:
         answer = iter(store.query(Query()))
         store.write([make_record()])
         next(answer)
-        with store._connections.connection():
+        with store._database.connection():
             store.close()
         assert open_files(tmp_path) == []
 
@@ -320,11 +321,11 @@ class TestConnections:
         for _ in range(5):
             store.write([make_record()])
             list(store.query(Query()))
-        assert len(store._connections._idle) == 1
+        assert len(store._database._idle) == 1
 
     def test_transaction_that_fails_leaves_nothing_behind(self, store: SQLiteStore) -> None:
         def fail() -> None:
-            with store._connections.writing() as session:
+            with store._database.writing() as session:
                 session.change("DELETE FROM flask_chest_schema")
                 raise ZeroDivisionError
 
@@ -339,7 +340,7 @@ class TestConnections:
         with closing(SQLiteStore(path, busy_timeout=0.05)) as store:
             store.open()
             with (
-                store._connections.writing(),
+                store._database.writing(),
                 pytest.raises(StoreUnavailable, match="other threads write; try again, or raise busy_timeout"),
             ):
                 store.write([make_record()])

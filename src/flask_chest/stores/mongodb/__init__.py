@@ -11,8 +11,7 @@ from urllib.parse import parse_qsl
 from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRefused, StoreError
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.stores._addresses import full_address
-from flask_chest.stores._records import DuplicateIds, storable_rows
+from flask_chest.stores._records import DuplicateIds, in_chunks, storable_rows
 
 try:
     from bson.errors import InvalidDocument
@@ -20,11 +19,10 @@ try:
     from pymongo import errors as mongo
     from pymongo.uri_parser import parse_uri
 
-    from flask_chest.stores._options import check_limits
+    from flask_chest.stores._options import check_options, full_address
     from flask_chest.stores.mongodb.client import NOT_PRIMARY, Client, Clients, Collections
     from flask_chest.stores.mongodb.deletion import MongoDBDeletion
     from flask_chest.stores.mongodb.documents import Document, document_of, record_of
-    from flask_chest.stores.mongodb.leases import MongoDBLeases
     from flask_chest.stores.mongodb.outbox import MongoDBOutbox
     from flask_chest.stores.mongodb.query import CHUNK, find
     from flask_chest.stores.mongodb.statistics import MongoDBStatistics
@@ -44,7 +42,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatistics, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
@@ -67,7 +65,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
         client: Client | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:
-        check_limits(pool_size=pool_size, connect_timeout=connect_timeout, timeout=timeout)
+        check_options(pool_size=pool_size, connect_timeout=connect_timeout, timeout=timeout)
         if expire_after is not None and expire_after <= timedelta(0):
             raise ConfigurationError(f"expire_after must be more than 0, got {expire_after!r}")
         if not _NAME.fullmatch(name):
@@ -108,13 +106,17 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
             self._choosing["seeds"] = _seeds(client)
         place = f"MongoDB {self._where}" if client is None else f"MongoDB {chosen} of the client that was given"
         self._clients = Clients(uri, {**limits, **(options or {})}, given=client)
-        collections = Collections(
-            self._clients, chosen, name, place=place, timeout_ms=milliseconds, creates=create
+        super().__init__(
+            Collections(
+                self._clients,
+                chosen,
+                name,
+                place=place,
+                timeout_ms=milliseconds,
+                creates=create,
+                expire_after=expire_after,
+            )
         )
-        MongoDBOutbox.__init__(self, collections, expire_after=expire_after)
-        MongoDBDeletion.__init__(self, collections)
-        MongoDBLeases.__init__(self, collections)
-        MongoDBStatistics.__init__(self, collections)
         self._conflicts = DuplicateIds()
 
     @property
@@ -211,8 +213,8 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBLeases, MongoDBStatist
             return []
         ids = list({record.id for record in records})
         kept: dict[str, Record] = {}
-        for first in range(0, len(ids), CHUNK):
-            found = self._collections.records.find({"_id": {"$in": ids[first : first + CHUNK]}})
+        for chunk in in_chunks(ids, CHUNK):
+            found = self._collections.records.find({"_id": {"$in": list(chunk)}})
             kept |= {document["_id"]: record_of(document) for document in found}
         return [record.id for record in records if kept.get(record.id, record) != record]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TypeAlias
 
 from bson.codec_options import CodecOptions
@@ -18,6 +18,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from flask_chest._clocks import MAX_SKEW_NANO, nanoseconds
+from flask_chest._process import PerProcess
 from flask_chest.errors import (
     ConfigurationError,
     RecordRefused,
@@ -62,37 +63,32 @@ class Clients:
     """One client for each process: its threads and sockets do not cross a fork."""
 
     def __init__(self, uri: str, options: Mapping[str, object], *, given: Client | None) -> None:
-        self._uri = uri
-        self._options = options
-        self._given = given
-        self._given_in = os.getpid()
-        self._clients: dict[int, Client] = {}
-        if given is None:
-            # Connects to nothing, but tells wrong options where they are set.
-            try:
-                _make_client("mongodb://localhost", {**options, "connect": False}).close()
-            except mongo.PyMongoError as exc:
-                raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
+        self._clients = PerProcess(partial(_make_client, uri, options) if given is None else _refuse_fork)
+        self._is_given = given is not None
+        if given is not None:
+            self._clients.set(given)
+            return
+        # Connects to nothing, but tells wrong options where they are set.
+        try:
+            _make_client("mongodb://localhost", {**options, "connect": False}).close()
+        except mongo.PyMongoError as exc:
+            raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
 
     def get(self) -> Client:
-        """Give this process's client; it connects when it is used."""
-        pid = os.getpid()
-        if self._given is not None:
-            if pid != self._given_in:
-                raise ConfigurationError(
-                    "client was made before a fork, and does not work in this process; "
-                    "give db_uri, or a callable store= that makes both in each process"
-                )
-            return self._given
-        if pid not in self._clients:
-            self._clients[pid] = _make_client(self._uri, self._options)
-        return self._clients[pid]
+        """Return this process's client; it connects when it is used."""
+        return self._clients.get()
 
     def close(self) -> None:
-        """Close this process's own client."""
-        client = self._clients.pop(os.getpid(), None)
-        if client is not None:
+        """Close this process's client, but never one that was given."""
+        if not self._is_given and (client := self._clients.pop()) is not None:
             client.close()
+
+
+def _refuse_fork() -> Client:
+    raise ConfigurationError(
+        "client was made before a fork, and does not work in this process; "
+        "give db_uri, or a callable store= that makes both in each process"
+    )
 
 
 def _make_client(uri: str, options: Mapping[str, object]) -> Client:
@@ -106,15 +102,25 @@ class Collections:
     """The collections of one chest."""
 
     def __init__(
-        self, clients: Clients, database: str, name: str, *, place: str, timeout_ms: int, creates: bool
+        self,
+        clients: Clients,
+        database: str,
+        name: str,
+        *,
+        place: str,
+        timeout_ms: int,
+        creates: bool,
+        expire_after: timedelta | None,
     ) -> None:
         self.place = place
+        self.expire_after = expire_after
+        """How long a record is kept after every registered exporter has had it; ``None``: for good."""
         self._clients = clients
         self._database = database
         self._name = name
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
-        self._checked_in = 0
-        """The process that has looked at the schema."""
+        self._checked = PerProcess(lambda: False)
+        """Whether this process has looked at the schema."""
         self.store_id: str | None = None
         """What was made with the collections; those that are made anew keep the one that is known."""
         # Kept means on the disks of most.
@@ -134,14 +140,14 @@ class Collections:
     def checked(self) -> Iterator[Collections]:
         """Let the collections be used; raise `SchemaError` unless they are there, in this release's version."""
         with self.unchecked():
-            if self._checked_in != os.getpid():
+            if not self._checked.get():
                 version = self._version()
                 if version is None:
                     raise StoreAbsent(
                         f"the collections of {self._name!r} in {self.place} do not exist yet; "
                         f"they are made {self._by_whom}"
                     )
-                self._checked_in = os.getpid()
+                self._checked.set(True)
             yield self
 
     @contextmanager
@@ -255,6 +261,13 @@ class Collections:
             # Without what follows: the driver's description of all it knows of the servers.
             said = " ".join(str(exc).split()).partition(" (configured")[0].partition(", Timeout:")[0]
         return StoreUnavailable(f"{self.place}: {said}; {_ADVICE.get(code, _advice(exc))}")
+
+
+class MongoDBPart:
+    """A part of a MongoDB store: what all parts work on."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
 
 
 def ended(until: str, *, lease: timedelta) -> Document:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from itertools import islice
 
 import msgspec
@@ -16,7 +17,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError
 
 from flask_chest._clocks import MAX_SKEW_NANO
-from flask_chest.protocols import CountsDropped, CutOff, Erasure, Retention
+from flask_chest.protocols import CountsDropped, CutOff, Erasure, Leases, Retention
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import (
     CUT_OFF,
@@ -32,7 +33,8 @@ from flask_chest.stores._deletions import (
     new_secret,
     spared,
 )
-from flask_chest.stores.mongodb.client import Collections
+from flask_chest.stores._records import in_chunks
+from flask_chest.stores.mongodb.client import NOW, Collections, MongoDBPart, ended
 from flask_chest.stores.mongodb.documents import Document
 from flask_chest.stores.mongodb.query import CHUNK, GROWING_SPANS_NANO, find
 
@@ -69,11 +71,11 @@ def _spans_before(before_unix_nano: int, *, note: Document | None) -> Iterator[D
     yield {"$gte": Int64(begin), "$lt": Int64(before_unix_nano)}
 
 
-class MongoDBDeletion(Retention, Erasure, CountsDropped):
+class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
     """Deletes by id, and notes why in the collection of the deletions."""
 
     def __init__(self, collections: Collections) -> None:
-        self._collections = collections
+        super().__init__(collections)
         self._dropped = Dropped()
 
     @property
@@ -139,6 +141,30 @@ class MongoDBDeletion(Retention, Erasure, CountsDropped):
                 count += len(chunk)
         return count
 
+    def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
+        """Give *task* to *owner* for the time of *lease*, unless another has it."""
+        with self._collections.checked() as collections:
+            with suppress(DuplicateKeyError):  # two make it at once
+                collections.leases.update_one(
+                    {"_id": task}, {"$setOnInsert": {"owner": owner, "until": Int64(0)}}, upsert=True
+                )
+            until = {"$add": [NOW, Int64(lease // timedelta(milliseconds=1))]}
+            taken = collections.leases.update_one(
+                {"_id": task, "$or": [{"owner": owner}, {"$expr": ended("$until", lease=lease)}]},
+                [{"$set": {"owner": owner, "until": until}}],
+            )
+            return taken.matched_count == 1
+
+    def let_go(self, task: str, /, *, owner: str) -> None:
+        """Let others have *task* at once, if *owner* has it."""
+        with self._collections.checked() as collections:
+            collections.leases.update_one({"_id": task, "owner": owner}, {"$set": {"until": Int64(0)}})
+
+    def now_unix_nano(self) -> int:
+        """Read the server's clock."""
+        with self._collections.checked() as collections:
+            return collections.now_unix_nano()
+
     def _note(self, query: Query) -> None:
         """Note that what matches *query* is forgotten, and forget of which that was noted long ago."""
         collections = self._collections
@@ -181,8 +207,8 @@ class MongoDBDeletion(Retention, Erasure, CountsDropped):
 
     def _look_up(self, digests: Sequence[str]) -> Mapping[str, int]:
         found: dict[str, int] = {}
-        for first in range(0, len(digests), CHUNK):
-            asked = self._collections.forgotten.find({"_id": {"$in": list(digests[first : first + CHUNK])}})
+        for chunk in in_chunks(digests, CHUNK):
+            asked = self._collections.forgotten.find({"_id": {"$in": list(chunk)}})
             found |= {note["_id"]: int(note["before_unix_nano"]) for note in asked}
         return found
 
@@ -200,10 +226,10 @@ class MongoDBDeletion(Retention, Erasure, CountsDropped):
         return left
 
     def _delete(self, record_ids: Sequence[str]) -> None:
-        for first in range(0, len(record_ids), DELETED_AT_ONCE):
-            ids = list(record_ids[first : first + DELETED_AT_ONCE])
-            self._collections.records.delete_many({"_id": {"$in": ids}})
-            self._collections.rejected.delete_many({"record_id": {"$in": ids}})
+        for chunk in in_chunks(record_ids, DELETED_AT_ONCE):
+            ids = {"$in": list(chunk)}
+            self._collections.records.delete_many({"_id": ids})
+            self._collections.rejected.delete_many({"record_id": ids})
 
     def _delete_forgotten(self, records: Sequence[Record], notes: Notes) -> None:
         """Delete those of *records* that were forgotten; what is older than the cut-off may have been spared."""

@@ -28,20 +28,16 @@ from flask_chest.protocols import (
     Rejections,
     StartAt,
 )
-from flask_chest.stores._records import storable_reason
-from flask_chest.stores.mongodb.client import NOW, NUMBERING, Collections, ended, unix_nano
+from flask_chest.stores._records import in_chunks, storable_reason
+from flask_chest.stores.mongodb.client import NOW, NUMBERING, MongoDBPart, ended, unix_nano
 from flask_chest.stores.mongodb.documents import Document, record_of
 from flask_chest.stores.mongodb.query import CHUNK
 
 NUMBERED_AT_ONCE = 1_000
 
 
-class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
+class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
     """One document an exporter; who changes it names the epoch that it knows, so that a former holder cannot."""
-
-    def __init__(self, collections: Collections, *, expire_after: timedelta | None) -> None:
-        self._collections = collections
-        self._expire_after = expire_after
 
     def claim(self, exporter: str, /, *, limit: int, lease: timedelta) -> Claim | Busy | None:
         """Take the next records, or again the batch whose holder did not acknowledge it in time."""
@@ -181,9 +177,10 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
         """Forget that these records were set aside for *exporter*; give how many were."""
         count = 0
         with self._collections.checked() as collections:
-            for first in range(0, len(record_ids), CHUNK):
-                ids = list(record_ids[first : first + CHUNK])
-                found = collections.rejected.delete_many({"exporter": exporter, "record_id": {"$in": ids}})
+            for chunk in in_chunks(record_ids, CHUNK):
+                found = collections.rejected.delete_many(
+                    {"exporter": exporter, "record_id": {"$in": list(chunk)}}
+                )
                 count += found.deleted_count
         return count
 
@@ -308,13 +305,14 @@ class MongoDBOutbox(Outbox, ExporterRegistry, Rejections):
         return False
 
     def _let_expire(self) -> None:
-        if self._expire_after is None:
+        expire_after = self._collections.expire_after
+        if expire_after is None:
             return
         slowest = self._collections.exporters.find_one(sort=[("position", ASCENDING)])
         if slowest is not None:
             self._collections.records.update_many(
                 {"position": {"$gt": 0, "$lte": slowest["position"]}, "expire_at": None},
-                [{"$set": {"expire_at": _after(self._expire_after, now="$$NOW")}}],
+                [{"$set": {"expire_at": _after(expire_after, now="$$NOW")}}],
             )
 
 

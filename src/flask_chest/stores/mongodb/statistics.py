@@ -19,7 +19,7 @@ from flask_chest.stores._statistics import (
     sum_up,
     whole,
 )
-from flask_chest.stores.mongodb.client import Collections
+from flask_chest.stores.mongodb.client import MongoDBPart
 from flask_chest.stores.mongodb.documents import Document, decode_value, encode_name
 from flask_chest.stores.mongodb.query import condition, find
 
@@ -44,11 +44,8 @@ _SUMS: Document = {
 }
 
 
-class MongoDBStatistics(Statistics):
+class MongoDBStatistics(MongoDBPart, Statistics):
     """Groups by value and type in aggregation pipelines."""
-
-    def __init__(self, collections: Collections) -> None:
-        self._collections = collections
 
     def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
         """Give the most frequent values of *variable* in the records that match, at most *limit*."""

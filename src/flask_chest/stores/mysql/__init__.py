@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
-from flask_chest.stores._options import check_limits
-from flask_chest.stores.mysql.address import Address, UnknownAddress
+from flask_chest.stores._options import check_options
 from flask_chest.stores.sql.pool import GivenPool, Lender, ServerPool
 from flask_chest.stores.sql.server import ServerStore
 from flask_chest.stores.sql.tables import Tables
@@ -14,13 +13,14 @@ from flask_chest.stores.sql.tables import Tables
 try:
     from flask_chest.stores.mysql.connections import (
         MYSQL,
+        Address,
         Connection,
         MySQLConnections,
         MySQLConnector,
         Pool,
-        outlives,
+        UnknownAddress,
     )
-    from flask_chest.stores.mysql.schema import MIGRATIONS, MySQLSchema
+    from flask_chest.stores.mysql.schema import MySQLSchema
 except ImportError as exc:
     raise MissingDriverError("pymysql", extra="mysql") from exc
 
@@ -54,19 +54,18 @@ class MySQLStore(ServerStore):
         pool: Pool | None = None,
         **parameters: object,
     ) -> None:
-        check_limits(
+        check_options(
             pool_size=pool_size,
             connect_timeout=connect_timeout,
             statement_timeout=statement_timeout,
             lock_timeout=lock_timeout,
         )
-        tables = Tables(name, MYSQL)
         # With a pool it is only said where that connects to: journals of two databases must not be one.
         where = UnknownAddress() if pool is not None and not uri else Address(uri, parameters)
         place = f"MySQL {where}"
         lender: Lender[Connection]
         if pool is not None:
-            lender = GivenPool(pool, outlives=outlives)
+            lender = GivenPool(pool, outlives=MySQLConnector.outlives)
         else:
             connector = MySQLConnector(
                 Address(uri, parameters),
@@ -75,18 +74,5 @@ class MySQLStore(ServerStore):
                 lock_timeout=lock_timeout,
             )
             lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
-        self._create = create
-        self._patience = lock_timeout
-        self._schema = MySQLSchema(tables, MIGRATIONS, place=place, elsewhere="another database", creates=create)
-        self._connections = MySQLConnections(
-            lender, tables, place=place, check=self._schema.check, lock_timeout=lock_timeout
-        )
-        super().__init__(self._connections, tables, self._schema, description=place, where=where)
-
-    def open(self) -> None:
-        """Create the tables where they are missing and migrate older ones; or only look for them."""
-        with self._connections.unchecked() as session:
-            if self._create:
-                self._schema.make(session, patience=self._patience)
-            else:
-                self._schema.check(session)
+        schema = MySQLSchema(Tables(name, MYSQL), place=place, creates=create, patience=lock_timeout)
+        super().__init__(MySQLConnections(lender, schema, lock_timeout=lock_timeout), schema, where=where)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import ceil
 from typing import Any, LiteralString, TypeAlias, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 from pymysql import err
@@ -18,14 +18,14 @@ from flask_chest.errors import (
     ConfigurationError,
     MissingDriverError,
     RecordRefused,
-    SchemaError,
     StoreError,
     StoreUnavailable,
 )
 from flask_chest.record import encode_text
-from flask_chest.stores.mysql.address import Address
+from flask_chest.stores._records import Row
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, GivenPool, Lender, ServerReadOnly
-from flask_chest.stores.sql.server import RecordingSession, Row, ServerDatabase
+from flask_chest.stores.sql.schema import SQLSchema
+from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
 from flask_chest.stores.sql.tables import COLUMNS, Dialect, Session, SQLValue, Tables
 
 Connection: TypeAlias = "pymysql.Connection[Any]"
@@ -51,6 +51,85 @@ _ROOM: LiteralString = "GREATEST(@@max_allowed_packet, @@net_buffer_length) - 2"
 _WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"
 _TOO_LONG_STATEMENT = {3024, 1969}
 """MySQL's and MariaDB's code for a statement that took too long."""
+
+
+DEFAULT_PORT = 3306
+
+_TEXTS = frozenset({"unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password", "server_public_key"})
+_SWITCHES = frozenset({"ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"})
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+_COMPLAINT = (
+    "db_uri must be like mysql://user:password@host:3306/database; got something else"
+    " (in user and password / ? # and @ are written as %2F %3F %23 and %40)"
+)
+
+
+_CHOOSING = ("user", "init_command", "read_default_file", "read_default_group")
+"""What chooses the tables beside host, port and database."""
+
+
+class Address(ServerAddress):
+    """PyMySQL's parameters, from a URI and from what was given beside it."""
+
+    def __init__(self, uri: str, given: Mapping[str, object]) -> None:
+        self.parameters: dict[str, object] = {**_parse(uri), **given}
+        if not (self.parameters.get("database") or self.parameters.get("db")):
+            raise ConfigurationError(
+                "db_uri names no database; it must be like mysql://user:password@host/database"
+            )
+
+    def __str__(self) -> str:
+        known = self.parameters
+        host = known.get("unix_socket") or f"{known.get('host', 'localhost')}:{known.get('port', DEFAULT_PORT)}"
+        return f"{host}/{known.get('database') or known.get('db')}"
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give what beside that chooses the tables."""
+        return {name: self.parameters.get(name) for name in _CHOOSING}
+
+
+class UnknownAddress(ServerAddress):
+    """That of a pool beside which nothing was said."""
+
+    def __str__(self) -> str:
+        return "pool"
+
+    def choosing(self) -> Mapping[str, object]:
+        """Give nothing."""
+        return {}
+
+
+def _parse(uri: str) -> dict[str, object]:
+    if not uri:
+        return {}
+    # No message quotes a bad URI and no cause is kept: what is wrong may be a password with a slash in it.
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(_COMPLAINT) from None
+    # After the host, an @ is the end of a password that has a slash or a question mark in it.
+    odd = parts.fragment or port == 0 or "@" in parts.path + parts.query
+    if odd or parts.scheme.partition("+")[0] not in {"mysql", "mariadb"}:
+        raise ConfigurationError(_COMPLAINT)
+    named = {
+        "host": parts.hostname,
+        "port": port,
+        "user": None if parts.username is None else unquote(parts.username),
+        "password": None if parts.password is None else unquote(parts.password),
+        "database": unquote(parts.path.removeprefix("/")) or None,
+    }
+    found: dict[str, object] = {name: value for name, value in named.items() if value is not None}
+    return found | dict(_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
+
+
+def _option(name: str, value: str) -> tuple[str, object]:
+    if name in _TEXTS:
+        return name, value
+    if name in _SWITCHES and value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
+    known = ", ".join(sorted(_TEXTS | _SWITCHES))
+    raise ConfigurationError(f"db_uri has the option {name!r}, which is not one of {known} or has no such value")
 
 
 class MySQLConnector(Connector[Connection]):
@@ -99,9 +178,10 @@ class MySQLConnector(Connector[Connection]):
         status: int = vars(connection).get("server_status", SERVER_STATUS_IN_TRANS)  # which its types leave out
         return bool(connection.open) and not status & SERVER_STATUS_IN_TRANS
 
-    def outlives(self, error: BaseException, /) -> bool:
-        """Tell whether the server only had a lock, a value or a missing table to complain of."""
-        return outlives(error)
+    @staticmethod
+    def outlives(error: BaseException, /) -> bool:
+        """Return whether the server only had a lock, a value or a missing table to complain of."""
+        return isinstance(error, err.DataError | err.IntegrityError) or _code(error) in _MISSING | _LOCKED
 
     def close(self, connection: Connection, /) -> None:
         """Close it."""
@@ -165,11 +245,6 @@ _READ_ONLY = {_OPTION, 1792, 1836, 1874}
 _STATEMENTS_ONLY = 1665
 
 
-def outlives(error: BaseException, /) -> bool:
-    """Tell whether a connection is as good after *error* as before."""
-    return isinstance(error, err.DataError | err.IntegrityError) or _code(error) in _MISSING | _LOCKED
-
-
 def _code(error: BaseException) -> int:
     code: object = error.args[0] if isinstance(error, err.Error) and error.args else 0
     return code if isinstance(code, int) else 0
@@ -179,7 +254,7 @@ _AROUND_TEXTS = 1_000
 """More than the statement, the numbers, quotes and commas around a row's texts take."""
 
 
-class MySQLSession(RecordingSession):
+class MySQLSession(ServerSession):
     """A lent connection in its transaction."""
 
     def __init__(self, connection: Connection) -> None:
@@ -245,39 +320,14 @@ class MySQLSession(RecordingSession):
         return int(now)
 
 
-class MySQLConnections(ServerDatabase):
+class MySQLConnections(ServerConnections[Connection, MySQLSession]):
     """Lends sessions whose transactions end by themselves when their process is stopped in one."""
 
-    def __init__(
-        self,
-        pool: Lender[Connection],
-        tables: Tables,
-        *,
-        place: str,
-        check: Callable[[Session], None],
-        lock_timeout: float,
-    ) -> None:
-        self._pool = pool
-        self._tables = tables
-        self._place = place
-        self._check = check
-        self._checked_in = 0
-        """The process that has looked at the tables."""
+    def __init__(self, pool: Lender[Connection], schema: SQLSchema, *, lock_timeout: float) -> None:
+        super().__init__(pool, schema)
         self._patience = max(1, ceil(lock_timeout))
         self._trusted = not isinstance(pool, GivenPool)
         """Whether what is lent is known to be in autocommit mode."""
-
-    @property
-    def most_stale(self) -> int:
-        """Say how many connections to a former primary may be lent in a row."""
-        return self._pool.most_stale
-
-    @contextmanager
-    def reading(self) -> Iterator[MySQLSession]:
-        """Lend a session for single statements."""
-        with self.unchecked() as session:
-            self._look_once(session)
-            yield session
 
     @contextmanager
     def writing(self) -> Iterator[MySQLSession]:
@@ -304,15 +354,6 @@ class MySQLConnections(ServerDatabase):
                 yield session
         except err.Error as exc:
             raise self._store_error(exc) from exc
-
-    def close(self) -> None:
-        """Close our own connections, those in use when they come back; a pool that was given stays open."""
-        self._pool.close()
-
-    def _look_once(self, session: Session) -> None:
-        if self._checked_in != os.getpid():
-            self._check(session)
-            self._checked_in = os.getpid()
 
     def _look_at_mode(self, session: Session) -> None:
         if not self._trusted:
@@ -342,9 +383,7 @@ class MySQLConnections(ServerDatabase):
         code = _code(exc)
         said = " ".join(str(exc.args[1] if len(exc.args) > 1 else exc).split()) or type(exc).__name__
         if code in _MISSING:
-            return SchemaError(
-                f"{self._place}: {said}; another program changed the tables of this chest, or drops them"
-            )
+            return self._tables_changed(said)
         if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")

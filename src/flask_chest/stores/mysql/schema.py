@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import LiteralString
 
 from pymysql import err
@@ -11,7 +11,7 @@ from pymysql import err
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores.mysql.connections import is_mariadb
 from flask_chest.stores.sql.schema import Migrations, SQLSchema
-from flask_chest.stores.sql.tables import Session
+from flask_chest.stores.sql.tables import Session, Tables
 
 # Statements that change tables are no part of a transaction here: each must do no harm when it comes again.
 _FIRST: tuple[LiteralString, ...] = (
@@ -124,22 +124,25 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-MIGRATIONS: Migrations = (_FIRST, _SECOND)
-
 
 class MySQLSchema(SQLSchema):
     """What one chest's part of a database must look like."""
 
-    def make(self, session: Session, *, patience: float) -> None:
-        """Make or migrate our tables; of several processes one does it, and the others wait for it."""
-        if self.is_newest(session):
-            return
-        lock = f"flask_chest {self._tables.name}"[:64]
-        ((got,),) = session.rows("SELECT GET_LOCK(%s, %s)", (lock, round(patience)))
+    _migrations: Migrations = (_FIRST, _SECOND)
+
+    def __init__(self, tables: Tables, *, place: str, creates: bool, patience: float) -> None:
+        """Wait *patience* seconds for another process that makes the tables."""
+        super().__init__(tables, place=place, creates=creates)
+        self._patience = patience
+
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        lock = f"flask_chest {self.tables.name}"[:64]
+        ((got,),) = session.rows("SELECT GET_LOCK(%s, %s)", (lock, round(self._patience)))
         if got != 1:
-            raise StoreUnavailable(f"{self._place}: another process makes the tables; try again")
+            raise StoreUnavailable(f"{self.place}: another process makes the tables; try again")
         try:
-            self.migrate(session)
+            yield
         finally:
             session.rows("SELECT RELEASE_LOCK(%s)", (lock,))
 
@@ -150,7 +153,7 @@ class MySQLSchema(SQLSchema):
         return statement.replace("<collation>", f"CHARACTER SET utf8mb4 COLLATE {collation}")
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
-        select = self._tables.sql(
+        select = self.tables.sql(
             "SELECT lower(table_name) FROM information_schema.tables"
             " WHERE table_schema = database() AND lower(table_name) IN ({many})",
             many=len(names),
@@ -159,5 +162,5 @@ class MySQLSchema(SQLSchema):
         if not taken:
             # What the user may not read is in no list: only who asks for it is told.
             with suppress(err.ProgrammingError):  # there is no such table
-                session.rows(self._tables.sql("SELECT * FROM {schema} LIMIT 0"))
+                session.rows(self.tables.sql("SELECT * FROM {schema} LIMIT 0"))
         return taken

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
-from flask_chest.stores._options import check_limits
-from flask_chest.stores.postgresql.schema import MIGRATIONS, PostgreSQLSchema
-from flask_chest.stores.sql.pool import GivenPool, ServerPool
+from flask_chest.stores._options import check_options
+from flask_chest.stores.postgresql.schema import PostgreSQLSchema
+from flask_chest.stores.sql.pool import GivenPool, Lender, ServerPool
 from flask_chest.stores.sql.server import ServerStore
 from flask_chest.stores.sql.tables import Tables
 
@@ -15,11 +15,11 @@ try:
     from flask_chest.stores.postgresql.connections import (
         POSTGRESQL,
         Address,
+        Connection,
         Pool,
         PoolAddress,
         PostgreSQLConnections,
         PostgreSQLConnector,
-        outlives,
     )
 except ImportError as exc:
     raise MissingDriverError("psycopg", extra="postgresql") from exc
@@ -52,7 +52,7 @@ class PostgreSQLStore(ServerStore):
         pool: Pool | None = None,
         **parameters: str | int | None,
     ) -> None:
-        check_limits(
+        check_options(
             pool_size=pool_size,
             connect_timeout=connect_timeout,
             statement_timeout=statement_timeout,
@@ -60,38 +60,15 @@ class PostgreSQLStore(ServerStore):
         )
         where = Address(uri, parameters)
         place = f"PostgreSQL {where}" if pool is None else "PostgreSQL of the pool that was given"
-        tables = Tables(name, POSTGRESQL)
-        self._schema = PostgreSQLSchema(
-            tables, MIGRATIONS, place=place, elsewhere="another database", creates=create
-        )
-        self._create = create
-        self._connections = PostgreSQLConnections(
-            GivenPool(pool, outlives=outlives)
-            if pool is not None
-            else ServerPool(
-                PostgreSQLConnector(where, timeout=connect_timeout),
-                size=pool_size,
-                patience=connect_timeout,
-                place=place,
-            ),
-            tables,
-            place=place,
-            check=self._schema.check,
-            statement_timeout=statement_timeout,
-            lock_timeout=lock_timeout,
-        )
+        lender: Lender[Connection]
+        if pool is not None:
+            lender = GivenPool(pool, outlives=PostgreSQLConnector.outlives)
+        else:
+            connector = PostgreSQLConnector(where, timeout=connect_timeout)
+            lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
+        schema = PostgreSQLSchema(Tables(name, POSTGRESQL), place=place, creates=create)
         super().__init__(
-            self._connections,
-            tables,
-            self._schema,
-            description=place,
+            PostgreSQLConnections(lender, schema, statement_timeout=statement_timeout, lock_timeout=lock_timeout),
+            schema,
             where=where if pool is None else PoolAddress(pool, uri, parameters),
         )
-
-    def open(self) -> None:
-        """Create the tables where they are missing and migrate older ones; or only look for them."""
-        with self._connections.unchecked() as session:
-            if self._create:
-                self._schema.make(session)
-            else:
-                self._schema.check(session)

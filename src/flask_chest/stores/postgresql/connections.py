@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
@@ -16,13 +16,14 @@ from psycopg.types.string import TextLoader
 from flask_chest.errors import (
     ConfigurationError,
     RecordRefused,
-    SchemaError,
     StoreError,
     StoreUnavailable,
 )
+from flask_chest.stores._records import Row
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
-from flask_chest.stores.sql.server import RecordingSession, Row, ServerAddress, ServerDatabase
-from flask_chest.stores.sql.tables import Dialect, Session, SQLValue, Tables
+from flask_chest.stores.sql.schema import SQLSchema
+from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
+from flask_chest.stores.sql.tables import Dialect, SQLValue, Tables
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Pool: TypeAlias = AppPool[Connection]
@@ -174,9 +175,10 @@ class PostgreSQLConnector(Connector[Connection]):
         """Tell whether it is open and in no transaction: ours end where they began."""
         return not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
-    def outlives(self, error: BaseException, /) -> bool:
-        """Tell whether the server only had a lock, a value or a missing table to complain of."""
-        return outlives(error)
+    @staticmethod
+    def outlives(error: BaseException, /) -> bool:
+        """Return whether the server only had a lock, a value or a missing table to complain of."""
+        return isinstance(error, _MISSING | _LOCKED) or _is_of_a_value(error)
 
     def close(self, connection: Connection, /) -> None:
         """Close it."""
@@ -187,11 +189,6 @@ _MISSING = errors.UndefinedTable | errors.UndefinedColumn
 _LOCKED = errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure
 
 
-def outlives(error: BaseException, /) -> bool:
-    """Tell whether a connection is as good after *error* as before."""
-    return isinstance(error, _MISSING | _LOCKED) or _is_of_a_value(error)
-
-
 def _is_of_a_value(error: BaseException) -> bool:
     if isinstance(error, psycopg.OperationalError):
         # What is beyond the server's limits, as a text that no index takes; psycopg counts it as its trouble.
@@ -199,7 +196,7 @@ def _is_of_a_value(error: BaseException) -> bool:
     return isinstance(error, psycopg.DataError | psycopg.IntegrityError)
 
 
-class PostgreSQLSession(RecordingSession):
+class PostgreSQLSession(ServerSession):
     """A lent connection in its transaction."""
 
     def __init__(self, connection: Connection) -> None:
@@ -240,25 +237,18 @@ class PostgreSQLSession(RecordingSession):
         return int(now)
 
 
-class PostgreSQLConnections(ServerDatabase):
+class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
     """Lends sessions in transactions that set all they need by SET LOCAL, which a pooler between allows."""
 
     def __init__(
         self,
         pool: Lender[Connection],
-        tables: Tables,
+        schema: SQLSchema,
         *,
-        place: str,
-        check: Callable[[Session], None],
         statement_timeout: float,
         lock_timeout: float,
     ) -> None:
-        self._pool = pool
-        self._tables = tables
-        self._place = place
-        self._check = check
-        self._checked_in = 0
-        """The process that has looked at the tables."""
+        super().__init__(pool, schema)
         # 0 is no limit.
         statement_ms, self._lock_ms = (
             max(1, round(seconds * 1000)) for seconds in (statement_timeout, lock_timeout)
@@ -274,25 +264,9 @@ class PostgreSQLConnections(ServerDatabase):
             SET LOCAL TimeZone = 'UTC'
         """
 
-    @property
-    def most_stale(self) -> int:
-        """Say how many connections to a former primary may be lent in a row."""
-        return self._pool.most_stale
-
-    @contextmanager
-    def reading(self) -> Iterator[PostgreSQLSession]:
-        """Lend a session for single statements."""
-        with self.writing() as session:
-            yield session
-
-    @contextmanager
-    def writing(self) -> Iterator[PostgreSQLSession]:
-        """Lend a session in a transaction: committed at the end, rolled back after any exception."""
-        with self.unchecked() as session:
-            if self._checked_in != os.getpid():
-                self._check(session)
-                self._checked_in = os.getpid()
-            yield session
+    def writing(self) -> AbstractContextManager[PostgreSQLSession]:
+        """Lend a session in a transaction, as all are: committed at the end, rolled back after any exception."""
+        return self.reading()
 
     @contextmanager
     def recording(self) -> Iterator[PostgreSQLSession]:
@@ -305,10 +279,6 @@ class PostgreSQLConnections(ServerDatabase):
             if isinstance(exc.__cause__, errors.LockNotAvailable):
                 self._end_stopped_copies()
             raise
-
-    def close(self) -> None:
-        """Close our own connections, those in use when they come back; a pool that was given stays open."""
-        self._pool.close()
 
     @contextmanager
     def unchecked(self) -> Iterator[PostgreSQLSession]:
@@ -334,9 +304,7 @@ class PostgreSQLConnections(ServerDatabase):
     def _store_error(self, exc: psycopg.Error) -> StoreError:
         state = exc.sqlstate or ""
         if isinstance(exc, _MISSING):
-            return SchemaError(
-                f"{self._place}: {_said(exc)}; another program changed the tables of this chest, or drops them"
-            )
+            return self._tables_changed(_said(exc))
         if _is_of_a_value(exc):
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import LiteralString
 
 from flask_chest.stores.sql.schema import Migrations, SQLSchema
@@ -118,8 +119,6 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-MIGRATIONS: Migrations = (_FIRST, _SECOND)
-
 _LOCK = 0x666C63686573
 """The key of the advisory lock under which tables are made: the first letters of "flchest"."""
 
@@ -127,14 +126,15 @@ _LOCK = 0x666C63686573
 class PostgreSQLSchema(SQLSchema):
     """What one chest's part of a database must look like; it lies in the first schema of the search path."""
 
-    def make(self, session: Session) -> None:
-        """Make or migrate our tables in the session's transaction, while no other process does."""
-        if not self.is_newest(session):
-            session.rows(self._tables.sql("SELECT pg_advisory_xact_lock(?)"), (_LOCK,))
-            self.migrate(session)
+    _migrations: Migrations = (_FIRST, _SECOND)
+
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        session.rows(self.tables.sql("SELECT pg_advisory_xact_lock(?)"), (_LOCK,))
+        yield
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
-        select = self._tables.sql(
+        select = self.tables.sql(
             "SELECT relname FROM pg_class WHERE pg_table_is_visible(oid) AND relname IN ({many})", many=len(names)
         )
         return {name.lower() for (name,) in session.rows(select, names)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import islice
 
 import msgspec
 
-from flask_chest._clocks import MAX_SKEW_NANO
-from flask_chest.protocols import CountsDropped, CutOff, Erasure, Retention
+from flask_chest._clocks import MAX_SKEW_NANO, is_held, nanoseconds
+from flask_chest.protocols import CountsDropped, CutOff, Erasure, Leases, Retention
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import (
     CUT_OFF,
@@ -23,11 +24,12 @@ from flask_chest.stores._deletions import (
     new_secret,
     spared,
 )
+from flask_chest.stores._records import in_chunks
 from flask_chest.stores.sql.query import CHUNK, find
-from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, Tables
+from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, SQLPart, Tables
 
 
-class SQLDeletion(Retention, Erasure, CountsDropped):
+class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
     """Notes what is deleted, in a transaction beside which none writes records: each later one reads the note.
 
     There is one row for the cut-off of retention and for each kind of query by which something was forgotten;
@@ -37,11 +39,9 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
     skew_nano = MAX_SKEW_NANO
     """How far the clocks of those who write may be ahead of the database's."""
 
-    _dropped: Dropped
-
     def __init__(self, database: Database, tables: Tables) -> None:
-        self._database = database
-        self._tables = tables
+        super().__init__(database, tables)
+        self._dropped = Dropped()
 
     @property
     def dropped(self) -> int:
@@ -110,13 +110,44 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
             count += len(chunk)
         return count
 
+    def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
+        """Give *task* to *owner* for the time of *lease*, unless another has it."""
+        with self._database.writing() as session:
+            now = session.now_unix_nano()
+            make = self._tables.insert_new(
+                "INSERT INTO {leases} (task, owner, until_unix_nano) VALUES (?, ?, ?)", key="task"
+            )
+            session.change(make, (task, owner, now))
+            ((holder, until),) = session.rows(
+                self._tables.sql("SELECT owner, until_unix_nano FROM {leases} WHERE task = ?{lock}"), (task,)
+            )
+            if holder != owner and is_held(until, now, lease=lease):
+                return False
+            session.change(
+                self._tables.sql("UPDATE {leases} SET owner = ?, until_unix_nano = ? WHERE task = ?"),
+                (owner, now + nanoseconds(lease), task),
+            )
+            return True
+
+    def let_go(self, task: str, /, *, owner: str) -> None:
+        """Let others have *task* at once, if *owner* has it."""
+        with self._database.writing() as session:
+            session.change(
+                self._tables.sql("UPDATE {leases} SET until_unix_nano = 0 WHERE task = ? AND owner = ?"),
+                (task, owner),
+            )
+
+    def now_unix_nano(self) -> int:
+        """Read the database's clock."""
+        with self._database.reading() as session:
+            return session.now_unix_nano()
+
     def _spared(self, session: Session, records: Sequence[Record]) -> Sequence[Record]:
         """Leave out of *records* what was deleted."""
 
         def look_up(digests: Sequence[str]) -> Mapping[str, int]:
             found: dict[str, int] = {}
-            for first in range(0, len(digests), MANY_IDS):
-                chunk = digests[first : first + MANY_IDS]
+            for chunk in in_chunks(digests, MANY_IDS):
                 select = "SELECT digest, before_unix_nano FROM {forgotten} WHERE digest IN ({many})"
                 found |= dict(session.rows(self._tables.sql(select, many=len(chunk)), chunk))
             return found
@@ -182,8 +213,7 @@ class SQLDeletion(Retention, Erasure, CountsDropped):
         )
 
     def _delete(self, session: Session, record_ids: Sequence[str]) -> None:
-        for first in range(0, len(record_ids), MANY_IDS):
-            chunk = record_ids[first : first + MANY_IDS]
+        for chunk in in_chunks(record_ids, MANY_IDS):
             of_records = self._tables.sql("DELETE FROM {records} WHERE id IN ({many})", many=len(chunk))
             of_rejected = self._tables.sql("DELETE FROM {rejected} WHERE record_id IN ({many})", many=len(chunk))
             session.change(of_records, chunk)

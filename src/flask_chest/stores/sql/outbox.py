@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from flask_chest._clocks import nanoseconds
+from flask_chest._clocks import is_held, nanoseconds
 from flask_chest.protocols import (
     Busy,
     Claim,
@@ -22,9 +22,8 @@ from flask_chest.protocols import (
     Rejections,
     StartAt,
 )
-from flask_chest.stores._lease_times import is_held
-from flask_chest.stores._records import storable_reason
-from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, Tables, row_record
+from flask_chest.stores._records import in_chunks, storable_reason
+from flask_chest.stores.sql.tables import MANY_IDS, Session, SQLPart, row_record
 
 _STATUS = (
     "name",
@@ -52,16 +51,12 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
     lease_until_unix_nano: int | None
 
 
-class SQLOutbox(Outbox, ExporterRegistry, Rejections):
+class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
     """One row an exporter: up to which position it had the records, and who delivers up to which boundary.
 
     The store gives positions so that their order is the order in which records become visible. Who changes an
     exporter's row has locked it first, so that two never decide by the same state.
     """
-
-    def __init__(self, database: Database, tables: Tables) -> None:
-        self._database = database
-        self._tables = tables
 
     def claim(self, exporter: str, /, *, limit: int, lease: timedelta) -> Claim | Busy | None:
         """Take the next records, or again the batch whose holder did not acknowledge it in time."""
@@ -180,8 +175,7 @@ class SQLOutbox(Outbox, ExporterRegistry, Rejections):
         """Forget that these records were set aside for *exporter*; give how many were."""
         count = 0
         with self._database.writing() as session:
-            for first in range(0, len(record_ids), MANY_IDS):
-                chunk = record_ids[first : first + MANY_IDS]
+            for chunk in in_chunks(record_ids, MANY_IDS):
                 delete = "DELETE FROM {rejected} WHERE exporter = ? AND record_id IN ({many})"
                 count += session.change(self._tables.sql(delete, many=len(chunk)), (exporter, *chunk))
         return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import threading
@@ -10,9 +9,10 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
-from flask_chest._process import kin_of_thread
+from flask_chest._process import PerProcess, kin_of_thread
 from flask_chest.errors import ChestError, StoreUnavailable
 
 C = TypeVar("C")
@@ -109,6 +109,17 @@ class GivenPool(Lender[C]):
         """Do nothing."""
 
 
+class _Held(Generic[C]):
+    """What one process has of a `ServerPool`."""
+
+    def __init__(self, size: int) -> None:
+        self.idle: dict[object, list[tuple[C, float]]] = {}
+        """Connections that nobody uses and when they were made, by the threads that may share a socket."""
+        self.free = threading.BoundedSemaphore(size)
+        self.generation = 0
+        """Counts up when all connections are to be closed; one of an earlier generation is not kept."""
+
+
 class ServerPool(Lender[C]):
     """Lends connections, at most *size* at a time; those that come back are taken again, last in first out.
 
@@ -124,9 +135,7 @@ class ServerPool(Lender[C]):
         self._size = size
         self._patience = patience
         self._place = place
-        self._abandoned: list[C] = []
-        """The parent's, from before a fork: not closed, which would end its sessions, and never finalised."""
-        self._begin()
+        self._here: PerProcess[_Held[C]] = PerProcess(partial(_Held, size))
 
     @contextmanager
     def connection(self) -> Iterator[C]:
@@ -135,17 +144,14 @@ class ServerPool(Lender[C]):
         After an error that it does not outlive, all are: they lead to the same server, which may be the wrong
         one by now.
         """
-        if self._pid != os.getpid():
-            self._abandoned += [connection for idle in self._idle.values() for connection, _ in idle]
-            self._begin()
-        free = self._free
-        if not free.acquire(timeout=self._patience):
+        here = self._here.get()
+        if not here.free.acquire(timeout=self._patience):
             raise StoreUnavailable(
                 f"{self._place}: all {self._size} connections are in use; try again, or raise pool_size"
             )
         try:
-            generation = self._generation
-            connection, made = self._take() or (self._connector.connect(), time.monotonic())
+            generation = here.generation
+            connection, made = self._take(here) or (self._connector.connect(), time.monotonic())
             try:
                 yield connection
             except BaseException as exc:
@@ -153,42 +159,35 @@ class ServerPool(Lender[C]):
                     self.close()
                 raise
             finally:
-                self._give_back(connection, made, generation)
+                self._give_back(here, connection, made, generation)
         finally:
-            free.release()
+            here.free.release()
 
     def close(self) -> None:
         """Close what nobody uses now, and the others when they come back; later users get new ones."""
-        if self._pid != os.getpid():
+        here = self._here.peek()
+        if here is None:
             return
-        self._generation += 1
-        while taken := self._take(of_all=True):
-            self._connector.close(taken[0])
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._idle: dict[object, list[tuple[C, float]]] = {}
-        """With the time when they were made, by the kind of thread that may use them."""
-        self._free = threading.BoundedSemaphore(self._size)
-        self._generation = 0
-
-    def _take(self, *, of_all: bool = False) -> tuple[C, float] | None:
-        kins = list(self._idle) if of_all else [kin_of_thread()]
-        for kin in kins:
-            idle = self._idle.get(kin, [])
+        here.generation += 1
+        for idle in list(here.idle.values()):
             while idle:
-                connection, made = idle.pop()
-                young = time.monotonic() - made < LIFE_SECONDS
-                if of_all or (young and not _speaks_unasked(self._connector.descriptor(connection))):
-                    return connection, made
-                self._connector.close(connection)
+                self._connector.close(idle.pop()[0])
+
+    def _take(self, here: _Held[C]) -> tuple[C, float] | None:
+        idle = here.idle.get(kin_of_thread(), [])
+        while idle:
+            connection, made = idle.pop()
+            young = time.monotonic() - made < LIFE_SECONDS
+            if young and not _speaks_unasked(self._connector.descriptor(connection)):
+                return connection, made
+            self._connector.close(connection)
         return None
 
-    def _give_back(self, connection: C, made: float, generation: int) -> None:
-        if self._pid != os.getpid():
+    def _give_back(self, here: _Held[C], connection: C, made: float, generation: int) -> None:
+        if here is not self._here.peek():
             return  # this thread forked while it had it
-        if self._connector.settle(connection) and generation == self._generation:
-            self._idle.setdefault(kin_of_thread(), []).append((connection, made))
+        if self._connector.settle(connection) and generation == here.generation:
+            here.idle.setdefault(kin_of_thread(), []).append((connection, made))
         else:
             self._connector.close(connection)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import LiteralString, TypeAlias
 
 from flask_chest.errors import SchemaError, StoreAbsent
@@ -23,18 +24,16 @@ Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
 class SQLSchema(ABC):
     """What the part of a database that belongs to one chest must look like."""
 
-    def __init__(
-        self, tables: Tables, migrations: Migrations, *, place: str, elsewhere: str, creates: bool = True
-    ) -> None:
-        """Name for people the *place*, as in ``SQLite /var/lib/db``, and what to choose instead: another file.
+    _migrations: Migrations
+    _elsewhere = "another database"
+    """What to choose instead where another program has a table of such a name."""
 
-        Without *creates* it is somebody else who makes the tables.
-        """
-        self._tables = tables
-        self._migrations = migrations
-        self._newest = len(migrations)
-        self._place = place
-        self._elsewhere = elsewhere
+    def __init__(self, tables: Tables, *, place: str, creates: bool = True) -> None:
+        """Name the *place* as for people, ``SQLite /var/lib/db``; without *creates* others make the tables."""
+        self.tables = tables
+        self.place = place
+        self.creates = creates
+        self._newest = len(self._migrations)
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._ours = f"the tables of {tables.name!r} in {place}"
         self.store_id: str | None = None
@@ -54,35 +53,40 @@ class SQLSchema(ABC):
         """Tell whether there is a table *name*, whoever made it."""
         return name.lower() in self._taken(session, [name])
 
-    def is_newest(self, session: Session) -> bool:
-        """Tell whether there is nothing to migrate."""
-        return self.version(session) == self._newest
+    def make(self, session: Session) -> None:
+        """Make or migrate our tables; of several processes one does it, and the others wait for it."""
+        if self.version(session) != self._newest:
+            with self._alone(session):
+                self._migrate(session)
 
-    def migrate(self, session: Session) -> None:
-        """Make or migrate our tables, while no other process does."""
+    @abstractmethod
+    def _alone(self, session: Session) -> AbstractContextManager[None]:
+        """Let no other process make the tables until the block, or the session's transaction, has ended."""
+
+    def _migrate(self, session: Session) -> None:
         version = self.version(session)
         if version == self._newest:
-            return
+            return  # another process was first
         for migration in self._migrations[version or 0 :]:
             for statement in migration:
-                session.change(self._adapted(self._tables.sql(statement), session))
+                session.change(self._adapted(self.tables.sql(statement), session))
         session.change(
-            self._tables.sql("UPDATE {schema} SET version = ?, store_id = coalesce(store_id, ?)"),
+            self.tables.sql("UPDATE {schema} SET version = ?, store_id = coalesce(store_id, ?)"),
             (self._newest, self.store_id or uuid.uuid4().hex),
         )
         self._read_id(session)
 
     def version(self, session: Session) -> int | None:
         """Read the version; ``None`` where none of our names is taken."""
-        names = [*self._tables.names.values(), *(self._tables.name + ending for ending in INDEXES)]
+        names = [*self.tables.names.values(), *(self.tables.name + ending for ending in INDEXES)]
         taken = self._taken(session, names)
         if not taken:
             return None
-        if self._tables.names["schema"].lower() not in taken:
+        if self.tables.names["schema"].lower() not in taken:
             raise self._foreign(min(taken))
-        rows = session.rows(self._tables.sql("SELECT * FROM {schema} LIMIT 2"))
+        rows = session.rows(self.tables.sql("SELECT * FROM {schema} LIMIT 2"))
         if [row[0] for row in rows] != [PROGRAM]:
-            raise self._foreign(self._tables.names["schema"])
+            raise self._foreign(self.tables.names["schema"])
         version = int(rows[0][1])
         if version > self._newest:
             raise SchemaError(
@@ -94,7 +98,7 @@ class SQLSchema(ABC):
         return version
 
     def _read_id(self, session: Session) -> None:
-        ((self.store_id,),) = session.rows(self._tables.sql("SELECT store_id FROM {schema}"))
+        ((self.store_id,),) = session.rows(self.tables.sql("SELECT store_id FROM {schema}"))
 
     def _adapted(self, statement: str, session: Session) -> str:  # noqa: ARG002 - for those that differ
         """Fit a migration's *statement* to the release of the server."""
@@ -106,6 +110,6 @@ class SQLSchema(ABC):
 
     def _foreign(self, table: str) -> SchemaError:
         return SchemaError(
-            f"{self._place} has a table {table!r} that flask_chest did not make; "
+            f"{self.place} has a table {table!r} that flask_chest did not make; "
             f"choose another name= for the chest, or {self._elsewhere}"
         )

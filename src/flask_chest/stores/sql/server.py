@@ -1,55 +1,80 @@
-"""What the stores on a database server share: how records are written, and asked for."""
+"""What the stores on a database server share: checked connections, and how records are written."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from typing import LiteralString, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Generic, LiteralString, Protocol, TypeVar
 
-from flask_chest.protocols import HasNeighbours, Store, StoreStatus
-from flask_chest.record import Query, Record
-from flask_chest.stores._addresses import full_address
-from flask_chest.stores._deletions import Dropped
-from flask_chest.stores._records import DuplicateIds, storable_rows
-from flask_chest.stores.sql.deletion import SQLDeletion
-from flask_chest.stores.sql.leases import SQLLeases
-from flask_chest.stores.sql.outbox import SQLOutbox
-from flask_chest.stores.sql.pool import ServerReadOnly
-from flask_chest.stores.sql.query import find
+from flask_chest._process import PerProcess
+from flask_chest.errors import SchemaError
+from flask_chest.record import Record
+from flask_chest.stores._options import full_address
+from flask_chest.stores._records import Row, in_chunks, storable_rows
+from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
-from flask_chest.stores.sql.statistics import SQLStatistics
-from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, SQLValue, Tables, row_record
-
-Row = tuple[SQLValue, ...]
+from flask_chest.stores.sql.store import SQLStore
+from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, Tables, row_record
 
 
-class RecordingSession(Session, Protocol):
-    """A session in the one transaction that may write records."""
+class ServerSession(Session, Protocol):
+    """A session on a server, where several transactions write at once."""
 
     position: int
-    """Of the last record."""
+    """Position of the last record; 0 but in the transaction that holds the lock on it."""
 
     @abstractmethod
     def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
-        """Insert *rows*, each with its position in front; False, and none is, when one of the ids is there."""
+        """Insert *rows*, each with its position in front; return False, with none inserted, if an id is there."""
 
 
-class ServerDatabase(Database, Protocol):
-    """A server, on which several transactions write at once."""
+C_co = TypeVar("C_co", covariant=True)
+S_co = TypeVar("S_co", bound=ServerSession, covariant=True)
 
-    @abstractmethod
-    def recording(self) -> AbstractContextManager[RecordingSession]:
-        """Lend a session that holds the lock on the position of the last record."""
+
+class ServerConnections(Database, Generic[C_co, S_co]):
+    """Lends sessions on connections of *pool*, after it has looked at the tables once in each process."""
+
+    def __init__(self, pool: Lender[C_co], schema: SQLSchema) -> None:
+        self._pool = pool
+        self._schema = schema
+        self._tables = schema.tables
+        self._place = schema.place
+        self._checked = PerProcess(lambda: False)
+        """Whether this process has looked at the tables."""
 
     @property
-    @abstractmethod
     def most_stale(self) -> int:
-        """How many connections to a server that is no longer the primary may be lent in a row."""
+        """Connections to a former primary that may be lent in a row."""
+        return self._pool.most_stale
+
+    @contextmanager
+    def reading(self) -> Iterator[S_co]:
+        """Lend a session for single statements."""
+        with self.unchecked() as session:
+            if not self._checked.get():
+                self._schema.check(session)
+                self._checked.set(True)
+            yield session
 
     @abstractmethod
+    def recording(self) -> AbstractContextManager[S_co]:
+        """Lend a session that holds the lock on the position of the last record."""
+
+    @abstractmethod
+    def unchecked(self) -> AbstractContextManager[S_co]:
+        """Lend a session for single statements, whatever tables there are."""
+
     def close(self) -> None:
-        """Close the connections, those in use when they come back."""
+        """Close our own connections, those in use when they come back; a pool that was given stays open."""
+        self._pool.close()
+
+    def _tables_changed(self, said: str) -> SchemaError:
+        """Return the error for a table or column that is missing, in the server's own words."""
+        return SchemaError(
+            f"{self._place}: {said}; another program changed the tables of this chest, or drops them"
+        )
 
 
 class ServerAddress(Protocol):
@@ -57,34 +82,25 @@ class ServerAddress(Protocol):
 
     @abstractmethod
     def choosing(self) -> Mapping[str, object]:
-        """Give what beside that chooses the tables; no password."""
+        """Return the other parameters that choose the tables, by name; no password is among them."""
 
 
-class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbours, Store):
+class ServerStore(SQLStore):
     """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
 
+    _database: ServerConnections[object, ServerSession]
+
     _size: LiteralString
-    """A SELECT of the bytes that the table of the records takes, by its name."""
+    """A SELECT of the bytes that the table of the records takes with its indexes."""
 
     _kind: str
-    """How addresses begin."""
+    """How addresses begin: the name of the database system."""
 
     def __init__(
-        self,
-        database: ServerDatabase,
-        tables: Tables,
-        schema: SQLSchema,
-        *,
-        description: str,
-        where: ServerAddress,
+        self, database: ServerConnections[object, ServerSession], schema: SQLSchema, *, where: ServerAddress
     ) -> None:
-        super().__init__(database, tables)
-        self._server = database
-        self._schema_of_server = schema
-        self._description = description
+        super().__init__(database, schema)
         self._where = where
-        self._conflicts = DuplicateIds()
-        self._dropped = Dropped()
 
     @property
     def place(self) -> str:
@@ -93,16 +109,19 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
 
     @property
     def address(self) -> str:
-        """The same, and a digest of what else chooses the table."""
+        """The place, and a digest of what else chooses the table."""
         return full_address(self.place, self._where.choosing())
-
-    @property
-    def store_id(self) -> str | None:
-        """What was made with the tables."""
-        return self._schema_of_server.store_id
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._kind}:{self._where} name={self._tables.name!r}>"
+
+    def open(self) -> None:
+        """Create the tables where they are missing and migrate older ones; with ``create=False`` check them."""
+        with self._database.unchecked() as session:
+            if self._schema.creates:
+                self._schema.make(session)
+            else:
+                self._schema.check(session)
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
@@ -115,47 +134,18 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
             firsts = {record.id: record for record in reversed(records)}
             conflicts = [record.id for record in records if record != firsts[record.id]]
         if rows:
-            conflicts += self._write_anew(rows, records)
+            conflicts += self._write_again(rows, records)
         self._conflicts.note(conflicts)
 
-    def query(self, query: Query, /) -> Iterable[Record]:
-        """Yield the records that match, newest first; nothing is locked while the caller iterates."""
-        return find(self._server, self._tables, query)
-
-    def status(self) -> StoreStatus:
-        """Count what is kept; the size is that of the records with their indexes."""
-        with self._server.reading() as session:
-            ((count, oldest, newest),) = session.rows(
-                self._tables.sql("SELECT count(*), min(time_unix_nano), max(time_unix_nano) FROM {records}")
-            )
-            ((size,),) = session.rows(self._tables.sql(self._size))
-        return StoreStatus(
-            description=self._description,
-            records=int(count),
-            oldest_unix_nano=oldest,
-            newest_unix_nano=newest,
-            size_bytes=None if size is None else int(size),
-            conflicts=self._conflicts.count,
-        )
-
-    def has_table(self, name: str, /) -> bool:
-        """Tell whether the database has a table *name*."""
-        with self._server.reading() as session:
-            return self._schema_of_server.has_table(session, name)
-
-    def close(self) -> None:
-        """Close this process's connections; the store may be used again."""
-        self._server.close()
-
-    def _write_anew(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+    def _write_again(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
         """Write; at once again where only a connection from before a failover was to blame."""
-        for _ in range(self._server.most_stale):
+        for _ in range(self._database.most_stale):
             with suppress(ServerReadOnly):  # which closes it
                 return self._write(rows, records)
         return self._write(rows, records)
 
     def _write(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
-        with self._server.recording() as session:
+        with self._database.recording() as session:
             left = self._spared(session, records)
             if len(left) < len(records):
                 ids = {record.id for record in left}
@@ -164,10 +154,8 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
         self._dropped.add(len(records) - len(left))
         return conflicts
 
-    def _insert_new(
-        self, session: RecordingSession, rows: dict[str, Row], records: Sequence[Record]
-    ) -> list[str]:
-        """Insert those of *rows* that are not there yet; give the ids that are there with other content."""
+    def _insert_new(self, session: ServerSession, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+        """Insert those of *rows* that are not there yet; return the ids that are there with other content."""
         conflicts: list[str] = []
         if not session.insert(self._tables, _numbered(rows.values(), session.position)):
             kept = self._kept(session, list(rows))
@@ -179,11 +167,14 @@ class ServerStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
 
     def _kept(self, session: Session, ids: Sequence[str]) -> dict[str, Record]:
         kept: dict[str, Record] = {}
-        for first in range(0, len(ids), MANY_IDS):
-            chunk = ids[first : first + MANY_IDS]
+        for chunk in in_chunks(ids, MANY_IDS):
             select = self._tables.sql("SELECT {columns} FROM {records} WHERE id IN ({many})", many=len(chunk))
             kept |= {record.id: record for record in map(row_record, session.rows(select, chunk))}
         return kept
+
+    def _size_bytes(self, session: Session) -> int | None:
+        ((size,),) = session.rows(self._tables.sql(self._size))
+        return None if size is None else int(size)
 
 
 def _numbered(rows: Iterable[Row], position: int) -> list[Row]:

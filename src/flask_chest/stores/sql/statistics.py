@@ -13,7 +13,7 @@ from flask_chest.record import COLUMN_FILTERS, JSONValue, Query
 from flask_chest.stores._records import MAX_INTEGER, bindable
 from flask_chest.stores._statistics import Groups, Part, check_group, count, sum_up, whole
 from flask_chest.stores.sql.query import column_conditions, find
-from flask_chest.stores.sql.tables import Database, SQLValue, Tables
+from flask_chest.stores.sql.tables import SQLPart, SQLValue
 
 _decode = msgspec.json.Decoder().decode
 
@@ -61,12 +61,8 @@ _SUMS: LiteralString = """
 """
 
 
-class SQLStatistics(Statistics):
+class SQLStatistics(SQLPart, Statistics):
     """Reads the one variable that is asked for, in each record that the columns leave."""
-
-    def __init__(self, database: Database, tables: Tables) -> None:
-        self._database = database
-        self._tables = tables
 
     def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
         """Give the most frequent values of *variable* in the records that match, at most *limit*."""

@@ -159,6 +159,10 @@ class Database(Protocol):
     def recording(self) -> AbstractContextManager[Session]:
         """Lend a session in a transaction, of which there is one at a time: records are written in no other."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections, those in use when they come back; later users get new ones."""
+
 
 def table_names(name: str) -> dict[str, str]:
     """Give the tables of the chest *name*, and its view, by their roles."""
@@ -199,3 +203,11 @@ class Tables:
         """Make an INSERT that leaves the row with the same *key* as it is where there is one."""
         first = key.partition(",")[0]
         return self.sql(f"{insert} {self.dialect.keep.format(key=key, first=first)}")
+
+
+class SQLPart:
+    """A part of an SQL store: what all parts work on."""
+
+    def __init__(self, database: Database, tables: Tables) -> None:
+        self._database = database
+        self._tables = tables

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from flask_chest._clocks import MAX_STEP_NANO
 from flask_chest.errors import ConfigurationError, StoreAbsent, StoreUnavailable
-from flask_chest.protocols import HasNeighbours, HostClocked, Store, StoreStatus
+from flask_chest.protocols import HostClocked
 from flask_chest.record import Query, Record
-from flask_chest.stores._deletions import Dropped
-from flask_chest.stores._records import DuplicateIds, storable_rows
-from flask_chest.stores.sql.deletion import SQLDeletion
-from flask_chest.stores.sql.leases import SQLLeases
-from flask_chest.stores.sql.outbox import SQLOutbox
-from flask_chest.stores.sql.query import find
-from flask_chest.stores.sql.statistics import SQLStatistics
-from flask_chest.stores.sql.tables import Tables, row_record
-from flask_chest.stores.sqlite.connections import Connections, SQLiteSession
-from flask_chest.stores.sqlite.dialect import SQLITE
-from flask_chest.stores.sqlite.insertion import Insertion
+from flask_chest.stores._records import Row, storable_rows
+from flask_chest.stores.sql.store import SQLStore
+from flask_chest.stores.sql.tables import COLUMNS, Session, Tables, row_record
+from flask_chest.stores.sqlite.connections import SQLITE, SQLiteConnections, SQLiteSession
 from flask_chest.stores.sqlite.schema import SQLiteSchema
 
 logger = logging.getLogger("flask_chest.stores")
@@ -32,7 +27,37 @@ PAGES_GIVEN_BACK = 1_000
 """At a time: 4 MB, which others wait for as long as for a batch of records."""
 
 
-class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbours, HostClocked, Store):
+ROWS_AT_ONCE = (500, 50, 5, 1)
+"""How many rows a statement may have, most first: a connection keeps one compiled for each of these."""
+
+
+class Insertion:
+    """Inserts rows into the table of records.
+
+    A statement frees Python's lock once, and then waits until it has it back: 5 ms beside a thread that computes,
+    and much longer beside one that frees it often and at once takes it again, as that of a busy server does.
+    With ``executemany``, which frees it at each row, a chest in a gevent server stored less than came in.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        # OR FAIL: to undo one statement of several rows SQLite would copy every page into a temporary file first.
+        # What fails undoes the whole transaction here.
+        insert = "INSERT OR FAIL INTO {records} ({columns}) VALUES {rows} ON CONFLICT (id) DO NOTHING"
+        self._statements = [(count, tables.sql(insert, rows=count)) for count in ROWS_AT_ONCE]
+
+    def insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
+        """Insert *rows*, but none whose id is there already; give how many were inserted."""
+        most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(COLUMNS)
+        begin = inserted = 0
+        for count, statement in self._statements:
+            while count <= min(most, len(rows) - begin):
+                values = list(chain.from_iterable(rows[begin : begin + count]))
+                inserted += connection.execute(statement, values).rowcount
+                begin += count
+        return inserted
+
+
+class SQLiteStore(SQLStore, HostClocked):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
@@ -40,6 +65,8 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
     After `close` the store may be used again. Other SQLite users of the same file in this process must close
     their connections before a fork, as this store does.
     """
+
+    _database: SQLiteConnections
 
     skew_nano = MAX_STEP_NANO  # who shares the file shares the clock
 
@@ -56,13 +83,9 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
                 f"busy_timeout must be from 0 to {MAX_BUSY_TIMEOUT} seconds, got {busy_timeout!r}"
             )
         self._path = Path(location).absolute()
-        tables = Tables(name, SQLITE)
-        self._schema = SQLiteSchema(tables, self._path)
-        self._connections = Connections(self._path, busy_timeout=busy_timeout, check=self._schema.check)
-        super().__init__(self._connections, tables)
-        self._insertion = Insertion(tables)
-        self._conflicts = DuplicateIds()
-        self._dropped = Dropped()
+        schema = SQLiteSchema(Tables(name, SQLITE), place=f"SQLite {self._path}")
+        super().__init__(SQLiteConnections(self._path, schema=schema, busy_timeout=busy_timeout), schema)
+        self._insertion = Insertion(schema.tables)
 
     @property
     def address(self) -> str:
@@ -73,11 +96,6 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
     def place(self) -> str:
         """The address, which has no parameters."""
         return self.address
-
-    @property
-    def store_id(self) -> str | None:
-        """What was made with the tables."""
-        return self._schema.store_id
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self._path)!r} name={self._tables.name!r}>"
@@ -91,7 +109,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
                 f"SQLite {self._path}: the folder cannot be made ({exc.strerror}); "
                 "make it, or choose another file"
             ) from exc
-        self._connections.make(self._schema.make)
+        self._database.make()
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
@@ -108,7 +126,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
 
     def _write(self, records: Sequence[Record]) -> None:
         rows = storable_rows(records)
-        with self._connections.recording() as session:
+        with self._database.recording() as session:
             left = self._spared(session, records)
             if len(left) < len(records):
                 rows = storable_rows(left)
@@ -116,30 +134,6 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
             conflicts = self._conflicting(session, left) if inserted < len(rows) else []
         self._dropped.add(len(records) - len(left))
         self._conflicts.note(conflicts)
-
-    def query(self, query: Query, /) -> Iterable[Record]:
-        """Yield the records that match, newest first; nothing is locked while the caller iterates."""
-        return find(self._connections, self._tables, query)
-
-    def status(self) -> StoreStatus:
-        """Count what is kept; the size is that of the file and of its write-ahead log."""
-        with self._connections.reading() as session:
-            ((count, oldest, newest),) = session.rows(
-                self._tables.sql("SELECT count(*), min(time_unix_nano), max(time_unix_nano) FROM {records}")
-            )
-        return StoreStatus(
-            description=f"SQLite {self._path}",
-            records=count,
-            oldest_unix_nano=oldest,
-            newest_unix_nano=newest,
-            size_bytes=_size(self._path) + _size(Path(f"{self._path}-wal")),
-            conflicts=self._conflicts.count,
-        )
-
-    def has_table(self, name: str, /) -> bool:
-        """Tell whether the file has a table *name*."""
-        with self._connections.reading() as session:
-            return self._schema.has_table(session, name)
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, and give free pages back to the file system.
@@ -150,7 +144,7 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
         count = super().prune(before_unix_nano, limit=limit, keep_unexported=keep_unexported)
         if count:
             # Free pages do no harm; where others write without a pause, they wait for the next batch.
-            with suppress(StoreUnavailable), self._connections.connection() as connection:
+            with suppress(StoreUnavailable), self._database.connection() as connection:
                 # Not execute, which takes the first step of the statement, and gives one page back.
                 connection.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
         return count
@@ -163,27 +157,26 @@ class SQLiteStore(SQLOutbox, SQLDeletion, SQLLeases, SQLStatistics, HasNeighbour
         count = super().forget(query)
         if count:
             with suppress(StoreUnavailable):
-                self._connections.empty_log()
+                self._database.empty_log()
         return count
 
     def clock_note(self) -> str | None:
         """Give what the host's clock told at the last run of retention, or when the tables were made."""
-        with self._connections.reading() as session:
+        with self._database.reading() as session:
             ((note,),) = session.rows(self._tables.sql("SELECT clock FROM {schema}"))
         return None if note is None else str(note)
 
     def note_clock(self, note: str, /) -> None:
         """Keep *note*."""
-        with self._connections.writing() as session:
+        with self._database.writing() as session:
             session.change(self._tables.sql("UPDATE {schema} SET clock = ?"), (note,))
-
-    def close(self) -> None:
-        """Close all connections, those in use as soon as they come back."""
-        self._connections.close()
 
     def _conflicting(self, session: SQLiteSession, records: Sequence[Record]) -> list[str]:
         select = self._tables.sql("SELECT {columns} FROM {records} WHERE id = ?")
         return [record.id for record in records if row_record(*session.rows(select, (record.id,))) != record]
+
+    def _size_bytes(self, session: Session) -> int:  # noqa: ARG002 - the files tell, the write-ahead log with them
+        return _size(self._path) + _size(Path(f"{self._path}-wal"))
 
 
 def _size(path: Path) -> int:

@@ -7,16 +7,21 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from weakref import WeakSet
 
+import msgspec
+
 from flask_chest._process import native_rlock
 from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
-from flask_chest.stores.sql.tables import Database, Session, SQLValue
-from flask_chest.stores.sqlite.dialect import add_functions
+from flask_chest.record import JSONValue
+from flask_chest.stores._records import bindable
+from flask_chest.stores.sql.schema import SQLSchema
+from flask_chest.stores.sql.tables import Condition, Database, Dialect, Session, SQLValue
 from flask_chest.stores.sqlite.files import OpenFiles, make_file
 
 FORK_PATIENCE = 1.0
@@ -25,6 +30,65 @@ LOCK_SECONDS = 0.02
 """How long SQLite itself waits for a lock; whoever waits for longer does it here, without a connection."""
 
 logger = logging.getLogger("flask_chest.stores")
+
+
+def _conditions(where: Mapping[str, JSONValue]) -> Iterator[Condition]:
+    for name, value in where.items():
+        if not bindable(name):
+            continue
+        kind = "true" if value is True else "false" if value is False else _JSON_TYPES.get(type(value))
+        if kind is None:
+            yield f"{_HAS_VARIABLE})", (name,)
+        elif isinstance(value, str | int) and bindable(value):
+            yield f"{_HAS_VARIABLE} AND type = ? AND atom = ?)", (name, kind, value)
+        else:
+            yield f"{_HAS_VARIABLE} AND type = ?)", (name, kind)
+
+
+_HAS_VARIABLE = "EXISTS (SELECT 1 FROM json_each(record.variables) WHERE key = ?"
+
+_JSON_TYPES: dict[type, str] = {
+    NoneType: "null",
+    int: "integer",
+    float: "real",
+    str: "text",
+    list: "array",
+    dict: "object",
+}
+
+_pieces = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Let statements on *connection* read a variable exactly.
+
+    SQLite's own functions end a text at a NUL, and not every release reads a float to its last digit.
+    """
+    connection.create_function("flask_chest_value", 2, _value, deterministic=True)
+    connection.create_function("flask_chest_number", 1, _number, deterministic=True)
+
+
+def _value(variables: str, name: str) -> str | None:
+    found = _pieces.decode(variables).get(name)
+    return None if found is None else bytes(found).decode()
+
+
+def _number(value: str | None) -> float | None:
+    return float(value) if value is not None and value[0] in "-0123456789" else None
+
+
+SQLITE = Dialect(
+    quote='"',
+    mark="?",
+    lock="",  # one transaction writes at a time
+    on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
+    keep="ON CONFLICT ({key}) DO NOTHING",
+    conditions=_conditions,
+    value="flask_chest_value(record.variables, ?)",
+    path=str,
+    number="flask_chest_number(value)",
+    seen="printf('%d%019d', time_unix_nano >= 0, time_unix_nano & 9223372036854775807) || id",
+)
 
 
 class SQLiteSession(Session):
@@ -50,17 +114,17 @@ class SQLiteSession(Session):
         return time.time_ns()
 
 
-class Connections(Database):
+class SQLiteConnections(Database):
     """A pool: idle connections are taken again last in first out; there is one for each concurrent user.
 
     A fork finds no open connection: SQLite's bookkeeping of file locks is per process and would be inherited,
     but the locks are not. The child would write into a log that its parent deletes when it closes.
     """
 
-    def __init__(self, path: Path, *, busy_timeout: float, check: Callable[[Session], None]) -> None:
+    def __init__(self, path: Path, *, schema: SQLSchema, busy_timeout: float) -> None:
         self.path = path
         self.busy_timeout = busy_timeout
-        self._check = check
+        self._schema = schema
         self._idle: list[sqlite3.Connection] = []
         self._in_use: dict[sqlite3.Connection, bool] = {}
         """Whether the connection is to be kept when it comes back."""
@@ -102,14 +166,14 @@ class Connections(Database):
                         return
                 patience.pause()
 
-    def make(self, make: Callable[[sqlite3.Connection], None]) -> None:
-        """Let *make* have a connection to the file, which is made if need be; again while that is locked."""
+    def make(self) -> None:
+        """Make the file and its tables where they are missing, or migrate them; again while it is locked."""
         make_file(self.path)
         patience = _Patience(self.busy_timeout)
         while True:
             with self.connection(create=True) as connection:
                 try:
-                    make(connection)
+                    self._schema.make(SQLiteSession(connection))
                 except sqlite3.OperationalError as exc:
                     if patience.ends(exc):
                         raise
@@ -220,7 +284,7 @@ class Connections(Database):
             connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is not left in free pages
             connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
             if not create:
-                self._check(SQLiteSession(connection))
+                self._schema.check(SQLiteSession(connection))
                 self._note_files(before)
         except BaseException:
             connection.close()
@@ -268,18 +332,6 @@ class Connections(Database):
         if text.startswith("no such "):
             return SchemaError(f"SQLite {self.path}: {text}; another program changed the tables of this chest")
         return StoreUnavailable(f"SQLite {self.path}: {text}; {_ADVICE.get(code, 'try again')}")
-
-
-@contextmanager
-def immediate(connection: sqlite3.Connection) -> Iterator[None]:
-    """Take SQLite's one write lock now, so that no later statement fails for want of it; then commit.
-
-    After an exception the connection is left in its transaction, which ends where the connection is given
-    back.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    yield
-    connection.execute("COMMIT")
 
 
 def _why_not_made(path: Path) -> str | None:
@@ -375,7 +427,7 @@ class _Process:
 
 
 _process = _Process()
-_pools: WeakSet[Connections] = WeakSet()
+_pools: WeakSet[SQLiteConnections] = WeakSet()
 _abandoned: list[sqlite3.Connection] = []
 """In use in the parent when it forked: never touched here, and kept so that they are not finalised."""
 

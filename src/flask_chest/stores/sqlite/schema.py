@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import LiteralString
 
 from flask_chest._clocks import ClockNote, encode_note
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores.sql.schema import Migrations, SQLSchema
-from flask_chest.stores.sql.tables import Session, Tables
-from flask_chest.stores.sqlite.connections import SQLiteSession, immediate
+from flask_chest.stores.sql.tables import Session
 
 _FIRST: tuple[LiteralString, ...] = (
     "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL, store_id TEXT, clock TEXT)",
@@ -113,36 +111,39 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-MIGRATIONS: Migrations = (_FIRST, _SECOND)
-
 
 class SQLiteSchema(SQLSchema):
-    """What one chest's part of the file at *path* must look like."""
+    """What one chest's part of an SQLite file must look like."""
 
-    def __init__(self, tables: Tables, path: Path, *, migrations: Migrations = MIGRATIONS) -> None:
-        super().__init__(tables, migrations, place=f"SQLite {path}", elsewhere="another file")
-        self._path = path
+    _migrations: Migrations = (_FIRST, _SECOND)
+    _elsewhere = "another file"
 
-    def make(self, connection: sqlite3.Connection) -> None:
+    def make(self, session: Session) -> None:
         """Make or migrate our tables; of several processes one does it, and the others find the file locked."""
-        session = SQLiteSession(connection)
-        if not self.is_newest(session):
-            # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            with immediate(connection):
-                self.migrate(session)
-                note = encode_note(ClockNote.taken(session.now_unix_nano()))
-                session.change(self._tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        super().make(session)
+        ((mode,),) = session.rows("PRAGMA journal_mode = WAL")
         if mode != "wal":
             raise StoreUnavailable(
-                f"SQLite {self._path}: its file system has no shared memory (journal mode {mode}); "
+                f"{self.place}: its file system has no shared memory (journal mode {mode}); "
                 "choose a file on a local disk"
             )
 
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
+        session.change("PRAGMA auto_vacuum = INCREMENTAL")
+        session.change("BEGIN IMMEDIATE")
+        yield
+        session.change("COMMIT")
+
+    def _migrate(self, session: Session) -> None:
+        super()._migrate(session)
+        note = encode_note(ClockNote.taken(session.now_unix_nano()))
+        session.change(self.tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
+
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         rows = session.rows(
-            self._tables.sql(
+            self.tables.sql(
                 "SELECT lower(name) FROM sqlite_master WHERE lower(name) IN ({many})", many=len(names)
             ),
             [name.lower() for name in names],

@@ -1,0 +1,63 @@
+"""What every SQL store does alike: all but how records are written."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+from flask_chest.protocols import HasNeighbours, Store, StoreStatus
+from flask_chest.record import Query, Record
+from flask_chest.stores._records import DuplicateIds
+from flask_chest.stores.sql.deletion import SQLDeletion
+from flask_chest.stores.sql.outbox import SQLOutbox
+from flask_chest.stores.sql.query import find
+from flask_chest.stores.sql.schema import SQLSchema
+from flask_chest.stores.sql.statistics import SQLStatistics
+from flask_chest.stores.sql.tables import Database, Session
+
+
+class SQLStore(SQLOutbox, SQLDeletion, SQLStatistics, HasNeighbours, Store):
+    """A store on the tables of *schema* in *database*."""
+
+    def __init__(self, database: Database, schema: SQLSchema) -> None:
+        super().__init__(database, schema.tables)
+        self._schema = schema
+        self._conflicts = DuplicateIds()
+
+    @property
+    def store_id(self) -> str | None:
+        """The id that was made with the tables; ``None`` until they are known."""
+        return self._schema.store_id
+
+    def query(self, query: Query, /) -> Iterable[Record]:
+        """Yield the records that match, newest first; nothing is locked while the caller iterates."""
+        return find(self._database, self._tables, query)
+
+    def status(self) -> StoreStatus:
+        """Count the records that are kept, and measure the room they take with their indexes."""
+        with self._database.reading() as session:
+            ((count, oldest, newest),) = session.rows(
+                self._tables.sql("SELECT count(*), min(time_unix_nano), max(time_unix_nano) FROM {records}")
+            )
+            size = self._size_bytes(session)
+        return StoreStatus(
+            description=self._schema.place,
+            records=int(count),
+            oldest_unix_nano=oldest,
+            newest_unix_nano=newest,
+            size_bytes=size,
+            conflicts=self._conflicts.count,
+        )
+
+    def has_table(self, name: str, /) -> bool:
+        """Return whether the database has a table *name*."""
+        with self._database.reading() as session:
+            return self._schema.has_table(session, name)
+
+    def close(self) -> None:
+        """Close this process's connections, those in use when they come back; the store may be used again."""
+        self._database.close()
+
+    @abstractmethod
+    def _size_bytes(self, session: Session) -> int | None:
+        """Return the bytes on the disk, or ``None`` where the database does not tell."""
