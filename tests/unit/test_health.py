@@ -17,11 +17,10 @@ from flask_chest import FlaskChest, FlaskChestSQLite, Health, Record, StoreUnava
 from flask_chest.background.writer import JournalOnly, Writer
 from flask_chest.extension.settings import MIN_JOURNAL_BYTES
 from flask_chest.health import health_blueprint
-from flask_chest.journal import losses_in
 from flask_chest.journal._slots import left_from, take_lowest
 from flask_chest.journal.append_only import AppendOnlyJournal
 from flask_chest.journal.file import FileJournal
-from flask_chest.journal.losses import DAMAGED, JOURNAL_FULL, NOT_CAPTURED, OTHERS, Losses
+from flask_chest.journal.losses import DAMAGED, JOURNAL_FULL, NOT_CAPTURED, OTHERS, Losses, losses_in
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record

@@ -20,8 +20,9 @@ from flask_chest.errors import describe
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import endpoints_of_absent_chests
 from flask_chest.extension.settings import MISSPELT
-from flask_chest.journal import losses_in, obstacle, used_bytes
+from flask_chest.journal import obstacle, used_bytes
 from flask_chest.journal.inspection import SegmentReport
+from flask_chest.journal.losses import losses_in
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 
 ABSENT_NANO = 3600 * 1_000_000_000

@@ -12,8 +12,8 @@ from flask_chest.cli._output import amount, say, say_json
 from flask_chest.cli.journal import Orphan, folder_of, orphan_line, orphans_of, refused_by_store, segments_of
 from flask_chest.errors import JournalError, StoreAbsent, describe
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.journal import losses_in, used_bytes
-from flask_chest.journal.losses import Losses
+from flask_chest.journal import used_bytes
+from flask_chest.journal.losses import Losses, losses_in
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, StoreStatus
 
 

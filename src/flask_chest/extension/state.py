@@ -39,13 +39,12 @@ from flask_chest.journal import (
     digest,
     forget_refused,
     journal_folder,
-    losses_in,
     open_append_only,
     open_journal,
     reopen_append_only,
     reopen_journal,
 )
-from flask_chest.journal.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses
+from flask_chest.journal.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses, losses_in
 from flask_chest.journal.protocols import Appendable, Intake, Journal
 from flask_chest.protocols import Addressed, Identified, RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from flask_chest.errors import JournalError
 from flask_chest.journal._files import CAN_LOCK, LACKING
-from flask_chest.journal._losses import losses_in as losses_in
 from flask_chest.journal.accounts import ROOT, close_to_others, own_id, why_not_safe
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
 from flask_chest.journal.protocols import Appendable, Journal
@@ -23,7 +22,7 @@ from flask_chest.record import Query
 T = TypeVar("T")
 
 REFUSED = "refused"
-"""The file of the records that the store refused for good."""
+"""Name of the file, in the journal's folder, for records that the store refused for good: dead letters."""
 
 logger = logging.getLogger("flask_chest.journal")
 
@@ -31,18 +30,18 @@ _NETWORK = frozenset(
     "9p acfs afpfs afs beegfs beegfs_nodev ceph cifs coda davfs fakeowner gfs2 glusterfs gpfs lustre ncpfs "
     "nfs nfs4 ocfs2 openafs orangefs panfs prl_fs pvfs2 smb2 smb3 smbfs vboxsf virtiofs vmhgfs wekafs".split()
 )
-"""What kernels call file systems of which another machine has a part, a virtual machine's host too."""
+"""Kernels' names of file systems that another machine has a part in, a virtual machine's host too."""
 _LOCAL_FUSE = frozenset(
     "bindfs encfs exfat exfat-fuse ext2 fuse-ext2 fuse-overlayfs gocryptfs mergerfs ntfs ntfs-3g overlayfs "
     "zfs".split()
 )
-"""What is known to keep its files on a local disk, among all that may do anything behind FUSE."""
+"""File systems behind FUSE, where anything may be, that are known to keep their files on a local disk."""
 _DIGITS = 12
 _MOUNTS = Path("/proc/self/mounts")
 
 
 def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
-    """Name the folder for one chest and one store below *parent*."""
+    """Return the folder below *parent* for one chest and one store."""
     return parent / f"{chest}-{digest(address)[:_DIGITS]}"
 
 
@@ -73,7 +72,7 @@ def other_folders(config: JournalConfig) -> list[Path]:
 
 
 def digest(address: str) -> str:
-    """Give what stands for a store's *address* in names and headers."""
+    """Return what stands for a store's *address* in the names of folders and the headers of segments."""
     return sha256(address.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
@@ -188,9 +187,9 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def obstacle(folder: Path, *, local: bool | None = None) -> str | None:
-    """Say why no journal can be kept in *folder*, without making it; ``None``: it can.
+    """Return why no journal can be kept in *folder*, or ``None`` if one can; the folder is not made.
 
-    Root, who may look at everybody's, is told what is so for the folder's owner.
+    Root, who may look at everybody's, gets the answer for the folder's owner.
     """
     owner = folder.stat().st_uid if own_id() == ROOT and folder.exists() else own_id()
     why = _unsuitable(folder, local=local, account=owner)
@@ -221,13 +220,13 @@ def _why_not_local(folder: Path, *, local: bool | None) -> str | None:
         return f"it is on {kind}, a network file system"
     if kind == "fuse" or (name != kind and name not in _LOCAL_FUSE):
         return (
-            f"it is on {kind}, which may be a network file system; if it is none, set CHEST_JOURNAL_LOCAL to true"
+            f"it is on {kind}, which may be a network file system; if it is not, set CHEST_JOURNAL_LOCAL to true"
         )
     return None
 
 
 def _file_system(folder: Path) -> str | None:
-    """Name the kind of file system that *folder* is to be on, where the kernel says so."""
+    """Return the kind of file system that *folder* is to be on, if the kernel says so."""
     try:
         text = os.fsdecode(_MOUNTS.read_bytes())
     except OSError:

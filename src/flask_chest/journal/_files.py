@@ -30,7 +30,7 @@ _NOT_PLAIN = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, er
 
 
 class ForeignFileError(PermissionError):
-    """A file in the journal's folder is none that a journal has made, or another account's."""
+    """A file in the journal's folder was not made by a journal, or is another account's."""
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -74,7 +74,7 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
 
 
 def unlock(descriptor: int) -> None:
-    """Give the lock back, also where a forked child still has the descriptor."""
+    """Unlock an open file, also where a forked child still has the descriptor."""
     if sys.platform != "win32":
         import fcntl  # noqa: PLC0415 - not everywhere
 
@@ -102,7 +102,7 @@ def write_whole(descriptor: int, data: bytes) -> None:
 
 
 def append_line(descriptor: int, line: bytes) -> None:
-    """Append *line* durably to a file of which the caller holds the lock; ``OSError`` leaves no half of it."""
+    """Append *line* durably to a file whose lock the caller holds; ``OSError`` leaves no half of it."""
     size = os.fstat(descriptor).st_size
     try:
         write_whole(descriptor, line)
@@ -130,6 +130,6 @@ def _lack(*_: object) -> NoReturn:
 
 
 read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _lack)
-"""Read so many bytes of a descriptor at an offset, wherever the file stands."""
+"""Read a number of bytes of a descriptor at an offset, wherever the file stands."""
 write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _lack)
 """Write to a descriptor at an offset, likewise; not wrapped, since each request calls it."""

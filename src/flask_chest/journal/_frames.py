@@ -8,7 +8,7 @@
     frame   marker (8 bytes), CRC-32 of the marker and all that follows, length of the payload, kind, payload
 
 Integers are little-endian, of 32 bits but for the stored offset, which has 64, and the kind, which has 8. The
-marker is random and made anew for each segment, as the sync marker of Avro's container files is: a client that
+marker is random and another one for each segment, as the sync marker of Avro's container files is: a client that
 puts the bytes of a frame into a variable cannot make them pass for one.
 """
 
@@ -90,15 +90,15 @@ _decoder = msgspec.msgpack.Decoder(Record)
 _identity_decoder = msgspec.json.Decoder(Identity)
 
 encode_record = _encoder.encode
-"""Make the payload of a record: its fields in their order, in MessagePack."""
+"""Return the payload of a record: its fields in their order, in MessagePack."""
 
 
 decode_record = _decoder.decode
-"""Make the record from its payload; ``ValueError`` when it is not one of this release."""
+"""Return the record of a payload; raise ``ValueError`` when it is not one of this release."""
 
 
 def frame_maker(marker: bytes) -> Callable[[int, bytes], bytes]:
-    """Give the function that frames a payload, whose kind it is told first, for the segment with *marker*."""
+    """Return a function of kind and payload that makes frames for the segment with *marker*."""
     seed = crc32(marker)
     pack_crc, pack_length_and_kind = _CRC.pack, _LENGTH_AND_KIND.pack
 
@@ -110,12 +110,12 @@ def frame_maker(marker: bytes) -> Callable[[int, bytes], bytes]:
 
 
 def make_frame(marker: bytes, kind: int, payload: bytes) -> bytes:
-    """Frame one *payload* for the segment with *marker*."""
+    """Return the frame of one *payload* for the segment with *marker*."""
     return frame_maker(marker)(kind, payload)
 
 
 def make_header(identity: Identity, store_id: str | None = None) -> bytes:
-    """Make a segment's header, with nothing stored yet."""
+    """Return a segment's header, with nothing stored yet."""
     described = msgspec.json.encode(identity)
     if len(described) > HEADER_BYTES - _IDENTITY_AT:
         raise ValueError(f"the identity takes {len(described)} bytes, at most {HEADER_BYTES - _IDENTITY_AT} fit")
@@ -125,7 +125,7 @@ def make_header(identity: Identity, store_id: str | None = None) -> bytes:
 
 
 def read_header(header: bytes) -> Header | None:
-    """Read what a segment says of itself; ``None`` when it is damaged."""
+    """Return what a segment says of itself; ``None`` when that is damaged."""
     if len(header) < HEADER_BYTES:
         return None
     magic, version, length, crc = _HEADER.unpack_from(header)
@@ -146,12 +146,12 @@ STORED_AT = _STORED_AT
 
 
 def pack_stored(offset: int) -> bytes:
-    """Make what is written at `STORED_AT`: up to where the segment's records are stored."""
+    """Return what is written at `STORED_AT`: up to where the segment's records are stored."""
     return _STORED.pack(offset, crc32(_OFFSET.pack(offset)))
 
 
 def read_stored(header: bytes, *, size: int) -> int:
-    """Read up to where a segment of *size* bytes is stored; its beginning when that is damaged."""
+    """Return up to where a segment of *size* bytes is stored; its beginning when that is damaged."""
     if len(header) >= HEADER_BYTES:
         offset, crc = _STORED.unpack_from(header, _STORED_AT)
         if crc == crc32(_OFFSET.pack(offset)) and HEADER_BYTES <= offset <= size:
@@ -160,7 +160,7 @@ def read_stored(header: bytes, *, size: int) -> int:
 
 
 def pack_passed(stored: int, passed: int, store_id: str | None = None) -> bytes:
-    """Make what is written at `STORED_AT`: the offset *stored*, and up to where complete records are stored.
+    """Return what is written at `STORED_AT`: the offset *stored*, and up to where complete records are stored.
 
     Behind the former is what opened a record that still streams. The latter is for counts alone. The id of the
     store goes with them once it is known; until then the one that may be there stays.
@@ -178,14 +178,14 @@ def _read_store_id(header: bytes) -> str | None:
 
 
 def read_passed(header: bytes, *, size: int) -> int:
-    """Read up to where the complete records of a segment of *size* bytes are stored."""
+    """Return up to where the complete records of a segment of *size* bytes are stored."""
     stored = read_stored(header, size=size)
     ahead: int = _AHEAD.unpack_from(header, _AHEAD_AT)[0] if len(header) >= HEADER_BYTES else 0
     return min(size, stored + ahead)
 
 
 def scan(data: bytes, marker: bytes, *, complete: bool, base: int = 0) -> Iterator[Frame | Skipped]:
-    """Find the frames in *data*, which begins at *base* in its segment, and what lies between them.
+    """Yield the frames in *data*, which begins at *base* in its segment, and what lies between them.
 
     Unless *data* is *complete*, the search ends at what may be the beginning of a frame that goes on behind it.
     """
@@ -226,7 +226,7 @@ def _frame_at(
 
 
 def _resume(data: bytes, at: int, marker: bytes, *, complete: bool) -> int:
-    """Give the place of the next marker, or of what may become one when more data comes."""
+    """Return the place of the next marker, or of what may become one when more data comes."""
     found = data.find(marker, at)
     if found >= 0:
         return found

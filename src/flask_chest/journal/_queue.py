@@ -17,20 +17,20 @@ from flask_chest.journal.losses import DAMAGED, REMOVED, UNREADABLE
 from flask_chest.record import Record
 
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
-"""What says nothing about a file."""
+"""Errors that pass, and say nothing about the file itself."""
 
 INTERRUPTED = "interrupted"
 """`Record.error` of a streamed response whose process ended before it did."""
 
 
 WORTH = 2
-"""How many bytes must be dropped for each one that is written again."""
+"""Bytes that must be dropped for each one that is written again."""
 
 
 class _Held(NamedTuple):
     record: Record
     size: int
-    """Bytes of its frame."""
+    """Size of its frame in bytes."""
 
 
 class _Part:
@@ -46,11 +46,11 @@ class _Part:
         self.exhausted = False
         """Whether all of it was read, and no more will come."""
         self.given = 0
-        """Complete records that were read."""
+        """Number of complete records that were read."""
         self.opened: dict[str, int] = {}
         """Where the frame begins that opened a record, while the segment is needed for it."""
         self.settled: dict[str, int] = {}
-        """The same, since a completion was stored or a later segment opens the record again."""
+        """Where a frame begins that is not needed: a completion is stored, or a later segment opens it again."""
         self.completed: dict[str, int] = {}
         """Where the frame begins that completed a record."""
         self._folder = folder
@@ -83,7 +83,7 @@ class _Part:
 
     @property
     def name(self) -> SegmentName:
-        """The segment's name."""
+        """Name of the segment."""
         return self._name
 
     @property
@@ -93,17 +93,17 @@ class _Part:
 
     @property
     def done(self) -> int:
-        """How many of its owner's records nobody waits for once those that were read are stored."""
+        """Number of its owner's records that nobody waits for once those that were read are stored."""
         return max(self.given, self._passed)  # what is damaged was passed, and not given
 
     @property
     def records(self) -> int:
-        """How many records its owner appended."""
+        """Number of records that its owner appended."""
         return self.given if self._writer is None else self._writer.records
 
     @property
     def size(self) -> int:
-        """How many bytes of it were read."""
+        """Number of its bytes that were read."""
         return 0 if self._reader is None else self._reader.position
 
     def settle(self, record_id: str) -> None:
@@ -113,13 +113,13 @@ class _Part:
             self.settled[record_id] = begin
 
     def needed_from(self, again: AbstractSet[str]) -> int:
-        """Tell where reading must begin again, as the frames that open the records in *again* will be read."""
+        """Return where reading must begin again, as the frames that open the records in *again* will be read."""
         completions = [self.completed[record_id] for record_id in again if record_id in self.completed]
         position = 0 if self._reader is None else self._reader.position
         return min([*self.opened.values(), *completions], default=position)
 
     def note_stored(self, offset: int, store_id: str | None) -> AbstractSet[str]:
-        """Write down that it is stored up to *offset*; give the settled records that were opened behind it."""
+        """Write down that it is stored up to *offset*; return the settled records that were opened behind it."""
         if self._reader is not None:
             self._reader.note_stored(offset, store_id)
         self.settled = {record_id: begin for record_id, begin in self.settled.items() if begin >= offset}
@@ -142,7 +142,7 @@ class _Part:
 class SegmentQueue:
     """Reads one owner's segments in the order in which they were written.
 
-    `read` gives what comes next, and `stored` says that it is stored; in between nothing else is read.
+    `read` returns what comes next, and `stored` says that it is stored; in between nothing else is read.
     """
 
     def __init__(
@@ -155,19 +155,19 @@ class SegmentQueue:
     ) -> None:
         """Begin with no segment; call *seal* when one that its owner still appends to is damaged.
 
-        *share* gives a descriptor of one that its owner appends to.
+        *share* returns a descriptor of one that its owner appends to.
         """
         self.done = 0
-        """Records of the owner that nobody waits for any more: stored, set aside, damaged or removed."""
+        """Number of the owner's records that nobody waits for any more: stored, set aside, damaged or removed."""
         self.latest_unix_nano = 0
-        """The latest time among the records that were read."""
+        """Latest time among the records that were read."""
         self._folder = folder
         self._report = report
         self._seal = seal
         self._share = share
         self._parts: list[_Part] = []
         self._forgotten = 0
-        """What `done` counts in segments that are no part any more."""
+        """Part of `done` in segments that were dropped or left."""
         self._held: dict[str, _Held] = {}
         """Opened records that were read, and whose completion is not stored."""
         self._out: list[Record] = []
@@ -188,22 +188,22 @@ class SegmentQueue:
 
     @property
     def names(self) -> frozenset[SegmentName]:
-        """The segments of which something is left."""
+        """Names of the segments that are not dropped or left yet."""
         return frozenset(part.name for part in self._parts)
 
     def read(self, limit: int) -> list[Record]:
-        """Read on until at most *limit* records are out; give all that are."""
+        """Read on until at most *limit* records are out; return all that are."""
         self._out += itertools.islice(self._complete(), max(0, limit - len(self._out)))
         return list(self._out)
 
     def interrupted(self, limit: int) -> list[Record]:
-        """Give what was opened and will not be completed: the owner is gone, and all else was read."""
+        """Return what was opened and will not be completed: the owner is gone, and all else was read."""
         held = () if self._unreadable else itertools.islice(self._held.values(), limit)
         self._out = [msgspec.structs.replace(each.record, error=INTERRUPTED) for each in held]
         return self._out
 
     def stored(self, store_id: str | None = None) -> None:
-        """Write down that what was given is stored, and drop the segments that nobody needs any more.
+        """Write down that what was read is stored, and drop the segments that nobody needs any more.
 
         *store_id* says in which store, as far as it is known.
         """
@@ -221,7 +221,7 @@ class SegmentQueue:
         self.done = self._forgotten + sum(part.done for part in self._parts)
 
     def unfinished(self) -> list[Record]:
-        """List the opened records that alone keep segments, where dropping those is worth to write them again.
+        """Return the opened records that alone keep segments, if dropping those is worth writing them again.
 
         Of thousands of streams the segment that takes them is full of them, and an old one at once: were they
         written again whatever they keep, that would go on for as long as they are open.
@@ -233,7 +233,7 @@ class SegmentQueue:
         return [each.record for each in held]
 
     def settle(self, record_id: str) -> None:
-        """Let go of an opened record: a later segment has it again, or its completion is stored."""
+        """Need no segment for an opened record: a later one has it again, or its completion is stored."""
         for part in self._parts:
             part.settle(record_id)
 

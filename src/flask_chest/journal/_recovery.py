@@ -1,4 +1,7 @@
-"""What other owners of segments in a journal's folder have left, and what they leave while they live."""
+"""Recovery of what others left in a folder: segments of dead owners are adopted, living owners followed.
+
+Owners that store their own records are left alone while they live, and so is what was made for another store.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from flask_chest.record import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Adopted:
-    """What a former owner left, and the slot that was taken for it; ``None``: somebody else has it."""
+    """What a former owner left, and the slot that was taken for it; ``None`` if somebody else has that."""
 
     queue: SegmentQueue
     slot: Slot | None
@@ -45,7 +48,7 @@ class _Followed:
 
 
 class Recovery:
-    """Finds, in *folder*, the records that other owners do not store, and gives them owner by owner."""
+    """Finds, in a folder, the records that their owners do not store, and reads them owner by owner."""
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Recovery:
     ) -> None:
         """Leave alone what was made for another store, and the slot *own*.
 
-        *identify* gives the id of the store, if need be by asking it, or ``None`` while that is not possible.
+        *identify* returns the id of the store, asking it if need be, or ``None`` while that is not possible.
         Without *store* nothing is another's, and nothing is taken from owners that live.
         """
         self._folder = folder
@@ -70,10 +73,10 @@ class Recovery:
         self._followed: dict[int, _Followed] = {}
         self._left_alone: set[SegmentName] = set()
         self._closed: set[int] = set()
-        """Slots that were said to be another user's."""
+        """Slots that were reported to be another user's."""
 
     def adopt(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
-        """Take over the segments *names*, whose owner is gone; False when it is not known yet whose they are."""
+        """Adopt the segments *names*, whose owner is gone; return False while it is not known whose they are."""
         taken = {name for adopted in self._adopted for name in adopted.queue.names}
         adopted = _Adopted(queue=SegmentQueue(self._folder, report=self._report), slot=slot)
         ours = self._ours(name for name in names if name not in taken)
@@ -109,7 +112,7 @@ class Recovery:
                         self._report("a slot of the journal is another user's, and left alone")
 
     def read(self, limit: int) -> tuple[SegmentQueue, list[Record]] | None:
-        """Give at most *limit* records of one owner, and where they are from; ``None`` when there are none."""
+        """Return at most *limit* records of one owner and their queue; ``None`` when there are none."""
         while self._adopted:
             queue = self._adopted[0].queue
             records = queue.read(limit) or queue.interrupted(limit)
@@ -133,7 +136,7 @@ class Recovery:
             self._followed.pop(number).end()
 
     def abandon(self) -> None:
-        """Close what this forked child inherited, and leave everything to the parent."""
+        """Close this forked child's copies of the files, and leave everything to the parent."""
         for adopted in self._adopted:
             adopted.queue.close()
             if adopted.slot is not None:
@@ -172,7 +175,7 @@ class Recovery:
         followed.queue.follow([*sorted(known), *(self._ours(sorted(new)) or ())])
 
     def _ours(self, names: Iterable[SegmentName]) -> list[SegmentName] | None:
-        """Find those that were made for our store; ``None`` while it is asked for its id and does not answer.
+        """Return those that were made for our store; ``None`` while it is asked for its id and does not answer.
 
         The address is the same where its meaning has changed: behind a service's name, say, or an option file.
         """

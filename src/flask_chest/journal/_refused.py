@@ -1,4 +1,4 @@
-"""What is removed from the records that a store refused for good."""
+"""Removal from the file of the records that a store refused for good."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 def forget_in(path: Path, query: Query) -> int:
-    """Remove from the file at *path* the records that match; give how many those were."""
+    """Remove the records that match from the file at *path*, and return how many those were."""
     try:
         descriptor = open_own_file(path, os.O_RDWR)
     except FileNotFoundError:

@@ -56,7 +56,7 @@ class SegmentName:
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """Read the name of a file; ``None`` for a file that is no segment."""
+        """Return what a file's name says; ``None`` for a file that is no segment."""
         found = _NAME.fullmatch(name)
         if found is None:
             return None
@@ -68,13 +68,13 @@ class SegmentName:
 
 
 def segments_in(folder: Path, *, slot: int | None = None) -> list[SegmentName]:
-    """List the segments in *folder*, of one *slot* or of all, oldest first within a slot."""
+    """Return the segments in *folder*, of one *slot* or of all, oldest first within a slot."""
     names = map(SegmentName.parse, os.listdir(folder))  # noqa: PTH208 - names are wanted, not paths
     return sorted(name for name in names if name is not None and slot in (None, name.slot))
 
 
 def read_identity(folder: Path, name: SegmentName) -> Header | None:
-    """Read what a segment says of itself; ``None`` when that is damaged."""
+    """Return what a segment says of itself; ``None`` when that is damaged."""
     with open(open_own_file(folder / str(name), os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
         return read_header(file.read(HEADER_BYTES))
 
@@ -104,9 +104,9 @@ class SegmentWriter:
     def __init__(self, name: SegmentName, descriptor: int, *, synchronous: bool) -> None:
         self.name = name
         self.committed = HEADER_BYTES
-        """Up to here every frame is whole."""
+        """Offset up to which every frame is whole."""
         self.records = 0
-        """How many complete records it holds."""
+        """Number of complete records that it holds."""
         self.sealed = False
         """Whether `committed` is final."""
         self._make_frame = frame_maker(name.marker)
@@ -124,7 +124,7 @@ class SegmentWriter:
         store_id: str | None,
         synchronous: bool,
     ) -> Self:
-        """Make a new segment; ``OSError`` leaves nothing behind. Nobody sees one without its header.
+        """Return a new segment; ``OSError`` leaves nothing behind. Nobody sees one without its header.
 
         A *synchronous* one survives a power cut, and so does each of its frames.
         """
@@ -175,7 +175,7 @@ class SegmentWriter:
             return None
 
     def cut(self) -> bool:
-        """Cut off what a failed append left behind; False when the disk refuses even that."""
+        """Cut off what a failed append left behind; return whether the disk takes even that."""
         try:
             os.ftruncate(self._descriptor, self.committed)
         except OSError:
@@ -208,11 +208,11 @@ class SegmentReader:
         self._descriptor = open_own_file(self._path, os.O_RDWR) if descriptor is None else descriptor
         header = read_at(self._descriptor, HEADER_BYTES, 0)
         self.position = read_stored(header, size=self.size())
-        """Up to where it was read."""
+        """Offset up to which it was read."""
         self._noted: tuple[int, int, str | None] = (self.position, self.position, None)
 
     def size(self) -> int:
-        """Tell how long the file is now."""
+        """Return how many bytes the file has now."""
         return os.fstat(self._descriptor).st_size
 
     def read(self, end: int, *, final: bool = True) -> Iterator[Frame | Skipped]:
@@ -243,7 +243,7 @@ class SegmentReader:
     def note_stored(self, offset: int, store_id: str | None) -> None:
         """Write down that all before *offset* is stored, if the disk lets us: stored twice is kept once.
 
-        And that of what was read only that is needed which opened a record; and in which store it is.
+        Of what was read behind it only frames that open a record are needed. *store_id* says which store has it.
         """
         noted = (offset, self.position, store_id)
         if noted != self._noted:

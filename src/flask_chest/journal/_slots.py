@@ -2,9 +2,9 @@
 
 A process holds the lowest slot that is free, by ``flock`` on the slot's file, for as long as it lives; the
 kernel takes the lock back however the process ends. So whoever gets the lock of a slot knows that its former
-owner is gone, and inherits the segments. Neither a pid nor a host name is asked: both come again, in containers
+owner is gone, and adopts the segments. Neither a pid nor a host name is asked: both come again, in containers
 at once. Where somebody has removed the slot's file, as those do who clean folders, the lock that the owner
-holds on its newest segment tells that it lives; it takes the slot's file anew as soon as it notices.
+holds on its newest segment tells that it lives; it makes the slot's file again as soon as it notices.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from flask_chest.journal._files import (
     unlock,
     write_at,
 )
-from flask_chest.journal._losses import LOSSES_AT, LOSSES_BYTES, are_losses, with_losses
 from flask_chest.journal._segments import is_owned, segments_in
+from flask_chest.journal.losses import LOSSES_AT, LOSSES_BYTES, are_losses, with_losses
 
 _NAME = "slot-{number}.lock"
 _FOLLOWER_NAME = "follower-{number}.lock"
 _DIGITS = 20
+# Layout of a slot's file: the latest time, a mark whether another process stores what the owner appends, and the
+# number of its first segment; the counts of losses follow at `LOSSES_AT`.
 _LEFT = b"+"
 _NOT_LEFT = b"-"
-"""Behind the time: whether others are to store what the owner appends. Then comes its first segment."""
 
 
 class Slot:
@@ -54,7 +55,7 @@ class Slot:
         return self.held and os.fstat(self._descriptor).st_nlink == 0
 
     def last_time_unix_nano(self) -> int:
-        """Read the last time that was issued under this slot, as far as it is known."""
+        """Return the last time that was issued under this slot, in nanoseconds; 0 if it is not known."""
         digits = read_at(self._descriptor, _DIGITS, 0)
         return int(digits) if digits.isdigit() else 0
 
@@ -72,7 +73,7 @@ class Slot:
                 self._add_losses({})  # makes room for them while the disk has some
 
     def note_losses(self, counts: Mapping[str, int]) -> bool:
-        """Add *counts* to the losses that are counted under this slot, for all to see; False if that fails."""
+        """Add *counts* to the losses that are counted under this slot; return whether that was possible."""
         try:
             if os.fstat(self._descriptor).st_nlink == 0:
                 return False  # somebody removed the file, and nobody would find them
@@ -89,21 +90,21 @@ class Slot:
             raise OSError("the counts of losses were written in part")
 
     def release(self) -> None:
-        """Give the slot back, also where a forked child still has the descriptor."""
+        """Unlock the slot, also where a forked child still has the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             unlock(descriptor)
             os.close(descriptor)
 
     def abandon(self) -> None:
-        """Close the descriptor that this forked child inherited; to unlock it would unlock the parent's."""
+        """Close this forked child's copy of the descriptor; to unlock it would unlock the parent's."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 def left_from(folder: Path, number: int) -> int | None:
-    """Tell from which segment on the owner of slot *number* leaves what it appends to others; ``None``: none."""
+    """Return the first segment that the owner of slot *number* leaves to others; ``None`` if it leaves none."""
     try:
         data = read_file(folder / _NAME.format(number=number))
     except OSError:
@@ -113,7 +114,7 @@ def left_from(folder: Path, number: int) -> int | None:
 
 
 def is_held(folder: Path, number: int) -> bool:
-    """Tell whether somebody holds slot *number*, without making its file."""
+    """Return whether somebody holds slot *number*, without making its file."""
     return _is_locked(folder / _NAME.format(number=number)) or _appends(folder, number)
 
 
@@ -126,7 +127,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def is_followed(folder: Path, number: int) -> bool:
-    """Tell whether somebody stores what the owner of slot *number* leaves to others."""
+    """Return whether somebody stores what the owner of slot *number* leaves to others."""
     return _is_locked(folder / _FOLLOWER_NAME.format(number=number))
 
 
@@ -161,7 +162,7 @@ def take(folder: Path, number: int) -> Slot | None:
 
 
 def take_again(folder: Path, number: int) -> Slot | None:
-    """Take slot *number* for the owner whose file of it was removed; ``None`` when somebody has its lock."""
+    """Take slot *number* again for its owner, whose file was removed; ``None`` when somebody has its lock."""
     return _take(folder / _NAME.format(number=number), number)
 
 

@@ -37,22 +37,22 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     segment: str
     owner: Owner
     instance: str | None
-    """As its header says; ``None`` where that is damaged, or of another release."""
+    """Name of the owner, by the header; ``None`` where that is damaged, or of another release."""
     size_bytes: int
     waiting_bytes: int
     waiting_records: int
     oldest_unix_nano: int | None = None
-    """When the first of their requests ended."""
+    """When the first request of those that wait ended, in nanoseconds since 1970."""
     damaged_bytes: int = 0
-    """Among those that wait; they will be skipped."""
+    """Bytes among those that wait that are damaged, and will be skipped."""
     unreadable_records: int = 0
-    """Whole frames that hold no record of this release."""
+    """Number of whole frames that hold no record of this release."""
     foreign: str | None = None
-    """Why it is left alone: it is another store's, another release's or another account's."""
+    """Reason why it is left alone: it is another store's, another release's or another account's."""
 
     @property
     def of_another_store(self) -> bool:
-        """Whether it is left alone for that."""
+        """Whether it is left alone as another store's."""
         return self.foreign in {_OTHER_ADDRESS, _OTHER_ID}
 
 
@@ -61,7 +61,7 @@ _OTHER_ID = "of another store at the same address"
 
 
 def inspect(folder: Path, *, store: str | None, store_id: str | None = None) -> list[SegmentReport]:
-    """Read every segment in *folder* from where it is stored on.
+    """Return a report of each segment in *folder*, read from where it is stored on.
 
     *store* is the digest of the store's address, ``None`` for any store; *store_id* is its id if that is known.
     """
@@ -70,7 +70,7 @@ def inspect(folder: Path, *, store: str | None, store_id: str | None = None) -> 
 
 
 def refused_records(folder: Path) -> int:
-    """Count the records in *folder* that the store refused for good."""
+    """Return how many records in *folder* the store refused for good."""
     try:
         with open(open_file(folder / REFUSED, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
             return sum(1 for _ in file)

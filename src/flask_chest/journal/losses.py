@@ -1,17 +1,26 @@
-"""Why records are lost, and how many were: what the processes of a chest tell each other of it."""
+"""Why records are lost, and how many were: what the processes of a chest tell each other of it.
+
+The counts lie in each slot's file, at a fixed place and of a fixed size, so that a full disk takes them too.
+"""
 
 from __future__ import annotations
 
+import os
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
 import msgspec
 
+from flask_chest.journal._files import open_file
+
 RECENT_NS = 60 * 1_000_000_000
-"""How long a loss is news: a chest that lost nothing meanwhile is well."""
+"""Nanoseconds for which a loss is news: a chest that lost nothing meanwhile is well."""
 
 JOURNAL_FULL = "the journal is full"
 JOURNAL_REFUSED = "the journal did not take a record"
@@ -42,10 +51,21 @@ REASONS = (
     UNREADABLE,
     REMOVED,
 )
-"""In the order in which a slot's file counts them: new ones come last, and none is taken out.
+"""Reasons in the order in which a slot's file counts them: new ones come last, and none is taken out.
 
 Damage counts once for each hole that was found: how many records it was, if any, nobody can tell.
 """
+
+
+SLOT_FILES = "slot-*.lock"
+LOSSES_AT = 64
+_MAGIC = b"losses1\n"
+_COUNTERS = 32
+"""Number of counters, more than there are reasons, so that a later release needs no other size."""
+_FORMAT = struct.Struct(f"<8sQ{_COUNTERS}Q")
+"""Magic bytes, the wall clock's time of the last loss, and a counter for each of `REASONS`."""
+LOSSES_BYTES = _FORMAT.size
+_MOST = 2**64 - 1
 
 
 class Losses(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +76,7 @@ class Losses(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def sum(cls, parts: Iterable[Losses]) -> Self:
-        """Add up *parts*; a time that is still to come was a clock's error, and hides none that is possible."""
+        """Return the sum of *parts*; a time that is still to come was a clock's error, and is ignored."""
         counts: Counter[str] = Counter()
         times: list[int] = []
         possible = time.time_ns() + RECENT_NS
@@ -68,9 +88,56 @@ class Losses(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Number of lost records, for whatever reason."""
         return sum(self.counts.values())
 
     def recent(self, within_ns: int = RECENT_NS) -> bool:
-        """Tell whether the last one is not older than *within_ns*; a clock that was set back makes it old."""
+        """Return whether the last loss is at most *within_ns* old; a clock that was set back makes it old."""
         return self.last_unix_nano is not None and abs(time.time_ns() - self.last_unix_nano) < within_ns
+
+
+def are_losses(data: bytes) -> bool:
+    """Return whether *data*, which was read at `LOSSES_AT`, are counts."""
+    return _fields(data) is not None
+
+
+def with_losses(data: bytes, counts: Mapping[str, int]) -> bytes:
+    """Return *data*, which was read at `LOSSES_AT`, with *counts* added; what holds no counts begins at zero."""
+    last, *counters = _fields(data) or (0, *[0] * _COUNTERS)
+    for reason, count in counts.items():
+        index = REASONS.index(reason if reason in REASONS else OTHERS)
+        counters[index] = min(_MOST, counters[index] + count)
+    return _FORMAT.pack(_MAGIC, time.time_ns() if counts else last, *counters)
+
+
+def losses_in(folder: Path | None) -> Losses:
+    """Return what all slots of *folder* have counted, also those of processes that are gone; take no lock."""
+    if folder is None:
+        return Losses()
+    found: list[Losses] = []
+    with suppress(OSError):  # the folder is not there, or another user's
+        for path in folder.glob(SLOT_FILES):
+            with suppress(OSError):
+                found.append(_read(path))
+    return Losses.sum(found)
+
+
+def _read(path: Path) -> Losses:
+    with open(open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
+        file.seek(LOSSES_AT)
+        fields = _fields(file.read(LOSSES_BYTES))
+    if fields is None:
+        return Losses()
+    last, *counters = fields
+    counts = {reason: count for reason, count in zip(REASONS, counters, strict=False) if count}
+    unknown = sum(counters[len(REASONS) :])  # a later release's
+    if unknown:
+        counts[OTHERS] = counts.get(OTHERS, 0) + unknown
+    return Losses(counts=counts, last_unix_nano=last or None)
+
+
+def _fields(data: bytes) -> tuple[int, ...] | None:
+    if len(data) != _FORMAT.size or not data.startswith(_MAGIC):
+        return None
+    _, *numbers = _FORMAT.unpack(data)
+    return tuple(numbers)

@@ -12,6 +12,7 @@ from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
 
 MAX_BYTES = 32 * 1024 * 1024
+"""Most bytes of encoded records that a journal in memory takes, whatever the bound of the folder."""
 
 
 class MemoryJournal(Journal):
@@ -31,7 +32,7 @@ class MemoryJournal(Journal):
 
     @property
     def instance(self) -> str:
-        """The name that it was made with."""
+        """Name that it was made with."""
         return self._instance
 
     @property
@@ -45,7 +46,7 @@ class MemoryJournal(Journal):
         return False
 
     def append(self, record: Record, /) -> int:
-        """Keep *record* until this process ends; give how many records wait."""
+        """Keep *record* until this process ends, and return how many records wait."""
         payload = encode_record(record)
         with self._lock:
             if self._closed:
@@ -66,14 +67,14 @@ class MemoryJournal(Journal):
         """Do nothing: the name stays."""
 
     def read(self, limit: int, /) -> list[Record]:
-        """Give the oldest records, at most *limit*."""
+        """Return the oldest records, at most *limit*."""
         with self._lock:
             self._out = min(limit, len(self._payloads))
             payloads = [self._payloads[index] for index in range(self._out)]
         return list(map(decode_record, payloads))
 
     def stored(self) -> None:
-        """Remove what `read` gave last."""
+        """Remove what `read` returned last."""
         with self._lock:
             for _ in range(self._out):
                 self._bytes -= len(self._payloads.popleft())
@@ -84,7 +85,7 @@ class MemoryJournal(Journal):
         raise JournalError(f"record {record.id} cannot be set aside in memory ({reason})")
 
     def waiting(self) -> int:
-        """Count the records that are not stored."""
+        """Return how many records are not stored."""
         return len(self._payloads)
 
     def note_losses(self, counts: Mapping[str, int], /) -> bool:  # noqa: ARG002

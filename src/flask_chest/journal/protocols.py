@@ -15,7 +15,7 @@ class Appendable(Protocol):
     @property
     @abstractmethod
     def instance(self) -> str:
-        """The name of this process in `Record.instance`."""
+        """Name of this process in `Record.instance`."""
 
     @abstractmethod
     def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
@@ -24,7 +24,7 @@ class Appendable(Protocol):
     @property
     @abstractmethod
     def latest_unix_nano(self) -> int:
-        """The latest time of a record that was appended under `instance`, perhaps by a former process."""
+        """Latest time, in nanoseconds, of a record appended under `instance`, perhaps by a former process."""
 
     @property
     @abstractmethod
@@ -33,7 +33,7 @@ class Appendable(Protocol):
 
     @abstractmethod
     def append(self, record: Record, /) -> int:
-        """Take *record* and give how many wait for this process; `JournalError`, and it is not taken."""
+        """Take *record* and return how many wait for this process; raise `JournalError` if it is not taken."""
 
     @abstractmethod
     def append_opened(self, record: Record, /) -> None:
@@ -41,11 +41,11 @@ class Appendable(Protocol):
 
     @abstractmethod
     def waiting(self) -> int:
-        """Count the records of this process that were taken and are not stored."""
+        """Return how many records of this process were taken and are not stored."""
 
     @abstractmethod
     def note_losses(self, counts: Mapping[str, int], /) -> bool:
-        """Tell other processes that so many records were lost, by reason; False when that is not possible."""
+        """Show other processes how many records were lost, by reason; return whether that was possible."""
 
     @abstractmethod
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Appendable(Protocol):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Let go, in a forked child, of what is its parent's."""
+        """Leave to its parent, in a forked child, what is the parent's."""
 
 
 class Journal(Appendable, Protocol):
@@ -64,18 +64,18 @@ class Journal(Appendable, Protocol):
 
     @abstractmethod
     def read(self, limit: int, /) -> Sequence[Record]:
-        """Give the oldest records that wait, at most *limit*; they wait until `stored` is called.
+        """Return the oldest records that wait, at most *limit*; they wait until `stored` is called.
 
-        Called again before that, it gives the same records again, and newer ones up to *limit*.
+        Called again before that, it returns the same records, and newer ones up to *limit*.
         """
 
     @abstractmethod
     def stored(self) -> None:
-        """Remove what `read` gave last: it is stored, or set aside."""
+        """Remove what `read` returned last: it is stored, or set aside."""
 
     @abstractmethod
     def set_aside(self, record: Record, reason: str, /) -> None:
-        """Keep *record*, which the store will never take, for people; `JournalError` if that cannot be done."""
+        """Keep *record*, which the store will never take, for people, or raise `JournalError`."""
 
     @abstractmethod
     def is_anything_left(self) -> bool:
@@ -83,7 +83,7 @@ class Journal(Appendable, Protocol):
 
     @abstractmethod
     def adopt(self) -> None:
-        """Take over what processes have left that are gone, or that say so; `read` gives it after its own."""
+        """Take over what processes left that are gone, or that leave theirs to others; `read` returns it too."""
 
 
 class Intake(Protocol):
@@ -99,15 +99,15 @@ class Intake(Protocol):
 
     @abstractmethod
     def wake(self) -> None:
-        """Let whoever moves records look soon; called by finalizers, so it waits for nothing."""
+        """Make whoever moves records look soon; called by finalizers, so it waits for nothing."""
 
     @abstractmethod
     def flush(self, timeout: float, /) -> bool:
-        """Wait at most *timeout* seconds until all that was taken is stored; False when some is not."""
+        """Wait at most *timeout* seconds until all that was taken is stored; return whether it is."""
 
     @abstractmethod
     def waiting(self) -> int:
-        """Count the records that were taken and are not stored yet."""
+        """Return how many records were taken and are not stored yet."""
 
     @abstractmethod
     def close(self, timeout: float, /) -> bool:
@@ -115,4 +115,4 @@ class Intake(Protocol):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Let go, in a forked child, of what is its parent's."""
+        """Leave to its parent, in a forked child, what is the parent's."""

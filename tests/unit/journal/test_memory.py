@@ -196,7 +196,7 @@ def test_file_system_behind_fuse_that_is_not_known_is_refused(
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nx {tmp_path} {kind} rw 0 0\n")
     assert isinstance(opened(tmp_path / "journal"), MemoryJournal)
     assert (
-        f"(it is on {kind}, which may be a network file system; if it is none, set CHEST_JOURNAL_LOCAL to true)"
+        f"(it is on {kind}, which may be a network file system; if it is not, set CHEST_JOURNAL_LOCAL to true)"
         in caplog.text
     )
 
