@@ -1,4 +1,4 @@
-"""Keep what ``flask.g`` knows about each request: typed, in your own database, delivered on."""
+"""Keep what ``flask.g`` knows about each request: typed, in your own database, and delivered on schedule."""
 
 from flask_chest.background.export_run import ExportReport
 from flask_chest.background.stats import ChestStats, Health

@@ -1,4 +1,6 @@
-"""For Alembic: keeps autogenerate from dropping the tables of a chest, which are in no metadata of the app.
+"""`include_name` for Alembic: keeps autogenerate from dropping the tables of a chest.
+
+They are in no metadata of the app, so Alembic would take them for tables that the app has removed.
 
 ::
 
@@ -15,7 +17,7 @@ from typing import TypeAlias, overload
 from flask_chest.stores.sql.tables import table_names
 
 IncludeName: TypeAlias = Callable[[str | None, str, object], bool]
-"""Alembic's hook: whether what the database has under a name, of a kind and in a parent, is compared."""
+"""Alembic's hook: returns whether an object of the database is compared, by its name, type and parents."""
 
 
 @overload
@@ -36,10 +38,11 @@ def include_name(
     *,
     chests: Collection[str] = ("flask_chest",),
 ) -> bool | IncludeName:
-    """Leave the tables of the chests out of what Alembic compares, with all that belongs to them.
+    """Exclude the tables of chests, and their indexes and constraints, from what Alembic compares.
 
-    As it is, it is a hook for ``context.configure(include_name=…)``, for a chest with the default ``name=``.
-    Called with a hook of the app's *own*, it makes one that also asks that; *chests* are the names of all.
+    For a chest with the default ``name=``, pass the function itself to ``context.configure(include_name=…)``.
+    Called with the app's *own* hook, or with the names of all *chests*, it returns a hook that excludes their
+    tables and asks *own* about the rest.
     """
     if callable(own) or type_ is None:
         return _excluding(chests, own if callable(own) else None)

@@ -1,4 +1,4 @@
-"""Functions for ``computed=`` that many apps want."""
+"""Functions for ``computed=`` that many apps need."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BUILT_IN = Redaction()
 def requested_path() -> str:
     """Return the path that the current request asked for, without its query string.
 
-    A record has the route, which is the same for all users; a request that matched none has only this. A path may
-    hold what is secret, so a segment is masked that comes after one with a secret-looking name, as in
-    ``/reset/token/…``, or that looks like a token or an address of mail. What a pattern of the chest finds is
+    A record has the route, which is the same for all users; a request that matched no route has only its path.
+    A path may contain a secret, so a segment is masked that follows one with a secret-looking name, as in
+    ``/reset/token/…``, or that looks like a token or an email address. What a pattern of the chest finds is
     hidden as in any variable. A path of more than 1,024 characters is cut.
     """
     shown: list[str] = []
@@ -34,6 +34,6 @@ def requested_path() -> str:
 
 
 def _looks_secret(segment: str) -> bool:
-    # Both in a run without a hyphen: no slug of an article and no UUID has that.
+    # Digits and letters in a run without a hyphen: no slug of an article and no UUID has that.
     runs = _RUNS.findall(segment)
     return "@" in segment or any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in runs)

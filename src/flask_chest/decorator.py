@@ -1,4 +1,4 @@
-"""``@flask_chest``: which variables a view leaves behind."""
+"""``@flask_chest``: which variables are recorded of the requests to a view."""
 
 from __future__ import annotations
 
@@ -55,15 +55,16 @@ def flask_chest(
 ) -> View | Callable[[View], View]:
     """Record chosen variables of ``g`` of each request to the view.
 
-    *tracked_vars* maps HTTP methods, or ``"*"``, to names; or lists names for all methods; without it every
-    public name is taken whose value is a JSON scalar or container. HEAD has GET's list unless it has its own.
-    A name may be a path (``user.id``, by keys and attributes) or a glob (``cart_*``). *rename* gives variables
-    another name, *computed* adds what its functions return when the request ends.
-    *request_id_generator* is called without arguments, once a request. *chests* picks some of the app's.
+    *tracked_vars* is a list of names for all methods, or maps HTTP methods, or ``"*"``, to such lists. Without it
+    every public name is recorded whose value is a JSON scalar or container. HEAD has GET's list unless it has
+    its own. A name may be a path (``user.id``, by keys and attributes) or a glob (``cart_*``). *rename* gives
+    variables other names; *computed* adds what its functions return when the request ends.
+    *request_id_generator* is called without arguments, once for each request. *chests* are those of the app's
+    chests that record; the default is all.
 
-    Put it below ``@app.route``; it may also decorate a function that the view calls. Stacked decorators join, as
-    do those of all functions that ran: there is one record for a request and chest. Raises `ConfigurationError`,
-    a ``ValueError``, for a key that is no HTTP method.
+    Put it below ``@app.route``; it may also decorate a function that the view calls. The rules of stacked
+    decorators are joined, as are those of all functions that ran: a request has one record in each chest. Raises
+    `ConfigurationError`, a ``ValueError``, for a key that is not an HTTP method.
     """
     check_generator(request_id_generator)
     _check_chests(chests)
@@ -125,13 +126,13 @@ def _async_wrapper(view: Callable[..., Awaitable[object]], rules: tuple[Rule, ..
 def _hand_over(rules: tuple[Rule, ...]) -> None:
     """Note for the current request that a function with these *rules* runs: its caller may hide them from Flask.
 
-    In one piece, since every request calls it.
+    This is one function, since every request calls it.
     """
     try:
         app = _current_app()
         current = current_request()
     except RuntimeError:
-        return  # it is called outside of any request, as any function may be
+        return  # called outside of a request, as any function may be
     middleware: Middleware | None = app.extensions.get(EXTENSION_KEY)
     if middleware is None:
         _miss_chest(app)
@@ -158,5 +159,5 @@ def _miss_chest(app: Flask) -> None:
 def _is_strict(app: Flask) -> bool:
     try:
         return Settings.load(prefix="CHEST", given={}, config=app.config, environ=os.environ).strict
-    except ConfigurationError:  # said where a chest is registered; a view without one only works
+    except ConfigurationError:  # raised where a chest is registered; a view without a chest just works
         return False

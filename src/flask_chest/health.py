@@ -1,4 +1,4 @@
-"""Whether a chest loses anything: to alert on, and never to route on."""
+"""`health_blueprint`: whether a chest loses records, for alerts and never for routing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NOT_OK = "not ok\n"
 def health_blueprint(
     *chests: FlaskChest, url: str = "/alerts/chest", name: str = "flask_chest_health"
 ) -> Blueprint:
-    """Make a blueprint whose one route answers 200 while no chest loses records, else for a minute 503.
+    """Return a blueprint whose one route answers 200, or 503 for a minute after a chest lost a record.
 
-    Alert on it. No load balancer or orchestrator should route by it: a full journal is full for every process,
-    and all would be taken out of service for records that are lost, while requests are answered. Whether the
-    app is ready is for the app to say. It asks no store, so it answers at once; it tells strangers nothing more,
-    while ``chest.health()`` tells the app; and its own requests are not recorded.
+    Use it for alerts. No load balancer or orchestrator should route by it: a full journal is full for every
+    process, and all of them would be taken out of service because of lost records, though they answer requests.
+    Whether the app is ready only the app knows. No store is asked, so the answer comes at once; it says no more,
+    since strangers may read it: the app has ``chest.health()``. Requests to *url* are not recorded.
     """
     blueprint = Blueprint(name, __name__)
 

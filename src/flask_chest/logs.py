@@ -1,4 +1,4 @@
-"""Log records that carry the id of their request."""
+"""`RequestIdFilter`: log records with the id of their request."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _asking: ContextVar[bool] = ContextVar("flask_chest_asking", default=False)
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds ``request_id`` to every log record that passes: the current request's, or ``-``.
+    """Adds ``request_id`` to every log record: the id of the current request, or ``-`` outside of one.
 
-    Put it on handlers, for a filter on a logger does not see its children's records::
+    Add it to handlers, since a filter on a logger does not see the records of its children::
 
         handler.addFilter(RequestIdFilter())
         handler.setFormatter(logging.Formatter("%(request_id)s %(message)s"))
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let *record* pass, with its ``request_id``."""
+        """Return True, with ``request_id`` set on *record* unless it has one."""
         if not hasattr(record, "request_id"):
             record.request_id = _request_id()
         return True
 
 
 def _request_id() -> str:
-    if _asking.get():  # what makes the id logs something
+    if _asking.get():  # the function that makes the id logs something
         return NO_REQUEST
     token = _asking.set(True)
     try:
-        return printable(current_request_id() or NO_REQUEST)  # an own generator may take it from a header
+        return printable(current_request_id() or NO_REQUEST)  # a generator of the app's may take it from a header
     except Exception:  # noqa: BLE001 - a log line must come out, whatever the app's own code does
         return NO_REQUEST
     finally:

@@ -1,6 +1,6 @@
 """The bridge to OpenTelemetry: request ids from traces, variables on the request's span, counts as metrics.
 
-Records are linked to traces without it: `flask_chest.trace_context` needs no OpenTelemetry.
+Records are linked to traces without it: the trace context is read without importing OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = ["SpanAttributes", "TraceContext", "instrument_metrics", "otel_request
 
 Scalar: TypeAlias = str | bool | int | float
 Attribute: TypeAlias = Scalar | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
-"""What every release of the SDK keeps as it is."""
+"""Types of values that every release of the SDK keeps as they are."""
 
 MAX_ELEMENTS = 128
-"""Of a sequence; a longer one becomes JSON."""
+"""Longest sequence that stays one; a longer one becomes JSON."""
 _RESERVED = "otel."
 _SPARED = 16
-"""So many attributes may be set on a span after ours, as the status is, before the oldest are evicted."""
+"""Number of attributes left free on a span for what is set after ours, such as the status."""
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -48,10 +48,10 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 class SpanAttributes(VariablesObserver):
     """Copies the captured variables onto the request's span, as ``flask.g.<name>``.
 
-    They leave the process with it: hand one to a chest only if that may be. *rename* gives some of them another
-    name, as in ``{"user_id": "user.id"}``. At most *max_attributes* are set, texts of at most *max_length*
-    characters, and only as many as the span has room for: the instrumentation's own are never evicted. Secrets
-    are masked as in the record; ``None`` is left out.
+    They leave the process with the span: give one to a chest only if they may. *prefix* precedes their names,
+    except those that *rename* gives them, as in ``{"user_id": "user.id"}``. At most *max_attributes* are
+    set, strings are cut at *max_length* characters, and only as many are set as the span has room for: the
+    instrumentation's own are never evicted. Secrets are masked as in the record; ``None`` is left out.
     """
 
     prefix: str = "flask.g."
@@ -63,7 +63,7 @@ class SpanAttributes(VariablesObserver):
         for setting, name in [("prefix", self.prefix), *(("rename", name) for name in self.rename.values())]:
             if not name or name.startswith(_RESERVED):
                 raise ConfigurationError(
-                    f"{setting} must be a name that does not begin with {_RESERVED}, which is OpenTelemetry's, "
+                    f"{setting} must be a name that does not begin with {_RESERVED}, OpenTelemetry's own, "
                     f"got {name!r}"
                 )
         for setting, limit in {"max_attributes": self.max_attributes, "max_length": self.max_length}.items():
@@ -71,7 +71,10 @@ class SpanAttributes(VariablesObserver):
                 raise ConfigurationError(f"{setting} must be at least 1, got {limit!r}")
 
     def observe(self, variables: Mapping[str, JSONValue], environ: Mapping[str, object], /) -> int:
-        """Write *variables* onto the request's own span, also while a span within it is current."""
+        """Write *variables* onto the request's own span, even if a span within it is current.
+
+        Return how many were left out for lack of room.
+        """
         span = server_span(environ)
         if span is None or not span.is_recording():
             return 0
@@ -79,7 +82,7 @@ class SpanAttributes(VariablesObserver):
         return left_out
 
     def write(self, variables: Mapping[str, JSONValue], span: Span | None = None) -> int:
-        """Write *variables* onto *span*, or the current one; give how many it took."""
+        """Write *variables* onto *span*, or the current one; return how many it took."""
         span = span or get_current_span()
         if not span.is_recording():
             return 0
@@ -87,8 +90,8 @@ class SpanAttributes(VariablesObserver):
         return taken
 
     def _write(self, variables: Mapping[str, JSONValue], span: Span) -> tuple[int, int]:
-        """Give how many *span* took, and how many were left out for want of room."""
-        # The SDK's limits are on its own mapping, which it does not hand out; else no limit is known.
+        """Return how many *span* took, and how many were left out for lack of room."""
+        # The SDK's limits are on its own mapping, which is not public; other spans have no known limit.
         kept: object = getattr(span, "_attributes", None)
         longest: int | None = getattr(kept, "max_value_len", None)
         length = self.max_length if longest is None else min(self.max_length, longest)
@@ -104,7 +107,7 @@ class SpanAttributes(VariablesObserver):
 
 
 def _fitting(chosen: dict[str, Attribute], kept: object) -> Mapping[str, Attribute]:
-    """Leave out of *chosen* that for which the attributes *kept* have no room."""
+    """Return what of *chosen* fits among the attributes *kept*."""
     most: int | None = getattr(kept, "maxlen", None)
     if most is None or not isinstance(kept, Mapping):
         return chosen
@@ -117,9 +120,10 @@ def _fitting(chosen: dict[str, Attribute], kept: object) -> Mapping[str, Attribu
 
 
 def to_attribute(value: object, *, max_length: int = 1024) -> Attribute | None:
-    """Make of *value* what a span keeps, and says nothing about; ``None`` for what has no form.
+    """Return *value* in a form that a span keeps without a warning, or ``None`` if it has none.
 
-    Scalars and sequences of one type of scalars stay, anything else becomes JSON. A text is cut at *max_length*.
+    Scalars and lists of one type of scalar stay, anything else becomes JSON. Strings are cut at *max_length*
+    characters.
     """
     return _attribute(Conversion().convert(value, objects=True), max_length)
 
@@ -152,10 +156,10 @@ def instrument_metrics(chest: FlaskChest, meter_provider: MeterProvider | None =
     """Let *meter_provider*, or the global one, observe what `FlaskChest.stats` counts in this process.
 
     ``flask_chest.record.processed`` counts the records that the store took, and with ``error.type`` those that
-    it refused or that nobody took; ``flask_chest.queue.size`` is how many wait in the journal;
+    it refused or that were lost; ``flask_chest.queue.size`` is the number of records that wait in the journal;
     ``flask_chest.target.exported`` counts what each exporter delivered, and with ``error.type`` what was set
-    aside. Each carries the names of the app and of the chest's settings. A provider gets these instruments once,
-    however many chests are added; a chest that is gone is observed no more.
+    aside. The attributes are the names of the app, of the chest and of the exporter. A provider gets these
+    instruments once, however many chests are added; a chest that no longer exists is not observed.
     """
     provider = meter_provider or get_meter_provider()
     first = WeakSet[FlaskChest]()
@@ -172,7 +176,7 @@ def _make_instruments(provider: MeterProvider, chests: WeakSet[FlaskChest]) -> N
         "flask_chest.record.processed",
         callbacks=[_callback(chests, _processed)],
         unit="{record}",
-        description="Records that the store took, and with error.type those that it did not.",
+        description="Records that the store took, and with error.type those that it did not take.",
     )
     meter.create_observable_up_down_counter(
         "flask_chest.queue.size",
@@ -192,7 +196,7 @@ def _callback(
     chests: WeakSet[FlaskChest], read: Callable[[ChestStats], Iterator[_Count]]
 ) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def observe(_options: CallbackOptions) -> Iterator[Observation]:
-        # Apps of one name are one series, in which the last one would overwrite the others.
+        # Apps of the same name are one series, in which the last one would overwrite the others.
         total: Counter[tuple[tuple[str, str], ...]] = Counter()
         for chest in list(chests):
             for app, stats in chest.stats_of_apps():

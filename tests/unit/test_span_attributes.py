@@ -82,7 +82,10 @@ def test_attributes_are_renamed_and_cut() -> None:
     ("options", "message"),
     [
         ({"prefix": ""}, "prefix must be a name"),
-        ({"prefix": "otel.x"}, "prefix must be a name that does not begin with otel., which is OpenTelemetry's"),
+        (
+            {"prefix": "otel.x"},
+            "prefix must be a name that does not begin with otel., which OpenTelemetry reserves",
+        ),
         ({"rename": {"a": "otel.status_code"}}, "rename must be a name"),
         ({"max_attributes": 0}, "max_attributes must be at least 1, got 0"),
         ({"max_length": -1}, "max_length must be at least 1, got -1"),
