@@ -23,7 +23,8 @@ from benchmarks.deadly_worker import EXPORTER, Task
 
 from flask_chest.protocols import ExporterRegistry, Store
 from flask_chest.record import Query, Record
-from flask_chest.stores import DEFAULT_NAME, store_from_uri
+from flask_chest.stores import store_from_uri
+from flask_chest.stores.options import DEFAULT_NAME
 from flask_chest.testing import make_record
 
 PROCESSES = 4

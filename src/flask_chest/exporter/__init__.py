@@ -23,6 +23,7 @@ from flask_chest.exporter.store import StoreExporter
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import Exporter, StartAt
 from flask_chest.record import Record
+from flask_chest.stores.options import CONNECT_TIMEOUT, LOCK_TIMEOUT, STATEMENT_TIMEOUT
 
 if TYPE_CHECKING:
     from flask_chest.exporter import _bodies
@@ -134,9 +135,9 @@ class FlaskChestExporterPostgreSQL:
         table: str = "flask_chest",
         name: str = "postgresql",
         create: bool = True,
-        connect_timeout: float = 5.0,
-        statement_timeout: float = 30.0,
-        lock_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        statement_timeout: float = STATEMENT_TIMEOUT,
+        lock_timeout: float = LOCK_TIMEOUT,
         pool: postgresql_connections.Pool | None = None,
         **delivery: Unpack[DeliveryOptions],
     ) -> None:
@@ -173,9 +174,9 @@ class FlaskChestExporterMySQL:
         table: str = "flask_chest",
         name: str = "mysql",
         create: bool = True,
-        connect_timeout: float = 5.0,
-        statement_timeout: float = 30.0,
-        lock_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        statement_timeout: float = STATEMENT_TIMEOUT,
+        lock_timeout: float = LOCK_TIMEOUT,
         pool: mysql_connections.Pool | None = None,
         **delivery: Unpack[DeliveryOptions],
     ) -> None:
@@ -213,7 +214,7 @@ class FlaskChestExporterMongoDB:
         name: str = "mongodb",
         database: str | None = None,
         create: bool = True,
-        connect_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         timeout: float = 30.0,
         client: mongodb_client.Client | None = None,
         client_options: Mapping[str, object] | None = None,

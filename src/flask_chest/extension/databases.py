@@ -16,6 +16,14 @@ from flask_chest.errors import ConfigurationError
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.settings import SettingOptions, Settings
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
+from flask_chest.stores.options import (
+    BUSY_TIMEOUT,
+    CONNECT_TIMEOUT,
+    DEFAULT_NAME,
+    LOCK_TIMEOUT,
+    POOL_SIZE,
+    STATEMENT_TIMEOUT,
+)
 
 if TYPE_CHECKING:
     from flask_chest.stores.mongodb import client as mongodb_client
@@ -42,10 +50,10 @@ class FlaskChestSQLite(FlaskChest):
     def __init__(
         self,
         app: Flask | None = None,
-        name: str = "flask_chest",
+        name: str = DEFAULT_NAME,
         db_uri: str | os.PathLike[str] = "db.sqlite3",
         *,
-        busy_timeout: float = 5.0,
+        busy_timeout: float = BUSY_TIMEOUT,
         **options: Unpack[ChestOptions],
     ) -> None:
         self._path = os.fspath(db_uri)
@@ -84,14 +92,14 @@ class FlaskChestPostgreSQL(FlaskChest):
     def __init__(
         self,
         app: Flask | None = None,
-        name: str = "flask_chest",
+        name: str = DEFAULT_NAME,
         db_uri: str = "postgresql:///",
         *,
         create: bool = True,
-        connect_timeout: float = 5.0,
-        statement_timeout: float = 30.0,
-        lock_timeout: float = 5.0,
-        pool_size: int = 4,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        statement_timeout: float = STATEMENT_TIMEOUT,
+        lock_timeout: float = LOCK_TIMEOUT,
+        pool_size: int = POOL_SIZE,
         pool: postgresql_connections.Pool | None = None,
         **options: Unpack[ChestOptions],
     ) -> None:
@@ -124,14 +132,14 @@ class FlaskChestMySQL(FlaskChest):
     def __init__(
         self,
         app: Flask | None = None,
-        name: str = "flask_chest",
+        name: str = DEFAULT_NAME,
         db_uri: str = "",
         *,
         create: bool = True,
-        connect_timeout: float = 5.0,
-        statement_timeout: float = 30.0,
-        lock_timeout: float = 5.0,
-        pool_size: int = 4,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        statement_timeout: float = STATEMENT_TIMEOUT,
+        lock_timeout: float = LOCK_TIMEOUT,
+        pool_size: int = POOL_SIZE,
         pool: mysql_connections.Pool | None = None,
         **options: Unpack[ChestOptions],
     ) -> None:
@@ -165,14 +173,14 @@ class FlaskChestMongoDB(FlaskChest):
     def __init__(
         self,
         app: Flask | None = None,
-        name: str = "flask_chest",
+        name: str = DEFAULT_NAME,
         db_uri: str = "mongodb://localhost/flask_chest",
         *,
         database: str | None = None,
         create: bool = True,
-        connect_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         timeout: float = 30.0,
-        pool_size: int = 4,
+        pool_size: int = POOL_SIZE,
         expire_after: timedelta | None = None,
         client: mongodb_client.Client | None = None,
         client_options: Mapping[str, object] | None = None,

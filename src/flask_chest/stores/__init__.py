@@ -10,9 +10,7 @@ from typing import TypeAlias
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import Store
-
-DEFAULT_NAME = "flask_chest"
-"""The prefix of the tables' names."""
+from flask_chest.stores.options import DEFAULT_NAME
 
 _Chooser: TypeAlias = Callable[[str, Path, str], Callable[[], Store]]
 

@@ -12,6 +12,7 @@ from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRef
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds, in_chunks, storable_rows
+from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, POOL_SIZE
 
 try:
     from bson.errors import InvalidDocument
@@ -19,13 +20,13 @@ try:
     from pymongo import errors as mongo
     from pymongo.uri_parser import parse_uri
 
-    from flask_chest.stores._options import check_options, full_address
     from flask_chest.stores.mongodb.client import NOT_PRIMARY, Client, Clients, Collections
     from flask_chest.stores.mongodb.deletion import MongoDBDeletion
     from flask_chest.stores.mongodb.documents import Document, document_of, record_of
     from flask_chest.stores.mongodb.outbox import MongoDBOutbox
     from flask_chest.stores.mongodb.query import CHUNK, find
     from flask_chest.stores.mongodb.statistics import MongoDBStatistics
+    from flask_chest.stores.options import check_options, full_address
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
@@ -55,12 +56,12 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
         self,
         uri: str = "mongodb://localhost",
         *,
-        name: str = "flask_chest",
+        name: str = DEFAULT_NAME,
         database: str | None = None,
         create: bool = True,
-        connect_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         timeout: float = 30.0,
-        pool_size: int = 4,
+        pool_size: int = POOL_SIZE,
         expire_after: timedelta | None = None,
         client: Client | None = None,
         options: Mapping[str, object] | None = None,

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
-from flask_chest.stores._options import check_options
+from flask_chest.stores.options import (
+    CONNECT_TIMEOUT,
+    DEFAULT_NAME,
+    LOCK_TIMEOUT,
+    POOL_SIZE,
+    STATEMENT_TIMEOUT,
+    check_options,
+)
 from flask_chest.stores.postgresql.schema import PostgreSQLSchema
 from flask_chest.stores.sql.pool import GivenPool, Lender, ServerPool
 from flask_chest.stores.sql.server import ServerStore
@@ -43,12 +50,12 @@ class PostgreSQLStore(ServerStore):
         self,
         uri: str = "",
         *,
-        name: str = "flask_chest",
+        name: str = DEFAULT_NAME,
         create: bool = True,
-        connect_timeout: float = 5.0,
-        statement_timeout: float = 30.0,
-        lock_timeout: float = 5.0,
-        pool_size: int = 4,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        statement_timeout: float = STATEMENT_TIMEOUT,
+        lock_timeout: float = LOCK_TIMEOUT,
+        pool_size: int = POOL_SIZE,
         pool: Pool | None = None,
         **parameters: str | int | None,
     ) -> None:

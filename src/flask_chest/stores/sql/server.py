@@ -10,8 +10,8 @@ from typing import Generic, LiteralString, Protocol, TypeVar
 from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
 from flask_chest.record import Record
-from flask_chest.stores._options import full_address
 from flask_chest.stores._records import Row, in_chunks, storable_rows
+from flask_chest.stores.options import full_address
 from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.store import SQLStore

@@ -15,6 +15,7 @@ from flask_chest.errors import ConfigurationError, StoreAbsent, StoreUnavailable
 from flask_chest.protocols import HostClocked
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import Row, storable_rows
+from flask_chest.stores.options import BUSY_TIMEOUT, DEFAULT_NAME
 from flask_chest.stores.sql.store import SQLStore
 from flask_chest.stores.sql.tables import COLUMNS, Session, Tables, row_record
 from flask_chest.stores.sqlite.connections import SQLITE, SQLiteConnections, SQLiteSession
@@ -71,7 +72,7 @@ class SQLiteStore(SQLStore, HostClocked):
     skew_nano = MAX_STEP_NANO  # who shares the file shares the clock
 
     def __init__(
-        self, path: str | os.PathLike[str], *, name: str = "flask_chest", busy_timeout: float = 5.0
+        self, path: str | os.PathLike[str], *, name: str = DEFAULT_NAME, busy_timeout: float = BUSY_TIMEOUT
     ) -> None:
         location = os.fspath(path)
         if location in {"", ":memory:"} or location.startswith("file:"):

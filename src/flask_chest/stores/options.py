@@ -1,4 +1,4 @@
-"""Options of the stores on a server: their checks, and which of them tell two stores apart."""
+"""Options of the stores: their defaults, their checks, and which of them tell two stores on a server apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from hashlib import sha256
 import msgspec
 
 from flask_chest.errors import ConfigurationError
+
+DEFAULT_NAME = "flask_chest"
+"""Prefix of the tables' names."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds to connect to a server, and to wait for a connection of the pool."""
+STATEMENT_TIMEOUT = 30.0
+"""Seconds that a statement may take."""
+LOCK_TIMEOUT = 5.0
+"""Seconds to wait for a lock of another process on a server."""
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another writer of an SQLite file."""
+POOL_SIZE = 4
+"""Connections to a server that are open in a process at most."""
 
 MAX_TIMEOUT = 3600
 """Seconds that a time-out may be at most."""
