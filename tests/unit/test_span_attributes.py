@@ -84,7 +84,7 @@ def test_attributes_are_renamed_and_cut() -> None:
         ({"prefix": ""}, "prefix must be a name"),
         (
             {"prefix": "otel.x"},
-            "prefix must be a name that does not begin with otel., which OpenTelemetry reserves",
+            "prefix must be a name that does not begin with otel., OpenTelemetry's own",
         ),
         ({"rename": {"a": "otel.status_code"}}, "rename must be a name"),
         ({"max_attributes": 0}, "max_attributes must be at least 1, got 0"),
