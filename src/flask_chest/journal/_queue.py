@@ -1,4 +1,7 @@
-"""What one owner's segments hold that is not stored yet."""
+"""The queue of one owner: what its segments hold that is not stored yet, in the order in which it was written.
+
+A record whose response streams is written twice, opened and completed; a segment stays while it alone has one.
+"""
 
 from __future__ import annotations
 

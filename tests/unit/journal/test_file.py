@@ -301,7 +301,7 @@ os.kill(os.getpid(), 9)
     assert [record.id for record in adopted(tmp_path)] == told
 
 
-def test_folder_that_was_removed_is_made_anew_and_the_slot_taken_again(
+def test_folder_that_was_removed_is_made_again_and_the_slot_taken_again(
     tmp_path: Path, small_segments: None
 ) -> None:
     journal = journal_in(tmp_path / "journal")
@@ -320,7 +320,7 @@ def test_folder_that_was_removed_is_made_anew_and_the_slot_taken_again(
     assert adopted(tmp_path / "journal") == []
 
 
-def test_folder_that_cannot_be_made_anew_is_a_journal_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_again_is_a_journal_error(tmp_path: Path) -> None:
     journal = journal_in(tmp_path / "journal")
     shutil.rmtree(tmp_path / "journal")
     (tmp_path / "journal").write_text("a file")

@@ -67,7 +67,7 @@ def test_segments_of_a_living_owner_are_not_adopted_when_its_lock_file_is_remove
     assert drain(owner) == first + second
 
 
-def test_slot_is_taken_anew_with_the_next_batch(tmp_path: Path) -> None:
+def test_slot_is_taken_again_with_the_next_batch(tmp_path: Path) -> None:
     owner = journal_in(tmp_path)
     (tmp_path / "slot-0.lock").unlink()
     owner.append(make_record())
