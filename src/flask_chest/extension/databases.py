@@ -116,8 +116,7 @@ class FlaskChestPostgreSQL(FlaskChest):
             pool_size=pool_size,
             pool=pool,
         )
-        make()  # costs nothing, and raises for a wrong option where that is set
-        super().__init__(app, store=make, **options)
+        super().__init__(app, store=_tried(make), **options)
 
 
 class FlaskChestMySQL(FlaskChest):
@@ -156,8 +155,7 @@ class FlaskChestMySQL(FlaskChest):
             pool_size=pool_size,
             pool=pool,
         )
-        make()  # costs nothing, and raises for a wrong option where that is set
-        super().__init__(app, store=make, **options)
+        super().__init__(app, store=_tried(make), **options)
 
 
 class FlaskChestMongoDB(FlaskChest):
@@ -201,5 +199,10 @@ class FlaskChestMongoDB(FlaskChest):
             client=client,
             options=client_options,
         )
-        make()  # costs nothing, and raises for a wrong option where that is set
-        super().__init__(app, store=make, **options)
+        super().__init__(app, store=_tried(make), **options)
+
+
+def _tried(make: Callable[[], Store]) -> Callable[[], Store]:
+    """Return *make*, after a call that opens nothing, but raises for a wrong option where that is given."""
+    make()
+    return make

@@ -201,9 +201,9 @@ class Middleware:
                 response.headers.setdefault(*header)
             if type(response.response) is not list and _streams(response, request_state.method):  # nearly all are
                 self._watch(request_state, response)
-        except Exception as mishap:
+        except Exception as error:
             for state in self.states:
-                state.latest.problem(_NOT_UNDERSTOOD, mishap)
+                state.latest.problem(_NOT_UNDERSTOOD, error)
         return response
 
     def _watch(self, request_state: RequestState, response: Response) -> None:
@@ -253,9 +253,9 @@ class Middleware:
             if not plan.asked:
                 return None
             request_state.capture(plan, current, _current_g())
-        except BaseException as mishap:
-            pass_interruption(mishap)
-            self._lost(NOT_CAPTURED, mishap)
+        except BaseException as error:
+            pass_interruption(error)
+            self._lost(NOT_CAPTURED, error)
             return None
         return request_state
 
@@ -299,14 +299,14 @@ class Middleware:
     def _capture_late(self, request_state: RequestState) -> None:
         try:
             request_state.capture_late()
-        except Exception as mishap:
-            self._lost(TEARDOWN_NOT_CAPTURED, mishap)
+        except Exception as error:
+            self._lost(TEARDOWN_NOT_CAPTURED, error)
 
     def _on_end(self, stream: StreamedResponse, raised: BaseException | None, begun: bool) -> None:  # noqa: FBT001
         try:
             stream.end(raised, begun=begun)
-        except Exception as mishap:
-            self._lost(STREAM_NOT_CAPTURED, mishap)
+        except Exception as error:
+            self._lost(STREAM_NOT_CAPTURED, error)
 
     def _on_close(self, request_state: RequestState, stream: StreamedResponse) -> None:
         if request_state.stream is stream:
@@ -316,8 +316,8 @@ class Middleware:
         request_state.error = request_state.error or stream.error()
         try:
             stream.capture()
-        except Exception as mishap:
-            self._lost(STREAM_NOT_CAPTURED, mishap)
+        except Exception as error:
+            self._lost(STREAM_NOT_CAPTURED, error)
         _keep(request_state, stream.close())
 
     def _lost(self, reason: str, error: BaseException) -> None:

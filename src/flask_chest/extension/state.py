@@ -264,7 +264,7 @@ class ProcessState:
             intake = self.intake or self._begin()
             intake.take(record)
         except JournalClosed:  # between our look and the call
-            self._keep_anew(record)
+            self._keep_again(record)
         except Exception as exc:
             self.tally.lost(_why_lost(exc), exc)
             if self._settings.strict:
@@ -306,7 +306,7 @@ class ProcessState:
             except Exception as exc:  # noqa: BLE001 - under strict: whoever calls has nothing to do with it
                 self.tally.problem(UNCLOSED, exc)
 
-    def _keep_anew(self, record: Record) -> None:
+    def _keep_again(self, record: Record) -> None:
         with self._making:
             self.intake = self._make_intake()
         try:
