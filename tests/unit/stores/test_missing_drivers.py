@@ -93,6 +93,7 @@ from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.stores.memory import MemoryStore
 
 print(type(FlaskChestSQLite(Flask("shop"), db_uri="db.sqlite3", journal_dir="memory:")).__name__)
-print(FlaskChest(Flask("shop"), store=MemoryStore, journal_dir="memory:").query())
+app = Flask("shop")  # held, since a chest does not keep its app
+print(FlaskChest(app, store=MemoryStore, journal_dir="memory:").query())
 """
     assert run(code, without=POSTGRESQL + MYSQL + MONGODB) == ["FlaskChestSQLite", "[]"]
