@@ -1,4 +1,4 @@
-"""Stores, one file per database; `store_from_uri` chooses one by its address."""
+"""Stores, one package per database; `store_from_uri` chooses one by its address."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _Chooser: TypeAlias = Callable[[str, Path, str], Callable[[], Store]]
 def store_from_uri(
     uri: str, *, root: Path, name: str = DEFAULT_NAME, setting: str = "uri"
 ) -> Callable[[], Store]:
-    """Give the factory of the stores at *uri*; a relative path in it begins at *root*.
+    """Return a factory of stores at *uri*; a relative path in it begins at *root*.
 
-    A factory, so that each process makes its own store. What is wrong with *uri* or *name* is raised here.
+    A factory, so that each process makes its own store. A wrong *uri* or *name* raises `ConfigurationError` here,
+    naming *setting*, and not when the store is first used.
     """
     scheme, colon, rest = uri.partition(":")
     if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
@@ -51,7 +52,7 @@ def _sqlite(rest: str, root: Path, name: str) -> Callable[[], Store]:
             "sqlite: needs a path after three slashes: sqlite:///relative.db or sqlite:////absolute.db"
         )
     if "?" in path:
-        raise ConfigurationError("sqlite: takes no options after a question mark; give them to SQLiteStore")
+        raise ConfigurationError("sqlite: takes no options after a question mark; pass them to SQLiteStore")
     from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a store loads when it is chosen
 
     return partial(SQLiteStore, path if path == ":memory:" else root / path, name=name)

@@ -1,6 +1,6 @@
 """What was deleted for good: a journal that is replayed later must not bring it back.
 
-Of what was forgotten no value is kept, but a keyed digest of it, by which a record that comes later is told.
+No value of what was forgotten is kept, but a keyed digest, by which a record that comes later is recognised.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from flask_chest._clocks import nanoseconds
 from flask_chest.record import COLUMN_FILTERS, Query, Record
 
 CUT_OFF = "cut-off"
-"""What retention deleted; all other kinds are of `Shape.key`."""
+"""Kind of the note about what retention deleted; the other kinds are the keys of shapes."""
 NOTE_LIFE_NANO = nanoseconds(timedelta(days=366))
-"""How long it is remembered what was forgotten: no journal waits for so long."""
+"""Nanoseconds for which it is remembered what was forgotten: no journal waits for that long."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What a query asks for, without the values that it asks for."""
+    """The names and times that a query asks for, without the values."""
 
     columns: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
@@ -50,13 +50,13 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(encode_shape(self)).hexdigest()
 
     def of_query(self, query: Query, secret: str) -> str:
-        """Give the digest of the values that *query* asks for."""
+        """Return the digest of the values that *query* asks for."""
         return _digest(
             secret, [*(getattr(query, name) for name in self.columns), *map(query.where.get, self.variables)]
         )
 
     def of_record(self, record: Record, secret: str) -> str | None:
-        """Give the digest that a query of this shape has if it matches *record*; ``None`` if none does."""
+        """Return the digest of the query of this shape that matches *record*; ``None`` if none matches."""
         since, until, variables = self.since_unix_nano, self.until_unix_nano, record.variables
         if (since is not None and record.time_unix_nano < since) or (
             until is not None and record.time_unix_nano >= until
@@ -79,11 +79,11 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
     shape: Shape
     secret: str
-    """The key of their digests."""
+    """Key of the digests of these queries."""
     before_unix_nano: int
-    """None of them is about a record that began later."""
+    """Latest of the times before which the forgotten records began."""
     count: int = 0
-    """How many there were."""
+    """Number of these queries."""
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,8 +107,8 @@ def spared(
 ) -> Sequence[Record]:
     """Leave out of *records* what was deleted.
 
-    A cut-off later than *latest_cut_off* is of a clock that was ahead, and is not looked at. *look_up* gives, of
-    digests, those that are noted, and the time before which the records began that they are about.
+    A cut-off later than *latest_cut_off* was noted by a clock that was ahead, and is ignored. *look_up* takes
+    digests and returns those that are noted, each with the time before which its records began.
     """
     cut_off = notes.cut_off_unix_nano
     if cut_off is not None and (
@@ -128,7 +128,7 @@ def spared(
 def forgotten(
     records: Sequence[Record], kinds: Iterable[Kind], *, look_up: Callable[[Sequence[str]], Mapping[str, int]]
 ) -> frozenset[str]:
-    """Give the ids of those of *records* that were forgotten."""
+    """Return the ids of those of *records* that were forgotten."""
     suspects: defaultdict[str, list[Record]] = defaultdict(list)
     for kind in kinds:
         for record in records:
@@ -147,7 +147,7 @@ def forgotten(
 
 
 def cut_off_from(records: Sequence[Record], left: Sequence[Record], notes: Notes) -> int:
-    """Count those of *records*, of which *left* were spared, that began before the cut-off."""
+    """Return how many of *records* began before the cut-off and are not among those *left*."""
     cut_off = notes.cut_off_unix_nano
     if cut_off is None or len(left) == len(records):
         return 0
@@ -164,7 +164,7 @@ class Dropped:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """Count *count* more."""
+        """Add *count* records."""
         if count:
             with self._lock:
                 self.count += count
@@ -176,7 +176,7 @@ def _digest(secret: str, values: Sequence[object]) -> str:
 
 
 def _canonical(value: object) -> object:
-    """Give what is equal for values that are, as `same_value` compares, and for no others."""
+    """Return what is equal for values that `same_value` holds equal, and for no others."""
     if isinstance(value, Mapping):
         return {"object": [[key, _canonical(value[key])] for key in sorted(value)]}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a record must be for every store to give it back equal."""
+"""What all stores need to know of records: which come back equal, as what rows, and which came twice."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flask_chest.record import Record, encode_variables
 
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 MAX_REASON = 2_000
-"""Characters that are kept of why a record was set aside, or a delivery failed."""
+"""Characters that are kept of the reason why a record was set aside, or a delivery failed."""
 MAX_DEPTH = 64
-"""Of arrays and objects in a variable; databases read JSON that is nested a hundred times and no deeper."""
+"""Levels of arrays and objects in a variable; databases read JSON nested a hundred times and no deeper."""
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -53,7 +53,7 @@ _SIGNATURES = frozenset(product(*_TYPES.values()))
 """All that the types of a record's scalars together can be."""
 
 _NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
-"""A text can be, but the encoder tells."""
+"""Types whose values need no look; of a text that is at fault the encoder tells."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -113,7 +113,7 @@ def _wrong_type(record: Record) -> str:
 
 
 def _fault(value: object, depth: int) -> str | None:
-    """Say what keeps *value* from being a `JSONValue`, without the value itself."""
+    """Return what keeps *value* from being a `JSONValue`, without the value itself."""
     if type(value) in _NEVER_AT_FAULT:
         return None
     if type(value) is int:
@@ -142,7 +142,7 @@ def _first(faults: Iterable[str | None]) -> str | None:
 
 
 class DuplicateIds:
-    """Counts the writes of this process that brought a kept id with other content, and says so."""
+    """Counts and logs the records of this process whose id was kept already with other content."""
 
     def __init__(self) -> None:
         self._counts: list[int] = []
@@ -150,7 +150,7 @@ class DuplicateIds:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """Number of such records."""
         return sum(self._counts)
 
     def note(self, record_ids: Sequence[str]) -> None:
@@ -168,12 +168,12 @@ def in_chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def storable_reason(reason: str) -> str:
-    """Make a target's words storable: they may hold what no database takes as text, or be too many."""
+    """Return a target's words as every database takes them: no NUL, no lone surrogate, at most `MAX_REASON`."""
     return reason[:MAX_REASON].encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def bindable(value: object) -> bool:
-    """Tell whether every database takes *value*; what it does not take narrows no search."""
+    """Return whether every database takes *value*; what it does not take narrows no search."""
     if isinstance(value, str):
         try:
             value.encode()

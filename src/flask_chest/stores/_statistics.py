@@ -15,7 +15,7 @@ from flask_chest.record import JSONValue, Query, Record
 LARGE = 1e200
 """Numbers from here on are summed up apart, as their sum may be more than the largest number."""
 FRACTION = 2.0**-300
-"""What is summed up of a large number, exactly."""
+"""Factor of large numbers in sums; a power of two, so that it is exact."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder().decode
@@ -48,11 +48,11 @@ class Part:
 
     records: int
     seen: str
-    """When the first was; the least of the texts that sort as (time, id)."""
+    """Time and id of the first record, as a text that sorts by them."""
     small: float = 0.0
-    """The sum of the numbers that are not `LARGE`."""
+    """Sum of the numbers that are not `LARGE`."""
     large: float = 0.0
-    """The sum of the others, of each a `FRACTION`."""
+    """Sum of the large numbers, each multiplied by `FRACTION`."""
     minimum: float = inf
     maximum: float = -inf
 
@@ -99,11 +99,11 @@ class Groups:
         self._parts[key] = part if known is None else known + part
 
     def counts(self, limit: int) -> list[ValueCount]:
-        """Give the largest groups, at most *limit*."""
+        """Return the largest groups, at most *limit*."""
         return [ValueCount(value=value, records=part.records) for value, part in self._sorted()[: max(0, limit)]]
 
     def summaries(self) -> list[Summary]:
-        """Give what the numbers come to in each group."""
+        """Return a summary of the numbers in each group."""
         return [
             Summary(
                 group=value,

@@ -50,7 +50,7 @@ logger = logging.getLogger("flask_chest.stores")
 
 
 def _copy(record: Record) -> Record:
-    """Give out what the receiver may change without changing what is kept."""
+    """Return a copy that the receiver may change without changing what is kept."""
     return msgspec.structs.replace(record, variables=decode_variables(encode_variables(record.variables)))
 
 
@@ -95,11 +95,11 @@ class MemoryStore(
         self._opened = False
         self._kept: dict[str, Record] = {}
         self._order: list[Record | None] = []
-        """In the order of their arrival; what was deleted leaves its place empty."""
+        """Records in the order of their arrival; a deleted one leaves its place empty."""
         self._cut_off: int | None = None
         self._kinds: dict[Shape, Kind] = {}
         self._forgotten: dict[str, int] = {}
-        """Digest of what was forgotten → before when it began."""
+        """Digest of what was forgotten → the time before which it began."""
         self._dropped = Dropped()
         self._late = 0
         self._last_late: int | None = None
@@ -201,7 +201,7 @@ class MemoryStore(
             )
 
     def renew(self, claim: Claim, /, *, lease: timedelta) -> bool:
-        """Move the deadline to *lease* from now; False when the claim is lost or has ended."""
+        """Move the deadline to *lease* from now; return False when the claim is lost or has ended."""
         with self._alone():
             place = self._held(claim)
             if place is None or place.boundary is None:
@@ -258,25 +258,25 @@ class MemoryStore(
             ]
 
     def drop(self, exporter: str, /) -> bool:
-        """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
+        """Forget *exporter*, its place and what was set aside for it; return False when it is not known."""
         with self._alone():
             return self._places.pop(exporter, None) is not None
 
     def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Give what was set aside for *exporter*, oldest first."""
+        """Return what was set aside for *exporter*, oldest first."""
         with self._alone():
             place = self._places.get(exporter)
             return [] if place is None else list(place.rejected.values())
 
     def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
-        """Forget that these records were set aside for *exporter*; give how many were."""
+        """Forget that these records were set aside for *exporter*; return how many were."""
         with self._alone():
             place = self._places.get(exporter)
             found = [] if place is None else [place.rejected.pop(each, None) for each in record_ids]
             return sum(rejection is not None for rejection in found)
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
-        """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
+        """Delete the oldest records that began before that time, at most *limit*; return their number."""
         with self._alone():
             had_by_all = min((place.position for place in self._places.values()), default=len(self._order))
             candidates = self._between(0, had_by_all if keep_unexported else len(self._order))
@@ -291,7 +291,7 @@ class MemoryStore(
             return len(old)
 
     def forget(self, query: Query, /) -> int:
-        """Delete every record that matches, and what was set aside of them; give how many those were."""
+        """Delete every record that matches, and what was set aside of them; return their number."""
         with self._alone():
             newest = max((record.time_unix_nano for record in self._kept.values()), default=0)
             before = max(self._now(), newest) + MAX_STEP_NANO
@@ -305,7 +305,7 @@ class MemoryStore(
             return len(found)
 
     def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
-        """Give the most frequent values of *variable* in the records that match, at most *limit*."""
+        """Return the most frequent values of *variable* in the records that match, at most *limit*."""
         return count(self.query(whole(query)), variable, limit=limit)
 
     def summarise(self, variable: str, query: Query, /, *, by: GroupBy | None = None) -> Sequence[Summary]:
@@ -314,7 +314,7 @@ class MemoryStore(
         return sum_up(self.query(whole(query)), variable, by=by)
 
     def boundary(self, newest: int, /) -> int | None:
-        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+        """Return the time before which all but *newest* records began; ``None`` if there are no more."""
         with self._alone():
             latest = self._latest_cut_off()
             times = [record.time_unix_nano for record in self._kept.values() if record.time_unix_nano <= latest]
@@ -322,7 +322,7 @@ class MemoryStore(
             return times[newest] + 1 if newest < len(times) else None
 
     def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
-        """Give *task* to *owner* for the time of *lease*, unless another has it."""
+        """Lease *task* to *owner* for *lease* from now; return False when another owner holds it."""
         with self._alone():
             now = self._now()
             holder, until = self._leases.get(task, (owner, now))
@@ -338,11 +338,11 @@ class MemoryStore(
                 del self._leases[task]
 
     def now_unix_nano(self) -> int:
-        """Read the clock that it was made with."""
+        """Return the time by the clock that the store was made with."""
         return self._now()
 
     def clock_note(self) -> str | None:
-        """Give what the clock told at the last run of retention, or when the store was opened."""
+        """Return what the clock told at the last run of retention, or when the store was opened."""
         return self._clock_note
 
     def note_clock(self, note: str, /) -> None:
@@ -350,7 +350,7 @@ class MemoryStore(
         self._clock_note = note
 
     def cut_off(self) -> CutOff | None:
-        """Tell up to when retention has deleted; ``None`` if it never has."""
+        """Return up to when retention has deleted; ``None`` if it never has."""
         if self._cut_off is None:
             return None
         return CutOff(before_unix_nano=self._cut_off, dropped=self._late, last_dropped_unix_nano=self._last_late)
@@ -378,7 +378,7 @@ class MemoryStore(
         return [record for record in self._order[begin:end] if record is not None]
 
     def _boundary(self, begin: int, limit: int) -> int:
-        """Give the end of the next *limit* records from *begin* on."""
+        """Return the end of the next *limit* records from *begin* on."""
         numbers = (number for number in range(begin, len(self._order)) if self._order[number] is not None)
         return max(itertools.islice(numbers, limit), default=len(self._order) - 1) + 1
 

@@ -345,7 +345,7 @@ def test_file_is_made_anew_when_it_is_gone(
     mishap(path)
     with caplog.at_level("WARNING", "flask_chest.stores"):
         store.write([after])
-    assert f"SQLite {path} was removed while it was in use: it is made anew" in caplog.messages
+    assert f"SQLite {path} was removed while it was in use: it is made again" in caplog.messages
     assert kept(path) == ids([after]) == ids(list(store.query(Query())))
     assert store.store_id == store_id
     with closing(sqlite3.connect(path)) as connection:

@@ -32,11 +32,11 @@ except ImportError as exc:
 
 DUPLICATE_KEY = 11000
 OF_THE_SERVER = NOT_PRIMARY | {6, 7, 13, 24, 50, 64, 89, 112, 262, 9001, 14031}
-"""The codes for which a document without a fault is not written: network, rights, locks, time, disk."""
+"""Error codes for which a faultless document is not written: network, rights, locks, time, disk."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r'[^\0/\\. "$]{1,63}')
 _CHOOSING = ("directconnection", "replicaset", "srvservicename")
-"""What chooses the servers beside their names."""
+"""Options that choose the servers beside their names."""
 _COMPLAINT = (
     "db_uri must be like mongodb://user:password@host:27017/database; got something else"
     " (in user and password : / ? # % and @ are written as %3A %2F %3F %23 %25 and %40)"
@@ -132,7 +132,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
 
     @property
     def store_id(self) -> str | None:
-        """What was made with the collections."""
+        """The id that was made with the collections; ``None`` until they are known."""
         return self._collections.store_id
 
     def __repr__(self) -> str:
@@ -188,7 +188,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
         self._clients.close()
 
     def _insert(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Insert *records*; give those whose id was there already."""
+        """Insert *records*; return those whose id was there already."""
         now = time.time_ns()
         documents = [document_of(record, written_unix_nano=now + i) for i, record in enumerate(records)]
         try:
@@ -228,14 +228,14 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
 
 
 def _seeds(client: Client) -> str | None:
-    """Give the servers that the app's own *client* asks first; in public it tells that when it is connected."""
+    """Return the servers that the app's *client* asks first; in public it names them once it is connected."""
     settings: object = vars(client).get("_topology_settings")
     seeds: object = getattr(settings, "seeds", None)
     return ",".join(sorted(map(str, seeds))) if isinstance(seeds, Iterable) else None
 
 
 def _address(uri: str) -> tuple[str, str | None]:
-    """Give the hosts in *uri* and the database, without user and password."""
+    """Return the hosts in *uri* and the database, without user and password."""
     lookup = uri.startswith("mongodb+srv://")  # of the hosts, when it connects
     place, _, rest = uri.partition("?")
     # No message quotes a bad URI and no cause is kept: what is wrong may be a password with a slash in it.

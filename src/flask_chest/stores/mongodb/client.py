@@ -34,11 +34,11 @@ Client: TypeAlias = "MongoClient[Document]"
 PROGRAM = "flask_chest"
 VERSION = 1
 SCHEMA = "schema"
-"""The document that says whose the collections are, and of which version."""
+"""Id of the document with the program that made the collections, and their version."""
 NUMBERING = "numbering"
-"""The document that says up to where records are numbered."""
+"""Id of the document with the position up to which records are numbered."""
 NOW = {"$toLong": "$$NOW"}
-"""The server's clock in milliseconds, as it is kept: a number compares alike in every engine."""
+"""Expression for the server's clock in milliseconds, as times are kept: numbers compare alike in every engine."""
 _CODEC_OPTIONS: CodecOptions[Document] = CodecOptions(document_class=dict)
 _SUFFIXES = {
     "records": "",
@@ -122,7 +122,7 @@ class Collections:
         self._checked = PerProcess(lambda: False)
         """Whether this process has looked at the schema."""
         self.store_id: str | None = None
-        """What was made with the collections; those that are made anew keep the one that is known."""
+        """The id made with the collections; where they are made again, they keep the one that is known."""
         # Kept means on the disks of most.
         self._concern = WriteConcern(w="majority", j=True, wtimeout=timeout_ms)
 
@@ -216,7 +216,7 @@ class Collections:
         return self._collection("schema")
 
     def now_unix_nano(self) -> int:
-        """Read the server's clock."""
+        """Return the time by the server's clock."""
         found = self.schema.aggregate([{"$match": {"_id": SCHEMA}}, {"$project": {"now": NOW}}])
         return unix_nano(next(iter(found))["now"])
 
@@ -271,7 +271,7 @@ class MongoDBPart:
 
 
 def ended(until: str, *, lease: timedelta) -> Document:
-    """Ask whether a lease has ended that is held up to the time in the field *until*.
+    """Return the expression that is true if a lease has ended that lasts until the time in the field *until*.
 
     One that ends much later than after *lease* from now was given by a clock that was ahead.
     """
@@ -284,7 +284,7 @@ NOT_PRIMARY = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 
 
 def _codes(exc: mongo.PyMongoError) -> set[int]:
-    """Give the codes in *exc*: of a command, of its documents, and of what was promised of them."""
+    """Return the error codes in *exc*: of a command, of its documents, and of the write concern."""
     details: Mapping[str, object] = getattr(exc, "details", None) or {}
     parts: list[object] = [details]
     for name in ("writeErrors", "writeConcernErrors"):
@@ -295,7 +295,7 @@ def _codes(exc: mongo.PyMongoError) -> set[int]:
 
 
 def unix_nano(milliseconds: int) -> int:
-    """Give the nanoseconds of a time by the server's clock."""
+    """Return the nanoseconds of a time by the server's clock."""
     return int(milliseconds) * 1_000_000
 
 

@@ -39,7 +39,7 @@ from flask_chest.stores.mongodb.documents import Document
 from flask_chest.stores.mongodb.query import CHUNK, GROWING_SPANS_NANO, find
 
 DELETED_AT_ONCE = 100
-"""Some engines let nobody write meanwhile, and take 2 ms for each."""
+"""Documents deleted by one command: some engines let nobody write meanwhile, and take 2 ms for each."""
 
 
 def _oldest(collections: Collections, old: Document, before_unix_nano: int, *, limit: int) -> list[Document]:
@@ -84,7 +84,7 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         return self._dropped.count
 
     def cut_off(self) -> CutOff | None:
-        """Tell up to when retention has deleted; ``None`` if it never has."""
+        """Return up to when retention has deleted; ``None`` if it never has."""
         with self._collections.checked() as collections:
             note = collections.deletions.find_one({"_id": CUT_OFF})
         if note is None:
@@ -97,7 +97,7 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         )
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
-        """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
+        """Delete the oldest records that began before that time, at most *limit*; return their number."""
         with self._collections.checked() as collections:
             old: Document = {}
             slowest = collections.exporters.find_one(sort=[("position", ASCENDING)]) if keep_unexported else None
@@ -119,7 +119,7 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         return len(found)
 
     def boundary(self, newest: int, /) -> int | None:
-        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+        """Return the time before which all but *newest* records began; ``None`` if there are no more."""
         order = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
         with self._collections.checked() as collections:
             known = {"time_unix_nano": {"$lte": Int64(self._latest_cut_off())}}
@@ -127,7 +127,7 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         return int(found[0]["time_unix_nano"]) + 1 if found else None
 
     def forget(self, query: Query, /) -> int:
-        """Delete every record that matches, and what was set aside of them; give how many those were.
+        """Delete every record that matches, and what was set aside of them; return their number.
 
         After an error some may be left: they are not taken again, and are deleted by the next call.
         """
@@ -142,7 +142,7 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         return count
 
     def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
-        """Give *task* to *owner* for the time of *lease*, unless another has it."""
+        """Lease *task* to *owner* for *lease* from now; return False when another owner holds it."""
         with self._collections.checked() as collections:
             with suppress(DuplicateKeyError):  # two make it at once
                 collections.leases.update_one(
@@ -161,12 +161,12 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
             collections.leases.update_one({"_id": task, "owner": owner}, {"$set": {"until": Int64(0)}})
 
     def now_unix_nano(self) -> int:
-        """Read the server's clock."""
+        """Return the time by the server's clock."""
         with self._collections.checked() as collections:
             return collections.now_unix_nano()
 
     def _note(self, query: Query) -> None:
-        """Note that what matches *query* is forgotten, and forget of which that was noted long ago."""
+        """Note that what matches *query* is forgotten, and delete the notes that are too old to matter."""
         collections = self._collections
         now = collections.now_unix_nano()
         document = collections.records.find_one({}, {"time_unix_nano": 1}, sort=[("time_unix_nano", DESCENDING)])

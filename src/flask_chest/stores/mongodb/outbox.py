@@ -64,7 +64,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
             )
 
     def renew(self, claim: Claim, /, *, lease: timedelta) -> bool:
-        """Move the deadline to *lease* from now; False when the claim is lost or has ended."""
+        """Move the deadline to *lease* from now; return False when the claim is lost or has ended."""
         with self._collections.checked() as collections:
             renewed = collections.exporters.update_one(
                 {**_held(claim), "boundary": {"$ne": None}}, [{"$set": {"lease_until": _after(lease)}}]
@@ -142,7 +142,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
             ]
 
     def _next(self, position: int) -> int | None:
-        """Tell when the first record began that was written after *position*."""
+        """Return when the first record began that was written after *position*."""
         records, time = self._collections.records, {"time_unix_nano": 1}
         numbered = {"position": {"$gt": position}}
         found = records.find_one(numbered, time, sort=[("position", ASCENDING)]) or records.find_one(
@@ -151,14 +151,14 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         return None if found is None else int(found["time_unix_nano"])
 
     def drop(self, exporter: str, /) -> bool:
-        """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
+        """Forget *exporter*, its place and what was set aside for it; return False when it is not known."""
         with self._collections.checked() as collections:
             dropped = collections.exporters.delete_one({"_id": exporter})
             collections.rejected.delete_many({"exporter": exporter})
             return dropped.deleted_count == 1
 
     def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Give what was set aside for *exporter*, oldest first."""
+        """Return what was set aside for *exporter*, oldest first."""
         with self._collections.checked() as collections:
             found = collections.rejected.find(
                 {"exporter": exporter}, sort=[("token", ASCENDING), ("number", ASCENDING)]
@@ -174,7 +174,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
             ]
 
     def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
-        """Forget that these records were set aside for *exporter*; give how many were."""
+        """Forget that these records were set aside for *exporter*; return how many were."""
         count = 0
         with self._collections.checked() as collections:
             for chunk in in_chunks(record_ids, CHUNK):
@@ -185,7 +185,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         return count
 
     def _register(self, exporter: str, *, position: int) -> None:
-        # Epochs begin at the clock: one that is dropped and known anew must not repeat the tokens it had.
+        # Epochs begin at the clock: one that is dropped and registered again must not repeat the tokens it had.
         beginning = {
             "position": Int64(position),
             "boundary": None,
@@ -237,7 +237,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         return list(records.find({"position": following}, sort=order, limit=limit))
 
     def _skip(self, place: Document) -> None:
-        """Let go, and go past a claimed batch of which nothing is left."""
+        """Let go, and go past a claimed batch whose records were all deleted."""
         position = place["position"] if place["boundary"] is None else place["boundary"]
         self._collections.exporters.update_one(
             {"_id": place["_id"], "epoch": place["epoch"]},
@@ -321,7 +321,7 @@ def _held(claim: Claim) -> Document:
 
 
 def _after(time: timedelta, *, now: object = NOW) -> Document:
-    """Say in MongoDB's terms: so long after *now*, by the server's clock."""
+    """Return the expression for *time* after *now*, by the server's clock."""
     return {"$add": [now, Int64(time // timedelta(milliseconds=1))]}
 
 

@@ -23,7 +23,7 @@ GROWTH = 8
 GROWING_SPANS_NANO = tuple(FIRST_SPAN_NANO * GROWTH**step for step in range(10))
 """From a second to four years; then there is no bound."""
 SPAN_CHUNKS = 4
-"""How many chunks a span is to hold, going by the one that was read last."""
+"""Chunks that a span is to hold, going by the one that was read last."""
 
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
 
@@ -66,7 +66,7 @@ def _candidates(collections: Collections, query: Query) -> Iterator[Record]:
 
 
 def condition(query: Query, *, before: Record | None) -> Document:
-    """Ask for the candidates that come after *before* in the order of the answer."""
+    """Return the filter of the candidates that come after *before* in the order of the answer."""
     # Flat, as not every planner looks into an $and for an index.
     wanted: Document = {
         "_id" if name == "id" else name: value

@@ -48,7 +48,7 @@ class MongoDBStatistics(MongoDBPart, Statistics):
     """Groups by value and type in aggregation pipelines."""
 
     def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
-        """Give the most frequent values of *variable* in the records that match, at most *limit*."""
+        """Return the most frequent values of *variable* in the records that match, at most *limit*."""
         query = whole(query)
         if not _askable(query, variable):
             return count(find(self._collections, query), variable, limit=limit)
@@ -108,7 +108,7 @@ class MongoDBStatistics(MongoDBPart, Statistics):
 
 
 def _askable(query: Query, *names: str) -> bool:
-    """Tell whether MongoDB takes all that is asked; what it does not take is decided record by record."""
+    """Return whether MongoDB takes all that is asked; what it does not take is decided record by record."""
     filters = (getattr(query, name) for name in COLUMN_FILTERS)
     return all(bindable(_path(name)) for name in names) and all(
         value is None or bindable(value) for value in filters

@@ -47,7 +47,7 @@ MYSQL = Dialect(
 )
 
 _ROOM: LiteralString = "GREATEST(@@max_allowed_packet, @@net_buffer_length) - 2"
-"""How long a statement may be, in bytes: a longer one ends the connection, over TLS without a word of why."""
+"""SQL for the bytes in a statement at most: a longer one ends the connection, over TLS without a word of why."""
 _WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"
 _TOO_LONG_STATEMENT = {3024, 1969}
 """MySQL's and MariaDB's code for a statement that took too long."""
@@ -65,7 +65,7 @@ _COMPLAINT = (
 
 
 _CHOOSING = ("user", "init_command", "read_default_file", "read_default_group")
-"""What chooses the tables beside host, port and database."""
+"""Parameters that choose the tables beside host, port and database."""
 
 
 class Address(ServerAddress):
@@ -84,18 +84,18 @@ class Address(ServerAddress):
         return f"{host}/{known.get('database') or known.get('db')}"
 
     def choosing(self) -> Mapping[str, object]:
-        """Give what beside that chooses the tables."""
+        """Return the parameters beside host, port and database that choose the tables."""
         return {name: self.parameters.get(name) for name in _CHOOSING}
 
 
 class UnknownAddress(ServerAddress):
-    """That of a pool beside which nothing was said."""
+    """Address of a pool that was given without a URI."""
 
     def __str__(self) -> str:
         return "pool"
 
     def choosing(self) -> Mapping[str, object]:
-        """Give nothing."""
+        """Return nothing: no parameter is known."""
         return {}
 
 
@@ -169,12 +169,12 @@ class MySQLConnector(Connector[Connection]):
         return connection
 
     def descriptor(self, connection: Connection, /) -> int:
-        """Give the descriptor of its socket; below 0 when it is closed."""
+        """Return the descriptor of its socket; below 0 when it is closed."""
         socket = getattr(connection, "_sock", None)  # PyMySQL has no public way to it
         return -1 if socket is None else int(socket.fileno())
 
     def settle(self, connection: Connection, /) -> bool:
-        """Tell whether it is open and in no transaction: ours end where they began."""
+        """Return whether it is open and in no transaction: ours end where they began."""
         status: int = vars(connection).get("server_status", SERVER_STATUS_IN_TRANS)  # which its types leave out
         return bool(connection.open) and not status & SERVER_STATUS_IN_TRANS
 
@@ -221,7 +221,7 @@ class MySQLConnector(Connector[Connection]):
 
 
 def _replicates_statements(connection: Connection) -> bool:
-    """Tell whether the server writes statements, not rows, into its binary log.
+    """Return whether the server writes statements, not rows, into its binary log.
 
     InnoDB refuses writes on the level READ COMMITTED there. On REPEATABLE READ, too, a transaction of ours sees
     what was committed before it had its lock: it reads nothing before.
@@ -233,14 +233,14 @@ def _replicates_statements(connection: Connection) -> bool:
 
 
 def is_mariadb(version: str) -> bool:
-    """Tell the two servers apart."""
+    """Return whether a server of this *version* is MariaDB rather than MySQL."""
     return "mariadb" in version.lower()
 
 
 _MISSING = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
 _LOCKED = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.CHECKREAD}
 _OPTION = 1290
-"""A statement that an option forbids, of which ``read_only`` is the one that concerns us."""
+"""Error code of a statement that an option of the server forbids, as ``read_only`` does."""
 _READ_ONLY = {_OPTION, 1792, 1836, 1874}
 _STATEMENTS_ONLY = 1665
 
@@ -260,7 +260,7 @@ class MySQLSession(ServerSession):
     def __init__(self, connection: Connection) -> None:
         self.position = 0
         self.room = 0
-        """How long a statement may be; 0 until it is asked for."""
+        """Bytes that a statement may have; 0 until the server was asked."""
         self._cursor = connection.cursor(Cursor)  # those of the app's own pool may give dictionaries
 
     def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
@@ -269,7 +269,7 @@ class MySQLSession(ServerSession):
         return list(self._cursor.fetchall())
 
     def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
-        """Run another statement; give how many rows it changed."""
+        """Run another statement; return how many rows it changed."""
         return int(self._cursor.execute(sql, values or None))
 
     def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
@@ -281,7 +281,7 @@ class MySQLSession(ServerSession):
         self._cursor.executemany(sql, rows)
 
     def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
-        """Insert *rows* by statements for many; False, and none is there, when one of the ids was."""
+        """Insert *rows*, many with a statement; return False, with none inserted, if an id is there."""
         statement = tables.sql(
             "INSERT INTO {records} (position, {columns}) VALUES ({many})", many=len(COLUMNS) + 1
         )
@@ -300,7 +300,7 @@ class MySQLSession(ServerSession):
         return True
 
     def _too_long(self, statement: str, rows: Sequence[Row]) -> dict[str, str]:
-        """Give the ids of the rows that no statement has room for, with the reason."""
+        """Return the ids of the rows that are too long for any statement, with the reasons."""
         reasons: dict[str, str] = {}
         for row in rows:
             # Of a text a character takes four bytes at most, as it is or escaped.
@@ -315,7 +315,7 @@ class MySQLSession(ServerSession):
         return reasons
 
     def now_unix_nano(self) -> int:
-        """Read the server's clock."""
+        """Return the time by the server's clock."""
         ((now,),) = self.rows("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) * 1000")
         return int(now)
 

@@ -27,7 +27,7 @@ from flask_chest.stores.sql.tables import Dialect, SQLValue, Tables
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Pool: TypeAlias = AppPool[Connection]
-"""What of ``psycopg_pool.ConnectionPool`` is used."""
+"""The part of ``psycopg_pool.ConnectionPool`` that is used."""
 
 
 POSTGRESQL = Dialect(
@@ -66,7 +66,7 @@ _TCP: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""A network that went dead is noticed within a minute."""
+"""Options of TCP with which a network that went dead is noticed within a minute."""
 
 
 _CHOOSING: Mapping[str, str] = {
@@ -76,7 +76,7 @@ _CHOOSING: Mapping[str, str] = {
     "user": "PGUSER",
     "options": "PGOPTIONS",
 }
-"""What chooses the tables beside host, port and database, and libpq's own variables for it."""
+"""Parameters that choose the tables beside host, port and database, with libpq's variables for them."""
 
 
 class Address(ServerAddress):
@@ -99,12 +99,12 @@ class Address(ServerAddress):
         return f"{host}:{port}/{known.get('dbname') or os.environ.get('PGDATABASE') or user}"
 
     def choosing(self) -> Mapping[str, object]:
-        """Give what beside that chooses the schema in which the tables are."""
+        """Return the parameters beside host, port and database that choose the schema of the tables."""
         return {name: self._given.get(name) or os.environ.get(env) for name, env in _CHOOSING.items()}
 
     @property
     def said(self) -> bool:
-        """Whether anything was said at all."""
+        """Whether any parameter was given."""
         return bool(self._given)
 
     def connect(self, timeout: float) -> Connection:
@@ -130,7 +130,7 @@ class PoolAddress(ServerAddress):
         return str(self._address)
 
     def choosing(self) -> Mapping[str, object]:
-        """Give what beside that chooses the schema, and what is said beside a pool whose function sets it."""
+        """Return what else chooses the schema, and what was given beside a pool whose function may set it."""
         if self._address is self._otherwise or not self._otherwise.said:
             return self._address.choosing()
         said = {"place": str(self._otherwise), **self._otherwise.choosing()}
@@ -152,7 +152,7 @@ _TOLD_BY_POOLS = {"host", "port", "dbname", *_CHOOSING}
 
 
 def _value_of(argument: object) -> object:
-    """Give what a pool's *argument* is; psycopg_pool takes functions too, and calls them for each connection."""
+    """Return the value of a pool's *argument*; psycopg_pool takes functions too, and asks them each time."""
     return argument() if callable(argument) else argument
 
 
@@ -168,11 +168,11 @@ class PostgreSQLConnector(Connector[Connection]):
         return self._address.connect(self._timeout)
 
     def descriptor(self, connection: Connection, /) -> int:
-        """Give the descriptor of its socket; below 0 when it is closed."""
+        """Return the descriptor of its socket; below 0 when it is closed."""
         return -1 if connection.closed else connection.fileno()
 
     def settle(self, connection: Connection, /) -> bool:
-        """Tell whether it is open and in no transaction: ours end where they began."""
+        """Return whether it is open and in no transaction: ours end where they began."""
         return not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
     @staticmethod
@@ -211,7 +211,7 @@ class PostgreSQLSession(ServerSession):
         return self._cursor.execute(sql.encode(), values or None).fetchall()
 
     def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
-        """Run another statement; give how many rows it changed."""
+        """Run another statement; return how many rows it changed."""
         return self._cursor.execute(sql.encode(), values or None).rowcount
 
     def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
@@ -219,7 +219,7 @@ class PostgreSQLSession(ServerSession):
         self._cursor.executemany(sql.encode(), rows)
 
     def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
-        """Copy *rows* into the table; False, and none is there, when one of the ids was."""
+        """Copy *rows* into the table; return False, with none inserted, if an id is there."""
         try:
             # A savepoint: after an error within it, the transaction goes on.
             with self._connection.transaction(), self._cursor.copy(tables.sql(_COPY).encode()) as copy:
@@ -232,7 +232,7 @@ class PostgreSQLSession(ServerSession):
         return True
 
     def now_unix_nano(self) -> int:
-        """Read the server's clock."""
+        """Return the time by the server's clock."""
         ((now,),) = self.rows("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000")
         return int(now)
 
@@ -349,6 +349,6 @@ _BY_WORDS = {
 
 
 def _said(exc: psycopg.Error) -> str:
-    """Give the server's own words, which quote names and no values in these cases, in one line."""
+    """Return the server's own words, which quote names and no values in these cases, in one line."""
     text = exc.diag.message_primary or str(exc)
     return " ".join(text.split()) or type(exc).__name__

@@ -49,7 +49,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         return self._dropped.count
 
     def cut_off(self) -> CutOff | None:
-        """Tell up to when retention has deleted; ``None`` if it never has."""
+        """Return up to when retention has deleted; ``None`` if it never has."""
         select = "SELECT before_unix_nano, dropped, dropped_unix_nano FROM {deletions} WHERE kind = ?"
         with self._database.reading() as session:
             rows = session.rows(self._tables.sql(select), (CUT_OFF,))
@@ -62,7 +62,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         )
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
-        """Delete the oldest records that began before that time, at most *limit*; give how many those were."""
+        """Delete the oldest records that began before that time, at most *limit*; return their number."""
         select = "SELECT time_unix_nano, id FROM {records} WHERE time_unix_nano < ?"
         had_by_all = " AND position <= coalesce((SELECT min(position) FROM {exporters}), position)"
         order = " ORDER BY time_unix_nano, id LIMIT ?"
@@ -85,7 +85,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         return len(found)
 
     def boundary(self, newest: int, /) -> int | None:
-        """Give the time before which all began but so many *newest* records; ``None`` if there are no more."""
+        """Return the time before which all but *newest* records began; ``None`` if there are no more."""
         select = (
             "SELECT time_unix_nano FROM {records} WHERE time_unix_nano <= ?"
             " ORDER BY time_unix_nano DESC, id DESC LIMIT 1 OFFSET ?"
@@ -95,7 +95,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         return int(found[0][0]) + 1 if found else None
 
     def forget(self, query: Query, /) -> int:
-        """Delete every record that matches, and what was set aside of them; give how many those were.
+        """Delete every record that matches, and what was set aside of them; return their number.
 
         After an error some may be left: they are not taken again, and are deleted by the next call.
         """
@@ -111,7 +111,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         return count
 
     def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
-        """Give *task* to *owner* for the time of *lease*, unless another has it."""
+        """Lease *task* to *owner* for *lease* from now; return False when another owner holds it."""
         with self._database.writing() as session:
             now = session.now_unix_nano()
             make = self._tables.insert_new(
@@ -138,7 +138,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
             )
 
     def now_unix_nano(self) -> int:
-        """Read the database's clock."""
+        """Return the time by the database's clock."""
         with self._database.reading() as session:
             return session.now_unix_nano()
 
@@ -174,7 +174,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         )
 
     def _note(self, session: Session, query: Query) -> None:
-        """Note that what matches *query* is forgotten, and forget of which that was noted long ago."""
+        """Note that what matches *query* is forgotten, and delete the notes that are too old to matter."""
         now = session.now_unix_nano()
         ((newest,),) = session.rows(self._tables.sql("SELECT max(time_unix_nano) FROM {records}"))
         before = (now if newest is None else max(now, newest)) + self.skew_nano

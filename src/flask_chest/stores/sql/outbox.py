@@ -43,9 +43,9 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter's row."""
 
     position: int
-    """The last record that it had."""
+    """Position of the last record that the exporter has had."""
     boundary: int | None
-    """The last record of the batch that was claimed; ``None`` when none is."""
+    """Position of the last record in the claimed batch; ``None`` when no batch is claimed."""
     epoch: int
     holder: str | None
     lease_until_unix_nano: int | None
@@ -83,7 +83,7 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
             return claim
 
     def renew(self, claim: Claim, /, *, lease: timedelta) -> bool:
-        """Move the deadline to *lease* from now; False when the claim is lost or has ended."""
+        """Move the deadline to *lease* from now; return False when the claim is lost or has ended."""
         with self._database.writing() as session:
             place = self._held(session, claim)
             if place is None or place.boundary is None:
@@ -152,14 +152,14 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
         return [msgspec.convert(dict(zip(_STATUS, row, strict=True)), ExporterStatus) for row in rows]
 
     def drop(self, exporter: str, /) -> bool:
-        """Forget *exporter*, its place and what was set aside for it; False when it is not known."""
+        """Forget *exporter*, its place and what was set aside for it; return False when it is not known."""
         with self._database.writing() as session:
             known = session.change(self._tables.sql("DELETE FROM {exporters} WHERE name = ?"), (exporter,)) == 1
             session.change(self._tables.sql("DELETE FROM {rejected} WHERE exporter = ?"), (exporter,))
             return known
 
     def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Give what was set aside for *exporter*, oldest first."""
+        """Return what was set aside for *exporter*, oldest first."""
         with self._database.reading() as session:
             rows = session.rows(
                 self._tables.sql(
@@ -172,7 +172,7 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
         return [msgspec.convert(dict(zip(names, row, strict=True)), Rejection) for row in rows]
 
     def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
-        """Forget that these records were set aside for *exporter*; give how many were."""
+        """Forget that these records were set aside for *exporter*; return how many were."""
         count = 0
         with self._database.writing() as session:
             for chunk in in_chunks(record_ids, MANY_IDS):
@@ -181,7 +181,7 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
         return count
 
     def _register(self, session: Session, exporter: str, *, position: int, now: int) -> None:
-        # Epochs begin at the clock: one that is dropped and known anew must not repeat the tokens it had.
+        # Epochs begin at the clock: one that is dropped and registered again must not repeat the tokens it had.
         statement = self._tables.upsert(
             "INSERT INTO {exporters} (name, position, epoch, last_seen_unix_nano) VALUES (?, ?, ?, ?)",
             key="name",
@@ -231,7 +231,7 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
         )
 
     def _skip(self, session: Session, exporter: str, place: _Place) -> None:
-        """Go past a claimed batch of which nothing is left."""
+        """Go past a claimed batch whose records were all deleted."""
         if place.boundary is not None:
             session.change(
                 self._tables.sql(

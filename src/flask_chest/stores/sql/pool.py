@@ -19,10 +19,10 @@ C = TypeVar("C")
 C_co = TypeVar("C_co", covariant=True)
 
 LIFE_SECONDS = 600.0
-"""How old a connection may be when it is lent: who only reads is never refused by a former primary."""
+"""Age in seconds up to which a connection is lent: a mere reader is never refused by a former primary."""
 
 READ_ONLY = "try again, and where that goes on let the address lead to the server that takes writes"
-"""The way out for who is refused as if by a replica."""
+"""The way out after a refusal like that of a replica."""
 
 
 class ServerReadOnly(StoreUnavailable):
@@ -33,7 +33,7 @@ class Lender(Protocol[C_co]):
     """Lends connections, and ends those that lead nowhere any more."""
 
     most_stale: int
-    """How many connections to a server that is no longer the primary it may lend in a row."""
+    """Connections to a server that is no longer the primary that it may lend in a row."""
 
     @abstractmethod
     def connection(self) -> AbstractContextManager[C_co]:
@@ -41,11 +41,11 @@ class Lender(Protocol[C_co]):
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is its own."""
+        """Close the connections that it made; those of the app stay open."""
 
 
 class AppPool(Protocol[C_co]):
-    """What of a pool of the app's own is used."""
+    """The part that is used of a pool which the app made."""
 
     @abstractmethod
     def connection(self) -> AbstractContextManager[C_co]:
@@ -61,28 +61,28 @@ class Connector(Protocol[C]):
 
     @abstractmethod
     def descriptor(self, connection: C, /) -> int:
-        """Give the descriptor of its socket; below 0 when it is closed."""
+        """Return the descriptor of its socket; below 0 when it is closed."""
 
     @abstractmethod
     def settle(self, connection: C, /) -> bool:
-        """End the transaction that somebody left; False when the connection is of no use any more."""
+        """End the transaction that somebody left; return False when the connection is of no use any more."""
 
     @abstractmethod
     def outlives(self, error: BaseException, /) -> bool:
-        """Tell whether a connection is as good after the driver's *error* as it was: a lock, or a value."""
+        """Return whether a connection is as good after the driver's *error* as before: a lock, or a value."""
 
     @abstractmethod
     def close(self, connection: C, /) -> None:
-        """Close it, whatever its state."""
+        """Close *connection*, whatever its state."""
 
 
 class GivenPool(Lender[C]):
-    """A pool of the app's own, which is never closed; a connection that it lends is, where it is of no use."""
+    """A pool that the app made, which is never closed; a connection that it lends is, where it is of no use."""
 
     most_stale = 8
 
     def __init__(self, pool: AppPool[C], *, outlives: Callable[[BaseException], bool]) -> None:
-        """Ask *outlives* of each of the driver's errors, as `Connector.outlives`."""
+        """Close a lent connection after an error for which *outlives* is False; see `Connector.outlives`."""
         self._pool = pool
         self._outlives = outlives
 
@@ -207,7 +207,7 @@ def _end(connection: object) -> None:
 
 
 def _speaks_unasked(descriptor: int) -> bool:
-    """Tell whether an idle connection has something to read: the server's farewell, or its end."""
+    """Return whether an idle connection has something to read: the server's farewell, or its end."""
     if descriptor < 0:
         return True
     if sys.platform != "win32" and hasattr(select, "poll"):

@@ -43,7 +43,7 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
 
 
 def chunk(tables: Tables, query: Query, *, before: Record | None, size: int) -> Statement:
-    """Ask for the next *size* candidates, in the order of the answer, that come after *before*."""
+    """Return the SELECT of the next *size* candidates after *before*, in the order of the answer."""
     conditions = [*column_conditions(query), *tables.dialect.conditions(query.where)]
     if before is not None:
         # Not (time, id) < (?, ?), for which MySQL does not use the index.
@@ -57,7 +57,7 @@ def chunk(tables: Tables, query: Query, *, before: Record | None, size: int) -> 
 
 
 def column_conditions(query: Query) -> Iterator[Condition]:
-    """Ask for everything but the variables, as far as the database takes it."""
+    """Yield the conditions on all but the variables, as far as the database takes their values."""
     for name in COLUMN_FILTERS:
         value = getattr(query, name)
         if value is not None and bindable(value):

@@ -37,7 +37,7 @@ class SQLSchema(ABC):
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._ours = f"the tables of {tables.name!r} in {place}"
         self.store_id: str | None = None
-        """Stands for the tables, and was made with them; those that are made anew keep the one that is known."""
+        """The id that was made with the tables; where they are made again, they keep the one that is known."""
 
     def check(self, session: Session) -> None:
         """Raise `SchemaError` unless our tables are there, in the version of this release."""
@@ -50,7 +50,7 @@ class SQLSchema(ABC):
             )
 
     def has_table(self, session: Session, name: str) -> bool:
-        """Tell whether there is a table *name*, whoever made it."""
+        """Return whether there is a table *name*, whoever made it."""
         return name.lower() in self._taken(session, [name])
 
     def make(self, session: Session) -> None:

@@ -65,7 +65,7 @@ class SQLStatistics(SQLPart, Statistics):
     """Reads the one variable that is asked for, in each record that the columns leave."""
 
     def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
-        """Give the most frequent values of *variable* in the records that match, at most *limit*."""
+        """Return the most frequent values of *variable* in the records that match, at most *limit*."""
         query = whole(query)
         if not _askable(query, variable):
             return count(find(self._database, self._tables, query), variable, limit=limit)
@@ -110,14 +110,14 @@ class SQLStatistics(SQLPart, Statistics):
         return groups.summaries()
 
     def _paths(self, *names: str) -> Iterator[str]:
-        """Give what is bound for the variables *names* where each is read."""
+        """Yield what is bound for the variables *names*, at each place where one is read."""
         dialect = self._tables.dialect
         for name in names:
             yield from repeat(dialect.path(name), dialect.value.count("?"))
 
 
 def _askable(query: Query, *names: str) -> bool:
-    """Tell whether the database takes all that is asked; what it does not take is decided record by record."""
+    """Return whether the database takes all that is asked; what it does not take is decided record by record."""
     filters = (getattr(query, name) for name in COLUMN_FILTERS)
     since = query.since_unix_nano
     return (

@@ -27,10 +27,10 @@ COLUMNS: tuple[str, ...] = (*SCALARS, "variables")
 COLUMN_LIST = ", ".join(COLUMNS)
 
 MANY_IDS = 200
-"""How many ids go into one statement: it is no longer then than the least that a MySQL may be set to take."""
+"""Ids in one statement: then it is no longer than the least that a MySQL may be set to take."""
 
 MAX_IDENTIFIER = 63
-"""Bytes; PostgreSQL cuts what is longer, and two names may be cut to one."""
+"""Bytes in a name; PostgreSQL cuts what is longer, and two names may be cut to one."""
 
 _SUFFIXES = {
     "records": "",
@@ -100,28 +100,28 @@ class Dialect:
     """Where the statements that the SQL stores share differ from one database to the other."""
 
     quote: str
-    """Around names."""
+    """Character around names."""
     mark: str
-    """For a value; the statements are written with question marks."""
+    """The driver's mark for a value; statements are written with question marks."""
     lock: str
-    """At the end of a SELECT whose rows no other transaction may change before this one ends."""
+    """End of a SELECT whose rows no other transaction may change before this one ends."""
     on_conflict: LiteralString
-    """Between an INSERT and the assignments that take its place where there is such a row; has a ``{key}``."""
+    """Words between an INSERT and the assignments made where there is such a row; with a ``{key}``."""
     keep: LiteralString
-    """At the end of an INSERT that leaves such a row as it is; has a ``{key}``, and its ``{first}`` column."""
+    """End of an INSERT that leaves such a row as it is; with a ``{key}``, and its ``{first}`` column."""
     conditions: Callable[[Mapping[str, JSONValue]], Iterable[Condition]]
-    """What narrows a search to the records that have such variables; `Query.matches` decides."""
+    """Conditions that narrow a search to the records with such variables; `Query.matches` decides."""
     value: LiteralString
     """A variable of a ``record`` as JSON text, for its `path` at each question mark; NULL where there is none.
 
     Equal numbers and texts are written alike, byte by byte, but for 0.0 and -0.0.
     """
     path: Callable[[str], str]
-    """Of a variable's name what is bound for it."""
+    """Function that returns what is bound for a variable's name."""
     number: LiteralString
-    """Of ``value``, such a text, the number in double precision; NULL where it is none."""
+    """The number in a ``value`` in double precision; NULL where that holds no number."""
     seen: LiteralString
-    """Of a ``record`` a text that sorts as (time, id)."""
+    """A text for each ``record`` that sorts as (time, id)."""
 
 
 class Session(Protocol):
@@ -133,7 +133,7 @@ class Session(Protocol):
 
     @abstractmethod
     def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
-        """Run another statement; give how many rows it changed."""
+        """Run another statement; return how many rows it changed."""
 
     @abstractmethod
     def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
@@ -141,7 +141,7 @@ class Session(Protocol):
 
     @abstractmethod
     def now_unix_nano(self) -> int:
-        """Read the database's clock, by which leases end."""
+        """Return the time by the database's clock, by which leases end."""
 
 
 class Database(Protocol):
@@ -157,7 +157,7 @@ class Database(Protocol):
 
     @abstractmethod
     def recording(self) -> AbstractContextManager[Session]:
-        """Lend a session in a transaction, of which there is one at a time: records are written in no other."""
+        """Lend a session in a transaction that records are written in: there is one at a time."""
 
     @abstractmethod
     def close(self) -> None:
@@ -165,7 +165,7 @@ class Database(Protocol):
 
 
 def table_names(name: str) -> dict[str, str]:
-    """Give the tables of the chest *name*, and its view, by their roles."""
+    """Return the names of the tables of the chest *name*, and of its view, by their roles."""
     return {role: name + suffix for role, suffix in _SUFFIXES.items()}
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger("flask_chest.stores")
 
 MAX_BUSY_TIMEOUT = 3600
 PAGES_GIVEN_BACK = 1_000
-"""At a time: 4 MB, which others wait for as long as for a batch of records."""
+"""Pages freed at a time: 4 MB, which others wait for as long as for a batch of records."""
 
 
 ROWS_AT_ONCE = (500, 50, 5, 1)
@@ -47,7 +47,7 @@ class Insertion:
         self._statements = [(count, tables.sql(insert, rows=count)) for count in ROWS_AT_ONCE]
 
     def insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
-        """Insert *rows*, but none whose id is there already; give how many were inserted."""
+        """Insert *rows*, but none whose id is there already; return how many were inserted."""
         most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(COLUMNS)
         begin = inserted = 0
         for count, statement in self._statements:
@@ -121,7 +121,7 @@ class SQLiteStore(SQLStore, HostClocked):
         except StoreAbsent:
             if self.store_id is None:
                 raise  # it was never there
-            logger.warning("SQLite %s was removed while it was in use: it is made anew", self._path)
+            logger.warning("SQLite %s was removed while it was in use: it is made again", self._path)
             self.open()
             self._write(records)
 
@@ -151,7 +151,7 @@ class SQLiteStore(SQLStore, HostClocked):
         return count
 
     def forget(self, query: Query, /) -> int:
-        """Delete every record that matches, and what was set aside of them; give how many those were.
+        """Delete every record that matches, and what was set aside of them; return their number.
 
         Their bytes are overwritten in the file, and go from the write-ahead log unless somebody reads meanwhile.
         """
@@ -162,7 +162,7 @@ class SQLiteStore(SQLStore, HostClocked):
         return count
 
     def clock_note(self) -> str | None:
-        """Give what the host's clock told at the last run of retention, or when the tables were made."""
+        """Return what the host's clock told at the last run of retention, or when the tables were made."""
         with self._database.reading() as session:
             ((note,),) = session.rows(self._tables.sql("SELECT clock FROM {schema}"))
         return None if note is None else str(note)

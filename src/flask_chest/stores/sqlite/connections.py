@@ -25,9 +25,9 @@ from flask_chest.stores.sql.tables import Condition, Database, Dialect, Session,
 from flask_chest.stores.sqlite.files import OpenFiles, make_file
 
 FORK_PATIENCE = 1.0
-"""Seconds that a fork waits for what other threads read or write just then: never for who waits for a lock."""
+"""Seconds that a fork waits for threads that read or write just then, never for one that waits for a lock."""
 LOCK_SECONDS = 0.02
-"""How long SQLite itself waits for a lock; whoever waits for longer does it here, without a connection."""
+"""Seconds that SQLite itself waits for a lock; longer waits happen here, without a connection."""
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -102,7 +102,7 @@ class SQLiteSession(Session):
         return self.connection.execute(sql, values).fetchall()
 
     def change(self, sql: str, values: Sequence[SQLValue] = (), /) -> int:
-        """Run another statement; give how many rows it changed."""
+        """Run another statement; return how many rows it changed."""
         return self.connection.execute(sql, values).rowcount
 
     def change_many(self, sql: str, rows: Sequence[Sequence[SQLValue]], /) -> None:
@@ -110,7 +110,7 @@ class SQLiteSession(Session):
         self.connection.executemany(sql, rows)
 
     def now_unix_nano(self) -> int:
-        """Read the host's clock: who shares the file shares the host."""
+        """Return the time by the host's clock: processes that share the file share the host."""
         return time.time_ns()
 
 
@@ -129,10 +129,10 @@ class SQLiteConnections(Database):
         self._in_use: dict[sqlite3.Connection, bool] = {}
         """Whether the connection is to be kept when it comes back."""
         self._users = 0
-        """Those in use and those being made."""
+        """Number of connections in use or being made."""
         self._writing = threading.Lock()
         self._files: OpenFiles | None = None
-        """What was opened, if anything was."""
+        """The files that are open; ``None`` while none is."""
         _pools.add(self)
 
     @contextmanager
@@ -192,7 +192,7 @@ class SQLiteConnections(Database):
             patience.pause()
 
     def recording(self) -> AbstractContextManager[SQLiteSession]:
-        """Lend the same: SQLite has one writer at a time."""
+        """Lend what `writing` lends: SQLite has one writer at a time."""
         return self.writing()
 
     def close(self) -> None:
@@ -203,16 +203,16 @@ class SQLiteConnections(Database):
             self.close_idle()
 
     def close_idle(self) -> None:
-        """Close what nobody uses."""
+        """Close the connections that nobody uses."""
         while self._idle:
             self._idle.pop().close()
 
     def busy(self) -> bool:
-        """Tell whether a connection is in use or being made."""
+        """Return whether a connection is in use or being made."""
         return self._users > 0
 
     def inherit(self) -> None:
-        """Begin anew in a forked child."""
+        """Begin in a forked child without the parent's connections."""
         _abandoned.extend(self._in_use)
         self._in_use = {}
         self._users = 0
@@ -371,7 +371,7 @@ class _Patience:
         return time.monotonic() >= self._deadline
 
     def ends(self, error: BaseException) -> bool:
-        """Tell whether *error* is to be raised: it is no lock, or it was tried for long enough."""
+        """Return whether *error* is to be raised: it is no lock, or it was tried for long enough."""
         code = error.sqlite_errorcode if isinstance(error, sqlite3.OperationalError) else 0
         return code & 0xFF != sqlite3.SQLITE_BUSY or self.over
 
@@ -429,7 +429,7 @@ class _Process:
 _process = _Process()
 _pools: WeakSet[SQLiteConnections] = WeakSet()
 _abandoned: list[sqlite3.Connection] = []
-"""In use in the parent when it forked: never touched here, and kept so that they are not finalised."""
+"""Connections in use in the parent when it forked: never touched, and kept so that they are not finalised."""
 
 
 def _own_process() -> None:
