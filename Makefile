@@ -12,7 +12,7 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing test test-otel test-flask check bench clean new-venv
+.PHONY: help demo tracing unit test test-otel test-flask check bench clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +23,12 @@ demo: $(STAMP) ## Run the README's example on a few hundred requests and show wh
 tracing: $(STAMP) ## Run the example with OpenTelemetry: a span, a log line and a record with the same id
 	@$(BIN)/python -m examples.tracing
 
-test: check ## Check, then run all tests
-	$(BIN)/python -m pytest
+unit: $(STAMP) ## Run the unit tests but for the slow ones, in parallel: the inner loop
+	$(BIN)/python -m pytest -n auto -m 'not slow' tests/unit
+
+test: check ## Check, then run all tests, and show what of the package they reach
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report= tests/unit tests/integration
+	$(BIN)/python -m pytest --cov --cov-append tests/processes
 
 check: $(STAMP) ## Check style, layers and types
 	$(BIN)/ruff check

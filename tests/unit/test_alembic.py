@@ -97,6 +97,7 @@ def test_own_filter_of_the_app_is_kept(connection: Connection) -> None:
     assert "flask_chest" not in asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", PAGE.blocks("python", "env.py"), ids=["default", "own filter"])
 def test_page_about_alembic(env: Block, folder: Path) -> None:
     """Autogenerate and upgrade as a user does, with the page's ``env.py``."""

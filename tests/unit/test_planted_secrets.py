@@ -180,6 +180,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
     return app
 
 
+@pytest.mark.slow
 def test_planted_secret_is_in_no_file_no_log_and_no_payload(app: Flask, tmp_path: Path, lines: Lines) -> None:
     add_views(app)
     with Receiver(Request) as receiver:

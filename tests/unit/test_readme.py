@@ -34,6 +34,7 @@ def test_there_are_programs_to_run() -> None:
     assert len(programs()) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "least"), list(zip(blocks("python", "file: "), [50, 2], strict=True)), ids=str)
 def test_tests_for_users_pass(block: Block, least: int, tmp_path: Path) -> None:
     path = tmp_path / block.mark.removeprefix("file: ")
@@ -51,6 +52,7 @@ def test_example_is_the_original_one_and_is_what_the_demo_serves() -> None:
     assert programs()[0] == example
 
 
+@pytest.mark.slow
 def test_example_serves_records_and_answers_the_sql(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(programs()[0])
     code = (
@@ -83,6 +85,7 @@ def shape(output: str) -> set[str]:
     return {line.strip() for line in output.splitlines()}
 
 
+@pytest.mark.slow
 def test_demo_prints_what_the_readme_shows() -> None:
     (block,) = blocks("console", "demo")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INFLUXDB_")}
@@ -119,6 +122,7 @@ def answer(port: int, path: str, method: str = "GET") -> str:
         return connection.getresponse().read().decode()
 
 
+@pytest.mark.slow
 def test_first_record_is_had_as_it_says(tmp_path: Path) -> None:
     (program,), (console,) = blocks("python", "start"), blocks("console", "start")
     (tmp_path / "app.py").write_text(program.code)
@@ -137,6 +141,7 @@ def test_first_record_is_had_as_it_says(tmp_path: Path) -> None:
             assert shape(printed(command)) == shape(shown)
 
 
+@pytest.mark.slow
 def test_example_serves_by_its_own_app_run(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(programs()[0])
     # On a port that is free: the example's is 5000, which somebody may have.

@@ -175,6 +175,7 @@ def as_the_api_reads(header: str) -> tuple[str, str, int] | None:
     return f"{context.trace_id:032x}", f"{context.span_id:016x}", int(context.trace_flags)
 
 
+@pytest.mark.slow
 @settings(max_examples=2_000)
 @given(
     edits=st.lists(

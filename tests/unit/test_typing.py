@@ -95,9 +95,11 @@ def test_every_wrong_file_expects_errors_and_no_right_one_does(checker: str) -> 
     assert {path.name.partition("_")[0] for path in FILES} == {"right", "wrong"}
 
 
+@pytest.mark.slow
 def test_mypy_says_what_is_wrong_and_nothing_else() -> None:
     compare(by_mypy(), expected("mypy"))
 
 
+@pytest.mark.slow
 def test_pyright_says_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     compare(by_pyright(tmp_path), expected("pyright"))

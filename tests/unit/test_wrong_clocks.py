@@ -306,6 +306,7 @@ def shop(folder: Path, *words: str, clock: str | None = None) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_FAKETIME is None, reason="faketime is not installed")
 def test_process_under_a_clock_ahead_deletes_nothing_and_dates_nothing_that_follows(tmp_path: Path) -> None:
     assert shop(tmp_path, "store") == ["1 1 0"]

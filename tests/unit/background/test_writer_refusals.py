@@ -127,6 +127,7 @@ def test_what_is_set_aside_is_the_record_as_it_was(work_on: WorkOn, folder: Path
     assert line["time_unix_nano"] > record.time_unix_nano
 
 
+@pytest.mark.slow
 def test_store_that_names_one_culprit_at_a_time_may_name_hundreds(work_on: WorkOn, folder: Path) -> None:
     disliked = set(range(0, 1_000, 2)) | set(range(700))
     sink = ParticularSink(disliked, naming_one)

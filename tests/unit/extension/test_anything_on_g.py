@@ -63,6 +63,7 @@ def chest(app: Flask, request: pytest.FixtureRequest) -> Iterator[FlaskChest]:
     chest.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @settings(max_examples=350, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
 @given(held=st.lists(makers, min_size=VALUES, max_size=VALUES))

@@ -57,6 +57,7 @@ def chest() -> Iterator[FlaskChest]:
     chest.close()
 
 
+@pytest.mark.slow
 def test_pages_factory_and_its_tests_pass(tmp_path: Path) -> None:
     page = Page(PAGE)
     for name in ("shop.py", "conftest.py", "test_shop.py"):

@@ -350,6 +350,7 @@ def test_any_file_in_the_place_of_a_segment_gives_nothing_and_harms_nothing(garb
         assert segment_paths(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("histories", [Histories, StreamingHistories])
 def test_in_every_history_each_record_is_stored_once(histories: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(

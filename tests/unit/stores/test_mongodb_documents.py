@@ -83,6 +83,7 @@ def test_value_comes_back_with_its_type(value: JSONValue) -> None:
     assert same_value(decode_value(through_bson(encode_value(value))), value)
 
 
+@pytest.mark.slow
 @given(variables=st.dictionaries(marked_names, st.dictionaries(marked_names, st.lists(json_values)), max_size=3))
 def test_names_within_values_are_encoded_too(variables: dict[str, JSONValue]) -> None:
     encoded = encode_value(variables)
