@@ -47,9 +47,13 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
-    there. Times are in seconds: to find and reach the server, and for its answer. *expire_after* deletes a record
-    so long after every registered exporter has had it. *options* are pymongo's, as ``{"tlsCAFile": "ca.pem"}``. A
-    *client* of the app's own is used instead and never closed; *uri* tells apart what several connect to.
+    there.
+
+    *connect_timeout* and *timeout* are seconds: to find and reach the server, and for its answer. *expire_after*
+    is how long a record is kept after every registered exporter has had it. *options* are pymongo's, as
+    ``{"tlsCAFile": "ca.pem"}``. A *client* that the app made is used in place of our own and never closed; where
+    there are several clients, *uri* says where each connects to. A wrong option raises `ConfigurationError`;
+    nothing connects before the store is used.
     """
 
     def __init__(

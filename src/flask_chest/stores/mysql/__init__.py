@@ -36,10 +36,13 @@ class MySQLStore(ServerStore):
     """Keeps records in the MySQL or MariaDB database at *uri*, in tables whose names begin with *name*.
 
     *parameters* are PyMySQL's, as in ``host="db", password="…", ssl_ca="ca.pem"``; they go before what *uri*
-    says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds: to
-    connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
-    process. A *pool* of the app's own, with connections in autocommit mode, is used instead and never closed;
-    *uri* tells apart what several of them connect to.
+    says. With ``create=False`` nothing is made or migrated: the tables must be there.
+
+    *connect_timeout*, *statement_timeout* and *lock_timeout* are seconds: to connect, for one statement, and to
+    wait for a lock of another process. At most *pool_size* connections are open in a process. A *pool* that the
+    app made, with connections in autocommit mode, is used in their place and never closed; where there are
+    several pools, *uri* says where each connects to. A wrong option raises `ConfigurationError`; nothing connects
+    before the store is used.
     """
 
     _kind = "mysql"

@@ -36,10 +36,12 @@ class PostgreSQLStore(ServerStore):
     """Keeps records in the PostgreSQL database at *uri*, in tables whose names begin with *name*.
 
     *parameters* are libpq's, as in ``host="db", password="…", sslmode="verify-full"``; they go before what *uri*
-    says. With ``create=False`` nothing is made or migrated: the tables must be there. Times are in seconds:
-    to connect, for a statement, and for a lock of another process. At most *pool_size* connections are open in a
-    process. A *pool* of the app's own, as psycopg_pool's, is used instead and never closed; of another pool *uri*
-    tells where it connects to.
+    says. With ``create=False`` nothing is made or migrated: the tables must be there.
+
+    *connect_timeout*, *statement_timeout* and *lock_timeout* are seconds: to connect, for one statement, and to
+    wait for a lock of another process. At most *pool_size* connections are open in a process. A *pool* that the
+    app made, as psycopg_pool's, is used in their place and never closed; for a pool of another kind *uri* says
+    where it connects to. A wrong option raises `ConfigurationError`; nothing connects before the store is used.
     """
 
     _kind = "postgresql"
