@@ -21,7 +21,7 @@ from benchmarks.tracing_cost import cost, in_any_order
 from flask import Flask
 
 from flask_chest import FlaskChestSQLite, Redact
-from flask_chest.capture.extractor import Capture
+from flask_chest.capture.extractor import Extractor
 from flask_chest.decorator import flask_chest
 
 NAMES = [f"variable_{number}" for number in range(3)]
@@ -81,10 +81,10 @@ def hiding_app(folder: Path, rules: Sequence[Redact]) -> Iterator[Flask]:
 def unseen(app: Flask, requests: int) -> float:
     """Serve with a capture that copies three names and looks at nothing."""
 
-    def copied(_: Capture, held: Mapping[str, object]) -> dict[str, object]:
+    def copied(_: Extractor, held: Mapping[str, object]) -> dict[str, object]:
         return {name: held[name] for name in NAMES if name in held}
 
-    with patch.object(Capture, "plain", copied):
+    with patch.object(Extractor, "plain", copied):
         return cost(app, requests)
 
 

@@ -2,8 +2,8 @@
 
 from flask_chest.background.export_run import ExportReport
 from flask_chest.background.stats import ChestStats, Health
-from flask_chest.capture.names import TrackedVars
 from flask_chest.capture.redaction import Redact
+from flask_chest.capture.tracking import TrackedVars
 from flask_chest.errors import (
     CapabilityMissing,
     ChestError,

@@ -70,7 +70,7 @@ def threads_run() -> bool:
     return uwsgi is None or any(options.get(name) for name in ("enable-threads", "threads"))
 
 
-def kin_of_thread() -> object:
+def hub_id() -> object:
     """Name the threads with which this one may share a socket: under gevent those of its own hub alone."""
     if "gevent.monkey" not in sys.modules:
         return None

@@ -12,8 +12,15 @@ from weakref import WeakSet
 
 from flask import Flask, current_app
 
-from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVars
-from flask_chest.capture.rules import RULES_ATTRIBUTE, Rule, decorated_views
+from flask_chest.capture.tracking import (
+    RULES_ATTRIBUTE,
+    Computed,
+    Rename,
+    Rule,
+    TrackedNames,
+    TrackedVars,
+    decorated_views,
+)
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.chest import FlaskChest, check_generator
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, current_request, finder

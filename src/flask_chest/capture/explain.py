@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from flask_chest.capture.extractor import Variable
+from flask_chest.capture.extractor import CapturedName
 from flask_chest.capture.redaction import HASH, MASK, Redact, Verdict
 from flask_chest.capture.values import CYCLE, MAX_DEPTH, TOO_DEEP, TRUNCATED, ValueRules
 from flask_chest.record import JSONValue
 
 
 def explanations(
-    variables: Mapping[str, JSONValue], rules: ValueRules, asked: Sequence[Variable]
+    variables: Mapping[str, JSONValue], rules: ValueRules, asked: Sequence[CapturedName]
 ) -> Iterator[str]:
     """Say what *rules* hid or cut of *variables*, and which of those *asked* for they drop."""
     sources = {each.key: each for each in asked}

@@ -15,8 +15,8 @@ import msgspec
 from werkzeug.local import LocalProxy
 
 from flask_chest._process import pass_interruption
-from flask_chest.capture.names import Names
 from flask_chest.capture.redaction import NOTHING_HIDDEN, Verdict
+from flask_chest.capture.tracking import Names
 from flask_chest.capture.values import (
     MAX_NAME_CHARACTERS,
     SMALL_BYTES,
@@ -35,7 +35,7 @@ _FILLED = frozenset({list, tuple, dict, set, bytearray})
 _ABSENT = object()
 
 
-class Variable(NamedTuple):
+class CapturedName(NamedTuple):
     """A name that is asked for, and what it becomes in a record."""
 
     name: str
@@ -47,7 +47,7 @@ class Variable(NamedTuple):
     verdict: Verdict
 
 
-class Captured(NamedTuple):
+class Extraction(NamedTuple):
     """What a request left behind."""
 
     variables: dict[str, JSONValue]
@@ -55,7 +55,7 @@ class Captured(NamedTuple):
     """Values that raised while they were read."""
 
 
-class Capture:
+class Extractor:
     """Takes from ``g`` what one chest asks of one route: worked out once, used for every request."""
 
     __slots__ = ("_globs", "_names", "_plain", "_rules", "_small", "_variable", "_variables")
@@ -70,7 +70,7 @@ class Capture:
         self._small = min(SMALL_BYTES, rules.max_value_bytes)
         self._plain = self._plain_names()
 
-    def _make_variable(self, name: str) -> Variable:
+    def _make_variable(self, name: str) -> CapturedName:
         key = storable_text(self._names.rename.get(name, name)[:MAX_NAME_CHARACTERS])
         verdict = self._rules.redaction.verdict(name)
         if key != name and verdict.last is None:  # both names count
@@ -79,7 +79,7 @@ class Capture:
                 patterns = tuple(dict.fromkeys(verdict.patterns + patterns))
                 judges = tuple(dict.fromkeys(verdict.judges + judges))
                 verdict = Verdict(patterns, judges, last)
-        return Variable(name, tuple(name.split(".")), key, len(key.encode()), verdict)
+        return CapturedName(name, tuple(name.split(".")), key, len(key.encode()), verdict)
 
     def _plain_names(self) -> tuple[tuple[str, str], ...] | None:
         names = self._names
@@ -115,7 +115,7 @@ class Capture:
                 variables[key] = value
         return variables
 
-    def convert(self, held: Mapping[str, object]) -> Captured:
+    def convert(self, held: Mapping[str, object]) -> Extraction:
         """Convert what ``g`` *held*; names that are not there are left out.
 
         Of every public name only those count whose values are JSON scalars or containers: an extension's
@@ -130,7 +130,7 @@ class Capture:
             and self._names.every
         ):
             self._take_public(held, variables, conversion)
-        return Captured(variables, conversion.failures)
+        return Extraction(variables, conversion.failures)
 
     def _take_explicit(
         self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
@@ -191,7 +191,7 @@ class Capture:
 
     def _asked(
         self, held: Mapping[str, object], earlier: Mapping[str, JSONValue]
-    ) -> Iterator[tuple[Variable, bool]]:
+    ) -> Iterator[tuple[CapturedName, bool]]:
         """List what on ``g`` is asked for, and whether as an object too; of those that share a key the first."""
         keys = set(self._names.computed)
         keys |= {each.key for each in self._variables if len(each.path) > 1 and each.key in earlier}
@@ -206,7 +206,7 @@ class Capture:
 
     def _take(
         self,
-        variable: Variable,
+        variable: CapturedName,
         value: object,
         variables: dict[str, JSONValue],
         conversion: Conversion,
@@ -256,7 +256,7 @@ class Capture:
                 return
 
     @property
-    def variables(self) -> tuple[Variable, ...]:
+    def variables(self) -> tuple[CapturedName, ...]:
         """What is asked for by name."""
         return self._variables
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from flask import Flask
 
-from flask_chest.capture.rules import all_rules_of, misplaced_views
+from flask_chest.capture.tracking import all_rules_of, misplaced_views
 from flask_chest.cli._accounts import why_closed
 from flask_chest.cli._clocks import wrong_clocks
 from flask_chest.cli._group import NO_CHEST, moment

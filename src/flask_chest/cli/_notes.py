@@ -12,7 +12,7 @@ from pathlib import Path
 from flask import Flask
 
 from flask_chest import health
-from flask_chest.capture.extractor import Variable
+from flask_chest.capture.extractor import CapturedName
 from flask_chest.capture.redaction import NOTHING_HIDDEN
 from flask_chest.cli.status import report_of
 from flask_chest.extension.chest import FlaskChest, chests_of
@@ -100,7 +100,7 @@ def _never_set(app: Flask) -> Iterator[str]:
                 )
 
 
-def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Variable]:
+def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[CapturedName]:
     """Yield what a record like *record* is to hold; what redaction may drop cannot be missed."""
     plan = RoutePlan.make(
         [chest._state],

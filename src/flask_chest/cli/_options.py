@@ -12,7 +12,7 @@ from typing import TypeVar
 import click
 
 from flask_chest.background.retention import parse_span
-from flask_chest.capture.names import known_method
+from flask_chest.capture.tracking import known_method
 from flask_chest.record import FIELDS, JSONValue, Query
 
 Command = TypeVar("Command", bound=Callable[..., object])

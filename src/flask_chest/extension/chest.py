@@ -28,8 +28,7 @@ from flask_chest.background.exports import ExportJob
 from flask_chest.background.retention import RetentionReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
-from flask_chest.capture.names import Computed, Rename, TrackedNames, TrackedVars, known_method
-from flask_chest.capture.rules import BlueprintRule
+from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars, known_method
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
 from flask_chest.extension.endings import EXIT_TIMEOUT_SECONDS
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of

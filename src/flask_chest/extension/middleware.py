@@ -20,8 +20,7 @@ from flask import Flask, Request, Response, g, got_request_exception, has_app_co
 from werkzeug.wsgi import ClosingIterator
 
 from flask_chest._process import pass_interruption
-from flask_chest.capture.names import METHODS
-from flask_chest.capture.rules import Rule, all_rules_of, misplaced_views
+from flask_chest.capture.tracking import METHODS, Rule, all_rules_of, misplaced_views
 from flask_chest.extension.endings import close_all, ends_unsaid
 from flask_chest.extension.request import RequestState, StreamedResponse, WatchedApp, WatchedChunks, start_watched
 from flask_chest.extension.route_plan import NOTHING_ASKED, RoutePlan

@@ -15,9 +15,9 @@ from flask import Request
 from msgspec.structs import replace
 
 from flask_chest._process import pass_interruption
-from flask_chest.capture.extractor import Capture
-from flask_chest.capture.rules import Rule
+from flask_chest.capture.extractor import Extractor
 from flask_chest.capture.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
+from flask_chest.capture.tracking import Rule
 from flask_chest.capture.values import storable_text
 from flask_chest.extension.route_plan import NOTHING_ASKED, RoutePlan
 from flask_chest.extension.shared_g import SharedG
@@ -368,7 +368,7 @@ class WatchedApp:
         return getattr(self._app, name)
 
 
-def converted(state: ChestState, capture: Capture, held: Mapping[str, object]) -> Variables:
+def converted(state: ChestState, capture: Extractor, held: Mapping[str, object]) -> Variables:
     """Return the captured variables, and count for *state* what could not be read."""
     variables, failures = capture.convert(held)
     if failures:

@@ -13,9 +13,8 @@ from typing import NamedTuple
 from flask import Flask
 
 from flask_chest._process import pass_interruption
-from flask_chest.capture.extractor import Capture
-from flask_chest.capture.names import Names, TrackedNames
-from flask_chest.capture.rules import Rule, rules_of
+from flask_chest.capture.extractor import Extractor
+from flask_chest.capture.tracking import Names, Rule, TrackedNames, rules_of
 from flask_chest.extension.state import ChestState
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.request_ids import new_request_id, normalise_request_id
@@ -25,7 +24,7 @@ class Asked(NamedTuple):
     """Variables that one chest asks for."""
 
     state: ChestState
-    capture: Capture
+    capture: Extractor
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class RoutePlan:
         for state in states:
             names = _names(state, rules, app, endpoint=endpoint, route=route, method=method)
             if names is not None:
-                asked.append(Asked(state, Capture(names, state.value_rules)))
+                asked.append(Asked(state, Extractor(names, state.value_rules)))
         asking = [each.state for each in asked]
         generators = [rule.request_id_generator for rule in rules]
         generators += [state.request_id_generator for state in asking]

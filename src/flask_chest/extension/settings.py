@@ -20,10 +20,9 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 from flask_chest.background.retention import RetentionPolicy
-from flask_chest.capture.names import Computed, Rename, TrackedVars, parse_computed, parse_rename
 from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_rules
-from flask_chest.capture.rules import parse_routes
 from flask_chest.capture.sampling import Rate, Sampling
+from flask_chest.capture.tracking import Computed, Rename, TrackedVars, parse_computed, parse_rename, parse_routes
 from flask_chest.capture.values import MAX_RECORD_BYTES, MAX_VALUE_BYTES, Encoders, ValueRules
 from flask_chest.errors import ConfigurationError
 

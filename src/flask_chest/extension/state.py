@@ -28,8 +28,7 @@ from flask_chest.background.retention import INTERVAL, RetentionReport, Retentio
 from flask_chest.background.stats import ChestStats, Health, Tally
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
-from flask_chest.capture.names import Names, TrackedNames
-from flask_chest.capture.rules import AppRule, BlueprintRule
+from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
 from flask_chest.extension.endings import close_at_exit, close_beside
 from flask_chest.extension.lazy_store import LazyStore

@@ -12,9 +12,9 @@ import pytest
 from flask import Flask, g
 from werkzeug.local import LocalProxy
 
-from flask_chest.capture.extractor import Capture
-from flask_chest.capture.names import METHODS, Names, TrackedNames
+from flask_chest.capture.extractor import Extractor
 from flask_chest.capture.redaction import MASK
+from flask_chest.capture.tracking import METHODS, Names, TrackedNames
 from flask_chest.capture.values import MAX_NAME_CHARACTERS, MAX_NAMES, MAX_RECORD_BYTES, TRUNCATED, ValueRules
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.shared_g import SharedG
@@ -24,7 +24,7 @@ EVERY = Names(every=True)
 
 
 def taken(held: dict[str, object], *names: str, every: bool = False) -> dict[str, JSONValue]:
-    return Capture(Names(names, every), ValueRules()).convert(held).variables
+    return Extractor(Names(names, every), ValueRules()).convert(held).variables
 
 
 # Forms of tracked_vars
@@ -153,7 +153,7 @@ def test_value_that_raises_is_counted_and_costs_no_other() -> None:
         raise RuntimeError
 
     held: dict[str, object] = {"bad": LocalProxy(unbound), "good": 1}
-    captured = Capture(Names(("bad", "good")), ValueRules()).convert(held)
+    captured = Extractor(Names(("bad", "good")), ValueRules()).convert(held)
     assert captured == ({"bad": "LocalProxy", "good": 1}, 1)
 
 
@@ -271,7 +271,7 @@ def test_records_limit_holds_for_every_kind_of_name(
     names: list[str], held: dict[str, object], computed: Mapping[str, Callable[[], object]]
 ) -> None:
     asked = TrackedNames.parse(names, computed=computed).for_method("GET")
-    variables = Capture(asked, ValueRules(encoders={Holder: vars})).convert(held).variables
+    variables = Extractor(asked, ValueRules(encoders={Holder: vars})).convert(held).variables
     assert variables[TRUNCATED] is True
     assert len(encode_variables(variables)) < 1.2 * MAX_RECORD_BYTES
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from flask_chest import Redact
 from flask_chest.capture.explain import explanations
-from flask_chest.capture.extractor import Capture
-from flask_chest.capture.names import TrackedNames
+from flask_chest.capture.extractor import Extractor
 from flask_chest.capture.redaction import MASK, NOTHING_HIDDEN, Redaction
+from flask_chest.capture.tracking import TrackedNames
 from flask_chest.capture.values import MAX_VALUE_BYTES, TOO_DEEP, TRUNCATED, Conversion, Encoders, ValueRules
 from flask_chest.record import JSONValue
 from ids import steady
@@ -37,14 +37,14 @@ def rules_with(
 
 
 def kept(held: dict[str, object], *redact: Redact) -> dict[str, JSONValue]:
-    capture = Capture(TrackedNames.parse(list(held)).for_method("GET"), rules_with(*redact))
+    capture = Extractor(TrackedNames.parse(list(held)).for_method("GET"), rules_with(*redact))
     plain = capture.plain(held)
     return plain if plain is not None else capture.convert(held).variables
 
 
 def explained(held: dict[str, object], *redact: Redact, names: Sequence[str] = ()) -> list[str]:
     rules = rules_with(*redact, max_value_bytes=128)
-    capture = Capture(TrackedNames.parse([*held, *names]).for_method("GET"), rules)
+    capture = Extractor(TrackedNames.parse([*held, *names]).for_method("GET"), rules)
     return list(explanations(capture.convert(held).variables, rules, capture.variables))
 
 
@@ -164,7 +164,7 @@ def test_what_the_function_cannot_judge_is_hidden_and_counted() -> None:
     def broken(_path: str, _value: JSONValue) -> bool:
         raise RuntimeError
 
-    capture = Capture(TrackedNames.parse(["a"]).for_method("GET"), rules_with(Redact(when=broken)))
+    capture = Extractor(TrackedNames.parse(["a"]).for_method("GET"), rules_with(Redact(when=broken)))
     assert capture.convert({"a": 1}) == ({"a": MASK}, 1)
 
 
@@ -184,11 +184,11 @@ def test_both_names_of_a_renamed_variable_count(rules: list[Redact]) -> None:
     for name, key in (("note", "password"), ("password", "note")):
         names = TrackedNames.parse([name], rename={name: key}).for_method("GET")
         held: dict[str, object] = {name: "y"}
-        assert Capture(names, rules_with(*rules)).convert(held).variables == {key: MASK}
+        assert Extractor(names, rules_with(*rules)).convert(held).variables == {key: MASK}
 
 
 def test_public_names_are_hidden_likewise() -> None:
-    capture = Capture(TrackedNames.parse(None).for_method("GET"), rules_with(Redact("ssn", action="drop")))
+    capture = Extractor(TrackedNames.parse(None).for_method("GET"), rules_with(Redact("ssn", action="drop")))
     held: dict[str, object] = {"ssn": 1, "password": "x", "fine": {"ssn": 2}}
     assert capture.convert(held).variables == {"password": MASK, "fine": {}}
 
@@ -212,7 +212,7 @@ def test_encoder_makes_the_form_of_a_class_of_the_apps() -> None:
         pass
 
     encoders: Encoders = {Money: lambda money: {"cents": money.cents, "token": "x"}, Decimal: float}
-    capture = Capture(TrackedNames.parse(["a", "b", "c"]).for_method("GET"), rules_with(encoders=encoders))
+    capture = Extractor(TrackedNames.parse(["a", "b", "c"]).for_method("GET"), rules_with(encoders=encoders))
     held: dict[str, object] = {"a": Money(5), "b": [Coin(1), Decimal("1.5")], "c": {"d": Decimal(2)}}
     assert capture.convert(held) == (
         {"a": {"cents": 5, "token": MASK}, "b": [{"cents": 1, "token": MASK}, 1.5], "c": {"d": 2.0}},
@@ -231,7 +231,7 @@ def test_encoder_that_raises_or_never_ends_costs_its_value_alone() -> None:
         raise RuntimeError
 
     encoders: Encoders = {Bad: broken, Endless: lambda endless: endless}
-    capture = Capture(TrackedNames.parse(["a", "b", "c"]).for_method("GET"), rules_with(encoders=encoders))
+    capture = Extractor(TrackedNames.parse(["a", "b", "c"]).for_method("GET"), rules_with(encoders=encoders))
     assert capture.convert({"a": Bad(), "b": Endless(), "c": 1}) == (
         {"a": Bad.__qualname__, "b": TOO_DEEP, "c": 1},
         1,
@@ -240,7 +240,7 @@ def test_encoder_that_raises_or_never_ends_costs_its_value_alone() -> None:
 
 def test_small_limit_holds_for_plain_values_too() -> None:
     rules = ValueRules(max_value_bytes=64, max_record_bytes=100)
-    capture = Capture(TrackedNames.parse(["a", "b"]).for_method("GET"), rules)
+    capture = Extractor(TrackedNames.parse(["a", "b"]).for_method("GET"), rules)
     held: dict[str, object] = {"a": "x" * 70, "b": "y" * 60}
     assert capture.plain(held) is None
     found = capture.convert(held).variables

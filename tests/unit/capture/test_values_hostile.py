@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
 from flask_chest import Redact
-from flask_chest.capture.extractor import Capture
-from flask_chest.capture.names import TrackedNames
+from flask_chest.capture.extractor import Extractor
 from flask_chest.capture.redaction import Redaction
+from flask_chest.capture.tracking import TrackedNames
 from flask_chest.capture.values import TRUNCATED, Conversion, Encoders, ValueRules
 from flask_chest.record import JSONValue, same_value
 from hostile_values import HOSTILE, Plan, anything, hashables, raises
@@ -115,13 +115,15 @@ class Panicking(Mapping[str, object]):
 def test_mapping_that_panics_when_asked_costs_its_path_alone() -> None:
     names = TrackedNames.parse(["session.user", "plan"], computed={"computed": panics}).for_method("GET")
     encoders: Encoders = {Plan: panics}
-    captured = Capture(names, ValueRules(encoders=encoders)).convert({"session": Panicking(), "plan": Plan.FREE})
+    captured = Extractor(names, ValueRules(encoders=encoders)).convert(
+        {"session": Panicking(), "plan": Plan.FREE}
+    )
     assert captured == ({"plan": "Plan"}, 3)
 
 
 def test_value_is_hidden_when_the_apps_own_judgement_panics() -> None:
     rules = ValueRules(redaction=Redaction([Redact(when=panics)]))
-    capture = Capture(TrackedNames.parse(["a"]).for_method("GET"), rules)
+    capture = Extractor(TrackedNames.parse(["a"]).for_method("GET"), rules)
     assert capture.convert({"a": 1}) == ({"a": "[masked]"}, 1)
 
 

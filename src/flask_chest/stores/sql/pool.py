@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from flask_chest._process import PerProcess, kin_of_thread
+from flask_chest._process import PerProcess, hub_id
 from flask_chest.errors import ChestError, StoreUnavailable
 
 C = TypeVar("C")
@@ -174,7 +174,7 @@ class ServerPool(Lender[C]):
                 self._connector.close(idle.pop()[0])
 
     def _take(self, here: _Held[C]) -> tuple[C, float] | None:
-        idle = here.idle.get(kin_of_thread(), [])
+        idle = here.idle.get(hub_id(), [])
         while idle:
             connection, made = idle.pop()
             young = time.monotonic() - made < LIFE_SECONDS
@@ -187,7 +187,7 @@ class ServerPool(Lender[C]):
         if here is not self._here.peek():
             return  # this thread forked while it had it
         if self._connector.settle(connection) and generation == here.generation:
-            here.idle.setdefault(kin_of_thread(), []).append((connection, made))
+            here.idle.setdefault(hub_id(), []).append((connection, made))
         else:
             self._connector.close(connection)
 
