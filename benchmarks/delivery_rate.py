@@ -23,7 +23,7 @@ from benchmarks.server_write import copying, rows_of
 from benchmarks.sqlite_write import BATCH, open_store, rate, sample
 from benchmarks.waiting_memory import resident_mib
 
-from flask_chest.background.export_run import run_export
+from flask_chest.background.export_run import ExportRun
 from flask_chest.exporter.store import StoreExporter
 from flask_chest.record import Query, Record
 from flask_chest.stores import store_from_uri
@@ -83,7 +83,7 @@ def compare(server: DatabaseServer, source: Path) -> Mapping[str, float]:
 def deliver(store: SQLiteStore, exporter: StoreExporter, count: int) -> float:
     """Deliver all in *store*; give the seconds that it took."""
     begin = time.perf_counter()
-    report = run_export(store, exporter, batch_size=BATCH)
+    report = ExportRun(store, exporter, batch_size=BATCH).report()
     assert report.delivered == count, report
     return time.perf_counter() - begin
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from flask_chest import FlaskChest, TargetUnavailable
-from flask_chest.background.export_run import run_export
+from flask_chest.background.export_run import ExportRun
 from flask_chest.decorator import flask_chest
 from flask_chest.protocols import Busy, Claim
 from flask_chest.stores.memory import MemoryStore
@@ -31,7 +31,7 @@ def test_lease_of_a_dead_holder_passes_on_when_the_clock_is_moved_past_it() -> N
     assert isinstance(store.claim("shop", limit=10, lease=MINUTE), Busy)
     clock.advance(timedelta(microseconds=1))
     exporter = RecordingExporter("shop")
-    assert run_export(store, exporter).delivered == 1
+    assert ExportRun(store, exporter).report().delivered == 1
     assert exporter.delivered == [record]
     assert not store.acknowledge(dead)
 
@@ -51,9 +51,9 @@ def test_exporter_fails_as_planned_and_delivers_afterwards() -> None:
     store.write(records)
     exporter = RecordingExporter()
     exporter.failures.append(TargetUnavailable("away"))
-    assert run_export(store, exporter).error == "away"
+    assert ExportRun(store, exporter).report().error == "away"
     assert exporter.delivered == []
-    assert run_export(store, exporter).error is None
+    assert ExportRun(store, exporter).report().error is None
     assert exporter.delivered == records
     with pytest.raises(AttributeError):
         exporter.delivered = []  # type: ignore[misc]  # it is what was delivered, not a list to change

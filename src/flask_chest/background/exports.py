@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -14,10 +14,10 @@ from weakref import ref
 
 from flask_chest.background.backoff import pause_seconds
 from flask_chest.background.export_run import (
+    BatchOutcome,
     ExportReport,
     ExportRun,
     RecordFilter,
-    Redelivered,
     log_run,
     redeliver,
 )
@@ -52,7 +52,7 @@ class ExportJob:
     batch_size: int
     lease: timedelta
     start_at: StartAt
-    selection: RecordFilter
+    record_filter: RecordFilter
 
     @classmethod
     def checked(
@@ -64,7 +64,7 @@ class ExportJob:
         batch_size: int,
         lease: timedelta,
         start_at: StartAt,
-        selection: RecordFilter,
+        record_filter: RecordFilter,
     ) -> Self:
         """Make the job of *exporter*, or of what makes one in each process; raise `ConfigurationError`."""
         if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
@@ -91,7 +91,7 @@ class ExportJob:
             batch_size=batch_size,
             lease=lease,
             start_at=start_at,
-            selection=selection,
+            record_filter=record_filter,
         )
 
 
@@ -170,15 +170,19 @@ class ExportJobs:
             self._history(job).note(report)
         return report
 
-    def redeliver(self, job: ExportJob, records: Iterable[Record]) -> Iterator[Redelivered]:
-        """Deliver *records* once more by the exporter of *job*, batch by batch; raise what ends it."""
-        batches = redeliver(records, self._exporter(job), batch_size=job.batch_size, selection=job.selection)
-        while True:
-            with suppress_instrumentation():  # around each step: a generator would keep it up between them
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+    def redeliver(
+        self, job: ExportJob, records: Iterable[Record], *, settle: Callable[[BatchOutcome], object]
+    ) -> ExportReport:
+        """Deliver *records* again by the exporter of *job*; call *settle* after each batch."""
+        with suppress_instrumentation():
+            return redeliver(
+                records,
+                partial(self._exporter, job),
+                name=job.name,
+                batch_size=job.batch_size,
+                record_filter=job.record_filter,
+                settle=settle,
+            )
 
     def try_out(self, job: ExportJob) -> None:
         """Hand the exporter of *job* no records; raise why it could deliver none, as far as that tells."""
@@ -225,7 +229,7 @@ class ExportJobs:
             name=job.name,
             batch_size=job.batch_size,
             lease=job.lease,
-            selection=job.selection,
+            record_filter=job.record_filter,
             suspicious=self._history(job).failures >= PATIENCE,
             go_on=self.term(),
             log=self._history(job).log,
@@ -238,7 +242,7 @@ class ExportJobs:
     def schedule(self, jobs: Iterable[ExportJob], *, at_once: bool = False) -> None:
         """Run *jobs* at their intervals from now on; those that are scheduled already stay."""
         for job in jobs:
-            self.schedule_task(job.name, self._bind(job), interval=job.interval, at_once=at_once)
+            self.schedule_task(job.name, partial(self.run_in_turn, job), interval=job.interval, at_once=at_once)
 
     def schedule_task(
         self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False
@@ -282,9 +286,6 @@ class ExportJobs:
             self._scheduler = ExportScheduler()
         self._scheduler.start()
         return self._scheduler
-
-    def _bind(self, job: ExportJob) -> Callable[[], None]:
-        return lambda: self.run_in_turn(job)
 
     def _exporter(self, job: ExportJob) -> Exporter:
         with self._lock:

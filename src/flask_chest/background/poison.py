@@ -1,4 +1,8 @@
-"""Hands records over without those that the other side will never take, so that these hold up nobody."""
+"""Deliver a batch without its poison: the records that the other side will never take.
+
+Left in the batch, one such record would hold up all others for ever. Where the other side does not name it,
+halves of the batch are tried; where nothing is taken at all, the other side is failing: no record is convicted.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from flask_chest.errors import RecordRefused, RecordsRejected, StoreUnavailable, TargetUnavailable, describe
-from flask_chest.protocols import hand_over
 from flask_chest.record import Record
 
 PATIENCE = 5
-"""How often a batch should fail without a word on a record before its records are tried one by one."""
+"""Number of failures in a row, none of which names a record, after which a caller is to be *suspicious*."""
 MOST_PROBES = 8
-"""So many records that fail alone, and none that does not: whatever the record is, it fails."""
+"""Number of single-record failures without one success after which the search stops: all of the batch fails."""
 
 
 class Poison(NamedTuple):
@@ -20,79 +23,84 @@ class Poison(NamedTuple):
 
     reason: str
     attempts: int
-    """How often it was tried, since it came in this batch."""
+    """Number of calls in which the record was tried, since it came in this batch."""
 
 
 def deliver_isolating_poison(
-    take: Callable[[Sequence[Record]], object],
+    deliver: Callable[[Sequence[Record]], object],
     records: Sequence[Record],
     *,
     suspicious: bool,
     convict_alone: bool = False,
 ) -> dict[str, Poison]:
-    """Hand *records* over to a ``write`` or ``export``; give those that it will never take by id.
+    """Deliver *records* by calling *deliver*; return those that will never be taken, by record id.
 
-    Those that it refuses by name are left out, and where it names none they are searched for by halves. So are,
-    when the caller is *suspicious*, those at which it raises something else; one that is alone in its batch is
-    at fault then only with *convict_alone*. Raises what says that the other side is away, and what it raises
-    without a word on a record when it took nothing at all: then nobody is at fault. Where it refuses record
-    after record for one reason, all of the batch is at fault without more tries.
+    Records that `RecordRefused` or `RecordsRejected` names are left out and the others delivered again. Where it
+    names none, they are searched for by halves. Any other exception starts that search only if the caller is
+    *suspicious*; a record that is alone in its batch is then convicted only with *convict_alone*, and never by an
+    ``OSError``. Where record after record is refused for one and the same reason, the whole batch is convicted
+    without further attempts.
+
+    Raises `StoreUnavailable` and `TargetUnavailable` as they come, and any other exception if nothing at all was
+    taken: then no record is convicted. When it returns, all other records were taken.
     """
-    handing = _HandingOver(take)
-    refused: dict[str, Poison] = {}
+    search = _Search(deliver)
+    poison: dict[str, Poison] = {}
     others = records
     while others:
         try:
-            handing.take(others)
+            search.attempt(others)
         except (StoreUnavailable, TargetUnavailable):
             raise
         except (RecordRefused, RecordsRejected) as refusal:
             named = _named(others, refusal)
             if not named:
-                return refused | handing.search(others)
-            refused |= handing.faults(named)
+                return poison | search.bisect(others)
+            poison |= search.convicted(named)
             others = [record for record in others if record.id not in named]
         except Exception as exc:
             if not suspicious:
                 raise
             if len(others) > 1:
-                return refused | handing.search(others)
+                return poison | search.bisect(others)
             if not convict_alone or isinstance(exc, OSError):  # which is a network's, or a disk's
                 raise
-            return refused | handing.faults({others[0].id: describe(exc)})
+            return poison | search.convicted({others[0].id: describe(exc)})
         else:
             break
-    return refused
+    return poison
 
 
 class _AllAlikeError(Exception):
-    """Record after record was refused, for the reason that this holds."""
+    """Record after record was refused for the one reason that is this exception's text."""
 
 
-class _HandingOver:
-    """The calls for one batch, and the search by halves for those at fault in it."""
+class _Search:
+    """The attempts at one batch, and the search by halves for the poison in it."""
 
-    def __init__(self, take: Callable[[Sequence[Record]], object]) -> None:
-        self._take = take
-        self._calls: list[Sequence[Record]] = []
+    def __init__(self, deliver: Callable[[Sequence[Record]], object]) -> None:
+        self._deliver = deliver
+        self._attempts: list[Sequence[Record]] = []
         self._taken = False
         self._reasons: dict[str, str] = {}
         self._unexplained: list[Exception] = []
-        """What records that failed alone raised, without a word that it is them."""
+        """Exceptions at single records that do not say that the record is their cause."""
 
-    def take(self, records: Sequence[Record]) -> None:
-        self._calls.append(records)
-        hand_over(self._take, records)
+    def attempt(self, records: Sequence[Record]) -> None:
+        self._attempts.append(records)
+        self._deliver(records)
 
-    def faults(self, reasons: Mapping[str, str]) -> dict[str, Poison]:
-        """Add to each of *reasons* how often the record was tried."""
+    def convicted(self, reasons: Mapping[str, str]) -> dict[str, Poison]:
+        """Return the poison that *reasons* tells of, with the number of attempts at each record."""
         return {
-            record_id: Poison(reason, sum(any(record.id == record_id for record in call) for call in self._calls))
+            record_id: Poison(
+                reason, sum(any(record.id == record_id for record in tried) for tried in self._attempts)
+            )
             for record_id, reason in reasons.items()
         }
 
-    def search(self, records: Sequence[Record]) -> dict[str, Poison]:
-        """Hand over *records* but those at fault, and give these; raise when none was taken."""
+    def bisect(self, records: Sequence[Record]) -> dict[str, Poison]:
+        """Deliver *records* without their poison and return it; raise if nothing was taken."""
         try:
             self._divide(records)
         except _AllAlikeError as alike:
@@ -106,10 +114,10 @@ class _HandingOver:
             else:
                 self._reasons |= dict.fromkeys((record.id for record in rest), str(alike))
         self._doubt(at_most=0)
-        return self.faults(self._reasons)
+        return self.convicted(self._reasons)
 
     def _divide(self, records: Sequence[Record]) -> None:
-        if len(records) < 2:  # noqa: PLR2004 - one is settled, and there is none to divide
+        if len(records) < 2:  # noqa: PLR2004 - a single record is settled already
             return
         middle = len(records) // 2
         # Both before a search in either: one that is taken acquits the other side, and the search may be long.
@@ -118,12 +126,12 @@ class _HandingOver:
             self._divide(half)
 
     def _settle(self, records: Sequence[Record]) -> bool:
-        """Hand over *records*, or convict the only one; False when they are to be divided."""
+        """Try *records*, and convict a single one that fails; return False if they are to be divided."""
         try:
-            self.take(records)
+            self.attempt(records)
         except (StoreUnavailable, TargetUnavailable):
             raise
-        except Exception as exc:  # noqa: BLE001 - an own store or exporter may raise anything at its record
+        except Exception as exc:  # noqa: BLE001 - a third party's store or exporter may raise anything
             if len(records) > 1:
                 return False
             self._convict(records[0], exc)
@@ -148,7 +156,7 @@ class _HandingOver:
 
 
 def _named(records: Sequence[Record], refusal: RecordRefused | RecordsRejected) -> dict[str, str]:
-    """Give the reasons for those of *records* that *refusal* is about; none where it does not say."""
+    """Return the reasons by the ids of those *records* that *refusal* names; a single record is always meant."""
     reasons = refusal.reasons
     if len(records) == 1:
         return {records[0].id: reasons.get(records[0].id, str(refusal))}

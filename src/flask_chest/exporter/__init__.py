@@ -350,7 +350,7 @@ def _add(
             batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
             lease=DEFAULT_LEASE,
             start_at=delivery.get("start_at", "beginning"),
-            selection=RecordFilter(wanted=delivery.get("filter"), transform=delivery.get("transform")),
+            record_filter=RecordFilter(wanted=delivery.get("filter"), transform=delivery.get("transform")),
         )
 
     with suppress(OptionMissing):  # an app may have it yet; all else that is wrong is told here

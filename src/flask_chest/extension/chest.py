@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,6 @@ from flask_chest.background.export_run import (
     DEFAULT_LEASE,
     ExportReport,
     RecordFilter,
-    Redelivered,
 )
 from flask_chest.background.exports import ExportJob
 from flask_chest.background.retention import RetentionReport
@@ -292,7 +291,7 @@ class FlaskChest:
             batch_size=batch_size,
             lease=lease,
             start_at=start_at,
-            selection=RecordFilter(wanted=filter, transform=transform),
+            record_filter=RecordFilter(wanted=filter, transform=transform),
         )
         self.add_job(job.name, lambda _: job, app=app)
 
@@ -338,7 +337,7 @@ class FlaskChest:
         """
         job = self._job(name)
         found = self.iter(since=since, until=until)
-        return self._deliver_again(job, found, lambda _: None)
+        return self._state.here.exports.redeliver(job, found, settle=lambda _: None)
 
     def retry_rejected(self, name: str, record_ids: Sequence[str] = ()) -> ExportReport:
         """Deliver again what was set aside for the exporter *name*: the records of these ids, or all.
@@ -348,8 +347,8 @@ class FlaskChest:
         job, store = self._job(name), self._rejections()
         ids = self._set_aside(store, name, record_ids)
         records = (record for each in ids for record in self.iter(id=each))
-        return self._deliver_again(
-            job, records, lambda batch: store.discard(name, [*batch.delivered, *batch.filtered])
+        return self._state.here.exports.redeliver(
+            job, records, settle=lambda batch: store.discard(name, [*batch.delivered, *batch.filtered])
         )
 
     def drop_rejected(self, name: str, record_ids: Sequence[str] = ()) -> int:
@@ -384,23 +383,6 @@ class FlaskChest:
             if record_id not in known:
                 raise ConfigurationError(f"no record {record_id!r} was set aside for {name!r}")
         return [each for each in known if not record_ids or each in record_ids]
-
-    def _deliver_again(
-        self, job: ExportJob, records: Iterable[Record], note: Callable[[Redelivered], object]
-    ) -> ExportReport:
-        delivered = filtered = rejected = 0
-        error: str | None = None
-        try:
-            for batch in self._state.here.exports.redeliver(job, records):
-                note(batch)
-                delivered += len(batch.delivered)
-                filtered += len(batch.filtered)
-                rejected += len(batch.rejected)
-        except Exception as exc:  # noqa: BLE001 - a third-party store or exporter may raise anything
-            error = describe(exc)
-        return ExportReport(
-            exporter=job.name, delivered=delivered, filtered=filtered, rejected=rejected, error=error
-        )
 
     def run_retention(self) -> RetentionReport:
         """Delete what exceeds ``CHEST_RETENTION`` or ``CHEST_RETENTION_CAP``, once, in this thread.

@@ -158,7 +158,7 @@ class TestSelection:
     def test_only_what_the_filter_wants_is_delivered(self) -> None:
         store, exporter = store_of(10), RecordingExporter()
         selection = RecordFilter(wanted=lambda record: record.variables["number"] != 3)
-        report = ExportRun(store, exporter, batch_size=4, selection=selection).report()
+        report = ExportRun(store, exporter, batch_size=4, record_filter=selection).report()
         assert (report.delivered, report.filtered, report.rejected, report.pending) == (9, 1, 0, 0)
         assert [record.variables["number"] for record in exporter.delivered] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
@@ -168,7 +168,7 @@ class TestSelection:
         def without_number(record: Record) -> Record | None:
             return None if record.variables["number"] == 1 else replace(record, variables={})
 
-        report = ExportRun(store, exporter, selection=RecordFilter(transform=without_number)).report()
+        report = ExportRun(store, exporter, record_filter=RecordFilter(transform=without_number)).report()
         assert (report.delivered, report.filtered) == (2, 1)
         assert [dict(record.variables) for record in exporter.delivered] == [{}, {}]
         assert all("number" in record.variables for record in store.query(Query(limit=None)))
@@ -181,14 +181,14 @@ class TestSelection:
             return record if option == "transform" else True
 
         store, exporter = store_of(3), RecordingExporter()
-        report = ExportRun(store, exporter, selection=RecordFilter(**{option: touchy})).report()  # type: ignore[arg-type]  # one of two
+        report = ExportRun(store, exporter, record_filter=RecordFilter(**{option: touchy})).report()  # type: ignore[arg-type]  # one of two
         assert (report.delivered, report.rejected, report.filtered, report.pending) == (2, 1, 0, 0)
         assert reasons(store) == {1: "its filter or transform failed: builtins.ValueError"}
 
     def test_record_whose_id_was_changed_is_set_aside(self) -> None:
         store, exporter = store_of(1), RecordingExporter()
         selection = RecordFilter(transform=lambda record: replace(record, id="another"))
-        assert ExportRun(store, exporter, selection=selection).report().rejected == 1
+        assert ExportRun(store, exporter, record_filter=selection).report().rejected == 1
         assert reasons(store) == {0: "its transform changed its id"}
 
 

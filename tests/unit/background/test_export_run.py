@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from flask_chest import ExportError, Record, RecordsRejected, TargetUnavailable
-from flask_chest.background.export_run import run_export
+from flask_chest.background.export_run import ExportRun
 from flask_chest.protocols import Claim
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
@@ -32,19 +32,19 @@ def test_all_is_delivered_in_batches_and_once(store: MemoryStore) -> None:
             super().export(records)
 
     exporter = Counting()
-    report = run_export(store, exporter, batch_size=10)
+    report = ExportRun(store, exporter, batch_size=10).report()
     assert batches == [10, 10, 5]
     assert (report.delivered, report.pending, report.error, report.busy) == (25, 0, None, None)
     assert len(exporter.delivered) == 25
-    assert run_export(store, exporter).delivered == 0
+    assert ExportRun(store, exporter).report().delivered == 0
 
 
 def test_target_that_is_away_loses_nothing(store: MemoryStore) -> None:
     exporter = RecordingExporter()
     exporter.failures = [TargetUnavailable("the target is away")]
-    report = run_export(store, exporter, batch_size=10)
+    report = ExportRun(store, exporter, batch_size=10).report()
     assert (report.delivered, report.pending, report.error) == (0, 25, "the target is away")
-    assert run_export(store, exporter).delivered == 25
+    assert ExportRun(store, exporter).report().delivered == 25
 
 
 def test_named_records_are_set_aside_and_the_others_of_the_batch_arrive(store: MemoryStore) -> None:
@@ -58,7 +58,7 @@ def test_named_records_are_set_aside_and_the_others_of_the_batch_arrive(store: M
     culprits = [make_record(variables={"user_id": "poison"}) for _ in range(2)]
     store.write(culprits)
     exporter = Picky()
-    report = run_export(store, exporter)
+    report = ExportRun(store, exporter).report()
     assert (report.delivered, report.rejected, report.pending) == (25, 2, 0)
     assert [(r.record_id, r.reason) for r in store.rejections("recording")] == [
         (record.id, "too old") for record in culprits
@@ -73,7 +73,7 @@ def test_exporter_that_raises_anything_keeps_its_batch_and_its_message(
             raise KeyError("token hunter2")
 
     caplog.set_level(logging.INFO)
-    report = run_export(store, Buggy())
+    report = ExportRun(store, Buggy()).report()
     assert report.error == "recording raised builtins.KeyError"
     assert report.pending == 25
     assert "hunter2" not in caplog.text
@@ -84,7 +84,7 @@ def test_exporter_by_mistake_async_counts_as_failed(store: MemoryStore) -> None:
         async def export(self, records: Sequence[Record], /) -> None:  # type: ignore[override]  # the mistake
             pytest.fail("nobody awaits")
 
-    report = run_export(store, Async())  # type: ignore[arg-type]  # the mistake
+    report = ExportRun(store, Async()).report()  # type: ignore[arg-type]  # the mistake
     assert report.pending == 25
     assert "returned coroutine, must be None (and not async)" in str(report.error)
 
@@ -95,14 +95,14 @@ def test_process_that_dies_in_an_export_leaves_the_batch_claimable_at_once(store
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        run_export(store, Exits())
-    assert run_export(store, RecordingExporter()).delivered == 25
+        ExportRun(store, Exits()).report()
+    assert ExportRun(store, RecordingExporter()).report().delivered == 25
 
 
 def test_run_beside_another_one_does_nothing(store: MemoryStore) -> None:
     claim = store.claim("recording", limit=5, lease=timedelta(minutes=1))
     assert isinstance(claim, Claim)
-    report = run_export(store, RecordingExporter())
+    report = ExportRun(store, RecordingExporter()).report()
     assert (report.delivered, report.pending, report.error) == (0, 25, None)
     assert report.busy
 
@@ -114,7 +114,7 @@ def test_claim_lost_while_delivering_is_reported_and_not_counted(store: MemorySt
             while not isinstance(store.claim("recording", limit=5, lease=timedelta(minutes=1)), Claim):
                 pass
 
-    report = run_export(store, Slow(), lease=timedelta(microseconds=1))
+    report = ExportRun(store, Slow(), lease=timedelta(microseconds=1)).report()
     assert report.delivered == 0
     assert "lost its claim" in str(report.error)
 
@@ -123,13 +123,13 @@ def test_two_exporters_do_not_hide_records_from_each_other(store: MemoryStore) -
     dead, alive = RecordingExporter("dead"), RecordingExporter("alive")
     failures: list[ExportError] = [TargetUnavailable("away")]
     dead.failures = failures
-    assert run_export(store, dead).delivered == 0
-    assert run_export(store, alive).delivered == 25
-    assert run_export(store, dead).delivered == 25
+    assert ExportRun(store, dead).report().delivered == 0
+    assert ExportRun(store, alive).report().delivered == 25
+    assert ExportRun(store, dead).report().delivered == 25
 
 
 def test_run_is_logged_in_one_line(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "flask_chest")
-    run_export(store, RecordingExporter())
-    run_export(store, RecordingExporter())
+    ExportRun(store, RecordingExporter()).report()
+    ExportRun(store, RecordingExporter()).report()
     assert caplog.messages == ["recording: 25 delivered, 0 set aside"]

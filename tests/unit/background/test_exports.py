@@ -44,7 +44,7 @@ def job_of(
         lease=timedelta(minutes=2),
         batch_size=batch_size,
         start_at="beginning",
-        selection=RecordFilter(),
+        record_filter=RecordFilter(),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from flask_chest import ConfigurationError, ContractError, Record, RecordsRejected, TargetUnavailable
-from flask_chest.background.export_run import run_export
+from flask_chest.background.export_run import ExportRun
 from flask_chest.exporter.http import HTTPExporter, idempotency_key
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import ExporterContract, make_record
@@ -190,7 +190,7 @@ def test_record_at_which_payload_fails_is_set_aside_and_the_others_arrive(receiv
     strange = make_record(variables={})
     store.write([*records[:4], strange, *records[4:]])
     with closing(HTTPExporter(url=receiver.url, payload=payload)) as exporter:
-        report = run_export(store, exporter)
+        report = ExportRun(store, exporter).report()
 
     assert report.delivered == 9
     assert sorted(received(receiver)) == sorted(record.id for record in records)
@@ -266,7 +266,7 @@ def test_one_refused_record_is_set_aside_and_the_others_of_its_batch_arrive(
         return Answer()
 
     receiver.respond = judge
-    report = run_export(store, exporter)
+    report = ExportRun(store, exporter).report()
 
     assert report.delivered == 999
     assert arrived == {record.id for record in records} - {culprit}

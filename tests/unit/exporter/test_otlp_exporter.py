@@ -25,7 +25,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 
 from flask_chest import ConfigurationError, RecordsRejected, TargetUnavailable
-from flask_chest.background.export_run import run_export
+from flask_chest.background.export_run import ExportRun
 from flask_chest.exporter import _otlp_environment
 from flask_chest.exporter.otlp import OTLPExporter
 from flask_chest.record import JSONValue
@@ -230,7 +230,7 @@ def test_one_refused_record_is_set_aside_and_the_others_of_its_batch_arrive(
         return refusal if culprit in found else TAKEN
 
     receiver.respond = judge
-    report = run_export(store, exporter)
+    report = ExportRun(store, exporter).report()
     assert report.delivered == 999
     assert arrived == {record.id for record in records} - {culprit}
     (rejection,) = store.rejections("otlp")
@@ -246,10 +246,10 @@ def test_collector_that_is_away_keeps_the_batch_and_gets_it_later() -> None:
     record = make_record()
     store.write([record])
     with closing(OTLPExporter(endpoint=f"http://127.0.0.1:{port}/v1/logs")) as exporter:
-        assert "does not answer" in (run_export(store, exporter).error or "")
+        assert "does not answer" in (ExportRun(store, exporter).report().error or "")
         with Receiver(Request, port=port) as receiver:
             receiver.respond = lambda _: TAKEN
-            assert run_export(store, exporter).delivered == 1
+            assert ExportRun(store, exporter).report().delivered == 1
             assert uids(receiver.requests[0]) == [record.id]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flask_chest import Query, Record, RecordRefused, RecordsRejected, StoreUnavailable, TargetUnavailable
-from flask_chest.background.export_run import run_export
+from flask_chest.background.export_run import ExportRun
 from flask_chest.exporter.store import StoreExporter
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
@@ -41,7 +41,7 @@ def test_records_arrive_equal_in_another_store(tmp_path: Path) -> None:
     records = [make_record(variables={"n": number, "x": [1, 1.0, True, None, "ü"]}) for number in range(50)]
     source.write(records)
     with closing(SQLiteStore(tmp_path / "target.db")) as target:
-        assert run_export(source, StoreExporter(target, name="warehouse")).delivered == 50
+        assert ExportRun(source, StoreExporter(target, name="warehouse")).report().delivered == 50
         assert list(target.query(Query(limit=None))) == list(source.query(Query(limit=None)))
 
 
