@@ -24,7 +24,7 @@ _UPTIME = Path("/proc/uptime")
 
 
 def nanoseconds(span: timedelta) -> int:
-    """Give *span* in nanoseconds."""
+    """Return *span* in nanoseconds."""
     return span // timedelta(microseconds=1) * 1_000
 
 
@@ -67,7 +67,7 @@ class ClockNote(msgspec.Struct, frozen=True, kw_only=True):
             elapsed = uptime - former.uptime_nano
             explained = abs(moved - elapsed) <= MAX_SKEW_NANO + elapsed // _DRIFT_SHARE
         else:
-            # It was started anew since, or this is another host, which may have been up for long.
+            # It was restarted since, or this is another host, which may have been up for long.
             off = moved - uptime if uptime <= moved else moved
             explained = -MAX_SKEW_NANO <= off <= _LONGEST_OFF_NANO and not former.doubted
             until = 0
@@ -95,7 +95,7 @@ def _boot() -> str:
 
 
 def _uptime_nano() -> int:
-    """Tell since when the host runs, also while it slept, as far as the system knows."""
+    """Return how long the host has been running, time asleep included, as far as the system knows."""
     with suppress(OSError, ValueError):
         return int(float(_UPTIME.read_text().split()[0]) * 1e9)
     uptime = time.monotonic_ns()

@@ -64,14 +64,14 @@ def _original(name: str) -> object:
 
 
 def threads_run() -> bool:
-    """Tell whether threads run here: under uWSGI without ``--enable-threads`` they start, and stand still."""
+    """Return whether threads run here: under uWSGI without ``--enable-threads`` they start and stand still."""
     uwsgi = sys.modules.get("uwsgi")
     options = cast("Mapping[str, object]", getattr(uwsgi, "opt", {}))
     return uwsgi is None or any(options.get(name) for name in ("enable-threads", "threads"))
 
 
 def hub_id() -> object:
-    """Name the threads with which this one may share a socket: under gevent those of its own hub alone."""
+    """Return an id of the threads with which this one may share a socket: under gevent, its hub's alone."""
     if "gevent.monkey" not in sys.modules:
         return None
     return cast("Callable[[], int]", _original("get_ident"))()

@@ -6,7 +6,7 @@
     ├── ConfigurationError        correct the setting that the message names
     │   └── MissingDriverError    install the extra that the message names
     ├── CapabilityMissing         the store cannot do this; use another store
-    ├── ContractError             mend the own store or exporter that broke its Protocol
+    ├── ContractError             correct the store or exporter of yours that broke its Protocol
     ├── JournalError              count the record as lost: the journal did not take it
     │   ├── JournalFull           the same, until the store takes what waits
     │   └── JournalClosed         hand the record to a new one

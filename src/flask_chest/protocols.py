@@ -120,18 +120,18 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     exporter: str
     records: Sequence[Record]
-    """In the order in which they were stored, at least one."""
+    """Records in the order in which they were stored, at least one."""
     token: int
     """Counted up at every claim: the only fence against a former holder."""
     deadline_unix_nano: int
-    """By the store's clock. Past it another process may claim, and this claim is void once one did."""
+    """End of the claim by the store's clock. After it another process may claim, which voids this claim."""
 
 
 class Busy(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody else delivers for this exporter."""
 
     holder: str
-    """For people; in containers many processes share it."""
+    """Name of the holder for people; in containers many processes share it."""
     until_unix_nano: int
 
 
@@ -245,7 +245,7 @@ class Retention(Protocol):
 
     @abstractmethod
     def boundary(self, newest: int, /) -> int | None:
-        """Give the time before which all began but so many *newest* records; ``None`` if there are no more.
+        """Return the time before which all but the *newest* records began, or ``None`` if there are no others.
 
         Records that begin ahead of the store's clock are not among them.
         """
@@ -257,7 +257,7 @@ class Leases(Protocol):
 
     @abstractmethod
     def hold(self, task: str, /, *, owner: str, lease: timedelta) -> bool:
-        """Give *task* to *owner*, a text of no other process, for the time of *lease* by the store's clock.
+        """Lease *task* to *owner*, a text of no other process, for the time of *lease* by the store's clock.
 
         True also where *owner* has it already; False while another does.
         """
@@ -277,7 +277,7 @@ class HasNeighbours(Protocol):
 
     @abstractmethod
     def has_table(self, name: str, /) -> bool:
-        """Tell whether the database has a table *name*, whoever made it."""
+        """Return whether the database has a table *name*, whoever made it."""
 
 
 @runtime_checkable
@@ -286,7 +286,7 @@ class HostClocked(Protocol):
 
     @abstractmethod
     def clock_note(self) -> str | None:
-        """Give the note that was made last; ``None`` where there is none."""
+        """Return the note that was made last, or ``None``."""
 
     @abstractmethod
     def note_clock(self, note: str, /) -> None:
@@ -309,7 +309,7 @@ class CountsDropped(Protocol):
 
     @abstractmethod
     def cut_off(self) -> CutOff | None:
-        """Tell up to when retention has deleted; ``None`` if it never has."""
+        """Return the time up to which retention has deleted, or ``None`` if it never has."""
 
     @property
     @abstractmethod
@@ -370,7 +370,7 @@ class Statistics(Protocol):
 
     @abstractmethod
     def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
-        """Give the most frequent values of *variable* in the records that match, at most *limit*.
+        """Return the most frequent values of *variable* in the records that match, at most *limit*.
 
         Values are compared strictly: 1, 1.0, ``True`` and ``"1"`` are four, and ``None`` is one too.
         """

@@ -24,9 +24,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False, array_like=Tru
     id: str
     """UUIDv7, made at capture; the one identity. Writing a record twice keeps it once."""
     request_id: str
-    """At most 255 characters. Not unique: retries and fan-out share a trace id."""
+    """Request id of at most 255 characters; not unique, as retries and fan-out may share one."""
     time_unix_nano: int
-    """When the request began; never the same twice in one process."""
+    """Time at which the request began, in nanoseconds since 1970; unique in its process."""
     duration_ns: int
     method: str
     route: str | None
@@ -78,7 +78,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = 100
 
     def matches(self, record: Record) -> bool:
-        """Tell whether *record* belongs to the answer: the one definition that every store shares."""
+        """Return whether *record* belongs to the answer: the one definition that every store shares."""
         since, until = self.since_unix_nano, self.until_unix_nano
         return (
             all(getattr(self, name) in (None, getattr(record, name)) for name in COLUMN_FILTERS)
@@ -88,7 +88,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def matches_variables(self, record: Record) -> bool:
-        """Tell whether *record* has every variable of *where*, with that very value."""
+        """Return whether *record* has every variable of *where*, with that very value."""
         variables = record.variables
         return all(name in variables and same_value(variables[name], value) for name, value in self.where.items())
 

@@ -53,11 +53,11 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def unique_time_unix_nano(count: int = 1) -> int:
-    """Tell the time in nanoseconds and reserve *count* of them.
+    """Return the time in nanoseconds since 1970, and reserve *count* of them.
 
     They increase, and no nanosecond is given out twice, also where the clock is set back a little: InfluxDB takes
     two points of one series and time for one point. Where it is set back by more than a second it was ahead, and
-    the times begin anew with it.
+    the times begin again with it.
 
     A fork is noticed here, that of uWSGI too, which calls no hooks. So ask for the time before you ask for ids:
     the process's id is dearer than they are, and one look at it for each request has to do.
@@ -73,7 +73,7 @@ def unique_time_unix_nano(count: int = 1) -> int:
 
 
 def continue_time_after(unix_nano: int) -> None:
-    """Give no time out from now on that is not later than *unix_nano*, unless that is far ahead of the clock."""
+    """Let every later time be after *unix_nano*, unless that is far ahead of the clock."""
     with process.lock:
         process.last_time = max(process.last_time, unix_nano)
 
@@ -177,5 +177,5 @@ def otel_request_id(
 
 
 def is_header_value(text: str) -> bool:
-    """Tell whether *text* may go into a header as it is: visible ASCII."""
+    """Return whether *text* may go into a header as it is: visible ASCII."""
     return text.isascii() and text.isprintable() and " " not in text and bool(text)

@@ -114,7 +114,7 @@ class _History:
 
     counts: ExportCounts = field(default_factory=ExportCounts)
     failures: int = 0
-    """In a row."""
+    """Number of failures in a row."""
     not_before: float = 0.0
     """When a scheduled run is worth the while again, by the monotonic clock."""
     limit: LogLimit = field(default_factory=LogLimit)
@@ -197,7 +197,7 @@ class ExportJobs:
             self.run(job)
 
     def term(self) -> Callable[[], bool]:
-        """Give what tells a run that begins now whether it may go on."""
+        """Return what tells a run that begins now whether it may go on."""
         closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
         return lambda: self._closings == closings and time.monotonic() < deadline
 
@@ -207,7 +207,7 @@ class ExportJobs:
         return self._scheduler is not None
 
     def counts(self) -> dict[str, ExportCounts]:
-        """Give what each exporter did in this process."""
+        """Return what each exporter did in this process."""
         # Without the lock: a signal handler may ask in the middle of a run.
         return {name: history.counts for name, history in self._histories.copy().items()}
 
@@ -216,7 +216,7 @@ class ExportJobs:
             store = self.open_store()
             self._register(store, job)
             exporter = self._exporter(job)
-        except Exception as exc:  # an own store or factory may raise anything; the other exporters run
+        except Exception as exc:  # a third-party store or factory may raise anything; the other exporters run
             logger.debug("the export of %s did not begin", job.name, exc_info=True)
             report = ExportReport(exporter=job.name, error=f"the export did not begin: {describe(exc)}")
             self._history(job).log(report)
@@ -259,7 +259,7 @@ class ExportJobs:
                 self._scheduled[name] = run
 
     def scheduled(self, name: str) -> Callable[[], object] | None:
-        """Give what is called at the intervals of *name*."""
+        """Return what is called at the intervals of *name*."""
         return self._scheduled.get(name)
 
     def close(self, timeout: float) -> bool:
@@ -272,7 +272,7 @@ class ExportJobs:
         for name, exporter in self._exporters.items():
             try:
                 exporter.close()
-            except Exception as exc:  # noqa: BLE001 - an own exporter may raise anything; the others still close
+            except Exception as exc:  # noqa: BLE001 - a third-party exporter may raise anything; the others still close
                 logger.warning("the exporter %s did not close: %s", name, describe(exc))
         self._exporters.clear()
         self._registered.clear()

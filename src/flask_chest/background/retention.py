@@ -210,7 +210,7 @@ class TimeTold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tell_time(store: Store, *, note: bool = True) -> TimeTold:
-    """Tell the time by the clock of *store*, and whether to believe it.
+    """Return the time by the clock of *store*, and whether to believe it.
 
     It is compared with this machine's; where the two are one, also with what it told before, and that is noted if
     *note* is set. A store that tells no time is taken to go by this machine's clock.

@@ -58,7 +58,7 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     faults: Mapping[str, int] = {}
     """Mishaps that lost nothing, by reason: a generator that raised, a value that could not be read."""
     exports: Mapping[str, ExportCounts] = {}
-    """By the name of the exporter."""
+    """Counts by the name of the exporter."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class LogLimit:
         self._last: dict[str, float] = {}
 
     def passes(self, reason: str) -> bool:
-        """Tell whether *reason* is to be logged now."""
+        """Return whether *reason* is to be logged now."""
         now = time.monotonic()
         with self._lock:
             if now - self._last.get(reason, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
@@ -256,5 +256,5 @@ class Tally:
 
 
 def _count_so_far(counter: itertools.count[int]) -> int:
-    """Give what *counter* would give next, without counting: only its text tells that."""
+    """Return what *counter* would give next, without counting: only its text tells that."""
     return int(repr(counter).removeprefix("count(").removesuffix(")"))

@@ -82,7 +82,7 @@ class WriteThrough(Intake):
         return True
 
     def waiting(self) -> int:
-        """Give 0."""
+        """Return 0."""
         return 0
 
     def close(self, timeout: float, /) -> bool:  # noqa: ARG002
@@ -156,7 +156,7 @@ class JournalOnly(Intake):
         return self._journal.waiting()
 
     def close(self, timeout: float, /) -> bool:  # noqa: ARG002
-        """Give the journal's segments free for other processes."""
+        """Return the journal's segments free for other processes."""
         self._journal.close()
         return True
 
@@ -322,7 +322,7 @@ class Writer(Intake):
     def _call(self, waiting: int) -> None:
         """Ring for the thread; where that was in vain before, also let it go first."""
         rung, self._rung = self._rung, True
-        self._ring_at = waiting + RECORDS_A_TURN  # before the ring: who hears it sets it anew
+        self._ring_at = waiting + RECORDS_A_TURN  # before the ring: who hears it sets it again
         self._ring()
         if rung:
             # A loop of requests that never rests lets go of Python's lock for its writes alone, and has it back
@@ -347,7 +347,7 @@ class Writer(Intake):
                 self._gather_all()
                 self._adopt_at_times()
                 self._move_all()
-            except BaseException as exc:  # noqa: BLE001 - an own store may even exit; the next records wait for us
+            except BaseException as exc:  # noqa: BLE001 - a third-party store may even exit; the next records wait for us
                 self._pause_after(exc)
         self._close_journal()
 

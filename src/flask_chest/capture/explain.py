@@ -13,7 +13,7 @@ from flask_chest.record import JSONValue
 def explanations(
     variables: Mapping[str, JSONValue], rules: ValueRules, asked: Sequence[CapturedName]
 ) -> Iterator[str]:
-    """Say what *rules* hid or cut of *variables*, and which of those *asked* for they drop."""
+    """Return sentences about what *rules* hid or cut of *variables*, and which of those *asked* for they drop."""
     sources = {each.key: each for each in asked}
     for name, value in variables.items():
         source = sources.get(name)
@@ -65,7 +65,7 @@ def _joined(outer: Verdict, inner: Verdict) -> Verdict:
 
 
 def _by(verdict: Verdict, action: str, *, whole: bool) -> str:
-    """Name the rules that may have done it: which of several did, the value would tell."""
+    """Return the rules that may have done it; which of several did, only the value would tell."""
     possible: list[Redact] = [rule for rule in verdict.patterns if rule.action == action]
     if whole:
         possible += [rule for rule in verdict.judges if rule.action == action]

@@ -92,7 +92,7 @@ class Extractor:
         return tuple((each.name, each.key) for each in self._variables)
 
     def plain(self, held: Mapping[str, object]) -> dict[str, JSONValue] | None:
-        """Give what `convert` would where nothing is to be converted; else ``None``.
+        """Return what `convert` would if nothing has to be converted; else ``None``.
 
         Most requests leave a few short texts and numbers behind. Such values are their own form and together
         cannot reach a record's limit, so that nothing is counted: three of them take 0.4 µs instead of 1.4 µs.
@@ -162,22 +162,22 @@ class Extractor:
         """Convert what ``g`` *held* when the request is over, where it is not what was *seen*.
 
         The app's code does not run any more: what it needs, a database perhaps, is closed. So only names that
-        were set anew are read, and built-in containers, to which something may have been added. All else stays
+        were set again are read, and built-in containers, to which something may have been added. All else stays
         as it was *earlier*: paths and computed variables, what has a proxy in it, an encoder or a `Redact` with
         ``when``, and what is gone.
         """
         conversion = Conversion(self._rules, over=True)
         held = dict(held)
-        anew = [
+        renewed = [
             (each, objects)
             for each, objects in self._asked(held, earlier)
             if each.name not in seen or seen[each.name] is not held[each.name] or type(held[each.name]) in _FILLED
         ]
         variables = dict(earlier)
-        stays = earlier.keys() - {each.key for each, _ in anew}
+        stays = earlier.keys() - {each.key for each, _ in renewed}
         if stays:
             conversion.left_in_record -= len(msgspec.json.encode([(key, earlier[key]) for key in stays]))
-        for each, objects in anew:
+        for each, objects in renewed:
             failures = conversion.failures
             changed: dict[str, JSONValue] = {}
             conversion.names_left -= 1

@@ -30,7 +30,7 @@ def tuple_fields(value: tuple[object, ...], kind: type) -> Iterable[tuple[object
 
 
 def mro(kind: type) -> tuple[type, ...]:
-    """Give the order in which *kind* inherits, by type's own look-up: a metaclass may have replaced it."""
+    """Return the order in which *kind* inherits, by ``type``'s own look-up: a metaclass may replace it."""
     found: tuple[type, ...] = type.__getattribute__(kind, "__mro__")
     return found
 

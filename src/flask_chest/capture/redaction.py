@@ -60,7 +60,7 @@ class Redact:
         if not names and self.pattern is None and self.when is None:
             raise ConfigurationError("it needs names, a pattern or when")
         if self.action not in get_args(Action):
-            raise ConfigurationError(f"the action {self.action!r} is none of {', '.join(get_args(Action))}")
+            raise ConfigurationError(f"the action {self.action!r} is not one of {', '.join(get_args(Action))}")
         if self.when is not None and not callable(self.when):
             raise ConfigurationError(f"when must be callable, got a {type(self.when).__name__}")
         if self.action == "keep" and (not names or self.pattern is not None or self.when is not None):
@@ -69,7 +69,7 @@ class Redact:
         object.__setattr__(self, "pattern", None if self.pattern is None else _compiled(self.pattern))
 
     def __str__(self) -> str:
-        """Say which rule it is, as `explain` does."""
+        """Return which rule it is, in the words of `explain`."""
         pattern = self.pattern.pattern if isinstance(self.pattern, re.Pattern) else None
         parts = [f"names {', '.join(self.names)}"] if self.names else []
         parts += [f"pattern {pattern}"] if pattern is not None else []
@@ -111,7 +111,7 @@ class Redaction:
         """Those for any text."""
 
     def verdict(self, name: str, path: str | None = None) -> Verdict:
-        """Give the rules for what has *name*; *path* leads to it, where it is nested.
+        """Return the rules for what has *name*; *path* leads to it, where it is nested.
 
         To look at a name takes a time in proportion to its length, and is done once. A path, which is longer
         and comes but once, is only looked at for the rules that name one.
@@ -140,7 +140,7 @@ class Redaction:
         return Verdict(tuple(patterns), tuple(judges)) if patterns or judges else NOTHING_HIDDEN
 
     def hashed(self, value: JSONValue) -> str:
-        """Give what stands for *value*."""
+        """Return what takes the place of *value*."""
         raw = value.encode(errors="surrogatepass") if isinstance(value, str) else msgspec.json.encode(value)
         return HASH + hmac.digest(self._key, raw, "sha256").hex()[:_HASH_DIGITS]
 
@@ -187,7 +187,7 @@ def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except (re.error, TypeError) as exc:
-        raise ConfigurationError(f"the pattern {pattern!r} is none: {exc}") from exc
+        raise ConfigurationError(f"invalid regular expression {pattern!r}: {exc}") from exc
 
 
 def _name_matcher(globs: Sequence[str]) -> Callable[[str], bool]:

@@ -31,14 +31,14 @@ class Sampling:
     keep_slower_than_ns: int | None
 
     def current_rate(self) -> float:
-        """Give the rate for the current request; raise what the app's own function raises."""
+        """Return the rate for the current request; raise what the app's own function raises."""
         rate = self.rate() if callable(self.rate) else self.rate
         if not isinstance(rate, int | float) or not 0 <= rate <= 1:  # type: ignore[redundant-expr]  # may be unchecked
             raise ConfigurationError(f"sample must return a number from 0 to 1, got {rate!r}")
         return rate
 
     def keeps(self, record: Record, rate: float) -> bool:
-        """Tell whether *record* is kept at *rate*."""
+        """Return whether *record* is kept at *rate*."""
         if self.keep_errors and (record.error is not None or record.status_code >= _SERVER_ERROR):
             return True
         if self.keep_slower_than_ns is not None and record.duration_ns >= self.keep_slower_than_ns:

@@ -40,7 +40,7 @@ class SpanContext(Protocol):
     @property
     @abstractmethod
     def trace_id(self) -> int:
-        """128 bits; 0 where there is none."""
+        """Trace id of 128 bits, or 0."""
 
     @property
     @abstractmethod
@@ -68,11 +68,11 @@ class Span(Protocol):
 
     @abstractmethod
     def get_span_context(self) -> SpanContext:
-        """Give its ids."""
+        """Return the ids of the span."""
 
     @abstractmethod
     def is_recording(self) -> bool:
-        """Tell whether attributes would be kept."""
+        """Return whether attributes would be kept."""
 
 
 class _Trace(Protocol):
@@ -80,7 +80,7 @@ class _Trace(Protocol):
 
     @abstractmethod
     def get_current_span(self) -> Span:
-        """Give the innermost span; one without ids where there is none."""
+        """Return the innermost span, or one without ids."""
 
 
 class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ def new_span_id() -> str:
 
 
 def server_span(environ: Mapping[str, object]) -> Span | None:
-    """Give the request's own span, also while a span within it is current; ``None`` without OpenTelemetry."""
+    """Return the request's own span, also while a span within it is current; ``None`` without OpenTelemetry."""
     span = environ.get(_SPAN_KEY)
     if span is not None:
         return cast("Span", span)
@@ -135,7 +135,7 @@ def server_span(environ: Mapping[str, object]) -> Span | None:
 
 
 def awaits_span(environ: Mapping[str, object]) -> bool:
-    """Tell whether OpenTelemetry is to begin the request's span, and has not yet."""
+    """Return whether OpenTelemetry is to begin the request's span, and has not yet."""
     return _STARTED_KEY in environ and _SPAN_KEY not in environ
 
 
@@ -159,7 +159,7 @@ def _context_of(span: Span, environ: Mapping[str, object]) -> TraceContext | Non
 
 
 def trace_context(environ: Mapping[str, object], *, trust_traceparent: bool = True) -> TraceContext | None:
-    """Give the context of the request's span, else that of its header if it is to be trusted."""
+    """Return the context of the request's span, else that of its header if that is to be trusted."""
     span = server_span(environ)
     if span is not None and (context := _context_of(span, environ)) is not None:
         return context

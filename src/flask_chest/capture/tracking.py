@@ -25,7 +25,7 @@ A name may be a path (``user.id``, by keys and attributes) or a glob (``cart_*``
 Rename: TypeAlias = Mapping[str, str]
 """Name, as it is asked for or found, → what it is in the record."""
 Computed: TypeAlias = Mapping[str, Callable[[], object]]
-"""Name in the record → what makes its value when the request ends."""
+"""Name in the record → function that makes its value when the request ends."""
 
 METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
 EVERY_METHOD = "*"
@@ -64,7 +64,7 @@ class Names:
         )
 
     def __bool__(self) -> bool:
-        """Tell whether anything is asked for."""
+        """Return whether anything is asked for."""
         return bool(self.explicit or self.every or self.globs or self.computed)
 
 
@@ -106,7 +106,7 @@ class TrackedNames:
         )
 
     def for_method(self, method: str) -> Names:
-        """Give the names for a request's *method*; HEAD, without a list of its own, has GET's."""
+        """Return the names for a request's *method*; HEAD without a list of its own has GET's."""
         if method == "HEAD" and "HEAD" not in self.by_method:
             method = "GET"
         return self.by_method.get(method, self.otherwise)
@@ -126,7 +126,7 @@ def parse_computed(value: object, setting: str = "computed") -> Computed:
 
 
 def is_iterable(value: object) -> TypeGuard[Iterable[object]]:
-    """Narrow *value*."""
+    """Return whether *value* can be iterated, which narrows its type."""
     return isinstance(value, Iterable)
 
 
@@ -257,7 +257,7 @@ class BlueprintRule:
     tracked: TrackedNames
 
     def covers(self, app: Flask, endpoint: str | None) -> bool:
-        """Tell whether *endpoint* is one of the blueprint, or of one that is nested in it."""
+        """Return whether *endpoint* is one of the blueprint, or of one that is nested in it."""
         parts = (endpoint or "").split(".")[:-1]
         outer = (".".join(parts[: end + 1]) for end in range(len(parts)))
         return any(app.blueprints.get(name) is self.blueprint for name in outer)
@@ -273,7 +273,7 @@ class AppRule:
     exclude: tuple[str, ...] = ()
 
     def covers(self, endpoint: str | None, route: str | None) -> bool:
-        """Tell whether requests to *endpoint* under *route* are meant: both ``None`` where nothing matched."""
+        """Return whether requests to *endpoint* under *route* are meant; both are ``None`` if nothing matched."""
         if self.include is not None and not _names_one(self.include, endpoint, route):
             return False
         return not _names_one(self.exclude, endpoint, route)

@@ -81,7 +81,7 @@ def storable_text(text: str) -> str:
 
 
 def is_small(value: object) -> TypeGuard[str | float | None]:
-    """Tell whether *value* is a scalar that is its own form and takes at most `SMALL_BYTES`."""
+    """Return whether *value* is a scalar that is its own form and takes at most `SMALL_BYTES`."""
     # type(), asked thrice, narrows for mypy; cast() would be a call each time.
     if type(value) is str:
         return value.isascii() and len(value) <= SMALL_BYTES and "\0" not in value
@@ -343,7 +343,7 @@ _RUNS_CODE = (LocalProxy, MappingProxyType)
 
 
 def _bytes_begin(value: object, kind: type, size: int) -> bytes | None:
-    """Copy the first *size* bytes, since a body of megabytes would be cut anyway; ``None``: *value* holds none.
+    """Return the first *size* bytes, as a body of megabytes would be cut anyway; ``None`` if *value* has none.
 
     No view of the value outlives a call of C: an application's thread that resizes it meanwhile would fail.
     And no method is called that a subclass may have replaced, as ``__buffer__``.

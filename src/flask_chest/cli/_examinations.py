@@ -28,7 +28,7 @@ from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 ABSENT_NANO = 3600 * 1_000_000_000
 """An exporter that was not seen for so long runs nowhere."""
 NEWS_NANO = 24 * 3600 * 1_000_000_000
-"""For so long a loss is something wrong; `flask chest status` tells of it for ever."""
+"""Time for which a loss counts as something wrong; `flask chest status` shows it for ever."""
 FULL = 0.9
 LATE_NANO = 60 * 1_000_000_000
 """What waits in a journal for so long is not taken by the store, or nobody asks it to."""
@@ -113,7 +113,7 @@ def _store_unwritable(chest: FlaskChest) -> Iterator[str]:
     try:
         # Writes as records do, and leaves nothing behind that matters.
         store.hold("doctor", owner=f"doctor {os.getpid()}", lease=timedelta(0))
-    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
         yield f"The store cannot be written: {describe(exc)}"
         return
     yield from wrong_clocks(chest)

@@ -65,12 +65,12 @@ def the_chests() -> list[FlaskChest]:
 
 
 def give_up(error: Exception) -> NoReturn:
-    """Exit and say that a store is not available; an own store may raise anything, and its text hold a secret."""
+    """Exit with a message that a store is not available, without the text of an error that is not ours."""
     raise Failure(f"not available: {describe(error)}") from error
 
 
 def at(unix_nano: int) -> datetime:
-    """Give a moment, to the microsecond."""
+    """Format a time, to the microsecond."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_nano // 1_000)
 
 

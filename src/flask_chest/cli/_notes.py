@@ -24,7 +24,7 @@ from flask_chest.record import Query, Record
 NEWEST = 200
 """Records that are looked at for what is asked for and never set."""
 ENOUGH = 20
-"""Of them that must ask for a name, before its absence is remarked on."""
+"""Number of records that must lack a name before its absence is remarked on."""
 SHOWN = 3
 ALEMBICS_TABLE = "alembic_version"
 _NOT_THE_VIEWS = ("OPTIONS", "")

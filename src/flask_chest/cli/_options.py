@@ -53,7 +53,7 @@ def variable(text: str) -> tuple[str, JSONValue]:
 
 
 def hints(asked: Query) -> Iterator[str]:
-    """Say what one may have meant who found nothing."""
+    """Suggest why a query matched nothing."""
     for name, value in asked.where.items():
         if name in FIELDS:
             yield f"{name} is no variable but a field of each record, and has an option if it can be asked for."

@@ -13,7 +13,7 @@ from flask_chest.extension.middleware import behind
 
 @chest_group.command("doctor")
 def doctor() -> None:
-    """Say in sentences why nothing is recorded or exported, with the way out.
+    """Explain why nothing is recorded or exported, with the way out.
 
     \b
     Example: flask --app shop chest doctor

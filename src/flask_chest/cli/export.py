@@ -74,7 +74,7 @@ def _chosen(name: str | None) -> list[tuple[FlaskChest, str]]:
 
 
 def _tell(report: ExportReport, *, again: bool = False) -> bool:
-    """Say what was done; tell whether something is left undone."""
+    """Print what was done; return whether something is left undone."""
     say(_report_line(report, again=again))
     return bool(report.error or report.busy or report.pending)
 
@@ -138,7 +138,7 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
                 say_json(each) if as_json else say(_rejection_line(each))
         except StoreAbsent:
             continue
-        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
             give_up(exc)
 
 
@@ -181,7 +181,7 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
 
 
 def _known_exporters(chest: FlaskChest) -> set[str]:
-    """Name the exporters of *chest*, and those that its store has known."""
+    """Return the names of the exporters of *chest*, and of those that its store knows."""
     report = report_of(chest)
     if report.error is not None:
         raise Failure(f"not available: {report.error}")
@@ -193,7 +193,7 @@ def _try(do: Callable[[], T]) -> T:
         return do()
     except (CapabilityMissing, ConfigurationError) as exc:
         raise Failure(str(exc)) from exc
-    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
         give_up(exc)
 
 

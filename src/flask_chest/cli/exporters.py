@@ -46,7 +46,7 @@ def list_exporters(*, as_json: bool) -> None:
 
 @exporters.command("remove")
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Also one that the app still has: it begins anew.")
+@click.option("--force", is_flag=True, help="Also remove one that the app still has: it begins again.")
 def remove_exporter(name: str, *, force: bool) -> None:
     """Forget the exporter NAME: its place, and what was set aside for it.
 

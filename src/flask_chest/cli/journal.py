@@ -84,7 +84,7 @@ def replay(*, folder: Path | None) -> None:
         check_account(chest)
         try:
             stored = chest._state.here.store_left(folder) if folder or segments_of(chest) else 0
-        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
             give_up(exc)
         say(f"{amount(stored)} stored.")
 
@@ -202,7 +202,7 @@ def _segment_line(segment: SegmentReport) -> str:
 
 
 def complaints(segment: SegmentReport) -> Iterator[str]:
-    """Say what is wrong with *segment*."""
+    """Return what is wrong with *segment*."""
     if segment.foreign and not segment.of_another_store:
         yield f"{segment.segment} is {segment.foreign}, and left alone."
     if segment.damaged_bytes:

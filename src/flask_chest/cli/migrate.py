@@ -30,7 +30,7 @@ def migrate(*, check: bool) -> None:
         except (StoreAbsent, SchemaError, ConfigurationError) as exc:
             wrong += 1
             say(str(exc))
-        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
             give_up(exc)
     if wrong:
         raise SystemExit(1)

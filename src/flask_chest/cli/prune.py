@@ -50,7 +50,7 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
             raise Failure(str(exc)) from exc
         except Failure:
             raise
-        except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
             give_up(exc)
 
 

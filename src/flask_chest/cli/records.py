@@ -47,7 +47,9 @@ def show(*, id_: str) -> None:
 @chest_group.command("query")
 @asking
 @within
-@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Show at most this many."
+)
 @click.option("--all", "everything", is_flag=True, help="All there are, whatever --limit says.")
 @click.option(
     "--format",
@@ -132,7 +134,7 @@ def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
         yield from chest._state.here.store.query(wanted)
     except StoreAbsent:
         return
-    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
         give_up(exc)
 
 

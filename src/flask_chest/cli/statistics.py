@@ -27,7 +27,9 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON line
 @click.argument("variable")
 @circumstances
 @within
-@click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Show at most this many."
+)
 @_as_json
 def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
     """Show the most frequent values of VARIABLE, and how many records have each.
@@ -108,7 +110,7 @@ def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> S
         return ask(store)
     except StoreAbsent:
         return []
-    except Exception as exc:  # noqa: BLE001 - an own store may raise anything
+    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
         give_up(exc)
 
 

@@ -94,7 +94,7 @@ def _store_report(chest: FlaskChest) -> Report:
         not_run = sorted(set(chest.exporter_names) - {exporter.name for exporter in exporters})
     except StoreAbsent as exc:
         return Report(absent=str(exc))
-    except Exception as exc:  # noqa: BLE001 - an own store may raise anything, and its text may hold a secret
+    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything, and its text may hold a secret
         return Report(error=describe(exc))
     return Report(store=found, exporters=exporters, not_run=not_run)
 
@@ -154,19 +154,19 @@ def _journal_lines(report: Report) -> Iterator[str]:
 
 
 def losses_line(losses: Losses) -> str:
-    """Say what was lost, why and when."""
+    """Print what was lost, why and when."""
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in losses.counts.items())
     last = f", the last at {moment(losses.last_unix_nano)}" if losses.last_unix_nano is not None else ""
     return f"lost: {losses.total:,}{last} ({reasons})"
 
 
 def not_run_line(name: str) -> str:
-    """Say that the exporter of this *name* is not known to the store yet."""
+    """Print that the store does not know the exporter *name* yet."""
     return f"exporter {name}: has not run yet"
 
 
 def exporter_line(exporter: ExporterStatus) -> str:
-    """Say where *exporter* stands."""
+    """Print how far *exporter* is."""
     success = "never" if exporter.last_success_unix_nano is None else moment(exporter.last_success_unix_nano)
     holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
     next_began = exporter.next_unix_nano

@@ -15,7 +15,7 @@ from flask_chest.cli.journal import check_account
 _START_SECONDS = 1.0
 """Until threads are tried again that could not be started."""
 _TIMEOUT_SECONDS = 8.0
-"""For an end in good order: container engines kill after 10 seconds."""
+"""Seconds for an orderly end: container engines kill after 10."""
 
 
 @chest_group.command("worker")

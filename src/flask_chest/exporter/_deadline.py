@@ -1,6 +1,6 @@
 """Connections to one HTTP target that end in time.
 
-A timeout of urllib3's begins anew with every byte that comes, so a server that sends one now and then holds its
+A timeout of urllib3's starts again with every byte that comes, so a server that sends one now and then holds its
 client for hours. Here a deadline ends whatever is being sent or received.
 """
 
@@ -34,7 +34,7 @@ def within(timeout: float) -> Iterator[None]:
 
 
 def remaining() -> float:
-    """Tell how many seconds are left, more than 0; `TimeoutError` when none are."""
+    """Return how many seconds are left, more than 0; raise ``TimeoutError`` if none are."""
     seconds = _deadline.get() - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("the time for this delivery is over")

@@ -50,7 +50,7 @@ class Answer:
 
     @property
     def patience(self) -> str:
-        """Say in words for how long it asks to be left alone."""
+        """Return, in words, how long the target asks to be left alone."""
         return f" and asks for {self.retry_after} s" if re.fullmatch(r"[0-9]{1,6}", self.retry_after) else ""
 
 
@@ -86,7 +86,7 @@ class Endpoint:
         self._setting = setting
         # What is shown: the path of a webhook may be its credential, as a query may.
         self.where = target or f"{self._target.scheme}://{self._target.netloc}"
-        """For messages."""
+        """Name of the endpoint in messages."""
         self._headers = _complete(headers, url, content_type)
         self._method = method
         self._timeout = timeout
@@ -101,7 +101,7 @@ class Endpoint:
         self._pools: dict[int, HTTPConnectionPool] = {}
 
     def in_time(self) -> AbstractContextManager[None]:
-        """Give all that is sent in the ``with`` block the time for one delivery."""
+        """Limit all that is sent in the ``with`` block to the time for one delivery."""
         return within(self._timeout)
 
     def send(self, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -133,7 +133,7 @@ class Endpoint:
             pool.close()
 
     def trouble(self, answer: Answer) -> str:
-        """Say what an *answer* means that is no verdict on records, and the way out."""
+        """Return what an *answer* means that is no verdict on records, and the way out."""
         status = answer.status
         match status:
             case HTTPStatus.UNAUTHORIZED:

@@ -37,11 +37,11 @@ class ExporterOptions:
 
     @property
     def origins(self) -> str:
-        """Say of what was found where it was, for messages."""
+        """Return where the value was found, for messages."""
         return "".join(f"; {option} comes from {key}" for option, key in self._origins.items())
 
     def text(self, option: str, given: str | None) -> str | None:
-        """Give what was *given*, unless that is a `Default` or ``None`` and something is set."""
+        """Return *given*, unless it is a `Default` or ``None`` and the settings have a value."""
         if given is not None and not isinstance(given, Default):
             return given
         value = self._find(option)
@@ -52,7 +52,7 @@ class ExporterOptions:
         return value
 
     def needed_text(self, option: str, given: str | None) -> str:
-        """Give it, and raise `OptionMissing` where there is none."""
+        """Return the option as text; raise `OptionMissing` if it is neither given nor set."""
         text = self.text(option, given)
         if text is None:
             key = self._key(option)
@@ -62,7 +62,7 @@ class ExporterOptions:
         return text
 
     def texts(self, option: str, given: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """Give what was *given*, or else the mapping that is set; the environment has it as JSON."""
+        """Return *given*, or else the mapping that is set; the environment holds it as JSON."""
         if given is not None:
             return given
         value = self._find(option)

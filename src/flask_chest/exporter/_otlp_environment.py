@@ -25,7 +25,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def endpoint() -> str:
-    """Give the whole address."""
+    """Return the whole address."""
     whole, _ = _variable("ENDPOINT", general=False)
     if whole:
         return whole
@@ -39,7 +39,7 @@ def endpoint() -> str:
 
 
 def headers() -> Mapping[str, str]:
-    """Give what goes with each request, as in ``api-key=secret,x-tenant=a%20b``."""
+    """Return what goes with each request, as in ``api-key=secret,x-tenant=a%20b``."""
     text, name = _variable("HEADERS")
     if not text:
         return _NONE
@@ -54,7 +54,7 @@ def headers() -> Mapping[str, str]:
 
 
 def compress() -> bool:
-    """Tell whether bodies are compressed."""
+    """Return whether bodies are compressed."""
     text, name = _variable("COMPRESSION")
     if text not in {None, "gzip", "none"}:
         _warn(f"{name} must be gzip or none, and is something else: it is left out")
@@ -62,7 +62,7 @@ def compress() -> bool:
 
 
 def timeout() -> float:
-    """Give the seconds for a delivery, which the variable counts in thousandths."""
+    """Return the seconds for a delivery; the variable counts milliseconds."""
     text, name = _variable("TIMEOUT")
     if text is None:
         return DEFAULT_TIMEOUT_SECONDS
@@ -82,19 +82,19 @@ def timeout() -> float:
 
 
 def certificate() -> tuple[str | None, str]:
-    """Give the path of the certificates to trust, and the variable's name."""
+    """Return the path of the certificates to trust, and the variable's name."""
     return _variable("CERTIFICATE")
 
 
 def identity() -> tuple[str, str | None] | None:
-    """Give the paths of one's own certificate and of its key."""
+    """Return the paths of the client's certificate and of its key."""
     own, _ = _variable("CLIENT_CERTIFICATE")
     key, _ = _variable("CLIENT_KEY")
     return (own, key) if own else None
 
 
 def _variable(name: str, *, general: bool = True) -> tuple[str | None, str]:
-    """Give the value, and the name it was found under."""
+    """Return the value, and the name under which it was found."""
     for key in (f"{_PREFIX}LOGS_{name}", f"{_PREFIX}{name}")[: 1 + general]:
         if text := os.environ.get(key, "").strip():
             return text, key

@@ -43,7 +43,7 @@ class Conflicts:
     """The server said that there is a conflict, and not where."""
 
     def concern(self, name: str, kind: str) -> bool:
-        """Tell whether the field needs another name."""
+        """Return whether the field needs another name."""
         return (name, kind) in self.known or (self.every_variable and name not in OWN_FIELDS)
 
     def after(self, refusal: Refusal, sent: Collection[tuple[str, str]]) -> Conflicts | None:

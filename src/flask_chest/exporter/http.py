@@ -116,7 +116,7 @@ class HTTPExporter(Exporter):
 
 
 def idempotency_key(records: Sequence[Record]) -> str:
-    """Give the same text for the same records, in whatever order."""
+    """Return the same text for the same records, in whatever order."""
     return hashlib.sha256("\n".join(sorted(record.id for record in records)).encode()).hexdigest()
 
 

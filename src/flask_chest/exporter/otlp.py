@@ -195,7 +195,7 @@ def _event(record: Record, prefix: str) -> LogRecord:
 
 
 def _failure(status_code: int) -> str | None:
-    """Name a failure that the app handled, as the conventions for HTTP do."""
+    """Return the name of a failure that the app handled, by the semantic conventions for HTTP."""
     return str(status_code) if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else None
 
 

@@ -62,7 +62,7 @@ class ManualClock:
         self._now = time.time_ns()
 
     def __call__(self) -> int:
-        """Tell the nanoseconds since 1970."""
+        """Return the nanoseconds since 1970."""
         with self._lock:
             return self._now
 

@@ -180,7 +180,7 @@ def test_doctor_finds_records_that_nobody_stores(app: Flask, runner: FlaskCliRun
     told = said(runner)
     assert told == (
         "- 3 records waiting in the journals of processes that leave it to others to store them, "
-        "and there is none: run flask chest worker.\n"
+        "but no worker runs: start flask chest worker.\n"
     )
     other = Flask("shop", root_path=str(tmp_path))
     worker = FlaskChestSQLite(other, db_uri="chest.db", writer="off", journal_dir="journal")

@@ -340,7 +340,7 @@ def test_records_given_out_are_the_receivers_own(app: Flask, chest: FlaskChest) 
     class Mutating(RecordingExporter):
         def export(self, records: Sequence[Record], /) -> None:
             for record in records:
-                record.variables["user_id"] = "evil"  # type: ignore[index]  # what an own exporter may try
+                record.variables["user_id"] = "evil"  # type: ignore[index]  # what a third-party exporter may try
             super().export(records)
 
     other = RecordingExporter("other")

@@ -261,13 +261,13 @@ TEXT = "must be a non-empty string, got {}; where JSON is read, quote it: '\"…
         (
             "redact",
             [{"pattern": "("}],
-            "has a wrong rule: the pattern '(' is none: missing ), unterminated subpattern at position 0",
+            "has a wrong rule: invalid regular expression '(': missing ), unterminated subpattern at position 0",
         ),
         ("redact", [{}], "has a wrong rule: it needs names, a pattern or when"),
         (
             "redact",
             [{"names": "x", "action": "burn"}],
-            "has a wrong rule: the action 'burn' is none of mask, drop, hash, keep",
+            "has a wrong rule: the action 'burn' is not one of mask, drop, hash, keep",
         ),
         ("hash_key", "short", "must be a random string of at least 16 characters"),
         ("max_value_bytes", 1, "must be a number of bytes from 64 to 1048576, got 1"),

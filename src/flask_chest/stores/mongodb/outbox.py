@@ -245,7 +245,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         )
 
     def _number_all(self) -> int:
-        """Give every record a position; return the one up to which all are numbered."""
+        """Return every record a position; return the one up to which all are numbered."""
         schema, records = self._collections.schema, self._collections.records
         while True:
             numbering = schema.find_one({"_id": NUMBERING}) or {"position": 0, "following": []}
