@@ -146,7 +146,7 @@ def test_prune_keeps_what_an_exporter_has_not_had(chest: FlaskChest, run: Run) -
     assert chest.flush(30)
     assert run("prune", "--older-than", "0s") == (
         f"{REQUESTS} records deleted.\n"
-        "Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.\n"
+        "Other records stay: an exporter has not had them yet; --unexported-too deletes them too.\n"
     )
     assert run("prune", "--older-than", "0s", "--unexported-too") == "1 record deleted.\n"
 

@@ -12,7 +12,7 @@ from flask import Flask
 from flask_chest.capture.tracking import all_rules_of, misplaced_views
 from flask_chest.cli._accounts import why_closed
 from flask_chest.cli._clocks import wrong_clocks
-from flask_chest.cli._group import NO_CHEST, moment
+from flask_chest.cli._group import NO_CHEST, format_time
 from flask_chest.cli._output import amount
 from flask_chest.cli.journal import complaints, folder_of, orphan_line, orphans_of, segments_of
 from flask_chest.cli.status import losses_line, report_of
@@ -157,8 +157,8 @@ def _journal_amiss(app: Flask) -> Iterator[str]:
         left = sum(segment.waiting_records for segment in segments if segment.owner == "leaves")
         if left:
             yield (
-                f"{amount(left)} waiting in the journals of processes that leave it to others to store them, and "
-                "there is none: run flask chest worker."
+                f"{amount(left)} waiting in the journals of processes that leave it to others to store them, "
+                "but no worker runs: start flask chest worker."
             )
 
 
@@ -187,7 +187,8 @@ def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
         ]
         if late:
             since = min(segment.oldest_unix_nano or 0 for segment in late)
-            yield f"{amount(sum(each.waiting_records for each in late))} waiting since {moment(since)}: {why}"
+            count = sum(each.waiting_records for each in late)
+            yield f"{amount(count)} waiting since {format_time(since)}: {why}"
 
 
 def _exports_stuck(app: Flask) -> Iterator[str]:

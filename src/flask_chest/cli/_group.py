@@ -50,7 +50,7 @@ class Failure(click.ClickException):
         return printable(self.message)
 
 
-chest_group = _ChestGroup("chest", help="Look at what flask_chest keeps.")
+chest_group = _ChestGroup("chest", help="Look after what flask_chest keeps.")
 
 
 NO_CHEST = "The app {name!r} has no chest: make one, as in FlaskChestSQLite(app), or call chest.init_app(app)."
@@ -74,6 +74,6 @@ def at(unix_nano: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_nano // 1_000)
 
 
-def moment(unix_nano: int) -> str:
+def format_time(unix_nano: int) -> str:
     """Write a time for people."""
     return at(unix_nano).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -22,19 +22,19 @@ def span(text: str) -> timedelta:
     """Read a span of time, as ``90s``, ``15m``, ``2h``, ``30d`` or ``4w``."""
     found = parse_span(text)
     if found is None:
-        raise click.BadParameter(f"{text!r} is no span of time, or too long; write 90s, 15m, 2h, 30d or 4w")
+        raise click.BadParameter(f"{text!r} is not a span of time, or too long; write 90s, 15m, 2h, 30d or 4w")
     return found
 
 
-def moment(text: str) -> int:
-    """Read a moment as nanoseconds since 1970: ISO 8601, UTC if it says no zone, or how long ago, ``2h``."""
+def parse_time(text: str) -> int:
+    """Return a time in nanoseconds since 1970: ISO 8601, UTC if it says no zone, or how long ago, ``2h``."""
     if re.fullmatch(r"\d+[smhdw]", text):
         return time.time_ns() - span(text) // timedelta(microseconds=1) * 1_000
     try:
         read = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(
-            f"{text!r} is no moment; write 2026-11-23, 2026-11-23T12:00:00+01:00, or 2h for two hours ago"
+            f"{text!r} is not a time; write 2026-11-23, 2026-11-23T12:00:00+01:00, or 2h for two hours ago"
         ) from None
     since = read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return since // timedelta(microseconds=1) * 1_000
@@ -56,7 +56,7 @@ def hints(asked: Query) -> Iterator[str]:
     """Suggest why a query matched nothing."""
     for name, value in asked.where.items():
         if name in FIELDS:
-            yield f"{name} is no variable but a field of each record, and has an option if it can be asked for."
+            yield f"{name} is a field of every record, not a variable: see --help for its option."
         elif value is None or isinstance(value, bool | int | float):
             written = json.dumps(value)
             yield f"{name}={written} finds no texts: where {name} is recorded as one, ask '{name}=\"{written}\"'."
@@ -69,7 +69,7 @@ def asking(command: Command) -> Command:
         multiple=True,
         type=variable,
         metavar="NAME=VALUE",
-        help="With this value of a variable, as user_id=7; 'user_id=\"7\"' is a text. Repeatable.",
+        help="Only records with this value of a variable, as user_id=7; 'user_id=\"7\"' is a text. Repeatable.",
     )
     return circumstances(where(command))
 
@@ -78,11 +78,11 @@ def circumstances(command: Command) -> Command:
     """Add the options that narrow by anything but variables."""
     for option in reversed(
         [
-            click.option("--request-id", help="Of this request id."),
-            click.option("--trace-id", help="Of this trace."),
-            click.option("--route", help="Of this URL rule, as /users/<int:id>."),
-            click.option("--method", help="Of this HTTP method."),
-            click.option("--status", "status_code", type=int, help="With this status code."),
+            click.option("--request-id", help="Only records with this request id."),
+            click.option("--trace-id", help="Only records of this trace."),
+            click.option("--route", help="Only records of this URL rule, as in /users/<int:id>."),
+            click.option("--method", help="Only records with this HTTP method."),
+            click.option("--status", "status_code", type=int, help="Only records with this status code."),
         ]
     ):
         command = option(command)
@@ -93,11 +93,13 @@ def within(command: Command) -> Command:
     """Add the options for a span of time."""
     since = click.option(
         "--since",
-        type=moment,
-        metavar="MOMENT",
-        help="From this moment on: 2026-11-23T12:00 (UTC unless it says +01:00), or 2h for two hours ago.",
+        type=parse_time,
+        metavar="TIME",
+        help="Only records since 2026-11-23T12:00 (UTC unless it says +01:00), or since 2h ago, written 2h.",
     )
-    until = click.option("--until", type=moment, metavar="MOMENT", help="Before this moment, written likewise.")
+    until = click.option(
+        "--until", type=parse_time, metavar="TIME", help="Only records before this time, written the same way."
+    )
     return since(until(command))
 
 

@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from flask_chest.background.export_run import ExportReport
-from flask_chest.cli._group import Failure, at, chest_group, give_up, moment, the_chests
-from flask_chest.cli._options import moment as since_when
+from flask_chest.cli._group import Failure, at, chest_group, format_time, give_up, the_chests
+from flask_chest.cli._options import parse_time
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import report_of
 from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 @chest_group.command("export")
 @click.argument("name", required=False)
-@click.option("--since", type=since_when, metavar="MOMENT", help="Deliver again what began from then on, too.")
-@click.option("--all", "everything", is_flag=True, help="Deliver again all that is kept, too.")
+@click.option("--since", type=parse_time, metavar="TIME", help="Also deliver again what began from this time on.")
+@click.option("--all", "everything", is_flag=True, help="Also deliver again all that is kept.")
 def export(*, name: str | None, since: int | None, everything: bool) -> None:
     """Deliver now what the exporter NAME has not had yet, or all exporters of the app.
 
@@ -33,7 +33,7 @@ def export(*, name: str | None, since: int | None, everything: bool) -> None:
     Example: flask --app shop chest export influxdb
     Example: flask --app shop chest export influxdb --since 2h
 
-    Exits with 1 when one of them could not deliver all; the rest stays pending.
+    Exits with 1 if one of them could not deliver everything; the rest stays pending.
     """  # noqa: D301 - \b is click's mark for lines to keep
     undone = 0
     for chest, each in _chosen(name):
@@ -47,12 +47,14 @@ def export(*, name: str | None, since: int | None, everything: bool) -> None:
 
 @chest_group.command("replay")
 @click.argument("name")
-@click.option("--since", type=since_when, required=True, metavar="MOMENT", help="What began from this moment on.")
-@click.option("--until", type=since_when, metavar="MOMENT", help="And before this moment.")
+@click.option(
+    "--since", type=parse_time, required=True, metavar="TIME", help="Deliver what began from this time on."
+)
+@click.option("--until", type=parse_time, metavar="TIME", help="Deliver what began before this time.")
 def replay(*, name: str, since: int, until: int | None) -> None:
     """Deliver again, by the exporter NAME, what it has had: for a target that has lost something.
 
-    A target that can tell, by the record's id, changes nothing for what it has.
+    A target that recognises record ids keeps each record once.
 
     \b
     Example: flask --app shop chest replay influxdb --since 2h
@@ -114,14 +116,14 @@ def _report_line(report: ExportReport, *, again: bool = False) -> str:
 
 @chest_group.group("rejected")
 def rejected() -> None:
-    """Look at the records that an exporter's target will never take."""
+    """Manage dead letters: records that an exporter's target will never take."""
 
 
 @rejected.command("list")
 @click.argument("exporter")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
 def list_rejected(*, exporter: str, as_json: bool) -> None:
-    """List what was set aside for EXPORTER, oldest first, with the reason.
+    """List the records that were set aside for EXPORTER, oldest first, with the reason.
 
     \b
     Example: flask --app shop chest rejected list influxdb
@@ -132,7 +134,7 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
     for chest in chests:
         store = chest._state.here.store
         if not isinstance(store, Rejections):
-            raise Failure(f"{type(store).__name__} sets nothing aside: it does not implement Rejections")
+            raise Failure(f"{type(store).__name__} keeps no dead letters: it does not implement Rejections")
         try:
             for each in store.rejections(exporter):
                 say_json(each) if as_json else say(_rejection_line(each))
@@ -146,14 +148,14 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
 @click.argument("exporter")
 @click.argument("record_ids", metavar="[ID]...", nargs=-1)
 def retry_rejected(*, exporter: str, record_ids: tuple[str, ...]) -> None:
-    """Deliver once more what was set aside for EXPORTER: the records of these IDs, or all.
+    """Deliver again what was set aside for EXPORTER: the records with these IDs, or all.
 
-    What is delivered is not set aside any more.
+    What is delivered is no longer set aside.
 
     \b
     Example: flask --app shop chest rejected retry influxdb
 
-    Exits with 1 when some are refused again.
+    Exits with 1 if some are refused again.
     """  # noqa: D301
     ((chest, name),) = _chosen(exporter)
     report = _try(lambda: chest.retry_rejected(name, record_ids))
@@ -167,7 +169,7 @@ def retry_rejected(*, exporter: str, record_ids: tuple[str, ...]) -> None:
 @rejected.command("drop")
 @click.argument("exporter")
 @click.argument("record_ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that was set aside.")
+@click.option("--all", "everything", is_flag=True, help="Forget all that was set aside.")
 def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: bool) -> None:
     """Forget that the records of these IDs were set aside for EXPORTER; the store keeps the records.
 
@@ -175,7 +177,7 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
     Example: flask --app shop chest rejected drop influxdb --all
     """  # noqa: D301
     if bool(record_ids) == everything:
-        raise click.UsageError("say which: the ids of records, or --all")
+        raise click.UsageError("give the ids of records, or --all")
     count = sum(_try(partial(chest.drop_rejected, exporter, record_ids)) for chest in the_chests())
     say(f"{count:,} forgotten.")
 
@@ -198,4 +200,4 @@ def _try(do: Callable[[], T]) -> T:
 
 
 def _rejection_line(rejection: Rejection) -> str:
-    return f"{moment(rejection.time_unix_nano)} {rejection.record_id} {rejection.reason}"
+    return f"{format_time(rejection.time_unix_nano)} {rejection.record_id} {rejection.reason}"

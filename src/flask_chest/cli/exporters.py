@@ -19,12 +19,12 @@ def exporters() -> None:
 @exporters.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 def list_exporters(*, as_json: bool) -> None:
-    """Show where each exporter stands, also those that the app does not have any more.
+    """Show how far each exporter is, also those that the app no longer has.
 
     \b
     Example: flask --app shop chest exporters list
 
-    Exits with 1 when a store does not answer.
+    Exits with 1 if a store does not answer.
     """  # noqa: D301
     reports = [(chest, report_of(chest)) for chest in the_chests()]
     for _, report in reports:
@@ -36,12 +36,12 @@ def list_exporters(*, as_json: bool) -> None:
         return
     for chest, report in reports:
         for exporter in report.exporters:
-            gone = "" if exporter.name in chest.exporter_names else " (the app does not have it any more)"
+            gone = "" if exporter.name in chest.exporter_names else " (the app no longer has it)"
             say(f"{exporter_line(exporter)}{gone}")
         for name in report.not_run:
             say(not_run_line(name))
     if not any(report.exporters or report.not_run for _, report in reports):
-        say("No exporter was added to the chest: chest.add_exporter does.", err=True)
+        say("The chest has no exporter: add one with chest.add_exporter.", err=True)
 
 
 @exporters.command("remove")

@@ -22,18 +22,18 @@ from flask_chest.record import Query
 @click.option(
     "--older-than",
     type=span,
-    help="How long ago a request began: 90s, 15m, 2h, 30d, 4w. [default: CHEST_RETENTION]",
+    help="Age from which records are deleted: 90s, 15m, 2h, 30d, 4w. [default: CHEST_RETENTION]",
 )
 @click.option(
     "--keep-unexported/--unexported-too",
     default=True,
     show_default=True,
-    help="Whether records stay that an exporter has not had yet.",
+    help="Keep records that an exporter has not had yet.",
 )
 def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
     """Delete the records of requests that began long ago, in small batches, while the app goes on writing.
 
-    Without --older-than it is what CHEST_RETENTION and CHEST_RETENTION_CAP say that goes.
+    Without --older-than, applies CHEST_RETENTION and CHEST_RETENTION_CAP.
 
     \b
     Example: flask --app shop chest prune --older-than 30d
@@ -56,21 +56,21 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
 
 def _retain(chest: FlaskChest) -> None:
     if not chest._state.settings.retains:
-        raise Failure("say what is to go, as in --older-than 30d, or set what is kept: CHEST_RETENTION to 30d")
+        raise Failure("nothing says what to delete; give --older-than 30d, or set CHEST_RETENTION to 30d")
     chest._state.here.store.status()  # which a store that is not there yet refuses, instead of being made
     report = chest.run_retention()
     if report.busy:
-        raise Failure("another process is deleting; try again when it has ended")
+        raise Failure("another process is deleting; try again when it has finished")
     if report.doubt is not None:
         raise Failure(f"nothing was deleted: {report.doubt}")
     cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
     say(f"{amount(report.deleted)} deleted{cap}.")
     if report.spared:
-        say(f"{amount(report.spared)} dated ahead of the clock, and no limit holds for them until then.")
+        say(f"{amount(report.spared)} dated ahead of the clock; no limit applies to them until then.")
     if report.left:
-        say("Others stay: an exporter has not had them yet, or this run took its time; the next goes on.")
+        say("Other records stay: an exporter has not had them yet, or this run used up its time.")
     for name in report.absent:
-        say(f"The exporter {name!r} keeps others: it was not seen for a week. See: flask chest exporters list")
+        say(f"The exporter {name!r} keeps others: it has not run for a week; see flask chest exporters list")
 
 
 def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -> None:
@@ -88,4 +88,4 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
             click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
     say(f"{amount(deleted)} deleted.")
     if keep_unexported and any(store.query(Query(until_unix_nano=before, limit=1))):
-        say("Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.")
+        say("Other records stay: an exporter has not had them yet; --unexported-too deletes them too.")

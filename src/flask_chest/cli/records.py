@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flask_chest.cli._group import Failure, chest_group, give_up, moment, the_chests
+from flask_chest.cli._group import Failure, chest_group, format_time, give_up, the_chests
 from flask_chest.cli._options import asking, hints, question, within
 from flask_chest.cli._output import FORMATS, Format, json_line, lines, say, say_data, say_styled, text_line
 from flask_chest.errors import StoreAbsent
@@ -27,12 +27,12 @@ _SERVER_ERROR = 500
 @chest_group.command("show")
 @click.argument("id_", metavar="ID")
 def show(*, id_: str) -> None:
-    """Show the record, or those of the request or trace, ID, with a link to the trace where trace_url is set.
+    """Show the record, or those of the request or trace, ID, with a link to the trace if trace_url is set.
 
     \b
     Example: flask --app shop chest show 0af7651916cd43dd8448eb211c80319c
 
-    Exits with 1 when there is none.
+    Exits with 1 if nothing has that id.
     """  # noqa: D301 - \b is click's mark for lines to keep
     found = 0
     for chest in the_chests():
@@ -50,20 +50,18 @@ def show(*, id_: str) -> None:
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Show at most this many."
 )
-@click.option("--all", "everything", is_flag=True, help="All there are, whatever --limit says.")
+@click.option("--all", "everything", is_flag=True, help="Show all records, whatever --limit says.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
     default="table",
     show_default=True,
-    help="How they are written.",
+    help="Output format.",
 )
-@click.option(
-    "--column", "columns", multiple=True, help="In CSV, a variable with a column of its own. Repeatable."
-)
+@click.option("--column", "columns", multiple=True, help="Variable that gets its own column in CSV. Repeatable.")
 def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...], **asked: Any) -> None:
-    """Write records, newest first; as many as there are, they take no memory.
+    """Print records, newest first; any number of them takes no more memory.
 
     \b
     Example: flask --app shop chest query --where user_id=7 --since 2h
@@ -83,19 +81,27 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     if not counted.count and form == "table":
         say("Nothing found.", *hints(wanted), err=True)
     if counted.count == limit and not _is_given("limit") and not everything:
-        say(f"These are the newest {limit}: --limit gives more, and --all all.", err=True)
+        say(f"Showing the newest {limit}. Use --limit N for more, or --all.", err=True)
 
 
 @chest_group.command("tail")
 @asking
-@click.option("--errors", is_flag=True, help="Only what ended in an error or with a status from 500 on.")
 @click.option(
-    "-n", "--lines", "count", type=click.IntRange(min=0), default=10, show_default=True, help="How many."
+    "--errors", is_flag=True, help="Only requests that ended in an error or with a status of 500 or more."
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on as records come, until interrupted.")
-@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "-n", "--lines", "count", type=click.IntRange(min=0), default=10, show_default=True, help="Number of records."
+)
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new records until interrupted.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.05),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
 def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: Any) -> None:
-    """Write the last records, oldest first: in colours on a terminal, as JSON lines elsewhere.
+    """Print the last records, oldest first: in colours on a terminal, else as JSON lines.
 
     \b
     Example: flask --app shop chest tail --follow --errors --where plan=pro
@@ -185,7 +191,7 @@ def _watched(records: Iterable[Record]) -> Iterator[Record]:
 def _record_lines(record: Record, link: str | None) -> Iterator[str]:
     error = f", {record.error}" if record.error is not None else ""
     yield (
-        f"{moment(record.time_unix_nano)} {record.method} {record.route or '-'} "
+        f"{format_time(record.time_unix_nano)} {record.method} {record.route or '-'} "
         f"{record.status_code}{error}, {record.duration_ns / 1e6:.1f} ms"
     )
     yield f"  request {record.request_id}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import click
 import msgspec
 
-from flask_chest.cli._group import Failure, chest_group, moment, the_chests
+from flask_chest.cli._group import Failure, chest_group, format_time, the_chests
 from flask_chest.cli._output import amount, say, say_json
 from flask_chest.cli.journal import Orphan, folder_of, orphan_line, orphans_of, refused_by_store, segments_of
 from flask_chest.errors import JournalError, StoreAbsent, describe
@@ -128,7 +128,7 @@ def _status_lines(report: Report) -> Iterator[str]:
     size = "" if found.size_bytes is None else f", {found.size_bytes / 1024:,.0f} KiB"
     yield f"{found.description}: {amount(found.records)}{size}"
     if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
-        yield f"  from {moment(found.oldest_unix_nano)} to {moment(found.newest_unix_nano)}"
+        yield f"  from {format_time(found.oldest_unix_nano)} to {format_time(found.newest_unix_nano)}"
     yield from _journal_lines(report)
     for exporter in report.exporters:
         yield f"  {exporter_line(exporter)}"
@@ -156,7 +156,7 @@ def _journal_lines(report: Report) -> Iterator[str]:
 def losses_line(losses: Losses) -> str:
     """Print what was lost, why and when."""
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in losses.counts.items())
-    last = f", the last at {moment(losses.last_unix_nano)}" if losses.last_unix_nano is not None else ""
+    last = f", the last at {format_time(losses.last_unix_nano)}" if losses.last_unix_nano is not None else ""
     return f"lost: {losses.total:,}{last} ({reasons})"
 
 
@@ -167,10 +167,10 @@ def not_run_line(name: str) -> str:
 
 def exporter_line(exporter: ExporterStatus) -> str:
     """Print how far *exporter* is."""
-    success = "never" if exporter.last_success_unix_nano is None else moment(exporter.last_success_unix_nano)
+    success = "never" if exporter.last_success_unix_nano is None else format_time(exporter.last_success_unix_nano)
     holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
     next_began = exporter.next_unix_nano
-    since = "" if next_began is None else f" since {moment(next_began)} (the time of the request)"
+    since = "" if next_began is None else f" since {format_time(next_began)} (the time of the request)"
     error = f", last error: {exporter.last_error}" if exporter.last_error else ""
     return (
         f"exporter {exporter.name}: {exporter.backlog:,} pending{since}, {exporter.rejected:,} set aside, "

@@ -118,7 +118,7 @@ def test_commands_retry_and_drop(chest: FlaskChest, exporter: RecordingExporter,
     assert (again.exit_code, again.stdout) == (1, "far: 1 delivered again, 1 refused\n")
     assert again.stderr == "Why they are refused: flask chest rejected list far\n"
     which = runner.invoke(args=["chest", "rejected", "drop", "far"])
-    assert (which.exit_code, "say which: the ids of records, or --all" in which.output) == (2, True)
+    assert (which.exit_code, "give the ids of records, or --all" in which.output) == (2, True)
     gone = runner.invoke(args=["chest", "rejected", "drop", "far", second])
     assert (gone.exit_code, gone.output) == (1, f"Error: no record {second!r} was set aside for 'far'\n")
     dropped = runner.invoke(args=["chest", "rejected", "drop", "far", "--all"])

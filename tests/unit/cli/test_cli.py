@@ -124,7 +124,7 @@ class TestExporters:
         result = runner.invoke(args=["chest", "exporters", "list"])
         former, present = result.output.splitlines()
         assert former.startswith("exporter former: 1 pending since 20")
-        assert former.endswith("(the app does not have it any more)")
+        assert former.endswith("(the app no longer has it)")
         assert present.startswith("exporter present: 0 pending")
         assert "any more" not in present
         listed = json.loads(runner.invoke(args=["chest", "exporters", "list", "--json"]).output)
@@ -138,7 +138,7 @@ class TestExporters:
         assert (result.exit_code, result.output) == (0, "The exporter 'former' is forgotten.\n")
         listed = runner.invoke(args=["chest", "exporters", "list"])
         assert (listed.exit_code, listed.stdout) == (0, "")
-        assert listed.stderr == "No exporter was added to the chest: chest.add_exporter does.\n"
+        assert listed.stderr == "The chest has no exporter: add one with chest.add_exporter.\n"
         again = runner.invoke(args=["chest", "exporters", "remove", "former"])
         assert again.exit_code == 1
         assert "No store knows an exporter 'former'; see: flask chest exporters list" in again.output

@@ -102,7 +102,7 @@ def test_store_that_cannot_is_told_apart(app: Flask, runner: FlaskCliRunner) -> 
     with closing(FlaskChest(app, store=Simple())) as chest:
         chest.add_exporter(RecordingExporter("far"))
         assert "Simple does not implement Outbox" in runner.invoke(args=["chest", "export"]).output
-        assert "Simple sets nothing aside" in runner.invoke(args=["chest", "rejected", "list", "far"]).output
+        assert "Simple keeps no dead letters" in runner.invoke(args=["chest", "rejected", "list", "far"]).output
         assert (
             "Simple does not implement Retention"
             in runner.invoke(args=["chest", "prune", "--older-than", "1d"]).output

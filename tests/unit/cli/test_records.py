@@ -112,8 +112,11 @@ def test_options_narrow_the_answer(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--since", "soon"], "Invalid value for '--since': 'soon' is no moment; write 2026-11-23"),
-        (["--until", "99999999999w"], "Invalid value for '--until': '99999999999w' is no span of time, or too"),
+        (["--since", "soon"], "Invalid value for '--since': 'soon' is not a time; write 2026-11-23"),
+        (
+            ["--until", "99999999999w"],
+            "Invalid value for '--until': '99999999999w' is not a span of time, or too",
+        ),
         (
             ["--where", "user_id"],
             "Invalid value for '--where': 'user_id' must be a name and a value, as user_id=7",
@@ -301,13 +304,13 @@ def test_prune_deletes_what_is_old_and_keeps_what_an_exporter_must_have(tmp_path
         assert kept.exit_code == 0
         assert kept.output == (
             "0 records deleted.\n"
-            "Others stay, since an exporter has not had them yet; --unexported-too deletes them as well.\n"
+            "Other records stay: an exporter has not had them yet; --unexported-too deletes them too.\n"
         )
         pruned = runner.invoke(args=["chest", "prune", "--older-than", "5d", "--unexported-too"])
         assert pruned.output == "2,380 records deleted.\n"
         assert len(chest.query(limit=None)) == 120
     wrong = runner.invoke(args=["chest", "prune", "--older-than", "5 days"])
-    assert "'5 days' is no span of time, or too long; write 90s, 15m, 2h, 30d or 4w" in wrong.output
+    assert "'5 days' is not a span of time, or too long; write 90s, 15m, 2h, 30d or 4w" in wrong.output
 
 
 @pytest.mark.parametrize("command", [["query"], ["tail"], ["prune", "--older-than", "1d"]])
@@ -332,7 +335,7 @@ def test_query_that_asks_for_a_number_in_vain_says_how_to_ask_for_the_text(
     assert len(asked(runner, "--where", 'user_id="123"')) == 1
     assert runner.invoke(args=["chest", "query", "--where", "user_id=abc"]).stderr == "Nothing found.\n"
     assert (
-        "status_code is no variable but a field"
+        "status_code is a field of every record"
         in runner.invoke(args=["chest", "query", "--where", "status_code=500"]).stderr
     )
 
@@ -357,6 +360,6 @@ def test_query_that_its_usual_limit_cuts_says_so(runner: FlaskCliRunner, store: 
     store.write([make_record() for _ in range(101)])
     cut = runner.invoke(args=["chest", "query", "--format", form])
     assert len(cut.stdout.splitlines()) == 100 + (form == "csv")
-    assert cut.stderr == "These are the newest 100: --limit gives more, and --all all.\n"
+    assert cut.stderr == "Showing the newest 100. Use --limit N for more, or --all.\n"
     assert runner.invoke(args=["chest", "query", "--format", form, "--limit", "100"]).stderr == ""
     assert runner.invoke(args=["chest", "query", "--format", form, "--all"]).stderr == ""
