@@ -36,10 +36,11 @@ logger = logging.getLogger("flask_chest.export")
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
-"""Between two scheduled runs of an exporter whose target is away; a longer interval stays as it is."""
+"""Longest pause between two scheduled runs of an exporter whose target is away; a longer interval stays."""
 MAX_INTERVAL = timedelta(days=36_500)
+"""Longest interval: far beyond it, the first run comes after the last year that a ``datetime`` holds."""
 RUN_SECONDS = 300.0
-"""How long a run may go on from batch to batch: then others have their turn, on the next occasion."""
+"""Seconds for which a run goes on from batch to batch, before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

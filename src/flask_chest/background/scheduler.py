@@ -16,16 +16,15 @@ from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from flask_chest._process import threads_run
+from flask_chest._process import PerProcess, threads_run
+from flask_chest.background.exports import MAX_INTERVAL
 from flask_chest.background.stats import LogLimit
 from flask_chest.errors import ConfigurationError, describe
 
 logger = logging.getLogger("flask_chest.scheduler")
 
-LONGEST_INTERVAL = timedelta(days=36_500)
-"""Far beyond it, the first run falls behind the last year that a ``datetime`` holds."""
 HURRY = timedelta(seconds=5)
-"""When a run is tried again for which there was no thread."""
+"""Time until a run is tried again for which there was no thread."""
 JITTER_SHARE = 0.1
 JITTER_LIMIT_SECONDS = 30.0
 
@@ -41,16 +40,16 @@ class ExportScheduler:
 
     def __init__(self) -> None:
         self._jobs: dict[str, _ExportJob] = {}
-        self._by_process: dict[int, _Background] = {}
+        self._background = PerProcess(_Background)
 
     def add(self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False) -> None:
         """Call *run* at every *interval*, first at its end or *at_once*, also when started; names are unique."""
-        if not timedelta(0) < interval <= LONGEST_INTERVAL:
+        if not timedelta(0) < interval <= MAX_INTERVAL:
             raise ConfigurationError(
-                f"the interval of {name!r} must be more than 0 and at most {LONGEST_INTERVAL.days} days, "
+                f"the interval of {name!r} must be more than 0 and at most {MAX_INTERVAL.days} days, "
                 f"got {interval}"
             )
-        background = self._background()
+        background = self._background.get()
         with background.lock:
             if name in self._jobs:
                 raise ConfigurationError(f"{name!r} is scheduled already; give the second one another name")
@@ -63,25 +62,16 @@ class ExportScheduler:
         Raises ``RuntimeError`` where no thread can be started just now. Where threads never run, as under uWSGI
         without ``--enable-threads``, that is logged once.
         """
-        background = self._background()
+        background = self._background.get()
         with background.lock:
             background.start(self._jobs.values())
 
     def close(self, timeout: float) -> bool:
         """Begin no more runs and wait for those under way; False when one goes on after *timeout* seconds."""
-        background = self._background()
+        background = self._background.get()
         with background.lock:
             background.stop()
         return background.threads.wait_until_idle(timeout)
-
-    def _background(self) -> _Background:
-        """Return what belongs to this process.
-
-        Kept by process id, because uWSGI forks without Python's fork hooks. ``setdefault`` is atomic: two
-        threads that are the first after a fork get the same object.
-        """
-        pid = os.getpid()
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Background())
 
 
 class _ExportJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import re
 import ssl
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,24 +16,25 @@ from http.client import HTTPException
 from math import isfinite
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPHeaderDict, Timeout
+from urllib3 import BaseHTTPResponse, HTTPHeaderDict, Timeout
 from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, SSLError
 from urllib3.util import Url, parse_url
 
-from flask_chest.errors import ConfigurationError, TargetUnavailable
+from flask_chest._process import PerProcess
+from flask_chest.errors import ConfigurationError, RecordsRejected, TargetUnavailable
 from flask_chest.exporter._deadline import connection_pool, remaining, within
-from flask_chest.exporter._urls import http_address
+from flask_chest.record import Record
 
 Method: TypeAlias = Literal["POST", "PUT", "PATCH"]
 Verify: TypeAlias = Literal[True] | str | os.PathLike[str]
 Identity: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
-"""The files of one's own certificate and of its key, which may be in the same."""
+"""Files of the client's certificate and of its key; ``None`` if one file holds both."""
 
 _COMPRESSED_FROM_BYTES = 1_024
 _READ_BYTES = 65_536
-"""How much of an answer is read."""
+"""Bytes of an answer that are read at most."""
 _GZIP = b"\x1f\x8b"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -41,12 +42,12 @@ _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_R
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     retry_after: str
     body: bytes
-    """Its beginning, which may quote values."""
+    """Beginning of the body, which may quote values."""
 
     @property
     def patience(self) -> str:
@@ -98,7 +99,7 @@ class Endpoint:
             else None
         )
         self._compress = compress
-        self._pools: dict[int, HTTPConnectionPool] = {}
+        self._pool = PerProcess(lambda: connection_pool(self._target, self._tls))
 
     def in_time(self) -> AbstractContextManager[None]:
         """Limit all that is sent in the ``with`` block to the time for one delivery."""
@@ -113,7 +114,7 @@ class Endpoint:
             complete["Content-Encoding"] = "gzip"
             body = gzip.compress(body, compresslevel=6, mtime=0)
         try:
-            response = self._pool().urlopen(
+            response = self._pool.get().urlopen(
                 self._method,
                 self._target.path or "/",
                 body=body,
@@ -129,7 +130,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Let go of this process's connections; the next request makes new ones."""
-        if pool := self._pools.pop(os.getpid(), None):
+        if (pool := self._pool.pop()) is not None:
             pool.close()
 
     def trouble(self, answer: Answer) -> str:
@@ -154,14 +155,6 @@ class Endpoint:
                     f"correct {self._setting}, accept or rejecting"
                 )
         return f"{self.where} {what}"
-
-    def _pool(self) -> HTTPConnectionPool:
-        # One for each process: a fork's child must neither use its parent's connections nor close them,
-        # which letting go of the parent's pool would do.
-        pid = os.getpid()
-        if (pool := self._pools.get(pid)) is None:
-            pool = self._pools[pid] = connection_pool(self._target, self._tls)
-        return pool
 
     def _unanswered(self, error: Exception) -> TargetUnavailable:
         reason = _inner(error)
@@ -282,3 +275,39 @@ def _trusting(verify: object, setting: str) -> ssl.SSLContext:
         )
     except (ssl.SSLError, OSError) as exc:
         raise ConfigurationError(f"{complaint}, which cannot be read as such") from exc
+
+
+def http_address(url: str, *, example: str, query: bool = False, setting: str = "url") -> SplitResult:
+    """Check *url* and take user and password out of it, since messages show what is returned.
+
+    With *query*, it may have one. The message names *setting*, and shows *example* in place of a bad url.
+    """
+    # No message quotes a bad url and no cause is kept: what is wrong may be a password with a slash in it.
+    complaint = ConfigurationError(f"{setting} must be like {example!r}; got something else")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise complaint from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
+        raise complaint
+    if parts.query and not query:
+        raise complaint
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    netloc = host if port is None else f"{host}:{port}"
+    return SplitResult(parts.scheme, netloc, parts.path, query=parts.query, fragment="")
+
+
+def deliver_halves(deliver: Callable[[Sequence[Record]], None], records: Sequence[Record]) -> None:
+    """Call *deliver* with each half of *records*, with the second also when the first has rejected ones."""
+    middle = len(records) // 2
+    rejections: list[RecordsRejected] = []
+    for half in (records[:middle], records[middle:]):
+        try:
+            deliver(half)
+        except RecordsRejected as exc:
+            rejections.append(exc)
+    if rejections:
+        # Where one half names its culprits and the other cannot, the other comes again without them.
+        reasons = {record_id: reason for each in rejections for record_id, reason in each.reasons.items()}
+        raise RecordsRejected(str(rejections[0]), reasons) from rejections[0]

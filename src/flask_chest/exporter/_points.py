@@ -34,7 +34,7 @@ _UNWRITABLE = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Conflicts:
+class FieldTypeConflicts:
     """The fields that the server has with another type."""
 
     known: frozenset[tuple[str, str]] = frozenset()
@@ -46,7 +46,7 @@ class Conflicts:
         """Return whether the field needs another name."""
         return (name, kind) in self.known or (self.every_variable and name not in OWN_FIELDS)
 
-    def after(self, refusal: Refusal, sent: Collection[tuple[str, str]]) -> Conflicts | None:
+    def after(self, refusal: Refusal, sent: Collection[tuple[str, str]]) -> FieldTypeConflicts | None:
         """Learn from the server's *refusal*; ``None`` when it is about something else, or nothing new."""
         if not refusal.is_conflict:
             return None
@@ -78,7 +78,7 @@ class PointRules:
         self._reserved = frozenset({"time", *OWN_TAGS, *OWN_FIELDS, *self._custom_tags})
         self._tags = {name: self._variable_name(name) for name in tags}
 
-    def parts(self, record: Record, conflicts: Conflicts) -> PointParts:
+    def parts(self, record: Record, conflicts: FieldTypeConflicts) -> PointParts:
         """Make the parts of *record*'s point, around *conflicts*; the same for the same arguments."""
         return PointParts(self._tags_of(record), self._fields_of(record, conflicts), record.time_unix_nano)
 
@@ -94,7 +94,7 @@ class PointRules:
         tags = {**named, **self._custom_tags, **own}
         return {name: writable(text) for name, text in tags.items()}
 
-    def _fields_of(self, record: Record, conflicts: Conflicts) -> dict[str, FieldValue]:
+    def _fields_of(self, record: Record, conflicts: FieldTypeConflicts) -> dict[str, FieldValue]:
         values = {
             self._variable_name(name): value
             for name, value in sorted(record.variables.items())
@@ -136,7 +136,7 @@ def writable(text: str) -> str:
     return _UNWRITABLE.sub(lambda found: f"%{ord(found[0]):02X}", text)
 
 
-def _around(conflicts: Conflicts, name: str, kind: str, taken: set[str]) -> str:
+def _around(conflicts: FieldTypeConflicts, name: str, kind: str, taken: set[str]) -> str:
     if conflicts.concern(name, kind):
         name = _free(name, SUFFIXES[kind], taken)
         while (name, kind) in conflicts.known:

@@ -14,12 +14,11 @@ from flask_chest.errors import (
     TargetUnavailable,
 )
 from flask_chest.exporter._bodies import Payload, encoded, require_payload
-from flask_chest.exporter._halves import deliver_halves
 from flask_chest.protocols import Exporter
 from flask_chest.record import Record
 
 try:
-    from flask_chest.exporter._http import Answer, Endpoint, Method, Verify
+    from flask_chest.exporter._http import Answer, Endpoint, Method, Verify, deliver_halves
 except ImportError as exc:
     raise MissingDriverError("urllib3", extra="http") from exc
 

@@ -15,24 +15,22 @@ from flask_chest.errors import (
     RecordsRejected,
     TargetUnavailable,
 )
-from flask_chest.exporter._halves import deliver_halves
 from flask_chest.exporter._points import (
     OWN_FIELDS,
     OWN_TAGS,
-    Conflicts,
+    FieldTypeConflicts,
     PointParts,
     PointRules,
     writable,
 )
 from flask_chest.exporter._refusals import Refusal
-from flask_chest.exporter._urls import http_address
 from flask_chest.protocols import Exporter
 from flask_chest.record import Record
 
 try:
     from influxdb_client import Point
 
-    from flask_chest.exporter._http import Answer, Endpoint
+    from flask_chest.exporter._http import Answer, Endpoint, deliver_halves, http_address
 except ImportError as exc:
     raise MissingDriverError("influxdb-client", extra="influxdb") from exc
 
@@ -106,13 +104,13 @@ class InfluxDBExporter(Exporter):
         if not records:
             return
         with self._endpoint.in_time():
-            self._deliver(records, Conflicts())
+            self._deliver(records, FieldTypeConflicts())
 
     def close(self) -> None:
         """Let go of this process's connections; the next delivery makes new ones."""
         self._endpoint.close()
 
-    def _deliver(self, records: Sequence[Record], conflicts: Conflicts) -> None:
+    def _deliver(self, records: Sequence[Record], conflicts: FieldTypeConflicts) -> None:
         batch = self._batch(records, conflicts)
         answer = self._endpoint.send(batch.body, {})
         while learned := conflicts.after(Refusal.read(answer), batch.kinds):
@@ -126,7 +124,7 @@ class InfluxDBExporter(Exporter):
         elif answer.status != HTTPStatus.NO_CONTENT:
             raise self._error(answer, records)
 
-    def _batch(self, records: Sequence[Record], conflicts: Conflicts) -> _Batch:
+    def _batch(self, records: Sequence[Record], conflicts: FieldTypeConflicts) -> _Batch:
         lines: list[bytes] = []
         kinds: set[tuple[str, str]] = set()
         unwritable: dict[str, str] = {}

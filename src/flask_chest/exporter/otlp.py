@@ -19,7 +19,6 @@ from flask_chest.errors import (
     TargetUnavailable,
 )
 from flask_chest.exporter import _otlp_environment
-from flask_chest.exporter._halves import deliver_halves
 from flask_chest.protocols import Exporter
 from flask_chest.record import JSONValue, Record
 
@@ -40,7 +39,7 @@ try:
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
     from opentelemetry.sdk.resources import Resource
 
-    from flask_chest.exporter._http import Answer, Endpoint, Verify
+    from flask_chest.exporter._http import Answer, Endpoint, Verify, deliver_halves
 except ImportError as exc:
     raise MissingDriverError("opentelemetry-proto, opentelemetry-sdk or urllib3", extra="otlp") from exc
 

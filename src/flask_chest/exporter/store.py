@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from flask_chest._process import PerProcess
 from flask_chest.errors import RecordRefused, RecordsRejected, StoreError, TargetUnavailable
 from flask_chest.protocols import Exporter, Sink, Store, hand_over
 from flask_chest.record import Record
@@ -23,8 +23,8 @@ class StoreExporter(Exporter):
         self._make = _maker(sink)
         self._name = name
         self._sink: Sink | None = None
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # One for each process: a thread of the parent may hold it through a long opening when it forks.
+        self._lock = PerProcess(threading.Lock)
 
     def __repr__(self) -> str:
         return f"<StoreExporter {self._name!r}>"
@@ -47,25 +47,19 @@ class StoreExporter(Exporter):
 
     def close(self) -> None:
         """Close the target; the next delivery opens it again."""
-        with self._alone():
+        with self._lock.get():
             sink, self._sink = self._sink, None
         if sink is not None:
             sink.close()
 
     def _opened(self) -> Sink:
-        with self._alone():
+        with self._lock.get():
             if self._sink is None:
                 sink = self._make()
                 if hasattr(sink, "open"):
                     cast("Store", sink).open()
                 self._sink = sink
             return self._sink
-
-    def _alone(self) -> threading.Lock:
-        if self._pid != os.getpid():
-            # Perhaps held through a long opening by a thread of the parent, which does not exist here.
-            self._pid, self._lock = os.getpid(), threading.Lock()
-        return self._lock
 
 
 def _maker(sink: Sink | Callable[[], Sink]) -> Callable[[], Sink]:

@@ -13,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from flask_chest.background.scheduler import LONGEST_INTERVAL, ExportScheduler, _ExportJob
+from flask_chest.background.exports import MAX_INTERVAL
+from flask_chest.background.scheduler import ExportScheduler, _ExportJob
 from flask_chest.errors import ConfigurationError, TargetUnavailable
 
 SHORT = timedelta(milliseconds=20)
@@ -156,9 +157,7 @@ def test_same_name_twice_is_an_error(scheduler: ExportScheduler) -> None:
         scheduler.add("influxdb", Runs(), interval=SHORT)
 
 
-@pytest.mark.parametrize(
-    "interval", [timedelta(0), timedelta(seconds=-1), LONGEST_INTERVAL + timedelta.resolution]
-)
+@pytest.mark.parametrize("interval", [timedelta(0), timedelta(seconds=-1), MAX_INTERVAL + timedelta.resolution])
 def test_interval_out_of_range_is_an_error(scheduler: ExportScheduler, interval: timedelta) -> None:
     with pytest.raises(ConfigurationError, match="interval of 'influxdb' must be more than 0") as raised:
         scheduler.add("influxdb", Runs(), interval=interval)
@@ -167,7 +166,7 @@ def test_interval_out_of_range_is_an_error(scheduler: ExportScheduler, interval:
 
 def test_longest_interval_is_accepted(scheduler: ExportScheduler) -> None:
     scheduler.start()
-    scheduler.add("influxdb", Runs(), interval=LONGEST_INTERVAL)
+    scheduler.add("influxdb", Runs(), interval=MAX_INTERVAL)
 
 
 def test_job_that_raises_runs_again_and_is_logged_once_a_minute(
@@ -347,7 +346,7 @@ scheduler = ExportScheduler()
 scheduler.add("influxdb", run, interval=datetime.timedelta(milliseconds=10))
 scheduler.start()
 assert ran.wait(10)
-with scheduler._background().lock:
+with scheduler._background.get().lock:
     child = os.fork()
 if child == 0:
     ran = threading.Event()

@@ -1,13 +1,13 @@
-"""``flask chest doctor``."""
+"""``flask chest doctor``: what is wrong first, and only then what deserves a look."""
 
 from __future__ import annotations
 
 from flask import current_app
 
-from flask_chest.cli._examinations import EXAMINATIONS
 from flask_chest.cli._group import chest_group
-from flask_chest.cli._notes import NOTES
 from flask_chest.cli._output import say
+from flask_chest.cli.doctor._examinations import EXAMINATIONS
+from flask_chest.cli.doctor._hints import HINTS
 from flask_chest.extension.middleware import behind
 
 
@@ -25,5 +25,5 @@ def doctor() -> None:
     say(*(f"- {finding}" for finding in findings))
     if findings:
         raise SystemExit(1)
-    notes = [note for look in NOTES for note in look(app)]
-    say("Nothing is wrong.", *notes)
+    hints = [hint for look in HINTS for hint in look(app)]
+    say("Nothing is wrong.", *hints)

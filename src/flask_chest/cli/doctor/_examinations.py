@@ -11,9 +11,9 @@ from flask import Flask
 
 from flask_chest.capture.tracking import all_rules_of, misplaced_views
 from flask_chest.cli._accounts import why_closed
-from flask_chest.cli._clocks import wrong_clocks
 from flask_chest.cli._group import NO_CHEST, format_time
 from flask_chest.cli._output import amount
+from flask_chest.cli.doctor._clocks import wrong_clocks
 from flask_chest.cli.journal import complaints, folder_of, orphan_line, orphans_of, segments_of
 from flask_chest.cli.status import losses_line, report_of
 from flask_chest.errors import describe

@@ -1,4 +1,4 @@
-"""What may be as it should be with an app and its chests, and is worth a look."""
+"""Doctor hints: things that may be intended but deserve a look."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _migrated_by_alembic(app: Flask) -> Iterator[str]:
                 )
 
 
-NOTES = (
+HINTS = (
     _nothing_recorded_yet,
     _same_tables,
     _migrated_by_alembic,
