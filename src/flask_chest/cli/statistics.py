@@ -16,7 +16,7 @@ from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
 from flask_chest.record import FIELDS, JSONValue, Query, Record
-from flask_chest.stores._statistics import count, sum_up
+from flask_chest.stores.statistics import count, sum_up
 
 Row = TypeVar("Row", ValueCount, Summary)
 

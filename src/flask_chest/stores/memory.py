@@ -44,7 +44,7 @@ from flask_chest.protocols import (
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
 from flask_chest.stores._records import storable_rows
-from flask_chest.stores._statistics import check_group, count, sum_up, whole
+from flask_chest.stores.statistics import check_group, count, sum_up, whole
 
 logger = logging.getLogger("flask_chest.stores")
 

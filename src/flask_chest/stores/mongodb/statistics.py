@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
 from flask_chest.record import COLUMN_FILTERS, Query
 from flask_chest.stores._records import bindable
-from flask_chest.stores._statistics import (
+from flask_chest.stores.mongodb.client import MongoDBPart
+from flask_chest.stores.mongodb.documents import Document, decode_value, encode_name
+from flask_chest.stores.mongodb.query import condition, find
+from flask_chest.stores.statistics import (
     FRACTION,
     LARGE,
     Groups,
@@ -19,9 +22,6 @@ from flask_chest.stores._statistics import (
     sum_up,
     whole,
 )
-from flask_chest.stores.mongodb.client import MongoDBPart
-from flask_chest.stores.mongodb.documents import Document, decode_value, encode_name
-from flask_chest.stores.mongodb.query import condition, find
 
 # Of a list, $type looks into its items too.
 _CONTAINER: Document = {"$type": ["array", "object"]}

@@ -11,9 +11,9 @@ import msgspec
 from flask_chest.protocols import GroupBy, Statistics, Summary, ValueCount, Variable
 from flask_chest.record import COLUMN_FILTERS, JSONValue, Query
 from flask_chest.stores._records import MAX_INTEGER, bindable
-from flask_chest.stores._statistics import Groups, Part, check_group, count, sum_up, whole
 from flask_chest.stores.sql.query import column_conditions, find
 from flask_chest.stores.sql.tables import SQLPart, SQLValue
+from flask_chest.stores.statistics import Groups, Part, check_group, count, sum_up, whole
 
 _decode = msgspec.json.Decoder().decode
 
