@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _SCHEDULERS = frozenset({"asyncio", "concurrent", "eventlet", "gevent", "greenlet", "trio"})
-"""Those throw exceptions of theirs, time-outs and cancellations, into whatever code runs."""
+"""Packages that throw exceptions of theirs, time-outs and cancellations, into whatever code runs."""
 
 
 def native_lock() -> Lock:

@@ -177,9 +177,9 @@ class ExporterStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_seen_unix_nano: int
     last_success_unix_nano: int | None = None
     next_unix_nano: int | None = None
-    """When the next record began that it is to have; ``None``: it has had all."""
+    """Start time of the oldest pending record, or ``None`` if nothing is pending."""
     last_error: str | None = None
-    """Why its last delivery failed; ``None`` after one that did not."""
+    """Error of its last delivery, or ``None`` if that succeeded."""
     holder: str | None = None
     lease_until_unix_nano: int | None = None
 
@@ -300,7 +300,7 @@ class CutOff(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
     """Records that began before and came later, from any process."""
     last_dropped_unix_nano: int | None = None
-    """When the last of them came."""
+    """Time at which the last of them came."""
 
 
 @runtime_checkable
@@ -344,7 +344,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     group: JSONValue
     """The route, or the value of the variable by which is grouped; ``None`` where nothing is."""
     records: int
-    """Those in which the variable is a number: an integer or a float, never a boolean."""
+    """Number of records in which the variable is a number: an integer or a float, never a boolean."""
     mean: float
     minimum: float
     maximum: float

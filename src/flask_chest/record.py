@@ -9,7 +9,7 @@ import msgspec
 
 if TYPE_CHECKING:
     JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
-    """What a variable's value can be: JSON's types, integers of 64 bits with sign, finite floats."""
+    """Value of a variable: JSON's types, with signed integers of 64 bits and finite floats."""
 else:
     JSONValue = object  # msgspec reads the annotations where it decodes records, and knows no recursive type
 

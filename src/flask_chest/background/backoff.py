@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 _chance = random.SystemRandom()
-"""Not the app's own generator, which it may have seeded, nor one that forked processes would share."""
+"""Source of randomness that no app has seeded and no fork shares."""
 
 
 def pause_seconds(failures: int, *, first: float, longest: float) -> float:

@@ -48,7 +48,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     busy: str | None = None
     """The process that is delivering for this exporter, because of which this run did nothing; else ``None``."""
     error: str | None = None
-    """Why the run ended early; what is pending waits for the next run."""
+    """Reason for which the run ended early; what is pending waits for the next run."""
 
     @property
     def moved(self) -> int:

@@ -117,7 +117,7 @@ class _History:
     failures: int = 0
     """Number of failures in a row."""
     not_before: float = 0.0
-    """When a scheduled run is worth the while again, by the monotonic clock."""
+    """Monotonic time from which a scheduled run is worth while again."""
     limit: LogLimit = field(default_factory=LogLimit)
     outage_said: bool = False
 

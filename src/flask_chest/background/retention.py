@@ -19,7 +19,7 @@ from flask_chest.record import Query
 
 TASK = "retention"
 INTERVAL = timedelta(minutes=15)
-"""Between two runs; and for how long nothing is deleted after a host's clock has jumped."""
+"""Time between two runs, and for which nothing is deleted after a host's clock has jumped."""
 LEASE = timedelta(seconds=60)
 BATCH = 1_000
 """Records that are deleted at a time: no lock lasts longer than that takes."""
@@ -103,7 +103,7 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
 
     deleted: int = 0
     unexported: int = 0
-    """Those among them that an exporter had not had: the hard cap took them."""
+    """Number of deleted records that an exporter had not had: the hard cap took them."""
     busy: bool = False
     """Whether another process does it."""
     left: bool = False
@@ -111,7 +111,7 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
     spared: int = 0
     """Records that are dated ahead of the clock, so that no limit holds for them."""
     doubt: str | None = None
-    """Why nothing was deleted: which clock cannot be right."""
+    """Reason for which nothing was deleted: the clock that cannot be right."""
     absent: tuple[str, ...] = ()
     """Exporters that keep records beyond the limits, and were not seen for a week."""
 
@@ -206,7 +206,7 @@ class TimeTold(msgspec.Struct, frozen=True, kw_only=True):
 
     unix_nano: int
     doubt: str | None = None
-    """Why nothing should be deleted by it."""
+    """Reason for which nothing should be deleted by this clock."""
 
 
 def tell_time(store: Store, *, note: bool = True) -> TimeTold:

@@ -26,7 +26,7 @@ class ExportCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What one exporter did in this process."""
 
     runs: int = 0
-    """Those that found something to do."""
+    """Number of runs that found something to do."""
     delivered: int = 0
     filtered: int = 0
     rejected: int = 0

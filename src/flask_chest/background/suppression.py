@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import cast
 
 _PLAIN_KEY = "suppress_instrumentation"
-"""What instrumentations asked for before the API had a key of its own; they still do."""
+"""Key that instrumentations asked for before the API had its own; they still do."""
 
 
 @contextmanager

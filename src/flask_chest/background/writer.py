@@ -24,17 +24,17 @@ from flask_chest.record import Record
 
 BATCH_RECORDS = 1_000
 COLLECT_SECONDS = 0.25
-"""How long the writer waits for company after the first record, so that one transaction takes many."""
+"""Seconds for which the writer waits after the first record, so that one transaction takes many."""
 ADOPT_SECONDS = 15.0
-"""How often it looks for what other processes have left."""
+"""Seconds between two looks for what other processes have left."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 SHORT_PAUSE_SECONDS = 2.0
-"""Up to which pauses double however short the time was."""
+"""Pause up to which pauses double, however short the outage was so far."""
 HURRIED_PAUSE_SECONDS = 0.1
 """The pause between attempts while somebody waits in `Writer.flush`."""
 RECORDS_A_TURN = 32
-"""How many records a busy process takes between two turns that it gives the thread."""
+"""Records that a busy process takes between two turns that it gives the thread."""
 _TURN_SECONDS = 1e-6
 """The least there is: the system makes some 60 µs of it."""
 _POLL_SECONDS = 0.001
@@ -204,9 +204,9 @@ class Writer(Intake):
         self._stopping = False
         self._ended = False
         self._hurried = 0
-        """How many threads wait in `flush`."""
+        """Number of threads that wait in `flush`."""
         self._ring_at = 1
-        """How many waiting records are worth a ring: a syscall is dearer than a comparison."""
+        """Number of waiting records that are worth a ring: a syscall is dearer than a comparison."""
         self._rung = False
         """Whether it was rung for the thread, which has not come yet."""
         self._turn = native_lock()
@@ -215,7 +215,7 @@ class Writer(Intake):
         self._failing_since = 0.0
         self._next_adoption = 0.0
         self._dropped = 0
-        """How many records of the batch that is out had been deleted before they came."""
+        """Number of records in the current batch that had been deleted before they came."""
 
     def take(self, record: Record, /) -> None:
         """Append *record*, and ring for the thread if it waits for that."""

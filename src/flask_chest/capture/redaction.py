@@ -19,7 +19,7 @@ Action: TypeAlias = Literal["mask", "drop", "hash", "keep"]
 
 MASK = "[masked]"
 HASH = "hmac:"
-"""What a hash begins with; 32 hexadecimal digits follow."""
+"""Beginning of a hash, before 32 hexadecimal digits."""
 MIN_KEY_BYTES = 16
 
 SECRET_NAMES = (
@@ -82,9 +82,9 @@ class Verdict(NamedTuple):
 
     patterns: tuple[Redact, ...] = ()
     judges: tuple[Redact, ...] = ()
-    """Those that look at the value."""
+    """Rules that look at the value."""
     last: Redact | None = None
-    """That which needs no look; no rule after it counts."""
+    """Rule that decides without a look at the value; no rule after it counts."""
 
 
 NOTHING_HIDDEN = Verdict()
@@ -108,7 +108,7 @@ class Redaction:
         self._by_name = [_name_matcher([name for name in rule.names if "." not in name]) for rule in self.rules]
         self._of_name: Callable[[str], Verdict] = lru_cache(maxsize=4096)(self._verdict)
         self.patterns = self.verdict("").patterns
-        """Those for any text."""
+        """Patterns for any text."""
 
     def verdict(self, name: str, path: str | None = None) -> Verdict:
         """Return the rules for what has *name*; *path* leads to it, where it is nested.

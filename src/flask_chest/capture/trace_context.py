@@ -21,13 +21,13 @@ NO_SPAN = "0" * 16
 SAMPLED = 0x01
 
 TRACEPARENT_KEY = "HTTP_TRACEPARENT"
-"""Where ``environ`` has the header."""
+"""Key of the header in ``environ``."""
 TRACE_MODULE = "opentelemetry.trace"
 """Among the loaded modules, if there can be a span at all."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SPAN_KEY = "opentelemetry-flask.span_key"
-"""Where OpenTelemetry's instrumentation of Flask keeps the request's span in ``environ``."""
+"""Key under which OpenTelemetry's instrumentation of Flask keeps the request's span in ``environ``."""
 _STARTED_KEY = "opentelemetry-flask.starttime_key"
 """There from the beginning of a request, before its span is."""
 

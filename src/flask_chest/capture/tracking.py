@@ -197,10 +197,10 @@ class Rule:
 
 
 RULES_ATTRIBUTE = "__flask_chest_rules__"
-"""Where a decorated function carries its rules; ``functools.wraps`` takes them outwards."""
+"""Attribute in which a decorated function carries its rules; ``functools.wraps`` copies it outwards."""
 
 decorated_views: WeakSet[Callable[..., object]] = WeakSet()
-"""What the decorator made in this process, so that a view which no app serves can be found."""
+"""Functions that the decorator made in this process, so that a view which no app serves can be found."""
 
 
 def rules_of(view: object, method: str) -> tuple[Rule, ...]:

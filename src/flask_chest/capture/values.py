@@ -45,7 +45,7 @@ TOO_DEEP = "…[too deep]"
 
 _INT64 = 1 << 63
 SMALL_BYTES = 1024
-"""What a value that `is_small` takes at most of a record's limit."""
+"""Bytes of a record's limit that a value takes at most if it `is_small`."""
 _INTEGER_BYTES = 8
 _CONSTANT_BYTES = 4
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL takes no NUL, UTF-8 no lone surrogate

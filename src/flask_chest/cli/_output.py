@@ -21,7 +21,7 @@ FORMATS: tuple[Format, ...] = ("table", "jsonl", "csv")
 
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""Characters that a spreadsheet takes for the beginning of a formula."""
 _CIRCUMSTANCES = tuple(name for name in FIELDS if name != "variables")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """C0 without tab and line ends, DEL and C1, in which a terminal's sequences begin."""

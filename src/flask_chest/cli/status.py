@@ -47,7 +47,7 @@ class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
     """Records that the store refused for good; they are in the folder's file ``refused``."""
     used_bytes: int
     max_bytes: int
-    """What the folder may hold; what comes when it is full is lost."""
+    """Bytes that the folder may hold; what comes when it is full is lost."""
     lost: Mapping[str, int]
     """Records that nobody took, by reason, also of processes that are gone."""
     last_loss_unix_nano: int | None = None
@@ -68,7 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     journal: JournalReport | None = None
     orphans: list[Orphan] = []
     journal_error: str | None = None
-    """Why the journal cannot be looked at."""
+    """Reason for which the journal cannot be looked at."""
     absent: str | None = None
     error: str | None = None
 

@@ -13,7 +13,7 @@ from flask_chest.cli._output import say
 from flask_chest.cli.journal import check_account
 
 _START_SECONDS = 1.0
-"""Until threads are tried again that could not be started."""
+"""Seconds until threads that could not be started are tried again."""
 _TIMEOUT_SECONDS = 8.0
 """Seconds for an orderly end: container engines kill after 10."""
 

@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 import msgspec
 
+from flask_chest.capture.tracking import METHODS
 from flask_chest.exporter._refusals import Refusal
 from flask_chest.record import JSONValue, Record
 
 FieldValue: TypeAlias = bool | int | float | str
 
-KNOWN_METHODS = frozenset("CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
 """Any other method has the tag ``_OTHER``: a client invents methods, and each would be a new series."""
 OWN_TAGS = ("method", "route", "endpoint", "status_code", "instance")
 OWN_FIELDS = ("record_id", "request_id", "trace_id", "span_id", "duration_ns", "error")
@@ -24,7 +24,7 @@ SUFFIXES = {"float": "_number", "integer": "_int", "string": "_text", "boolean":
 
 _EXACT_INTEGERS = 2**53
 _MOST_CONFLICTS = 500
-"""As many columns as a table of InfluxDB 3 has; each may take a request of its own."""
+"""Columns that a table of InfluxDB 3 may have; each may cost a request of its own."""
 
 # Line protocol cannot write a backslash before what a backslash escapes, such as the separator behind a name:
 # with the driver's Point, a field's name that ends with one spoils the whole batch, and a tag's value gets a
@@ -85,7 +85,7 @@ class PointRules:
     def _tags_of(self, record: Record) -> dict[str, str]:
         named = {tag: _text(record.variables.get(name)) for name, tag in self._tags.items()}
         own = {
-            "method": record.method if record.method in KNOWN_METHODS else "_OTHER",
+            "method": record.method if record.method in METHODS else "_OTHER",
             "route": record.route or "",
             "endpoint": record.endpoint or "",
             "status_code": str(record.status_code),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flask_chest.extension.chest import FlaskChest
 
 EXTENSION_KEY = "flask_chest"
-"""Where an app's ``extensions`` hold its `Middleware`."""
+"""Key under which an app's ``extensions`` hold its `Middleware`."""
 
 T = TypeVar("T")
 WSGIBody: TypeAlias = Iterable[bytes]

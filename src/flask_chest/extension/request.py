@@ -52,12 +52,12 @@ class RequestState(msgspec.Struct, eq=False):
     ran: tuple[Rule, ...] = ()
     """Rules of the decorated functions that ran."""
     plan: RoutePlan = NOTHING_ASKED
-    """What to do for its route and method; set by the capture, as *method* is."""
+    """Plan for its route and method; set by the capture, as *method* is."""
     method: str = ""
     g: object = None
     """The ``g`` from which the variables were taken."""
     seen: Mapping[str, object] = _NOTHING
-    """What was on it then, if that may change without being set again."""
+    """Contents of ``g`` at the capture, if they may change without being set again."""
     request_id: str | None = None
     trace: TraceContext | None = None
     captured: Sequence[tuple[ChestState, Variables]] = ()

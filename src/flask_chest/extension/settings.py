@@ -30,7 +30,7 @@ SchedulerMode: TypeAlias = Literal["auto", "on", "off"]
 """Whether a process schedules exporters and retention; ``"auto"`` does unless ``app.testing`` is true."""
 
 WriterMode: TypeAlias = Literal["thread", "off"]
-"""Who stores what is in the journal: a thread of the process, or with ``"off"`` another process."""
+"""Writer of what is in the journal: a thread of the process, or with ``"off"`` another process."""
 
 MEMORY = "memory:"
 """Value of ``CHEST_JOURNAL_DIR`` that keeps the journal in memory instead of on disk."""
@@ -265,13 +265,13 @@ class Settings:
     journal_sync: bool = _setting(_boolean, default=False)
     """Whether each request waits until the disk has its record."""
     writer: WriterMode = _setting(_writer_mode, default="thread")
-    """Who stores what is in the journal."""
+    """Writer of what is in the journal."""
     response_header: str | None = _setting(_header_name, default=None)
     """Name of the response's header that holds the request id; ``None`` sends none."""
     trace_url: str | None = _setting(_trace_url, default=None)
     """Address of a trace, with ``{trace_id}`` in it."""
     tracked_vars: Unchecked | None = _setting(Unchecked, default=None)
-    """What to capture on every route; ``None`` records only decorated views and tracked blueprints."""
+    """Variables of every route; ``None`` records only decorated views and tracked blueprints."""
     include: tuple[str, ...] | None = _setting(parse_routes, default=None)
     """Globs of the routes or endpoints that *tracked_vars* is for; ``None`` for all."""
     exclude: tuple[str, ...] = _setting(parse_routes, default=())
@@ -299,9 +299,9 @@ class Settings:
     keep_slower_than_ns: int | None = _setting(_nanoseconds, default=None, name="keep_slower_than")
     """Nanoseconds from which on a request is kept, whatever *sample* says; ``None`` for no such limit."""
     retention: RetentionPolicy = _setting(RetentionPolicy.parse, default=RetentionPolicy())
-    """How much the store keeps, of what every exporter has had."""
+    """Limits for records that every exporter has had."""
     retention_cap: RetentionPolicy = _setting(_cap, default=RetentionPolicy())
-    """How much the store keeps in any case."""
+    """Limits for all records."""
     misspelt: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Names that are not settings, and the settings that they resemble."""
 

@@ -131,11 +131,11 @@ class ChestState:
         self.request_id_generator = request_id_generator
         self.observer = observer
         self.app_rule = _app_rule(settings)
-        """What is captured on every route, or ``None`` if only decorated views are recorded."""
+        """Rule for every route, or ``None`` if only decorated views are recorded."""
         self.blueprint_rules = blueprint_rules
         """The chest's own list, to which `FlaskChest.track` adds."""
         self.additions = Names(rename=settings.rename, computed=settings.computed)
-        """What is renamed and computed in every record."""
+        """Names that are renamed and computed in every record."""
         self.value_rules = settings.value_rules
         self.sampling = settings.sampling
         self.latest = self.enter()

@@ -25,7 +25,7 @@ SEGMENTS_AT_LEAST = 8
 LOOK_BYTES = 256 * 1024
 """Bytes appended between two looks at the folder, hence by how much each process may exceed the bound."""
 FULL_SECONDS = 0.1
-"""How long a folder that was found full is taken to be full."""
+"""Seconds for which a folder that was found full is taken to be full."""
 MTIME_LAG_NS = 10_000_000
 """Nanoseconds by which a file's time, which the kernel's coarse clock tells, may lie behind the clock's."""
 

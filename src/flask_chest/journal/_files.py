@@ -26,7 +26,7 @@ _SAFELY = 0
 for _name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):  # the last is for a FIFO, and no matter to a plain file
     _SAFELY |= getattr(os, _name, 0)
 _NOT_PLAIN = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.EOPNOTSUPP})
-"""What links, sockets and folders are refused with, by one system or another."""
+"""Errors with which systems refuse links, sockets and folders."""
 
 
 class ForeignFileError(PermissionError):

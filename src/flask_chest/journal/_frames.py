@@ -66,7 +66,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity | None
     """``None`` in a version that this release does not know."""
     store_id: str | None = None
-    """Which store was found at that address; ``None`` as long as its owner has not reached it."""
+    """Id of the store that was found at that address; ``None`` until its owner has reached it."""
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -142,7 +142,7 @@ def read_header(header: bytes) -> Header | None:
 
 
 STORED_AT = _STORED_AT
-"""Where in the header the stored offset lies."""
+"""Place of the stored offset in the header."""
 
 
 def pack_stored(offset: int) -> bytes:

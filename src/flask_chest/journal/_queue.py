@@ -51,11 +51,11 @@ class _Part:
         self.given = 0
         """Number of complete records that were read."""
         self.opened: dict[str, int] = {}
-        """Where the frame begins that opened a record, while the segment is needed for it."""
+        """Offset of the frame that opened a record, while the segment is needed for it."""
         self.settled: dict[str, int] = {}
-        """Where a frame begins that is not needed: a completion is stored, or a later segment opens it again."""
+        """Offset of a frame that is not needed: a completion is stored, or a later segment opens it again."""
         self.completed: dict[str, int] = {}
-        """Where the frame begins that completed a record."""
+        """Offset of the frame that completed a record."""
         self._folder = folder
         self._name = name
         self._writer = writer

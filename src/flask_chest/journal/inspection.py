@@ -27,7 +27,7 @@ from flask_chest.journal._slots import is_followed, is_held, left_from
 from flask_chest.record import Record
 
 Owner = Literal["stores", "followed", "leaves", "gone"]
-"""What becomes of a segment's records: its owner stores them, or another process while the owner lives, or nobody
+"""Fate of a segment's records: its owner stores them, or another process while the owner lives, or nobody
 does as long as it lives; or it has ended, and they are anybody's."""
 
 
@@ -42,7 +42,7 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     waiting_bytes: int
     waiting_records: int
     oldest_unix_nano: int | None = None
-    """When the first request of those that wait ended, in nanoseconds since 1970."""
+    """Time at which the first of the waiting records' requests ended, in nanoseconds since 1970."""
     damaged_bytes: int = 0
     """Bytes among those that wait that are damaged, and will be skipped."""
     unreadable_records: int = 0

@@ -110,7 +110,7 @@ class MemoryStore(
         """Task → its owner, and until when."""
         self._conflicts = 0
         self._lock = PerProcess(threading.Lock)
-        """Not the parent's: that may be held by a thread which a forked child does not have."""
+        """Lock of this process: the parent's may be held by a thread which a forked child does not have."""
 
     @property
     def address(self) -> None:

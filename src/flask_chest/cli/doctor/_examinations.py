@@ -31,7 +31,7 @@ NEWS_NANO = 24 * 3600 * 1_000_000_000
 """Time for which a loss counts as something wrong; `flask chest status` shows it for ever."""
 FULL = 0.9
 LATE_NANO = 60 * 1_000_000_000
-"""What waits in a journal for so long is not taken by the store, or nobody asks it to."""
+"""Time in a journal after which the store takes nothing, or nobody asks it to."""
 _WHY_WAITING = {
     ("stores", "followed"): "the store does not take them, or too slowly. The app's log says why.",
     ("gone",): "their process is gone, and no other runs. Start the app, or run flask chest journal replay.",

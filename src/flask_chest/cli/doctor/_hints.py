@@ -31,7 +31,7 @@ _NOT_THE_VIEWS = ("OPTIONS", "")
 """Methods that Flask answers by itself, without the view that sets the variables."""
 
 _ROUTED = re.compile("ready|readiness|live|healthz")
-"""What the routes are called by which requests are sent to a process or not."""
+"""Names of routes by which a balancer decides whether to send requests to a process."""
 
 
 def _nothing_recorded_yet(app: Flask) -> Iterator[str]:

@@ -114,7 +114,7 @@ class Collections:
     ) -> None:
         self.place = place
         self.expire_after = expire_after
-        """How long a record is kept after every registered exporter has had it; ``None``: for good."""
+        """Time for which a record is kept after every registered exporter has had it; ``None`` for ever."""
         self._clients = clients
         self._database = database
         self._name = name

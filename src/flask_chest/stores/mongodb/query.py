@@ -21,7 +21,7 @@ CHUNK = 500
 FIRST_SPAN_NANO = 1_000_000_000
 GROWTH = 8
 GROWING_SPANS_NANO = tuple(FIRST_SPAN_NANO * GROWTH**step for step in range(10))
-"""From a second to four years; then there is no bound."""
+"""Bounds of the steps in which records are looked for, from a second to four years."""
 SPAN_CHUNKS = 4
 """Chunks that a span is to hold, going by the one that was read last."""
 

@@ -25,7 +25,7 @@ from flask_chest.stores.statistics import (
 
 # Of a list, $type looks into its items too.
 _CONTAINER: Document = {"$type": ["array", "object"]}
-"""What MongoDB compares as wholes, so that [1] is [1.0] to it: these are grouped here, record by record."""
+"""Types that MongoDB compares as wholes, [1] and [1.0] as equal: these are grouped here, record by record."""
 _SCALAR: Document = {"$exists": True, "$not": _CONTAINER}
 _NUMBER: Document = {"$type": ["int", "long", "double"], "$not": _CONTAINER}
 

@@ -37,7 +37,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
     """
 
     skew_nano = MAX_SKEW_NANO
-    """How far the clocks of those who write may be ahead of the database's."""
+    """Nanoseconds by which the clocks of writers may be ahead of the database's."""
 
     def __init__(self, database: Database, tables: Tables) -> None:
         super().__init__(database, tables)

@@ -15,10 +15,10 @@ PROGRAM = "flask_chest"
 """The first column of the one row of ``{schema}``; the second is the version."""
 
 INDEXES = ("_time", "_request", "_trace", "_route", "_status")
-"""How the names of the indexes end."""
+"""Ends of the indexes' names."""
 
 Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
-"""What brings the tables from version 0 to 1, 1 to 2, …; what was released is not changed any more."""
+"""Statements that bring the tables from version 0 to 1, 1 to 2, …; released ones never change."""
 
 
 class SQLSchema(ABC):
@@ -26,7 +26,7 @@ class SQLSchema(ABC):
 
     _migrations: Migrations
     _elsewhere = "another database"
-    """What to choose instead where another program has a table of such a name."""
+    """Way out, for messages, where another program has a table of such a name."""
 
     def __init__(self, tables: Tables, *, place: str, creates: bool = True) -> None:
         """Name the *place* as for people, ``SQLite /var/lib/db``; without *creates* others make the tables."""

@@ -94,7 +94,7 @@ class ServerStore(SQLStore):
     """A SELECT of the bytes that the table of the records takes with its indexes."""
 
     _kind: str
-    """How addresses begin: the name of the database system."""
+    """Scheme of addresses: the name of the database system."""
 
     def __init__(
         self, database: ServerConnections[object, ServerSession], schema: SQLSchema, *, where: ServerAddress

@@ -29,7 +29,7 @@ PAGES_GIVEN_BACK = 1_000
 
 
 ROWS_AT_ONCE = (500, 50, 5, 1)
-"""How many rows a statement may have, most first: a connection keeps one compiled for each of these."""
+"""Numbers of rows in a statement, largest first: a connection keeps one compiled for each."""
 
 
 class Insertion:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 _LOGS = ("-wal", "-shm")
-"""What lies beside the file while it is open: the write-ahead log and its index in shared memory."""
+"""Ends of the names of what lies beside an open file: the write-ahead log and its shared memory."""
 _Inode: TypeAlias = tuple[int, int]
 
 
