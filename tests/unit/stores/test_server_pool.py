@@ -41,7 +41,8 @@ class Sockets(Connector[socket.socket]):
     def settle(self, connection: socket.socket, /) -> bool:
         return connection.fileno() >= 0
 
-    def outlives(self, error: BaseException, /) -> bool:
+    @staticmethod
+    def outlives(error: BaseException, /) -> bool:
         return isinstance(error, LockedError)
 
     def close(self, connection: socket.socket, /) -> None:

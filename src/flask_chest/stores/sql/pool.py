@@ -67,8 +67,9 @@ class Connector(Protocol[C]):
     def settle(self, connection: C, /) -> bool:
         """End the transaction that somebody left; return False when the connection is of no use any more."""
 
+    @staticmethod
     @abstractmethod
-    def outlives(self, error: BaseException, /) -> bool:
+    def outlives(error: BaseException, /) -> bool:
         """Return whether a connection is as good after the driver's *error* as before: a lock, or a value."""
 
     @abstractmethod
