@@ -97,7 +97,7 @@ def test_mongodb_is_connected_to_anew_after_a_write_to_what_is_no_longer_the_pri
             with pytest.raises(StoreUnavailable) as refused:
                 store.write([record])
         assert str(refused.value).endswith(
-            ": NotWritablePrimary (10107); try again, and where that goes on let db_uri lead to the primary"
+            ": NotWritablePrimary (10107); try again; if this persists, point db_uri at the primary"
         )
         store.write([record])
         assert relay.passed > before
@@ -122,7 +122,7 @@ def test_postgresql_is_written_at_once_when_only_the_old_connections_are_read_on
                 store.write([record])
             assert str(refused.value).endswith(
                 "cannot execute SELECT FOR UPDATE in a read-only transaction; "
-                "try again, and where that goes on let the address lead to the server that takes writes"
+                "try again; if this persists, point the address at the server that takes writes"
             )
             store.status()
         store.write([record])

@@ -72,5 +72,5 @@ def _by(verdict: Verdict, action: str, *, whole: bool) -> str:
         if verdict.last is not None and verdict.last.action == action:
             possible.append(verdict.last)
     if not possible:
-        return ", by a rule that is no more"
+        return ", by a rule that no longer exists"
     return f" by the rule ({' or '.join(map(str, possible))})"

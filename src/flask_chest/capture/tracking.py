@@ -95,7 +95,7 @@ class TrackedNames:
             method = key.upper() if isinstance(key, str) else key
             if method != EVERY_METHOD and method not in METHODS:
                 raise ConfigurationError(
-                    f"{setting} has the key {key!r}, which is no HTTP method; use one of "
+                    f"{setting} has the key {key!r}, which is not an HTTP method; use one of "
                     f"{', '.join(sorted(METHODS))} or {EVERY_METHOD!r} for all"
                 )
             found = _names(names, f"{setting}[{key!r}]")

@@ -37,7 +37,7 @@ def _encoded_object(records: Sequence[Record]) -> bytes:
         try:
             objects.append(msgspec.json.encode(fields))
         except UnicodeEncodeError:
-            wrong[record.id] = "it holds a lone surrogate, which is no text in UTF-8"
+            wrong[record.id] = "it holds a lone surrogate, which UTF-8 cannot encode"
     if wrong:
         raise RecordsRejected(f"{len(wrong)} of the records cannot be sent as JSON", wrong)
     return b'{"records":[' + b",".join(objects) + b"]}"

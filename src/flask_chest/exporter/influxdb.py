@@ -133,7 +133,7 @@ class InfluxDBExporter(Exporter):
                 parts = self._rules.parts(record, conflicts)
                 lines.append(self._point(parts).to_line_protocol().encode())
             except UnicodeEncodeError:
-                unwritable[record.id] = "it holds a lone surrogate, which is no text in UTF-8"
+                unwritable[record.id] = "it holds a lone surrogate, which UTF-8 cannot encode"
             else:
                 kinds |= parts.kinds
         if unwritable:

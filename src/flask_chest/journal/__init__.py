@@ -196,7 +196,7 @@ def obstacle(folder: Path, *, local: bool | None = None) -> str | None:
     if why is None:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not there.is_dir():
-            return f"{there} is no folder"
+            return f"{there} is not a folder"
         if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
             return f"{there} cannot be written by this user"
     return why

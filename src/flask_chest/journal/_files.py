@@ -39,11 +39,11 @@ def open_file(path: Path, flags: int) -> int:
         descriptor = os.open(path, flags | _SAFELY, 0o600)
     except OSError as exc:
         if exc.errno in _NOT_PLAIN:
-            raise ForeignFileError(exc.errno, "it is no plain file", str(path)) from exc
+            raise ForeignFileError(exc.errno, "it is not a plain file", str(path)) from exc
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ForeignFileError(errno.EPERM, "it is no plain file", str(path))
+        raise ForeignFileError(errno.EPERM, "it is not a plain file", str(path))
     return descriptor
 
 

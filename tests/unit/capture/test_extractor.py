@@ -70,7 +70,7 @@ def test_key_that_is_no_method_is_an_error_that_lists_them(key: object) -> None:
         TrackedNames.parse({"GET": ["a"], key: ["b"]})
     assert isinstance(caught.value, ValueError)
     assert str(caught.value) == (
-        f"tracked_vars has the key {key!r}, which is no HTTP method; use one of "
+        f"tracked_vars has the key {key!r}, which is not an HTTP method; use one of "
         "CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, QUERY, TRACE or '*' for all"
     )
 

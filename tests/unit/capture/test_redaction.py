@@ -283,7 +283,9 @@ def test_explanation_names_the_rule_and_no_value() -> None:
 
 
 def test_explanation_knows_a_rule_that_is_gone() -> None:
-    assert list(explanations({"ssn": MASK}, ValueRules(), ())) == ["ssn was masked, by a rule that is no more"]
+    assert list(explanations({"ssn": MASK}, ValueRules(), ())) == [
+        "ssn was masked, by a rule that no longer exists"
+    ]
 
 
 # Names and texts in other forms

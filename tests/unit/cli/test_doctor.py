@@ -168,7 +168,7 @@ def test_doctor_finds_a_journal_that_cannot_be_kept(app: Flask, runner: FlaskCli
     FlaskChestSQLite(app, db_uri="chest.db", journal_dir="file/journal")
     add_view(app)
     told = said(runner)
-    assert f"({tmp_path}/file is no folder), so records wait in memory" in told
+    assert f"({tmp_path}/file is not a folder), so records wait in memory" in told
     assert "set CHEST_JOURNAL_DIR to a folder on a local disk that the app may write" in told
 
 
@@ -242,7 +242,7 @@ def test_doctor_finds_a_database_that_cannot_be_made(app: Flask, runner: FlaskCl
         "no folder; choose another path\n"
     )
     (tmp_path / "file").chmod(0o755)  # which root may write and execute: it is no folder all the same
-    assert f"since {tmp_path}/file is no folder" in said(runner)
+    assert f"since {tmp_path}/file is not a folder" in said(runner)
 
 
 def test_doctor_finds_a_link_that_leads_nowhere(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:

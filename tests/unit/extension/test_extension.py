@@ -526,7 +526,7 @@ def test_async_generator_is_counted_and_a_uuid_stands_in(app: Flask) -> None:
 def test_wrong_tracked_vars_of_the_config_are_named_by_their_key(app: Flask) -> None:
     app.config["CHEST_TRACKED_VARS"] = {"FETCH": ["user_id"]}
     with pytest.raises(
-        ConfigurationError, match="CHEST_TRACKED_VARS has the key 'FETCH', which is no HTTP method"
+        ConfigurationError, match="CHEST_TRACKED_VARS has the key 'FETCH', which is not an HTTP method"
     ):
         FlaskChest(app, store=MemoryStore)
 

@@ -198,7 +198,7 @@ def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(folder: Path, 
             journal.append(record)
         journal.adopt()
         assert list(journal.read(5)) == records
-        with pytest.raises(Exception, match="refused takes nothing: it is no plain file"):
+        with pytest.raises(Exception, match="refused takes nothing: it is not a plain file"):
             journal.set_aside(records[0], "refused")
         journal.stored()
         journal.adopt()

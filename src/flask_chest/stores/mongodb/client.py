@@ -301,7 +301,7 @@ def unix_nano(milliseconds: int) -> int:
 
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _ADVICE: Mapping[int | None, str] = {
-    **dict.fromkeys(NOT_PRIMARY, "try again, and where that goes on let db_uri lead to the primary"),
+    **dict.fromkeys(NOT_PRIMARY, "try again; if this persists, point db_uri at the primary"),
     13: "grant what docs/mongodb.md lists",
     18: _PASSWORD,
     8000: _PASSWORD,

@@ -21,7 +21,7 @@ C_co = TypeVar("C_co", covariant=True)
 LIFE_SECONDS = 600.0
 """Age in seconds up to which a connection is lent: a mere reader is never refused by a former primary."""
 
-READ_ONLY = "try again, and where that goes on let the address lead to the server that takes writes"
+READ_ONLY = "try again; if this persists, point the address at the server that takes writes"
 """The way out after a refusal like that of a replica."""
 
 

@@ -337,7 +337,7 @@ class SQLiteConnections(Database):
 def _why_not_made(path: Path) -> str | None:
     there = next(place for place in path.parents if not _absent(place))
     if not there.is_dir():
-        return f", since {there} is no folder; choose another path"
+        return f", since {there} is not a folder; choose another path"
     if path.is_symlink() and not path.resolve().parent.is_dir():
         return ", since it is a link into a folder that does not exist; make that, or choose another path"
     return None if os.access(there, os.W_OK | os.X_OK) else f"; {_PERMISSIONS}"
