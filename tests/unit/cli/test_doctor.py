@@ -239,7 +239,7 @@ def test_doctor_finds_a_database_that_cannot_be_made(app: Flask, runner: FlaskCl
     add_view(app)
     assert said(runner) == (
         f"- The store does not answer: SQLite {tmp_path}/file/chest.db cannot be made, since {tmp_path}/file is "
-        "no folder; choose another path\n"
+        "not a folder; choose another path\n"
     )
     (tmp_path / "file").chmod(0o755)  # which root may write and execute: it is no folder all the same
     assert f"since {tmp_path}/file is not a folder" in said(runner)

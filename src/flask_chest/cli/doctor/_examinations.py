@@ -90,8 +90,8 @@ def _tracing_begins_late(app: Flask) -> Iterator[str]:
     if traced and traced[0] > 0:
         yield (
             f"{traced[0]} before_request functions run before OpenTelemetry begins the request's span: a request "
-            "id that they ask for is not that of a trace. Call FlaskInstrumentor().instrument_app(app) before they "
-            "are registered."
+            "id that they ask for is not that of a trace. Call FlaskInstrumentor().instrument_app(app) before "
+            "they are registered."
         )
 
 
