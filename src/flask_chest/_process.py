@@ -1,4 +1,4 @@
-"""The process and its threads: native threads and locks, also under gevent, and what does not cross a fork.
+"""The process and its threads: native ones also under gevent, what no fork crosses, what may end a request.
 
 Under gevent's monkey patching a thread is a greenlet: the writer as one would stall all others at each call of a
 database, and gevent's locks are not for sharing with a real thread.

@@ -1,6 +1,6 @@
 """The seams: what a store, an exporter and a request-id generator must offer.
 
-They are Protocols, so an own class need not inherit from them; one that does cannot be made while a member
+They are Protocols, so a class of your own need not inherit from them; one that does cannot be made while a member
 is missing. The capabilities (`Outbox` and what follows it) are optional. They are looked for with
 ``isinstance``, which sees names alone: mypy checks the signatures, `flask_chest.testing` the behaviour.
 

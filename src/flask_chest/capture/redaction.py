@@ -56,9 +56,9 @@ class Redact:
         names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
         for name in names:
             if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]  # callers may be unchecked
-                raise ConfigurationError(f"its names must be globs, as card_*, got {name!r}")
+                raise ConfigurationError(f"names must be globs, as in card_*, got {name!r}")
         if not names and self.pattern is None and self.when is None:
-            raise ConfigurationError("it needs names, a pattern or when")
+            raise ConfigurationError("Redact() requires at least one of names, pattern or when")
         if self.action not in get_args(Action):
             raise ConfigurationError(f"the action {self.action!r} is not one of {', '.join(get_args(Action))}")
         if self.when is not None and not callable(self.when):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import click
 
+from flask_chest._clocks import nanoseconds
 from flask_chest.background.retention import parse_span
 from flask_chest.capture.tracking import known_method
 from flask_chest.record import FIELDS, JSONValue, Query
@@ -29,15 +30,14 @@ def span(text: str) -> timedelta:
 def parse_time(text: str) -> int:
     """Return a time in nanoseconds since 1970: ISO 8601, UTC if it says no zone, or how long ago, ``2h``."""
     if re.fullmatch(r"\d+[smhdw]", text):
-        return time.time_ns() - span(text) // timedelta(microseconds=1) * 1_000
+        return time.time_ns() - nanoseconds(span(text))
     try:
         read = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(
             f"{text!r} is not a time; write 2026-11-23, 2026-11-23T12:00:00+01:00, or 2h for two hours ago"
         ) from None
-    since = read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return since // timedelta(microseconds=1) * 1_000
+    return nanoseconds(read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC))
 
 
 def variable(text: str) -> tuple[str, JSONValue]:

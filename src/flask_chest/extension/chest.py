@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
+from flask_chest._clocks import nanoseconds
 from flask_chest.background.export_run import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LEASE,
@@ -512,8 +513,7 @@ def _unix_nano(moment: datetime | None, name: str) -> int | None:
         raise ConfigurationError(f"{name} must be a datetime, as in datetime.now(UTC), got {moment!r}")
     if moment.tzinfo is None:
         raise ConfigurationError(f"{name} must have a time zone, as in datetime.now(UTC), got {moment!r}")
-    since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since_epoch // timedelta(microseconds=1)) * 1_000
+    return nanoseconds(moment - datetime(1970, 1, 1, tzinfo=UTC))
 
 
 def _is_store(given: object) -> bool:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import SupportsIndex, overload
 
+from flask_chest._clocks import nanoseconds
 from flask_chest.errors import ExportError
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.record import Record
@@ -69,7 +70,7 @@ class ManualClock:
     def advance(self, duration: timedelta) -> None:
         """Move on by *duration*."""
         with self._lock:
-            self._now += duration // timedelta(microseconds=1) * 1_000
+            self._now += nanoseconds(duration)
 
 
 class _Recorded(list[Record]):

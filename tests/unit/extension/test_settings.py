@@ -263,7 +263,7 @@ TEXT = "must be a non-empty string, got {}; where JSON is read, quote it: '\"…
             [{"pattern": "("}],
             "has a wrong rule: invalid regular expression '(': missing ), unterminated subpattern at position 0",
         ),
-        ("redact", [{}], "has a wrong rule: it needs names, a pattern or when"),
+        ("redact", [{}], "has a wrong rule: Redact() requires at least one of names, pattern or when"),
         (
             "redact",
             [{"names": "x", "action": "burn"}],
