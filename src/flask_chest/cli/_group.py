@@ -70,7 +70,7 @@ def give_up(error: Exception) -> NoReturn:
 
 
 def at(unix_nano: int) -> datetime:
-    """Format a time, to the microsecond."""
+    """Return a time in nanoseconds since 1970 as a datetime, to the microsecond."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_nano // 1_000)
 
 

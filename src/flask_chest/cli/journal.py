@@ -68,7 +68,7 @@ def verify() -> None:
     "--from",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Store what was left in this folder, for whichever store it was.",
+    help="Store what was left in this folder, whichever store it was meant for.",
 )
 def replay(*, folder: Path | None) -> None:
     """Store now what processes have left that are gone, or that leave it to others.
@@ -202,7 +202,7 @@ def _segment_line(segment: SegmentReport) -> str:
 
 
 def complaints(segment: SegmentReport) -> Iterator[str]:
-    """Return what is wrong with *segment*."""
+    """Yield what is wrong with *segment*."""
     if segment.foreign and not segment.of_another_store:
         yield f"{segment.segment} is {segment.foreign}, and left alone."
     if segment.damaged_bytes:

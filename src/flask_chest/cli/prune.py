@@ -63,7 +63,7 @@ def _retain(chest: FlaskChest) -> None:
         raise Failure("another process is deleting; try again when it has finished")
     if report.doubt is not None:
         raise Failure(f"nothing was deleted: {report.doubt}")
-    cap = f", of which {report.unexported:,} were not exported" if report.unexported else ""
+    cap = f", {report.unexported:,} of them not exported" if report.unexported else ""
     say(f"{amount(report.deleted)} deleted{cap}.")
     if report.spared:
         say(f"{amount(report.spared)} dated ahead of the clock; no limit applies to them until then.")

@@ -19,8 +19,8 @@ from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.record import Query, Record, encode_variables
 
-LATE_NANO = 10_000_000_000
-"""A record that comes to the store later than this after its request began is not followed."""
+TAIL_WINDOW_NANO = 10_000_000_000
+"""Time after which `tail` no longer looks for records of requests that began before."""
 _SERVER_ERROR = 500
 
 
@@ -107,7 +107,7 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
     Example: flask --app shop chest tail --follow --errors --where plan=pro
     """  # noqa: D301
     for_people = sys.stdout.isatty()
-    since = time.time_ns() - LATE_NANO
+    since = time.time_ns() - TAIL_WINDOW_NANO
     chests = the_chests()
     recent = question(**asked, since=since)
     seen = {each.id: each.time_unix_nano for chest in chests if follow for each in answers(chest, recent)}
@@ -122,7 +122,7 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
                 if record.id not in seen and _is_wanted(record, errors=errors):
                     seen[record.id] = record.time_unix_nano
                     _say_record(record, for_people=for_people)
-            since = time.time_ns() - LATE_NANO
+            since = time.time_ns() - TAIL_WINDOW_NANO
             seen = {id_: began for id_, began in seen.items() if began >= since}
             time.sleep(interval)
 

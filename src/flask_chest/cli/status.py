@@ -154,19 +154,19 @@ def _journal_lines(report: Report) -> Iterator[str]:
 
 
 def losses_line(losses: Losses) -> str:
-    """Print what was lost, why and when."""
+    """Return what was lost, why and when."""
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in losses.counts.items())
     last = f", the last at {format_time(losses.last_unix_nano)}" if losses.last_unix_nano is not None else ""
     return f"lost: {losses.total:,}{last} ({reasons})"
 
 
 def not_run_line(name: str) -> str:
-    """Print that the store does not know the exporter *name* yet."""
+    """Return that the store does not know the exporter *name* yet."""
     return f"exporter {name}: has not run yet"
 
 
 def exporter_line(exporter: ExporterStatus) -> str:
-    """Print how far *exporter* is."""
+    """Return how far *exporter* is."""
     success = "never" if exporter.last_success_unix_nano is None else format_time(exporter.last_success_unix_nano)
     holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
     next_began = exporter.next_unix_nano

@@ -411,7 +411,7 @@ class ProcessState:
     def store_left(self, orphaned: Path | None = None) -> int:
         """Store now what other processes have left in their journals, and return the number of records.
 
-        With *orphaned*, store what was left in that folder, for whichever store it was.
+        With *orphaned*, store what was left in that folder, whichever store it was meant for.
         """
         self._store.open()  # its error tells why nothing can be stored now
         config = self.journal_config

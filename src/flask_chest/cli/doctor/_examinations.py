@@ -25,12 +25,12 @@ from flask_chest.journal.inspection import SegmentReport
 from flask_chest.journal.losses import losses_in
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 
-ABSENT_NANO = 3600 * 1_000_000_000
-"""An exporter that was not seen for so long runs nowhere."""
+UNSEEN_NANO = 3600 * 1_000_000_000
+"""Time without a sign of an exporter after which it is taken to run nowhere."""
 NEWS_NANO = 24 * 3600 * 1_000_000_000
 """Time for which a loss counts as something wrong; `flask chest status` shows it for ever."""
 FULL = 0.9
-LATE_NANO = 60 * 1_000_000_000
+OVERDUE_NANO = 60 * 1_000_000_000
 """Time in a journal after which the store takes nothing, or nobody asks it to."""
 _WHY_WAITING = {
     ("stores", "followed"): "the store does not take them, or too slowly. The app's log says why.",
@@ -183,7 +183,7 @@ def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
             for segment in segments
             if segment.owner in owners
             and segment.oldest_unix_nano is not None
-            and time.time_ns() - segment.oldest_unix_nano > LATE_NANO
+            and time.time_ns() - segment.oldest_unix_nano > OVERDUE_NANO
         ]
         if late:
             since = min(segment.oldest_unix_nano or 0 for segment in late)
@@ -223,7 +223,7 @@ def _export_stuck(
     name: str, exporter: ExporterStatus | None, *, scheduled: bool, now_unix_nano: int
 ) -> Iterator[str]:
     # Far ahead, it was seen by a clock that was, and not since.
-    unseen = exporter is None or abs(now_unix_nano - exporter.last_seen_unix_nano) > ABSENT_NANO
+    unseen = exporter is None or abs(now_unix_nano - exporter.last_seen_unix_nano) > UNSEEN_NANO
     if unseen and not scheduled:
         yield (
             f"The exporter {name!r} runs nowhere: the scheduler is off, and no worker was seen for an hour. Set "
