@@ -27,8 +27,9 @@ unit: $(STAMP) ## Run the unit tests but for the slow ones, in parallel: the inn
 	$(BIN)/python -m pytest -n auto -m 'not slow' tests/unit
 
 test: check ## Check, then run all tests, and show what of the package they reach
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report= tests/unit tests/integration
-	$(BIN)/python -m pytest --cov --cov-append tests/processes
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term tests/unit
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/integration
+	$(BIN)/python -m pytest tests/processes
 
 check: $(STAMP) ## Check style, layers and types
 	$(BIN)/ruff check

@@ -187,7 +187,7 @@ class ServerStoreContract:
         early, late = make_record(), make_record()
         slow: Any = make_store()
         entered, leave = threading.Event(), threading.Event()
-        recording = slow._server.recording
+        recording = slow._database.recording
 
         @contextmanager
         def recording_slowly() -> Iterator[Any]:
@@ -196,7 +196,7 @@ class ServerStoreContract:
                 entered.set()  # the record is inserted, and not committed
                 assert leave.wait(PATIENCE)
 
-        slow._server.recording = recording_slowly
+        slow._database.recording = recording_slowly
         with ThreadPoolExecutor(2) as threads:
             first = threads.submit(slow.write, [late])
             assert entered.wait(PATIENCE)
@@ -215,7 +215,7 @@ class ServerStoreContract:
 
         def stop(_: int) -> None:
             own: Any = make_store(lock_timeout=1.0)
-            recording = own._server.recording
+            recording = own._database.recording
 
             @contextmanager
             def recording_and_stopping() -> Iterator[Any]:
@@ -223,7 +223,7 @@ class ServerStoreContract:
                     yield session
                     os.kill(os.getpid(), signal.SIGSTOP)
 
-            own._server.recording = recording_and_stopping
+            own._database.recording = recording_and_stopping
             with pytest.raises(StoreUnavailable):
                 own.write([stopped])
 

@@ -21,10 +21,10 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_chest._process import pass_interruption
 from flask_chest.capture.tracking import METHODS, Rule, all_rules_of, misplaced_views
-from flask_chest.extension.endings import close_all, ends_unsaid
 from flask_chest.extension.request import RequestState, StreamedResponse, WatchedApp, WatchedChunks, start_watched
 from flask_chest.extension.route_plan import NOTHING_ASKED, RoutePlan
 from flask_chest.extension.shared_g import SharedG
+from flask_chest.extension.shutdown import close_all, ends_unsaid
 from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal.losses import NOT_BEGUN, NOT_CAPTURED, STREAM_NOT_CAPTURED, TEARDOWN_NOT_CAPTURED
 from flask_chest.record import Record

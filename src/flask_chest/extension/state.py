@@ -30,9 +30,9 @@ from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
 from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.extension.endings import close_at_exit, close_beside
 from flask_chest.extension.lazy_store import LazyStore
 from flask_chest.extension.settings import MEMORY, Settings
+from flask_chest.extension.shutdown import close_at_exit, close_beside
 from flask_chest.journal import (
     JournalConfig,
     digest,

@@ -23,7 +23,7 @@ from werkzeug.test import Client
 
 from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.background.scheduler import ExportScheduler
-from flask_chest.extension import endings
+from flask_chest.extension import shutdown
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 
@@ -154,7 +154,7 @@ def test_store_of_a_dropped_app_is_closed_unless_others_may_hold_it(tmp_path: Pa
 
     gone = drop_one()
 
-    assert eventually(lambda: gone() is None and not endings._closing)
+    assert eventually(lambda: gone() is None and not shutdown._closing)
     assert store.closed is not lent
 
 

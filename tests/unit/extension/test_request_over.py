@@ -674,7 +674,7 @@ def test_forked_child_serves_though_a_thread_of_its_parent_begins_a_request(app:
 def test_forked_child_delivers_though_a_thread_of_its_parent_opens_the_target() -> None:
     store = MemoryStore()
     exporter = StoreExporter(store, name="copies")
-    with Holder(exporter._lock):
+    with Holder(exporter._lock.get()):
         assert run_in_child(lambda: exporter.export([make_record()])) == 0
 
 
