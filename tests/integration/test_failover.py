@@ -153,7 +153,7 @@ def test_mysql_is_written_at_once_when_only_the_old_connections_are_read_only(
         store.close()
         with read_only_mysql(mysql_server):
             store.status()
-            with pytest.raises(StoreUnavailable, match=r"let the address lead to the server that takes writes$"):
+            with pytest.raises(StoreUnavailable, match=r"point the address at the server that takes writes$"):
                 store.write([record])
             store.status()
         store.write([record])
