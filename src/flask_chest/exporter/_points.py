@@ -15,7 +15,6 @@ from flask_chest.record import JSONValue, Record
 
 FieldValue: TypeAlias = bool | int | float | str
 
-"""Any other method has the tag ``_OTHER``: a client invents methods, and each would be a new series."""
 OWN_TAGS = ("method", "route", "endpoint", "status_code", "instance")
 OWN_FIELDS = ("record_id", "request_id", "trace_id", "span_id", "duration_ns", "error")
 """Never tags: nearly every request has a value of its own, and so would have a series of its own."""
@@ -85,6 +84,7 @@ class PointRules:
     def _tags_of(self, record: Record) -> dict[str, str]:
         named = {tag: _text(record.variables.get(name)) for name, tag in self._tags.items()}
         own = {
+            # Any other is one that a client invented, and each would be a series of its own.
             "method": record.method if record.method in METHODS else "_OTHER",
             "route": record.route or "",
             "endpoint": record.endpoint or "",
