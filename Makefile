@@ -51,7 +51,7 @@ bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to b
 
 clean: ## Remove the environment and all that was made
 	rm -rf $(VENV) .venv-otel .venv-flask dist build benchmarks/results
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
