@@ -113,7 +113,8 @@ class PerProcess(Generic[T]):
         try:
             return self._values[pid]
         except KeyError:
-            return self._values.setdefault(pid, self._make())
+            pass  # what is made is made outside: its errors would show this one as their context
+        return self._values.setdefault(pid, self._make())
 
     def peek(self) -> T | None:
         """Return the value of this process, or ``None`` if none was made."""

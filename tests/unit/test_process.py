@@ -51,6 +51,15 @@ def test_next_value_is_made_after_one_was_taken_out(connections: PerProcess[Conn
     assert connections.get() is not first
 
 
+def test_error_of_what_makes_the_value_has_no_other_as_its_context() -> None:
+    def refuse() -> object:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as raised:
+        PerProcess(refuse).get()
+    assert raised.value.__context__ is None
+
+
 def test_value_that_was_set_is_given() -> None:
     numbers = PerProcess(int)
     numbers.set(7)
