@@ -223,7 +223,7 @@ class Rejections(Protocol):
 
     @abstractmethod
     def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
-        """Forget that these records were set aside for *exporter*; give how many were."""
+        """Forget that these records were set aside for *exporter*; return how many were."""
 
 
 @runtime_checkable
@@ -236,7 +236,7 @@ class Retention(Protocol):
 
     @abstractmethod
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
-        """Delete the oldest records that began before that time, at most *limit*; give how many those were.
+        """Delete the oldest records that began before that time, at most *limit*; return how many those were.
 
         With *keep_unexported*, none that a registered exporter has not had. Fewer than *limit* mean that it is
         done: from then on nothing that began before that time is taken any more. A time ahead of the store's
@@ -323,7 +323,7 @@ class Erasure(Protocol):
 
     @abstractmethod
     def forget(self, query: Query, /) -> int:
-        """Delete every record that matches, whatever its exporters had, and give how many those were.
+        """Delete every record that matches, whatever its exporters had, and return how many those were.
 
         ``query.limit`` is not looked at. Deletion is final: of what began before this call, a later ``write``
         keeps nothing that matches. So that it holds under clocks that are ahead, it goes up to the newest record

@@ -16,7 +16,9 @@ def imported() -> Iterator[tuple[str, str]]:
     for path in PACKAGE.rglob("*.py"):
         package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flask_chest"):
+            if isinstance(node, ast.Import):
+                yield from ((package, alias.name) for alias in node.names if alias.name.startswith("flask_chest"))
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flask_chest"):
                 yield package, str(node.module)
                 yield from ((package, f"{node.module}.{alias.name}") for alias in node.names)
 

@@ -129,7 +129,7 @@ class RetentionRun:
     """Asked before each batch."""
 
     def report(self) -> RetentionReport:
-        """Delete, and tell what was deleted; raise `CapabilityMissing` or what the store raises."""
+        """Delete, and return what was deleted; raise `CapabilityMissing` or what the store raises."""
         store = self.store
         if not isinstance(store, Retention):
             raise CapabilityMissing(store, "Retention")

@@ -242,7 +242,7 @@ class Tally:
             self._unnoted = Counter()
 
     def _say(self, level: int, reason: str, count: str, error: BaseException | None) -> bool:
-        """Log it, at most once a minute for each reason; tell whether it was."""
+        """Log it, at most once a minute for each reason; return whether it was."""
         passes = self._limit.passes(reason)
         if passes:
             self._log(level, reason, count, error)

@@ -288,7 +288,7 @@ class Writer(Intake):
         self._journal.abandon()
 
     def store_left(self) -> int:
-        """Store, in this thread, what others have left, and give how many records; raise what the store raises.
+        """Store, in this thread, what others have left, and return how many records; raise what the store raises.
 
         Only where the thread was not begun.
         """
@@ -398,7 +398,7 @@ class Writer(Intake):
                 return  # these are written with those that come, for the price of one transaction
 
     def _move(self) -> int:
-        """Move one batch; give how many records it had, 0 when nothing waits."""
+        """Move one batch; return how many records it had, 0 if nothing waits."""
         records = self._journal.read(BATCH_RECORDS)
         refused: Mapping[str, Poison] = {}
         self._dropped = 0
@@ -462,7 +462,7 @@ def _append_all(former: Journal, journal: Appendable, tally: Tally) -> None:
 
 
 def _write(store: Sink, records: Sequence[Record]) -> int:
-    """Write *records* to *store*; give how many it left out, as they had been deleted before they came."""
+    """Write *records* to *store*; return how many it left out, as they had been deleted before they came."""
     if not isinstance(store, CountsDropped):
         hand_over(store.write, records)
         return 0

@@ -213,7 +213,7 @@ class Extractor:
         *,
         objects: bool = True,
     ) -> bool:
-        """Convert *variable*; give False, and mark the record as cut, if it has no room for even the name."""
+        """Convert *variable*; return False, and mark the record as cut, if it has no room for even the name."""
         name, _, key, size, verdict = variable
         conversion.left_in_record -= size
         if conversion.left_in_record <= 0:

@@ -87,7 +87,7 @@ def _replayed(chest: FlaskChest, name: str, *, since: int | None, until: int | N
 
 
 def _deliver(chest: FlaskChest, name: str) -> ExportReport:
-    """Run until nothing is pending or no progress is made; give what all runs together did."""
+    """Run until nothing is pending or no progress is made; return what all runs together did."""
     delivered = filtered = rejected = 0
     while True:
         try:

@@ -20,7 +20,7 @@ from flask_chest.extension.chest import FlaskChest
 from flask_chest.record import Query, Record, encode_variables
 
 TAIL_WINDOW_NANO = 10_000_000_000
-"""Time after which `tail` no longer looks for records of requests that began before."""
+"""Age of a request up to which `tail` still shows its record when that is stored."""
 _SERVER_ERROR = 500
 
 

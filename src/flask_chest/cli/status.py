@@ -161,7 +161,7 @@ def losses_line(losses: Losses) -> str:
 
 
 def not_run_line(name: str) -> str:
-    """Return that the store does not know the exporter *name* yet."""
+    """Return the line for an exporter that the store does not know yet."""
     return f"exporter {name}: has not run yet"
 
 

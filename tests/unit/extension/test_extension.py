@@ -269,7 +269,7 @@ def test_chest_without_a_store_uses_the_instance_folder(tmp_path: Path) -> None:
 
 def test_uri_of_the_settings_chooses_the_store(tmp_path: Path) -> None:
     app = Flask("shop", root_path=str(tmp_path))
-    app.config["AUDIT_URI"] = "sqlite:///audit.db"
+    app.config |= {"AUDIT_URI": "sqlite:///audit.db", "AUDIT_JOURNAL_DIR": str(tmp_path / "journal")}
     chest = FlaskChest(app, config_prefix="AUDIT")
     add_view(app)
     app.test_client().get("/")
