@@ -9,6 +9,6 @@ _chance = random.SystemRandom()
 
 
 def pause_seconds(failures: int, *, first: float, longest: float) -> float:
-    """Return a random pause, in seconds, after *failures* in a row: about *first*, then doubling up to *longest*."""
+    """Return a random pause in seconds after *failures* in a row: about *first*, doubling up to *longest*."""
     # At random, so that the processes of a server do not all come back at once.
     return min(longest, first * 2.0 ** min(failures - 1, 32)) * _chance.uniform(0.5, 1)
