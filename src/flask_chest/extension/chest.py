@@ -30,11 +30,12 @@ from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
 from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars, known_method
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
+from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.shutdown import EXIT_TIMEOUT_SECONDS
-from flask_chest.extension.state import ChestState, JournalPlace, logger
+from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal import forget_refused
 from flask_chest.protocols import (
     Erasure,

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakMethod, WeakSet, ref
@@ -30,14 +30,13 @@ from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
 from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
+from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.lazy_store import LazyStore
-from flask_chest.extension.settings import MEMORY, Settings
+from flask_chest.extension.settings import Settings
 from flask_chest.extension.shutdown import close_at_exit, close_beside
 from flask_chest.journal import (
     JournalConfig,
-    digest,
     forget_refused,
-    journal_folder,
     open_append_only,
     open_journal,
     reopen_append_only,
@@ -45,7 +44,7 @@ from flask_chest.journal import (
 )
 from flask_chest.journal.losses import JOURNAL_FULL, JOURNAL_REFUSED, NOT_TAKEN_BY_STORE, Losses, losses_in
 from flask_chest.journal.protocols import Appendable, Intake, Journal
-from flask_chest.protocols import Addressed, Identified, RequestIdGenerator, Store, VariablesObserver
+from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 
@@ -66,42 +65,6 @@ UNCLOSED_A_REQUEST = 2
 FIRST_START_PAUSE_SECONDS = 1.0
 LONGEST_START_PAUSE_SECONDS = 60.0
 """Shortest and longest pause before threads that could not be started are tried again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalPlace:
-    """Where an app keeps its journals, and under which names."""
-
-    root: Path
-    """Folder at which a relative ``CHEST_JOURNAL_DIR`` begins."""
-    default: Path
-    """Parent of the journals' folders where the settings name none."""
-    chest: str
-    """Name of the chest."""
-    app: str
-    """Import name of the app: part of the identity of a store that has no address."""
-
-    def config(self, settings: Settings, store: Store, *, testing: bool) -> JournalConfig:
-        """Return how journals for *store* are kept: while *testing*, in memory unless a folder is named."""
-        address = store.address if isinstance(store, Addressed) else f"{self.app} {_name_of(type(store))}"
-        key = store.place if isinstance(store, Identified) else address
-        chosen = settings.journal_dir
-        parents = set() if testing else {self.default}
-        folder = None
-        if key is not None and chosen != MEMORY and (chosen or not testing):
-            parent = self.root / chosen if chosen else self.default
-            folder = journal_folder(parent, chest=self.chest, address=key)
-            parents.add(parent)
-        return JournalConfig(
-            folder=folder,
-            chest=self.chest,
-            store=digest(address or ""),
-            host=settings.instance,
-            max_bytes=settings.journal_bytes,
-            synchronous=settings.journal_sync,
-            local=settings.journal_local,
-            parents=tuple(parents),
-        )
 
 
 class ChestState:
@@ -541,10 +504,6 @@ def _app_rule(settings: Settings) -> AppRule | None:
         return None
     names = TrackedNames.parse(tracked.value, setting=tracked.setting)
     return AppRule(names, settings.include, settings.exclude)
-
-
-def _name_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _threads_can_run() -> bool:

@@ -15,8 +15,9 @@ import pytest
 from flask_chest.background.stats import ChestStats
 from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.settings import Settings
-from flask_chest.extension.state import ChestState, JournalPlace
+from flask_chest.extension.state import ChestState
 from flask_chest.protocols import Store
 from flask_chest.record import Record
 from flask_chest.stores.memory import MemoryStore
