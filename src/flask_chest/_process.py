@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -36,7 +38,27 @@ def native_rlock() -> RLock:
 def start_native_thread(run: Callable[[], None]) -> None:
     """Run *run* in a daemon thread; ``RuntimeError`` where no more threads can be started."""
     start = cast("Callable[[Callable[[], None], tuple[()]], int]", _original("start_new_thread"))
-    start(run if "gevent" not in sys.modules else partial(_run_beside, sys.modules["gevent"], run), ())
+    with signals_blocked():
+        start(run if "gevent" not in sys.modules else partial(_run_beside, sys.modules["gevent"], run), ())
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Start threads in this block: they inherit its mask, and no signal to the process is handled in them.
+
+    A server in C may end the process from its handler, as uWSGI does. In any thread but the main one that waits
+    for the main one, which knows nothing of it, for ever.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    crashes = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}  # of a thread itself
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - crashes)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _run_beside(gevent: object, run: Callable[[], None]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import get_context
+from queue import SimpleQueue
 from typing import ClassVar
 
 import pytest
 
-from flask_chest._process import PerProcess
+from flask_chest._process import PerProcess, signals_blocked, start_native_thread
 
 
 class Connection:
@@ -107,3 +110,21 @@ def test_threads_that_come_first_together_get_one_value() -> None:
     for thread in threads:
         thread.join(20)
     assert found[0] is found[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no masks of signals")
+def test_no_signal_to_the_process_is_handled_in_a_thread_of_the_package() -> None:
+    masks: SimpleQueue[set[int]] = SimpleQueue()
+    start_native_thread(lambda: masks.put({*signal.pthread_sigmask(signal.SIG_BLOCK, ())}))
+    blocked = masks.get(timeout=20)
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1} <= blocked
+    assert signal.SIGSEGV not in blocked, "faulthandler could not write where it crashed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no masks of signals")
+def test_thread_that_starts_others_handles_the_signals_it_did_before() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    start_native_thread(lambda: None)
+    with pytest.raises(RuntimeError, match="no thread"), signals_blocked():
+        raise RuntimeError("no thread")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

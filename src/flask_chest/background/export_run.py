@@ -16,6 +16,7 @@ from itertools import islice
 
 import msgspec
 
+from flask_chest._process import signals_blocked
 from flask_chest.background.poison import Poison, deliver_isolating_poison
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.errors import ChestError, TargetUnavailable, describe
@@ -241,7 +242,8 @@ class _Lease:
         self._claim, self.lost = claim, False
         if self._thread is None:
             self._thread = threading.Thread(target=self._renew, name="flask_chest lease", daemon=True)
-            self._thread.start()
+            with signals_blocked():
+                self._thread.start()
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from flask_chest._process import PerProcess, threads_run
+from flask_chest._process import PerProcess, signals_blocked, threads_run
 from flask_chest.background.exports import MAX_INTERVAL
 from flask_chest.background.stats import LogLimit
 from flask_chest.errors import ConfigurationError, describe
@@ -155,7 +155,8 @@ class _Background:
         for job in jobs:
             self.add(job)
         try:
-            self._scheduler.start()
+            with signals_blocked():
+                self._scheduler.start()
         except RuntimeError as exc:
             self._scheduler = None
             if threads_run():
