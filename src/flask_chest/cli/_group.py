@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
 
 import click
 from flask import current_app
 from flask.cli import AppGroup, NoAppException
 
-from flask_chest.errors import ConfigurationError, describe, printable
+from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent, describe, printable
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import behind
+
+_SAID_WHOLE = ConfigurationError, CapabilityMissing, StoreAbsent
+"""Errors that their user can correct, and whose message needs nothing before it."""
 
 
 class _ChestGroup(AppGroup):
@@ -31,10 +35,10 @@ class _ChestGroup(AppGroup):
                 parent.auto_envvar_prefix = outer
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; exit with the sentence of a wrong setting, where the app cannot be made for it."""
+        """Run a command; exit with the sentence of what its user can correct, also where no app can be made."""
         try:
             return super().invoke(ctx)
-        except ConfigurationError as exc:
+        except _SAID_WHOLE as exc:
             raise Failure(str(exc)) from exc
         except NoAppException as exc:  # Flask's, for what is an ImportError too, as that of a missing driver
             if isinstance(exc.__context__, ConfigurationError):
@@ -64,9 +68,15 @@ def the_chests() -> list[FlaskChest]:
     return chests
 
 
-def give_up(error: Exception) -> NoReturn:
-    """Exit with a message that a store is not available, without the text of an error that is not ours."""
-    raise Failure(f"not available: {describe(error)}") from error
+@contextmanager
+def asking_store() -> Iterator[None]:
+    """Exit where the store fails in this block, without the text of an error that is not ours."""
+    try:
+        yield
+    except (*_SAID_WHOLE, click.ClickException):
+        raise
+    except Exception as exc:  # a third-party store may raise anything
+        raise Failure(f"not available: {describe(exc)}") from exc
 
 
 def at(unix_nano: int) -> datetime:

@@ -52,6 +52,11 @@ def variable(text: str) -> tuple[str, JSONValue]:
     return name, read
 
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON object in each line, for programs."
+)
+
+
 def hints(asked: Query) -> Iterator[str]:
     """Suggest why a query matched nothing."""
     for name, value in asked.where.items():
@@ -59,7 +64,7 @@ def hints(asked: Query) -> Iterator[str]:
             yield f"{name} is a field of every record, not a variable: see --help for its option."
         elif value is None or isinstance(value, bool | int | float):
             written = json.dumps(value)
-            yield f"{name}={written} finds no texts: where {name} is recorded as one, ask '{name}=\"{written}\"'."
+            yield f"{name}={written} matches no string: if {name} is recorded as one, ask '{name}=\"{written}\"'."
 
 
 def asking(command: Command) -> Command:
@@ -115,7 +120,7 @@ def question(
     until: int | None = None,
     limit: int | None = None,
 ) -> Query:
-    """Make the question of what `asking` read."""
+    """Return the query that the options of `asking` and `within` describe."""
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
     return Query(

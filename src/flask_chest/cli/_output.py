@@ -66,8 +66,7 @@ def json_line(record: Record) -> str:
 def text_line(record: Record) -> str:
     """Write *record* for people, in colours that click leaves out where the output is no terminal."""
     time = datetime.fromtimestamp(record.time_unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    failed = record.error is not None or record.status_code >= _SERVER_ERROR
-    colour = "red" if failed else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
+    colour = "red" if failed(record) else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
     error = f" {click.style(printable(record.error), fg='red')}" if record.error is not None else ""
     status = click.style(str(record.status_code), fg=colour)
     return (
@@ -75,6 +74,11 @@ def text_line(record: Record) -> str:
         f"{record.duration_ns / 1e6:8.1f} ms  {printable(record.route or '-')}{error}  "
         f"{click.style(printable(record.request_id), dim=True)}  {printable(encode_variables(record.variables))}"
     )
+
+
+def failed(record: Record) -> bool:
+    """Return whether the request of *record* ended in an error of the app."""
+    return record.error is not None or record.status_code >= _SERVER_ERROR
 
 
 def amount(count: int, noun: str = "record") -> str:

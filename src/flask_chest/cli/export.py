@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
+from contextlib import suppress
 
 import click
 import msgspec
 
 from flask_chest.background.export_run import ExportReport
-from flask_chest.cli._group import Failure, at, chest_group, format_time, give_up, the_chests
-from flask_chest.cli._options import parse_time
+from flask_chest.cli._group import Failure, asking_store, at, chest_group, format_time, the_chests
+from flask_chest.cli._options import json_option, parse_time
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import report_of
-from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
+from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import Rejection, Rejections
-
-T = TypeVar("T")
 
 
 @chest_group.command("export")
@@ -40,7 +36,7 @@ def export(*, name: str | None, since: int | None, everything: bool) -> None:
         report = _deliver(chest, each)
         undone += _tell(report)
         if (everything or since is not None) and not report.error:
-            undone += _tell(_replayed(chest, each, since=since, until=None), again=True)
+            undone += _replay(chest, each, since=since, until=None)
     if undone:
         raise SystemExit(1)
 
@@ -60,7 +56,7 @@ def replay(*, name: str, since: int, until: int | None) -> None:
     Example: flask --app shop chest replay influxdb --since 2h
     """  # noqa: D301
     ((chest, each),) = _chosen(name)
-    if _tell(_replayed(chest, each, since=since, until=until), again=True):
+    if _replay(chest, each, since=since, until=until):
         raise SystemExit(1)
 
 
@@ -81,19 +77,18 @@ def _tell(report: ExportReport, *, again: bool = False) -> bool:
     return bool(report.error or report.busy or report.pending)
 
 
-def _replayed(chest: FlaskChest, name: str, *, since: int | None, until: int | None) -> ExportReport:
+def _replay(chest: FlaskChest, name: str, *, since: int | None, until: int | None) -> bool:
     begin, end = (None if unix_nano is None else at(unix_nano) for unix_nano in (since, until))
-    return _try(lambda: chest.replay(name, since=begin, until=end))
+    with asking_store():
+        report = chest.replay(name, since=begin, until=end)
+    return _tell(report, again=True)
 
 
 def _deliver(chest: FlaskChest, name: str) -> ExportReport:
     """Run until nothing is pending or no progress is made; return what all runs together did."""
     delivered = filtered = rejected = 0
     while True:
-        try:
-            (report,) = chest.run_exports(name)
-        except CapabilityMissing as exc:
-            raise Failure(str(exc)) from exc
+        (report,) = chest.run_exports(name)
         delivered += report.delivered
         filtered += report.filtered
         rejected += report.rejected
@@ -121,7 +116,7 @@ def rejected() -> None:
 
 @rejected.command("list")
 @click.argument("exporter")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
+@json_option
 def list_rejected(*, exporter: str, as_json: bool) -> None:
     """List the records that were set aside for EXPORTER, oldest first, with the reason.
 
@@ -135,13 +130,9 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
         store = chest._state.here.store
         if not isinstance(store, Rejections):
             raise Failure(f"{type(store).__name__} keeps no dead letters: it does not implement Rejections")
-        try:
+        with suppress(StoreAbsent), asking_store():
             for each in store.rejections(exporter):
                 say_json(each) if as_json else say(_rejection_line(each))
-        except StoreAbsent:
-            continue
-        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-            give_up(exc)
 
 
 @rejected.command("retry")
@@ -158,7 +149,8 @@ def retry_rejected(*, exporter: str, record_ids: tuple[str, ...]) -> None:
     Exits with 1 if some are refused again.
     """  # noqa: D301
     ((chest, name),) = _chosen(exporter)
-    report = _try(lambda: chest.retry_rejected(name, record_ids))
+    with asking_store():
+        report = chest.retry_rejected(name, record_ids)
     undone = _tell(report, again=True)
     if report.rejected:
         say(f"Why they are refused: flask chest rejected list {name}", err=True)
@@ -178,7 +170,10 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
     """  # noqa: D301
     if bool(record_ids) == everything:
         raise click.UsageError("give the ids of records, or --all")
-    count = sum(_try(partial(chest.drop_rejected, exporter, record_ids)) for chest in the_chests())
+    count = 0
+    for chest in the_chests():
+        with asking_store():
+            count += chest.drop_rejected(exporter, record_ids)
     say(f"{count:,} forgotten.")
 
 
@@ -188,15 +183,6 @@ def _known_exporters(chest: FlaskChest) -> set[str]:
     if report.error is not None:
         raise Failure(f"not available: {report.error}")
     return {*chest.exporter_names, *(exporter.name for exporter in report.exporters)}
-
-
-def _try(do: Callable[[], T]) -> T:
-    try:
-        return do()
-    except (CapabilityMissing, ConfigurationError) as exc:
-        raise Failure(str(exc)) from exc
-    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-        give_up(exc)
 
 
 def _rejection_line(rejection: Rejection) -> str:

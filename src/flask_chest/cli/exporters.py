@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
-from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
+from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
+from flask_chest.cli._options import json_option
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import exporter_line, not_run_line, report_of
 from flask_chest.errors import StoreAbsent
@@ -17,7 +20,7 @@ def exporters() -> None:
 
 
 @exporters.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@json_option
 def list_exporters(*, as_json: bool) -> None:
     """Show how far each exporter is, also those that the app no longer has.
 
@@ -61,12 +64,8 @@ def remove_exporter(name: str, *, force: bool) -> None:
                 "take it out of the app first, or use --force."
             )
         store = chest._state.here.store
-        try:
+        with suppress(StoreAbsent), asking_store():
             removed += isinstance(store, ExporterRegistry) and store.drop(name)
-        except StoreAbsent:
-            continue
-        except Exception as exc:  # noqa: BLE001 - as there
-            give_up(exc)
     if not removed:
         raise Failure(f"No store knows an exporter {name!r}; see: flask chest exporters list")
     say(f"The exporter {name!r} is forgotten.")

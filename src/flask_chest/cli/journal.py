@@ -11,7 +11,8 @@ import click
 import msgspec
 
 from flask_chest.cli._accounts import why_closed, why_not_to_write
-from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
+from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
+from flask_chest.cli._options import json_option
 from flask_chest.cli._output import amount, say, say_json
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.journal import JournalConfig, obstacle, other_folders
@@ -32,7 +33,7 @@ def journal() -> None:
 
 
 @journal.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
+@json_option
 def list_segments(*, as_json: bool) -> None:
     """List the segments of the journals, and what waits in each.
 
@@ -71,7 +72,7 @@ def verify() -> None:
     help="Store what was left in this folder, whichever store it was meant for.",
 )
 def replay(*, folder: Path | None) -> None:
-    """Store now what processes have left that are gone, or that leave it to others.
+    """Store now what waits in the journals of processes that are gone, or that leave storing to others.
 
     Every process with a writer, and the worker, does that by itself; this is for a machine on which none runs.
     With --from it is for records that were left for a store at another address, as before the database moved:
@@ -82,11 +83,9 @@ def replay(*, folder: Path | None) -> None:
     """  # noqa: D301
     for chest in the_chests() if folder is None else [_chest_of(folder)]:
         check_account(chest)
-        try:
+        with asking_store():
             stored = chest._state.here.store_left(folder) if folder or segments_of(chest) else 0
-        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-            give_up(exc)
-        say(f"{amount(stored)} stored.")
+            say(f"{amount(stored)} stored.")
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):

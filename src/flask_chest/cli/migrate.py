@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from flask_chest.cli._group import chest_group, give_up, the_chests
+from flask_chest.cli._group import asking_store, chest_group, the_chests
 from flask_chest.cli._output import say
-from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
+from flask_chest.errors import ConfigurationError, SchemaError
 
 
 @chest_group.command("migrate")
@@ -23,14 +23,13 @@ def migrate(*, check: bool) -> None:
     wrong = 0
     for chest in the_chests():
         state = chest._state
-        try:
-            if not check:
-                state.here.open_store()
-            say(f"{state.here.store.status().description}: up to date.")
-        except (StoreAbsent, SchemaError, ConfigurationError) as exc:
-            wrong += 1
-            say(str(exc))
-        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-            give_up(exc)
+        with asking_store():
+            try:
+                if not check:
+                    state.here.open_store()
+                say(f"{state.here.store.status().description}: up to date.")
+            except (SchemaError, ConfigurationError) as exc:
+                wrong += 1
+                say(str(exc))
     if wrong:
         raise SystemExit(1)

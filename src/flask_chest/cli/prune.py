@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 import click
 
 from flask_chest._clocks import nanoseconds
 from flask_chest.background.retention import in_batches, tell_time
-from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
+from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import span
 from flask_chest.cli._output import amount, say
 from flask_chest.errors import CapabilityMissing, StoreAbsent
@@ -39,19 +40,13 @@ def prune(*, older_than: timedelta | None, keep_unexported: bool) -> None:
     Example: flask --app shop chest prune --older-than 30d
     """  # noqa: D301 - \b is click's mark for lines to keep
     for chest in the_chests():
-        try:
+        with suppress(StoreAbsent), asking_store():
             if older_than is None:
                 _retain(chest)
             else:
                 _prune(chest, older_than, keep_unexported=keep_unexported)
-        except StoreAbsent:
-            say(f"{amount(0)} deleted.")
-        except CapabilityMissing as exc:
-            raise Failure(str(exc)) from exc
-        except Failure:
-            raise
-        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-            give_up(exc)
+            continue
+        say(f"{amount(0)} deleted.")  # there is no store yet
 
 
 def _retain(chest: FlaskChest) -> None:

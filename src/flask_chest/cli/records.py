@@ -12,16 +12,25 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flask_chest.cli._group import Failure, chest_group, format_time, give_up, the_chests
+from flask_chest.cli._group import Failure, asking_store, chest_group, format_time, the_chests
 from flask_chest.cli._options import asking, hints, question, within
-from flask_chest.cli._output import FORMATS, Format, json_line, lines, say, say_data, say_styled, text_line
+from flask_chest.cli._output import (
+    FORMATS,
+    Format,
+    failed,
+    json_line,
+    lines,
+    say,
+    say_data,
+    say_styled,
+    text_line,
+)
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.record import Query, Record, encode_variables
 
 TAIL_WINDOW_NANO = 10_000_000_000
 """Age of a request up to which `tail` still shows its record when that is stored."""
-_SERVER_ERROR = 500
 
 
 @chest_group.command("show")
@@ -136,12 +145,8 @@ def _say_record(record: Record, *, for_people: bool) -> None:
 
 def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
     """Yield what the store of *chest* answers: nothing where there is none yet; exit where it cannot."""
-    try:
+    with suppress(StoreAbsent), asking_store():
         yield from chest._state.here.store.query(wanted)
-    except StoreAbsent:
-        return
-    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-        give_up(exc)
 
 
 def _latest(chests: Iterable[FlaskChest], wanted: Query, *, errors: bool, count: int) -> list[Record]:
@@ -158,7 +163,7 @@ def _latest(chests: Iterable[FlaskChest], wanted: Query, *, errors: bool, count:
 
 
 def _is_wanted(record: Record, *, errors: bool) -> bool:
-    return not errors or record.error is not None or record.status_code >= _SERVER_ERROR
+    return not errors or failed(record)
 
 
 @dataclass(slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 import click
 import msgspec
 
-from flask_chest.cli._group import Failure, chest_group, give_up, the_chests
-from flask_chest.cli._options import circumstances, question, within
+from flask_chest.cli._group import asking_store, chest_group, the_chests
+from flask_chest.cli._options import circumstances, json_option, question, within
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.records import answers
 from flask_chest.errors import CapabilityMissing, StoreAbsent
@@ -20,8 +21,6 @@ from flask_chest.stores.statistics import count, sum_up
 
 Row = TypeVar("Row", ValueCount, Summary)
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines, for programs.")
-
 
 @chest_group.command("top")
 @click.argument("variable")
@@ -30,7 +29,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON line
 @click.option(
     "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Show at most this many."
 )
-@_as_json
+@json_option
 def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
     """Show the most frequent values of VARIABLE, and how many records have each.
 
@@ -62,7 +61,7 @@ def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
 @click.option("--by-variable", metavar="NAME", help="A line for each value of this variable.")
 @circumstances
 @within
-@_as_json
+@json_option
 def stats(
     *, variable: str, by: Literal["route"] | None, by_variable: str | None, as_json: bool, **asked: Any
 ) -> None:
@@ -105,13 +104,10 @@ def _answers(chest: FlaskChest, ask: Callable[[Statistics], Sequence[Row]]) -> S
     """Ask the store of *chest*: nothing where there is none yet; exit where it cannot."""
     store = chest._state.here.store
     if not isinstance(store, Statistics):
-        raise Failure(str(CapabilityMissing(store, "Statistics")))
-    try:
+        raise CapabilityMissing(store, "Statistics")
+    with suppress(StoreAbsent), asking_store():
         return ask(store)
-    except StoreAbsent:
-        return []
-    except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-        give_up(exc)
+    return []
 
 
 def _echo_json(rows: Iterable[ValueCount] | Iterable[Summary]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import click
 import msgspec
 
 from flask_chest.cli._group import Failure, chest_group, format_time, the_chests
+from flask_chest.cli._options import json_option
 from flask_chest.cli._output import amount, say, say_json
 from flask_chest.cli.journal import Orphan, folder_of, orphan_line, orphans_of, refused_by_store, segments_of
 from flask_chest.errors import JournalError, StoreAbsent, describe
@@ -18,7 +18,7 @@ from flask_chest.protocols import ExporterRegistry, ExporterStatus, StoreStatus
 
 
 @chest_group.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@json_option
 def status(*, as_json: bool) -> None:
     """Show what each chest of the app holds, and where its exporters stand.
 

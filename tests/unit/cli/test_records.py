@@ -330,7 +330,7 @@ def test_query_that_asks_for_a_number_in_vain_says_how_to_ask_for_the_text(
     result = runner.invoke(args=["chest", "query", "--where", "user_id=123"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == (
-        "Nothing found.\nuser_id=123 finds no texts: where user_id is recorded as one, ask 'user_id=\"123\"'.\n"
+        "Nothing found.\nuser_id=123 matches no string: if user_id is recorded as one, ask 'user_id=\"123\"'.\n"
     )
     assert len(asked(runner, "--where", 'user_id="123"')) == 1
     assert runner.invoke(args=["chest", "query", "--where", "user_id=abc"]).stderr == "Nothing found.\n"
