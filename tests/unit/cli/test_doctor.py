@@ -380,8 +380,8 @@ def test_doctor_remarks_a_variable_that_is_never_set(app: Flask, runner: FlaskCl
     assert chest.flush()
     assert notes(runner) == [
         (
-            "'plam' is asked for, and is in none of the last 20 records of GET /buy/<item>: "
-            "is it set on g, and spelt so?"
+            "'plam' is tracked, but in none of the last 20 records of GET /buy/<item>: "
+            "is it set on g, under this name?"
         )
     ]
     chest.close()

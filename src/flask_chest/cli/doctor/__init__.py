@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from flask import current_app
+from collections.abc import Callable, Iterator, Sequence
+
+from flask import Flask, current_app
 
 from flask_chest.cli._group import chest_group
 from flask_chest.cli._output import say
-from flask_chest.cli.doctor._examinations import EXAMINATIONS
-from flask_chest.cli.doctor._hints import HINTS
+from flask_chest.cli.doctor import _app, _exporters, _hints, _journal, _store
+from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import behind
 
 
@@ -21,9 +23,42 @@ def doctor() -> None:
     Exits with 1 when something is wrong.
     """  # noqa: D301
     app = behind(current_app)
-    findings = [finding for examine in EXAMINATIONS for finding in examine(app)]
-    say(*(f"- {finding}" for finding in findings))
-    if findings:
+    if findings := _look(app, _WRONG_WITH_APP, _WRONG_WITH_CHEST):
+        say(*(f"- {finding}" for finding in findings))
         raise SystemExit(1)
-    hints = [hint for look in HINTS for hint in look(app)]
-    say("Nothing is wrong.", *hints)
+    say("Nothing is wrong.", *_look(app, _ODD_OF_APP, _ODD_OF_CHEST))
+
+
+_WRONG_WITH_APP = (
+    _app.no_chest,
+    _app.nothing_tracked,
+    _app.misplaced,
+    _app.absent_chests,
+    _app.tracing_begins_late,
+)
+_WRONG_WITH_CHEST = (
+    _app.misspelt_settings,
+    _journal.run_by_another_account,
+    _store.store_unreachable,
+    _journal.journal_amiss,
+    _exporters.exports_stuck,
+)
+_ODD_OF_APP = (_hints.same_tables, _hints.routed_by_losses)
+_ODD_OF_CHEST = (
+    _hints.nothing_recorded_yet,
+    _hints.migrated_by_alembic,
+    _hints.journal_of_others,
+    _hints.errors_outweigh,
+    _hints.never_set,
+)
+
+
+def _look(
+    app: Flask,
+    of_app: Sequence[Callable[[Flask], Iterator[str]]],
+    of_chest: Sequence[Callable[[FlaskChest], Iterator[str]]],
+) -> list[str]:
+    """Return what the functions find, each sentence once: chests may share a journal or a store."""
+    said = [sentence for look in of_app for sentence in look(app)]
+    said += [sentence for chest in chests_of(app) for look in of_chest for sentence in look(chest)]
+    return list(dict.fromkeys(said))

@@ -16,7 +16,7 @@ from flask_chest.record import Query
 LARGE_SKEW_NANO = 5_000_000_000
 MOST_COUNTED = 10_000
 NEWS_NANO = 24 * 3600 * 1_000_000_000
-"""Time for which records that came too late count as something wrong."""
+"""Time for which a loss counts as something wrong; `flask chest status` shows it for ever."""
 
 
 def wrong_clocks(chest: FlaskChest) -> Iterator[str]:

@@ -34,30 +34,28 @@ _ROUTED = re.compile("ready|readiness|live|healthz")
 """Names of routes by which a balancer decides whether to send requests to a process."""
 
 
-def _nothing_recorded_yet(app: Flask) -> Iterator[str]:
-    for chest in chests_of(app):
-        if (absent := report_of(chest).absent) is not None:
-            yield f"Nothing is recorded yet: {absent}"
+def nothing_recorded_yet(chest: FlaskChest) -> Iterator[str]:
+    if (absent := report_of(chest).absent) is not None:
+        yield f"Nothing is recorded yet: {absent}"
 
 
-def _same_tables(app: Flask) -> Iterator[str]:
+def same_tables(app: Flask) -> Iterator[str]:
     stores = [chest._state.here.store for chest in chests_of(app)]
     for count in Counter(store.address for store in stores if isinstance(store, Addressed)).values():
         if count > 1:
             yield f"{count} chests keep their records in the same tables: what both record is there twice."
 
 
-def _journal_of_others(app: Flask) -> Iterator[str]:
-    for chest in chests_of(app):
-        folder = chest._state.here.journal_config.folder
-        if folder is not None and (others := who_else_may_write(folder)) is not None:
-            yield (
-                f"{others}, who may read, remove and forge what waits there, as is usual "
-                "where accounts share a volume. Else give it to the account of the app."
-            )
+def journal_of_others(chest: FlaskChest) -> Iterator[str]:
+    folder = chest._state.here.journal_config.folder
+    if folder is not None and (others := who_else_may_write(folder)) is not None:
+        yield (
+            f"{others}, who may read, remove and forge what waits there, as is usual "
+            "where accounts share a volume. Else give it to the account of the app."
+        )
 
 
-def _routed_by_losses(app: Flask) -> Iterator[str]:
+def routed_by_losses(app: Flask) -> Iterator[str]:
     for rule in app.url_map.iter_rules():
         view = app.view_functions.get(rule.endpoint)
         if getattr(view, "__module__", None) == health.__name__ and _ROUTED.search(rule.rule):
@@ -67,41 +65,40 @@ def _routed_by_losses(app: Flask) -> Iterator[str]:
             )
 
 
-def _errors_outweigh(app: Flask) -> Iterator[str]:
-    for chest in chests_of(app):
-        sampling = chest._state.sampling
-        if sampling is not None and (sampling.keep_errors or sampling.keep_slower_than_ns is not None):
+def errors_outweigh(chest: FlaskChest) -> Iterator[str]:
+    sampling = chest._state.sampling
+    if sampling is not None and (sampling.keep_errors or sampling.keep_slower_than_ns is not None):
+        yield (
+            "sample keeps a share of the requests, but keep_errors or keep_slower_than keeps every failed or slow "
+            "one: the records hold a larger share of them than the requests. Take rates of errors and durations "
+            "from metrics, or set CHEST_KEEP_ERRORS to false."
+        )
+
+
+def never_set(chest: FlaskChest) -> Iterator[str]:
+    newest: list[Record] = []
+    with suppress(Exception):  # what a store raises is said elsewhere
+        newest += chest._state.here.store.query(Query(limit=NEWEST))
+    there = {name for record in newest for name in record.variables}
+    routes: dict[str, list[str]] = {}
+    for record in newest:
+        if record.error is None and record.endpoint is not None and record.method not in _NOT_THE_VIEWS:
+            for variable in _asked_by_name(chest, record):
+                if variable.key not in there:
+                    routes.setdefault(variable.name, []).append(f"{record.method} {record.route}")
+    for name, asking in routes.items():
+        if len(asking) >= ENOUGH:
+            known = sorted(set(asking))
+            more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
             yield (
-                "sample keeps a share of the requests, keep_errors or keep_slower_than all of some: among the "
-                "records these are more than among the requests. Take rates of errors and durations from "
-                "metrics, or set CHEST_KEEP_ERRORS to false."
+                f"{name!r} is tracked, but in none of the last {len(asking)} records of "
+                f"{', '.join(known[:SHOWN])}{more}: is it set on g, under this name?"
             )
 
 
-def _never_set(app: Flask) -> Iterator[str]:
-    for chest in chests_of(app):
-        newest: list[Record] = []
-        with suppress(Exception):  # what a store raises is said elsewhere
-            newest += chest._state.here.store.query(Query(limit=NEWEST))
-        there = {name for record in newest for name in record.variables}
-        routes: dict[str, list[str]] = {}
-        for record in newest:
-            if record.error is None and record.endpoint is not None and record.method not in _NOT_THE_VIEWS:
-                for variable in _asked_by_name(app, chest, record):
-                    if variable.key not in there:
-                        routes.setdefault(variable.name, []).append(f"{record.method} {record.route}")
-        for name, asking in routes.items():
-            if len(asking) >= ENOUGH:
-                known = sorted(set(asking))
-                more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-                yield (
-                    f"{name!r} is asked for, and is in none of the last {len(asking)} records of "
-                    f"{', '.join(known[:SHOWN])}{more}: is it set on g, and spelt so?"
-                )
-
-
-def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[CapturedName]:
+def _asked_by_name(chest: FlaskChest, record: Record) -> Iterator[CapturedName]:
     """Yield what a record like *record* is to hold; what redaction may drop cannot be missed."""
+    app = chest._app()
     plan = RoutePlan.make(
         [chest._state],
         app,
@@ -114,29 +111,17 @@ def _asked_by_name(app: Flask, chest: FlaskChest, record: Record) -> Iterator[Ca
         yield from (each for each in asked.capture.variables if each.verdict is NOTHING_HIDDEN)
 
 
-def _migrated_by_alembic(app: Flask) -> Iterator[str]:
+def migrated_by_alembic(chest: FlaskChest) -> Iterator[str]:
     if "flask_chest.alembic" in sys.modules:
         return
     with suppress(OSError):
         if any("flask_chest.alembic" in env.read_text("utf-8", "replace") for env in Path().glob("*/env.py")):
             return
-    for chest in chests_of(app):
-        store = chest._state.here.store
-        with suppress(Exception):  # what a store raises is said elsewhere
-            if isinstance(store, HasNeighbours) and store.has_table(ALEMBICS_TABLE):
-                yield (
-                    f"Alembic migrates the database of {store!r}, and would drop the tables of the chest, which "
-                    "are in no metadata: give include_name of flask_chest.alembic to context.configure in env.py "
-                    "(see docs/alembic.md)."
-                )
-
-
-HINTS = (
-    _nothing_recorded_yet,
-    _same_tables,
-    _migrated_by_alembic,
-    _journal_of_others,
-    _routed_by_losses,
-    _errors_outweigh,
-    _never_set,
-)
+    store = chest._state.here.store
+    with suppress(Exception):  # what a store raises is said elsewhere
+        if isinstance(store, HasNeighbours) and store.has_table(ALEMBICS_TABLE):
+            yield (
+                f"Alembic migrates the database of {store!r}, and would drop the tables of the chest, which "
+                "are in no metadata: give include_name of flask_chest.alembic to context.configure in env.py "
+                "(see docs/alembic.md)."
+            )
