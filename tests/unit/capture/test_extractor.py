@@ -245,24 +245,24 @@ def test_non_ascii_names_count_by_their_bytes() -> None:
     assert sum(len(name.encode()) for name in variables) <= MAX_RECORD_BYTES + len(TRUNCATED.encode())
 
 
-def long_values() -> dict[str, object]:
-    return {f"arg_{number:060d}": number for number in range(60_000)}
+MANY: dict[str, object] = {f"arg_{number:060d}": number for number in range(60_000)}
+SOME = list(MANY)[:2000]
 
 
 class Holder:
     def __init__(self) -> None:
-        vars(self).update(long_values())
+        vars(self).update(MANY)
 
 
 @pytest.mark.parametrize(
     ("names", "held", "computed"),
     [
-        (["arg_*"], long_values(), {}),
-        (["*"], long_values(), {}),
-        (list(long_values())[:2000], long_values(), {}),
-        ([f"holder.{name}" for name in list(long_values())[:2000]], {"holder": Holder()}, {}),
-        ([], {}, {name: (lambda: 1) for name in long_values()}),
-        ([f"v{number}" for number in range(200)], {f"v{number}": long_values() for number in range(200)}, {}),
+        (["arg_*"], MANY, {}),
+        (["*"], MANY, {}),
+        (SOME, MANY, {}),
+        ([f"holder.{name}" for name in SOME], {"holder": Holder()}, {}),
+        ([], {}, dict.fromkeys(MANY, lambda: 1)),
+        ([f"v{number}" for number in range(200)], {f"v{number}": MANY.copy() for number in range(200)}, {}),
         (["money_*"], {f"money_{number:03}": Holder() for number in range(200)}, {}),
     ],
     ids=["glob", "every", "explicit", "path", "computed", "keys", "encoder"],
