@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite(
     "flask_chest.testing", "http_receiver", "influxdb_receiver", "json_values", "server_contract", "servers"
 )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one worker more than there are cores: tests wait for time-outs, servers and processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)
