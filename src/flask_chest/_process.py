@@ -51,14 +51,14 @@ def signals_blocked() -> Iterator[None]:
     """
     if sys.platform == "win32":
         yield
-        return
-    crashes = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}  # of a thread itself
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - crashes)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    else:
+        crashes = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}  # of one thread
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - crashes)
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _run_beside(gevent: object, run: Callable[[], None]) -> None:
