@@ -27,7 +27,19 @@ from flask_chest.extension.databases import (
     FlaskChestSQLite,
 )
 from flask_chest.protocols import Exporter, RequestIdGenerator, Sink, Store, StoreStatus
-from flask_chest.record import JSONValue, Query, Record
+from flask_chest.record import (
+    Condition,
+    JSONValue,
+    Query,
+    Record,
+    Where,
+    ge,
+    gt,
+    is_set,
+    le,
+    lt,
+    one_of,
+)
 
 __version__ = "0.1.0"
 
@@ -35,6 +47,7 @@ __all__ = [
     "CapabilityMissing",
     "ChestError",
     "ChestStats",
+    "Condition",
     "ConfigurationError",
     "ContractError",
     "ExportError",
@@ -63,6 +76,13 @@ __all__ = [
     "StoreUnavailable",
     "TargetUnavailable",
     "TrackedVars",
+    "Where",
     "current_request_id",
+    "ge",
+    "gt",
+    "is_set",
+    "le",
+    "lt",
+    "one_of",
     "skip",
 ]

@@ -383,6 +383,48 @@ class Statistics(Protocol):
         """
 
 
+class VariableIndex(msgspec.Struct, frozen=True, kw_only=True):
+    """An index by which a database finds records by a variable."""
+
+    variable: str
+    name: str
+    """Name of the index in the database."""
+    valid: bool = True
+    """Whether the database uses it; a build that was interrupted may leave one behind that it does not."""
+
+
+@runtime_checkable
+class VariableIndexes(Protocol):
+    """Makes indexes by which a query with ``where`` reads only the records that may match.
+
+    A variable can be indexed if its name is an identifier of ASCII letters, digits and underscores, of at most 63
+    characters; another one raises `ConfigurationError`. No index makes a write fail, whatever the value.
+    """
+
+    @abstractmethod
+    def indexes(self) -> Sequence[VariableIndex]:
+        """Return the indexes on variables, by name of the variable; other indexes are not mentioned."""
+
+    @abstractmethod
+    def add_index(self, variable: str, /) -> bool:
+        """Make the index on *variable*, and return whether there was none; one that is not valid is made again.
+
+        Other processes go on writing meanwhile where the database can do that; where it cannot, their records
+        wait in their journals.
+        """
+
+    @abstractmethod
+    def index_progress(self, variable: str, /) -> float | None:
+        """Return the share of the index on *variable* that is made, from 0 to 1, while `add_index` runs.
+
+        Return ``None`` where nobody makes it, or the database does not say.
+        """
+
+    @abstractmethod
+    def remove_index(self, variable: str, /) -> bool:
+        """Remove the index on *variable*, and return whether there was one."""
+
+
 class Exporter(Protocol):
     """Delivers records somewhere else."""
 

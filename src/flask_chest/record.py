@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+import operator
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
 import msgspec
+
+from flask_chest.errors import ConfigurationError
 
 if TYPE_CHECKING:
     JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
@@ -59,11 +63,96 @@ FIELDS: tuple[str, ...] = Record.__struct_fields__
 """The names of a record's fields, in their order of definition."""
 
 
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "lt": operator.lt,
+    "le": operator.le,
+}
+
+
+class Bound(msgspec.Struct, frozen=True, tag="bound"):
+    """A number is more or less than another one, or a text comes after or before another by code points.
+
+    Numbers are compared exactly, whole ones with others too. A value of another kind is neither.
+    """
+
+    operator: Literal["gt", "ge", "lt", "le"]
+    value: int | float | str
+    """Number or text."""
+
+    def holds(self, value: JSONValue) -> bool:
+        """Return whether *value* is of the same kind and on the right side."""
+        same_kind = isinstance(value, str) if isinstance(self.value, str) else is_number(value)
+        return same_kind and _COMPARISONS[self.operator](value, self.value)
+
+
+class OneOf(msgspec.Struct, frozen=True, tag="one_of"):
+    """A variable has one of several values, by exact value and type."""
+
+    values: tuple[JSONValue, ...]
+
+    def holds(self, value: JSONValue) -> bool:
+        """Return whether *value* is one of them."""
+        return any(same_value(value, each) for each in self.values)
+
+
+class IsSet(msgspec.Struct, frozen=True, tag="is_set"):
+    """A record has the variable, whatever its value, ``None`` included."""
+
+    def holds(self, value: JSONValue) -> bool:  # noqa: ARG002 - whatever it is
+        """Return True: it is there."""
+        return True
+
+
+Condition: TypeAlias = Bound | OneOf | IsSet
+"""What a variable is asked for instead of one value: made by `gt`, `ge`, `lt`, `le`, `one_of` and `is_set`."""
+Where: TypeAlias = "Mapping[str, JSONValue | Condition | tuple[Condition, ...]]"
+"""Variable → its exact value, a condition that it meets, or several that it meets all."""
+
+
+def gt(value: float | str, /) -> Condition:
+    """Return the condition that a variable is more than *value*, a number, or after it, a text."""
+    return _bound("gt", value)
+
+
+def ge(value: float | str, /) -> Condition:
+    """Return the condition that a variable is *value* or more, a number, or after it, a text."""
+    return _bound("ge", value)
+
+
+def lt(value: float | str, /) -> Condition:
+    """Return the condition that a variable is less than *value*, a number, or before it, a text."""
+    return _bound("lt", value)
+
+
+def le(value: float | str, /) -> Condition:
+    """Return the condition that a variable is *value* or less, a number, or before it, a text."""
+    return _bound("le", value)
+
+
+def one_of(*values: JSONValue) -> Condition:
+    """Return the condition that a variable has one of *values*, by exact value and type."""
+    return OneOf(values)
+
+
+def is_set() -> Condition:
+    """Return the condition that a record has the variable, whatever its value, ``None`` included."""
+    return IsSet()
+
+
+def _bound(name: Literal["gt", "ge", "lt", "le"], value: object) -> Bound:
+    if isinstance(value, str) or (is_number(value) and isfinite(value)):
+        return Bound(name, value)
+    raise ConfigurationError(f"{name}() compares finite numbers or texts, got a {type(value).__name__}")
+
+
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """A question to a store; every field that is not ``None`` narrows the answer.
+    """A question to a store; every field that is not ``None`` or empty narrows the answer.
 
     Times are nanoseconds since 1970 UTC, *since* inclusive and *until* exclusive. *where* asks for variables
-    by exact value and type. *limit* bounds the answer; ``None`` means all there is.
+    by exact value and type, and *conditions*, each of a variable, must all hold. *limit* bounds the answer;
+    ``None`` means all there is.
     """
 
     id: str | None = None
@@ -75,6 +164,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     since_unix_nano: int | None = None
     until_unix_nano: int | None = None
     where: Mapping[str, JSONValue] = {}
+    conditions: tuple[tuple[str, Condition], ...] = ()
     limit: int | None = 100
 
     def matches(self, record: Record) -> bool:
@@ -88,9 +178,16 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def matches_variables(self, record: Record) -> bool:
-        """Return whether *record* has every variable of *where*, with that very value."""
+        """Return whether *record* has every variable that is asked for, as it is asked for."""
         variables = record.variables
-        return all(name in variables and same_value(variables[name], value) for name, value in self.where.items())
+        return all(
+            name in variables and same_value(variables[name], value) for name, value in self.where.items()
+        ) and all(name in variables and asked.holds(variables[name]) for name, asked in self.conditions)
+
+    @property
+    def asks_for_variables(self) -> bool:
+        """Whether it narrows by variables, which a store may leave to `matches`."""
+        return bool(self.where or self.conditions)
 
 
 COLUMN_FILTERS = ("id", "request_id", "trace_id", "route", "method", "status_code")
@@ -104,6 +201,11 @@ def same_value(left: object, right: object) -> bool:
     if _is_array(left) and _is_array(right):
         return len(left) == len(right) and all(map(same_value, left, right))
     return type(left) is type(right) and left == right
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether *value* is a number of JSON, which ``True`` is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:

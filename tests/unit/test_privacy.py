@@ -9,7 +9,17 @@ from typing import NoReturn
 import pytest
 from flask import Flask, Response, g
 
-from flask_chest import CapabilityMissing, ConfigurationError, FlaskChest, FlaskChestSQLite, Redact
+from flask_chest import (
+    CapabilityMissing,
+    ConfigurationError,
+    FlaskChest,
+    FlaskChestSQLite,
+    Redact,
+    ge,
+    gt,
+    lt,
+    one_of,
+)
 from flask_chest.decorator import flask_chest
 from flask_chest.stores.memory import MemoryStore
 
@@ -120,6 +130,39 @@ def test_chest_forgets_a_person_in_the_store_and_in_the_journal(app: Flask, tmp_
     assert sorted(str(record.variables["user_id"]) for record in chest.query()) == ["8", "9"]
     (last, _) = chest.query()
     assert chest.forget(where={}, request_id=last.request_id) == 1
+    chest.close()
+
+
+def test_chest_forgets_several_people_and_keeps_no_value_of_theirs(app: Flask, tmp_path: Path) -> None:
+    @app.route("/<user>")
+    @flask_chest(tracked_vars=["user_id"])
+    def index(user: str) -> str:
+        g.user_id = user
+        return "hi"
+
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", journal_dir=tmp_path / "journal")
+    for user in ("ann", "bob", "ann", "cy"):
+        app.test_client().get(f"/{user}")
+    assert chest.forget(where={"user_id": one_of("ann", "bob", "nobody")}) == 3
+    assert [record.variables["user_id"] for record in chest.query()] == ["cy"]
+    chest.close()
+    assert not any(name in (tmp_path / "db").read_bytes() for name in (b"nobody", b"bob"))
+
+
+def test_where_takes_several_conditions_on_a_variable(app: Flask) -> None:
+    @app.route("/<int:price>")
+    @flask_chest(tracked_vars=["price"])
+    def index(price: int) -> str:
+        g.price = price
+        return "hi"
+
+    chest = FlaskChest(app, store=MemoryStore)
+    for price in (99, 100, 199, 200):
+        app.test_client().get(f"/{price}")
+    found = chest.query(where={"price": (ge(100), lt(200))})
+    assert [record.variables["price"] for record in found] == [199, 100]
+    assert chest.query(where={"price": (ge(100), lt(50))}) == []
+    assert [record.variables["price"] for record in chest.query(where={"price": gt(199)})] == [200]
     chest.close()
 
 

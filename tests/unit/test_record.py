@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
@@ -6,14 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_chest.errors import ConfigurationError
 from flask_chest.record import (
     COLUMN_FILTERS,
     FIELDS,
+    Condition,
     JSONValue,
     Query,
     Record,
     decode_variables,
     encode_variables,
+    ge,
+    gt,
+    is_set,
+    le,
+    lt,
+    one_of,
     same_value,
 )
 from flask_chest.testing.contracts import VALUES
@@ -136,3 +145,49 @@ def test_variables_default_to_none_that_are_shared() -> None:
 
 def _query(**conditions: object) -> Query:
     return Query(**conditions)  # type: ignore[arg-type]  # the names come from COLUMN_FILTERS
+
+
+@pytest.mark.parametrize(
+    ("condition", "matching", "others"),
+    [
+        (gt(5), [6, 5.5, 2**62], [5, 5.0, "6", True, None, [6]]),
+        (ge(5), [5, 5.0, 6], [4.999, "5", False]),
+        (lt(2**53 + 1), [2**53, -1.5], [2**53 + 1, "1"]),
+        (le(0.0), [0, -0.0, -7], [1e-300, None]),
+        (gt("pro"), ["prob", "q", "\U0001f600"], ["pro", "Pro", 7]),
+        (le("\uffff"), ["a", "\uffff"], ["\U00010000"]),
+        (one_of(7, "free", None), [7, "free", None], [7.0, True, "7", "Free"]),
+        (is_set(), [None, 0, "", [], {}], []),
+    ],
+    ids=["gt", "ge", "lt", "le", "after", "until", "one_of", "is_set"],
+)
+def test_condition_holds_for_values_of_its_kind_alone(
+    condition: Condition, matching: Sequence[JSONValue], others: Sequence[JSONValue]
+) -> None:
+    asked = Query(conditions=(("x", condition),))
+    assert [
+        value for value in (*matching, *others) if asked.matches(make_record(variables={"x": value}))
+    ] == list(matching)
+    assert not asked.matches(make_record(variables={"y": 1}))
+
+
+def test_all_conditions_on_a_variable_hold() -> None:
+    asked = Query(where={"plan": "pro"}, conditions=(("price", ge(100)), ("price", lt(200))))
+    found = [
+        price
+        for price in (99, 100, 199.9, 200)
+        if asked.matches(make_record(variables={"plan": "pro", "price": price}))
+    ]
+    assert found == [100, 199.9]
+    assert not asked.matches(make_record(variables={"plan": "free", "price": 150}))
+
+
+@pytest.mark.parametrize("value", [True, None, [1], float("nan"), float("inf")])
+def test_what_has_no_order_is_no_bound(value: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"gt\(\) compares finite numbers or texts, got a "):
+        gt(value)  # type: ignore[arg-type]  # what is wrong is the point
+
+
+def test_query_with_conditions_survives_json() -> None:
+    asked = Query(conditions=(("a", ge(2**53 + 1)), ("b", one_of(1, "x", None)), ("c", is_set())))
+    assert msgspec.json.decode(msgspec.json.encode(asked), type=Query) == asked

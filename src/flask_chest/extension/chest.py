@@ -46,13 +46,13 @@ from flask_chest.protocols import (
     Store,
     VariablesObserver,
 )
-from flask_chest.record import JSONValue, Query, Record
+from flask_chest.record import Condition, OneOf, Query, Record, Where, same_value
 from flask_chest.stores import store_from_uri
 
 DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
 """Seconds for which a query waits for records that this process has just made."""
-_NO_VARIABLES: Mapping[str, JSONValue] = MappingProxyType({})
+_NO_VARIABLES: Where = MappingProxyType({})
 
 
 class FlaskChest:
@@ -157,13 +157,14 @@ class FlaskChest:
         status_code: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        where: Mapping[str, JSONValue] = _NO_VARIABLES,
+        where: Where = _NO_VARIABLES,
         limit: int | None = 100,
     ) -> list[Record]:
         """Return the records that match every filter, newest first, at most *limit* (``None`` for all).
 
         *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact
-        value and type (1, 1.0 and ``True`` differ); it uses no index and reads the whole time range. Records that
+        value and type (1, 1.0 and ``True`` differ), or holds conditions: ``{"price": ge(100)}``, with `gt`, `ge`,
+        `lt`, `le`, `one_of` and `is_set`, or a tuple of several. Records that
         this process has just made are waited for, up to two seconds. Raises `StoreError` when the store cannot
         answer.
         """
@@ -193,7 +194,7 @@ class FlaskChest:
         status_code: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        where: Mapping[str, JSONValue] = _NO_VARIABLES,
+        where: Where = _NO_VARIABLES,
         limit: int | None = None,
     ) -> Iterator[Record]:
         """Iterate over what `query` returns, fetched on the way, without a limit unless you set one."""
@@ -222,7 +223,7 @@ class FlaskChest:
             return None
         return template.replace("{trace_id}", record.trace_id)
 
-    def forget(self, *, where: Mapping[str, JSONValue], request_id: str | None = None) -> int:
+    def forget(self, *, where: Where, request_id: str | None = None) -> int:
         """Delete every record that matches, for good, and return how many were in the store.
 
         *where* names variables and their exact values, as for `query`; at least one, or a *request_id*. Matching
@@ -237,10 +238,11 @@ class FlaskChest:
         if not isinstance(store, Erasure):
             raise CapabilityMissing(store, "Erasure")
         self._await_own_records()
-        question = _question(where=where, request_id=request_id, limit=None)
-        count = store.forget(question)
-        for state in list(self._states.values()):
-            forget_refused(state.here.journal_config.folder, question)
+        count = 0
+        for question in _without_one_of(_question(where=where, request_id=request_id, limit=None)):
+            count += store.forget(question)
+            for state in list(self._states.values()):
+                forget_refused(state.here.journal_config.folder, question)
         return count
 
     def _await_own_records(self) -> None:
@@ -496,8 +498,17 @@ class FlaskChest:
         )
 
 
-def _question(**asked: object) -> Query:
+def _question(*, where: Where, **asked: object) -> Query:
     """Return the query; raise `ConfigurationError` for a value of the wrong type, which would match nothing."""
+    wanted: dict[str, object] = {}
+    conditions: list[tuple[str, Condition]] = []
+    for name, value in where.items():
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Condition):
+                conditions.append((name, each))
+            else:
+                wanted[name] = each
+    asked.update(where=wanted, conditions=tuple(conditions))
     method = asked.get("method")
     if isinstance(method, str):
         asked["method"] = known_method(method)
@@ -505,6 +516,21 @@ def _question(**asked: object) -> Query:
         return msgspec.convert(asked, Query)
     except msgspec.ValidationError as exc:
         raise ConfigurationError(f"invalid query: {exc}") from None
+
+
+def _without_one_of(question: Query) -> Iterator[Query]:
+    """Yield a query for each value that *question* leaves open: what is forgotten is remembered by its digest."""
+    for place, (name, asked) in enumerate(question.conditions):
+        if isinstance(asked, OneOf):
+            others = question.conditions[:place] + question.conditions[place + 1 :]
+            for value in asked.values:
+                if name not in question.where or same_value(question.where[name], value):
+                    narrower = msgspec.structs.replace(
+                        question, where={**question.where, name: value}, conditions=others
+                    )
+                    yield from _without_one_of(narrower)
+            return
+    yield question
 
 
 def _unix_nano(moment: datetime | None, name: str) -> int | None:

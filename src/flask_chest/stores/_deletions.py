@@ -18,7 +18,7 @@ from typing import Self
 import msgspec
 
 from flask_chest._clocks import nanoseconds
-from flask_chest.record import COLUMN_FILTERS, Query, Record
+from flask_chest.record import COLUMN_FILTERS, Condition, Query, Record
 
 CUT_OFF = "cut-off"
 """Kind of the note about what retention deleted; the other kinds are the keys of shapes."""
@@ -26,11 +26,13 @@ NOTE_LIFE_NANO = nanoseconds(timedelta(days=366))
 """Nanoseconds for which it is remembered what was forgotten: no journal waits for that long."""
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """The names and times that a query asks for, without the values."""
+class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The names, times and conditions that a query asks for, without the values."""
 
     columns: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    conditions: tuple[tuple[str, Condition], ...] = ()
+    """Conditions of the query as they were asked, bounds included."""
     since_unix_nano: int | None = None
     until_unix_nano: int | None = None
 
@@ -40,6 +42,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             columns=tuple(name for name in COLUMN_FILTERS if getattr(query, name) is not None),
             variables=tuple(sorted(query.where)),
+            conditions=query.conditions,
             since_unix_nano=query.since_unix_nano,
             until_unix_nano=query.until_unix_nano,
         )
@@ -63,6 +66,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         ):
             return None
         if not all(name in variables for name in self.variables):
+            return None
+        if not all(name in variables and asked.holds(variables[name]) for name, asked in self.conditions):
             return None
         columns = (getattr(record, name) for name in self.columns)
         return _digest(secret, [*columns, *(variables[name] for name in self.variables)])

@@ -20,7 +20,7 @@ from flask_chest.protocols import (
     Retention,
     Store,
 )
-from flask_chest.record import JSONValue, Query, Record
+from flask_chest.record import JSONValue, Query, Record, ge, is_set, lt
 from flask_chest.testing.records import make_record
 
 _MINUTE = timedelta(minutes=1)
@@ -208,6 +208,16 @@ class DeletionContract:
         kept = [make_record(request_id="his"), make_record(time_unix_nano=10)]
         store.write([*gone, *kept])
         assert {record.id for record in _kept(store)} == {record.id for record in kept}
+
+    def test_forgetting_by_conditions_holds_too(self, store: DeletingStore) -> None:
+        dear, cheap, unpriced = (
+            make_record(variables=variables) for variables in ({"price": 150}, {"price": 99.5}, {"plan": "pro"})
+        )
+        store.write([dear, cheap])
+        asked = Query(conditions=(("price", ge(100)), ("price", lt(200)), ("price", is_set())))
+        assert store.forget(asked) == 1
+        store.write([dear, unpriced])
+        assert {record.id for record in _kept(store)} == {cheap.id, unpriced.id}
 
     def test_person_who_is_forgotten_again_is_forgotten_up_to_then(self, store: DeletingStore) -> None:
         for _ in range(3):

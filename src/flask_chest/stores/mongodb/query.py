@@ -40,7 +40,7 @@ def _candidates(collections: Collections, query: Query) -> Iterator[Record]:
     all that a filter leaves first, however old: they are given little to sort. A span in which there is little is
     followed by a longer one; where there is much, by one for a few chunks.
     """
-    size = CHUNK if query.limit is None or query.where else min(query.limit, CHUNK)
+    size = CHUNK if query.limit is None or query.asks_for_variables else min(query.limit, CHUNK)
     until, since = query.until_unix_nano, query.since_unix_nano
     end, length = time.time_ns(), FIRST_SPAN_NANO
     if until is not None:

@@ -27,7 +27,7 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
     left = query.limit
     before: Record | None = None
     while left is None or left > 0:
-        size = CHUNK if left is None or query.where else min(left, CHUNK)
+        size = CHUNK if left is None or query.asks_for_variables else min(left, CHUNK)
         statement = chunk(tables, query, before=before, size=size)
         with database.reading() as session:
             rows = session.rows(statement.sql, statement.values)
