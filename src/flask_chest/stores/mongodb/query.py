@@ -10,7 +10,7 @@ from bson.int64 import Int64
 from msgspec.structs import replace
 from pymongo import DESCENDING
 
-from flask_chest.record import COLUMN_FILTERS, Query, Record
+from flask_chest.record import COLUMN_FILTERS, Bound, Condition, OneOf, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.mongodb.client import Collections
 from flask_chest.stores.mongodb.documents import Document, encode_name, record_of
@@ -24,6 +24,10 @@ GROWING_SPANS_NANO = tuple(FIRST_SPAN_NANO * GROWTH**step for step in range(10))
 """Bounds of the steps in which records are looked for, from a second to four years."""
 SPAN_CHUNKS = 4
 """Chunks that a span is to hold, going by the one that was read last."""
+
+_PRESENT: Document = {"$exists": True}
+"""Operator that tells ``None`` from what is not there."""
+_BOUNDS = {"gt": "$gte", "ge": "$gte", "lt": "$lte", "le": "$lte"}
 
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
 
@@ -73,9 +77,11 @@ def condition(query: Query, *, before: Record | None) -> Document:
         for name in COLUMN_FILTERS
         if (value := getattr(query, name)) is not None and bindable(value)
     }
-    for name, value in query.where.items():
-        if bindable(name) and isinstance(value, str | int) and bindable(value):
-            wanted[f"variables.{encode_name(name)}"] = {"$eq": value}
+    for name, asked in _variable_conditions(query):
+        if bindable(name):
+            # Of two such operators the first one is enough for a superset.
+            path = f"variables.{encode_name(name)}"
+            wanted[path] = {**asked, **wanted.get(path, {})}
     times: Document = {}
     # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be asked for.
     since, until = query.since_unix_nano, query.until_unix_nano
@@ -88,3 +94,25 @@ def condition(query: Query, *, before: Record | None) -> Document:
         times["$lte"] = time
         wanted["$or"] = [{"time_unix_nano": {"$lt": time}}, {"_id": {"$lt": before.id}}]
     return {**wanted, "time_unix_nano": times} if times else wanted
+
+
+def _variable_conditions(query: Query) -> Iterator[tuple[str, Document]]:
+    """Yield the name of each variable that is asked for, with operators that all it may be holds."""
+    for name, value in query.where.items():
+        yield name, {**_PRESENT, "$eq": value} if _comparable(value) else _PRESENT
+    for name, asked in query.conditions:
+        yield name, {**_PRESENT, **_operator(asked)}
+
+
+def _operator(asked: Condition) -> Document:
+    if isinstance(asked, Bound) and _comparable(asked.value):
+        # With the bound itself: where whole numbers are compared in double precision, more are equal to it.
+        return {_BOUNDS[asked.operator]: asked.value}
+    if isinstance(asked, OneOf) and all(map(_comparable, asked.values)):
+        return {"$in": list(asked.values)}
+    return {}
+
+
+def _comparable(value: object) -> bool:
+    """Return whether MongoDB finds all that is equal to *value*; to it the order of an object's keys matters."""
+    return value is None or isinstance(value, float) or bindable(value)
