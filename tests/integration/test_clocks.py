@@ -30,7 +30,7 @@ def test_machine_whose_clock_is_ahead_deletes_nothing_on_a_server(
         def retain() -> RetentionReport:
             return RetentionRun(
                 store=store,
-                limits=RetentionPolicy(age=timedelta(days=30), rows=100),
+                policy=RetentionPolicy(age=timedelta(days=30), rows=100),
                 cap=RetentionPolicy(),
                 owner="this test",
                 go_on=lambda: True,

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -68,6 +69,7 @@ class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Records that will never be delivered, by id."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFilter:
     """An exporter's ``filter`` and ``transform``.
 
@@ -76,19 +78,14 @@ class RecordFilter:
     target could not tell any more that it has it already.
     """
 
-    def __init__(
-        self,
-        *,
-        wanted: Callable[[Record], bool] | None = None,
-        transform: Callable[[Record], Record | None] | None = None,
-    ) -> None:
-        """Deliver what *wanted* accepts, in the form that *transform* gives it; ``None`` leaves a record out."""
-        self._wanted = wanted
-        self._transform = transform
+    wanted: Callable[[Record], bool] | None = None
+    """Returns whether a record is delivered."""
+    transform: Callable[[Record], Record | None] | None = None
+    """Returns the record to deliver in place of another; ``None`` leaves it out."""
 
     def apply(self, records: Sequence[Record]) -> tuple[Sequence[Record], dict[str, Poison]]:
         """Return the records to deliver, and the poison among *records* by id."""
-        if self._wanted is None and self._transform is None:
+        if self.wanted is None and self.transform is None:
             return records, {}
         chosen: list[Record] = []
         poison: dict[str, Poison] = {}
@@ -105,9 +102,9 @@ class RecordFilter:
         return chosen, poison
 
     def _filter(self, record: Record) -> Record | None:
-        if self._wanted is not None and not self._wanted(record):
+        if self.wanted is not None and not self.wanted(record):
             return None
-        return record if self._transform is None else self._transform(record)
+        return record if self.transform is None else self.transform(record)
 
 
 def deliver_batch(
@@ -128,6 +125,25 @@ def deliver_batch(
     )
 
 
+def log_run(report: ExportReport, *, again: bool = False) -> None:
+    """Log what a run did, if it did something; *again* says that failures were logged before it."""
+    if report.error is not None:
+        pending = "" if report.pending is None else f"; {report.pending} pending"
+        logger.warning("%s: %d delivered, then: %s%s", report.exporter, report.delivered, report.error, pending)
+    elif report.moved:
+        left_out = f", {report.filtered} left out by its filter" if report.filtered else ""
+        logger.log(
+            logging.WARNING if again else logging.INFO,
+            "%s: %d delivered%s, %d set aside%s",
+            report.exporter,
+            report.delivered,
+            " again" if again else "",
+            report.rejected,
+            left_out,
+        )
+
+
+@dataclass(slots=True, eq=False)
 class ExportRun:
     """One run of one exporter.
 
@@ -135,34 +151,27 @@ class ExportRun:
     process dies, leaves its batch to be delivered again as it was.
     """
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        exporter: Exporter,
-        *,
-        name: str | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        lease: timedelta = DEFAULT_LEASE,
-        record_filter: RecordFilter | None = None,
-        suspicious: bool = False,
-        go_on: Callable[[], bool] = lambda: True,
-        log: Callable[[ExportReport], None] | None = None,
-    ) -> None:
-        """Deliver from *outbox* under *name*, or under the exporter's own name.
+    outbox: Outbox
+    exporter: Exporter
+    _: KW_ONLY
+    name: str = ""
+    """Name in the outbox; the exporter's own unless it is given."""
+    batch_size: int = DEFAULT_BATCH_SIZE
+    lease: timedelta = DEFAULT_LEASE
+    record_filter: RecordFilter = RecordFilter()
+    suspicious: bool = False
+    """Whether to search for poison also if the exporter does not say that a record is to blame."""
+    go_on: Callable[[], bool] = lambda: True
+    """Asked before each batch."""
+    log: Callable[[ExportReport], None] = log_run
+    """Called with the report."""
+    _lease: _Lease = field(init=False)
+    _report: ExportReport = field(init=False)
 
-        *go_on* is asked before each batch. A *suspicious* run searches for poison also if the exporter does not
-        say that a record is to blame. *log* gets the report in place of `log_run`.
-        """
-        self._outbox = outbox
-        self._exporter = exporter
-        self._name = name or exporter.name
-        self._batch_size = batch_size
-        self._lease = _Lease(outbox, lease)
-        self._record_filter = record_filter or RecordFilter()
-        self._suspicious = suspicious
-        self._go_on = go_on
-        self._log = log or log_run
-        self._report = ExportReport(exporter=self._name)
+    def __post_init__(self) -> None:
+        self.name = self.name or self.exporter.name
+        self._lease = _Lease(self.outbox, self.lease)
+        self._report = ExportReport(exporter=self.name)
 
     def report(self) -> ExportReport:
         """Deliver what is pending; return what was done, and never raise an ``Exception``."""
@@ -173,19 +182,19 @@ class ExportRun:
         except ChestError as exc:
             error = str(exc)
         except Exception as exc:  # a third-party exporter may raise anything; its batch stays pending
-            error = f"{self._name} raised {describe(exc)}"
-            logger.debug("export to %s failed", self._name, exc_info=True)
+            error = f"{self.name} raised {describe(exc)}"
+            logger.debug("export to %s failed", self.name, exc_info=True)
         finally:
             self._lease.end()
-        pending = _backlog(self._outbox, self._name)
+        pending = _backlog(self.outbox, self.name)
         report = msgspec.structs.replace(self._report, pending=pending, busy=busy, error=error)
-        self._log(report)
+        self.log(report)
         return report
 
     def _deliver_all(self) -> str | None:
         """Deliver batch after batch; return the process that holds the claim, if it is another one."""
-        while self._go_on():
-            claim = self._outbox.claim(self._name, limit=self._batch_size, lease=self._lease.length)
+        while self.go_on():
+            claim = self.outbox.claim(self.name, limit=self.batch_size, lease=self._lease.length)
             if claim is None:
                 return None
             if isinstance(claim, Busy):
@@ -197,12 +206,12 @@ class ExportRun:
         try:
             with self._lease.held(claim):
                 outcome = deliver_batch(
-                    self._export, claim.records, record_filter=self._record_filter, suspicious=self._suspicious
+                    self._export, claim.records, record_filter=self.record_filter, suspicious=self.suspicious
                 )
         except BaseException as exc:
             self._release(claim, error=describe(exc))
             raise
-        if not self._outbox.acknowledge(claim, rejected=_reasons(outcome.poison)):
+        if not self.outbox.acknowledge(claim, rejected=_reasons(outcome.poison)):
             raise ChestError(
                 f"{claim.exporter} lost its claim while it delivered {len(claim.records)} records; "
                 "another process delivers them again"
@@ -211,12 +220,12 @@ class ExportRun:
 
     def _export(self, records: Sequence[Record]) -> None:
         if self._lease.lost:  # a search may be long
-            raise TargetUnavailable(f"{self._name} lost its claim; another process delivers the batch")
-        hand_over(self._exporter.export, records)
+            raise TargetUnavailable(f"{self.name} lost its claim; another process delivers the batch")
+        hand_over(self.exporter.export, records)
 
     def _release(self, claim: Claim, *, error: str) -> None:
         try:
-            self._outbox.release(claim, error=error)
+            self.outbox.release(claim, error=error)
         except Exception as exc:  # noqa: BLE001 - what ended the run is to be reported; the lease ends by itself
             logger.debug("the claim of %s was not released: %s", claim.exporter, describe(exc))
 
@@ -318,21 +327,3 @@ def _backlog(outbox: Outbox, name: str) -> int | None:
     except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything; the run itself is over
         logger.debug("the backlog of %s is not known: %s", name, describe(exc))
         return None
-
-
-def log_run(report: ExportReport, *, again: bool = False) -> None:
-    """Log what a run did, if it did something; *again* says that failures were logged before it."""
-    if report.error is not None:
-        pending = "" if report.pending is None else f"; {report.pending} pending"
-        logger.warning("%s: %d delivered, then: %s%s", report.exporter, report.delivered, report.error, pending)
-    elif report.moved:
-        left_out = f", {report.filtered} left out by its filter" if report.filtered else ""
-        logger.log(
-            logging.WARNING if again else logging.INFO,
-            "%s: %d delivered%s, %d set aside%s",
-            report.exporter,
-            report.delivered,
-            " again" if again else "",
-            report.rejected,
-            left_out,
-        )

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING
 from weakref import ref
 
+from flask_chest._makers import is_made, maker_of
 from flask_chest.background.backoff import pause_seconds
 from flask_chest.background.export_run import (
     BatchOutcome,
@@ -55,19 +56,9 @@ class ExportJob:
     start_at: StartAt
     record_filter: RecordFilter
 
-    @classmethod
-    def checked(
-        cls,
-        exporter: Exporter | Callable[[], Exporter],
-        *,
-        interval: timedelta,
-        name: str | None,
-        batch_size: int,
-        lease: timedelta,
-        start_at: StartAt,
-        record_filter: RecordFilter,
-    ) -> Self:
-        """Make the job of *exporter*, or of what makes one in each process; raise `ConfigurationError`."""
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what no job can be run with."""
+        interval, lease = self.interval, self.lease
         if not isinstance(interval, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
             raise ConfigurationError(
                 f"interval must be a timedelta, as in timedelta(seconds=30), got a {type(interval).__name__}"
@@ -80,33 +71,22 @@ class ExportJob:
             raise ConfigurationError(
                 f"lease must be a timedelta above 0 and of at most {MAX_INTERVAL.days} days, got {lease!r}"
             )
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size!r}")
-        if start_at not in ("beginning", "now"):
-            raise ConfigurationError(f"start_at must be 'beginning' or 'now', got {start_at!r}")
-        make, name = _maker(exporter, name)
-        return cls(
-            name=name,
-            make=make,
-            interval=interval,
-            batch_size=batch_size,
-            lease=lease,
-            start_at=start_at,
-            record_filter=record_filter,
-        )
+        if self.batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {self.batch_size!r}")
+        if self.start_at not in ("beginning", "now"):
+            raise ConfigurationError(f"start_at must be 'beginning' or 'now', got {self.start_at!r}")
 
 
-def _maker(exporter: Exporter | Callable[[], Exporter], name: str | None) -> tuple[Callable[[], Exporter], str]:
-    if not isinstance(exporter, type) and hasattr(exporter, "export"):
-        made = cast("Exporter", exporter)
-        return lambda: made, name or made.name
-    if not callable(exporter):
-        raise ConfigurationError(
-            f"exporter must be an Exporter or a callable that makes one, got a {type(exporter).__name__}"
-        )
+def named_maker(
+    exporter: Exporter | Callable[[], Exporter], name: str | None
+) -> tuple[str, Callable[[], Exporter]]:
+    """Return the name for *exporter* and what makes it in each process; raise `ConfigurationError`."""
+    make = maker_of(exporter, "export", setting="exporter", kind="an Exporter")
+    if is_made(exporter, "export"):
+        return name or make().name, make
     if not name:
         raise ConfigurationError("an exporter that is made in each process needs a name=")
-    return exporter, name
+    return name, make
 
 
 @dataclass(slots=True)

@@ -71,10 +71,10 @@ class RetentionPolicy:
 
     @classmethod
     def _checked(cls, value: object, setting: str, **found: object) -> Self:
-        limits = cls(**found)  # type: ignore[arg-type]  # of the types that `_limit` gives
-        if (limits.age is not None and limits.age <= timedelta(0)) or limits.rows == 0 or limits.size == 0:
+        policy = cls(**found)  # type: ignore[arg-type]  # of the types that `_limit` gives
+        if (policy.age is not None and policy.age <= timedelta(0)) or policy.rows == 0 or policy.size == 0:
             raise ConfigurationError(f"{setting} must leave something, got {value!r}")
-        return limits
+        return policy
 
 
 def parse_span(text: str) -> timedelta | None:
@@ -118,10 +118,10 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionRun:
-    """Deletes what is beyond *limits* and every exporter has had, and what is beyond *cap* in any case."""
+    """Deletes what is beyond *policy* and every exporter has had, and what is beyond *cap* in any case."""
 
     store: Store
-    limits: RetentionPolicy
+    policy: RetentionPolicy
     cap: RetentionPolicy
     owner: str
     """A text that no other process has."""
@@ -148,7 +148,7 @@ class RetentionRun:
         spared = sum(1 for _ in self.store.query(Query(since_unix_nano=now + MAX_SKEW_NANO, limit=None)))
         if doubt is not None:
             return RetentionReport(spared=spared, doubt=doubt)
-        before = self._end_of(self.limits, store, now)
+        before = self._end_of(self.policy, store, now)
         capped = self._end_of(self.cap, store, now)
         deleted = unexported = 0
         if before is not None or capped is not None:
@@ -172,15 +172,15 @@ class RetentionRun:
             return False
         return not isinstance(self.store, Leases) or self.store.hold(TASK, owner=self.owner, lease=LEASE)
 
-    def _end_of(self, limits: RetentionPolicy, store: Retention, now: int) -> int | None:
-        """Find the time before which all is beyond *limits*; ``None`` if nothing is."""
+    def _end_of(self, policy: RetentionPolicy, store: Retention, now: int) -> int | None:
+        """Find the time before which all is beyond *policy*; ``None`` if nothing is."""
         ends: list[int | None] = []
-        if limits.age is not None:
-            ends.append(now - nanoseconds(limits.age))
-        if limits.rows is not None:
-            ends.append(store.boundary(limits.rows))
-        if limits.size is not None:
-            ends.append(store.boundary(int(limits.size // self._mean_size())))
+        if policy.age is not None:
+            ends.append(now - nanoseconds(policy.age))
+        if policy.rows is not None:
+            ends.append(store.boundary(policy.rows))
+        if policy.size is not None:
+            ends.append(store.boundary(int(policy.size // self._mean_size())))
         return max((end for end in ends if end is not None), default=None)
 
     def _mean_size(self) -> float:

@@ -17,9 +17,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from flask_chest._process import PerProcess, signals_blocked, threads_run
-from flask_chest.background.exports import MAX_INTERVAL
 from flask_chest.background.stats import LogLimit
-from flask_chest.errors import ConfigurationError, describe
+from flask_chest.errors import describe
 
 logger = logging.getLogger("flask_chest.scheduler")
 
@@ -43,16 +42,12 @@ class ExportScheduler:
         self._background = PerProcess(_Background)
 
     def add(self, name: str, run: Callable[[], object], *, interval: timedelta, at_once: bool = False) -> None:
-        """Call *run* at every *interval*, first at its end or *at_once*, also when started; names are unique."""
-        if not timedelta(0) < interval <= MAX_INTERVAL:
-            raise ConfigurationError(
-                f"the interval of {name!r} must be more than 0 and at most {MAX_INTERVAL.days} days, "
-                f"got {interval}"
-            )
+        """Call *run* at every *interval*, first at its end or *at_once*, also when it has been started.
+
+        No other job has this *name*.
+        """
         background = self._background.get()
         with background.lock:
-            if name in self._jobs:
-                raise ConfigurationError(f"{name!r} is scheduled already; give the second one another name")
             job = self._jobs[name] = _ExportJob(name=name, run=run, interval=interval, at_once=at_once)
             background.add(job)
 
@@ -67,7 +62,7 @@ class ExportScheduler:
             background.start(self._jobs.values())
 
     def close(self, timeout: float) -> bool:
-        """Begin no more runs and wait for those under way; False when one goes on after *timeout* seconds."""
+        """Begin no more runs and wait for those under way; return False if one outlasts *timeout* seconds."""
         background = self._background.get()
         with background.lock:
             background.stop()
@@ -79,10 +74,6 @@ class _ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     run: Callable[[], object]
     interval: timedelta
     at_once: bool
-
-    def trigger(self) -> BaseTrigger:
-        """Tell APScheduler when the next run is due."""
-        return _Every(self.interval)
 
 
 class _Every(BaseTrigger):
@@ -169,11 +160,11 @@ class _Background:
         if self._scheduler is not None:
             scheduled = self._scheduler.add_job(
                 job.run,
-                job.trigger(),
+                _Every(job.interval),
                 id=job.name,
                 name=job.name,
-                # A run that is late, because the machine slept or was busy, is still worth as much; those
-                # that were missed meanwhile are made up for by one.
+                # A run that is late, because the machine slept or was busy, is still worth as much; one makes up
+                # for all that were missed meanwhile.
                 misfire_grace_time=None,
                 coalesce=True,
                 max_instances=1,
@@ -204,8 +195,8 @@ class _DaemonThreads(BaseExecutor):
     def submit_job(self, job: Job, run_times: Sequence[datetime]) -> None:
         """Begin a run of *job*, unless the last one goes on.
 
-        APScheduler would warn at each interval that is skipped so. But nothing is lost, the next run takes
-        what has gathered; and an exporter that gets nothing done is told by its own errors and its backlog.
+        APScheduler would warn at each interval that is skipped so. But nothing is lost: the next run takes what
+        has gathered, and an exporter that gets nothing done shows in its errors and its backlog.
         """
         try:
             super().submit_job(job, run_times)

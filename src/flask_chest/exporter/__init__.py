@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from flask import Flask
@@ -18,10 +19,10 @@ from flask import Flask
 from flask_chest.background.export_run import DEFAULT_BATCH_SIZE, DEFAULT_LEASE, RecordFilter
 from flask_chest.background.exports import ExportJob
 from flask_chest.errors import ConfigurationError
-from flask_chest.exporter._options import Default, ExporterOptions, OptionMissing
+from flask_chest.exporter._options import ACCEPTED, REJECTING, TIMEOUT, Default, ExporterOptions, OptionMissing
 from flask_chest.exporter.store import StoreExporter
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.protocols import Exporter, StartAt
+from flask_chest.protocols import Exporter, StartAt, Store
 from flask_chest.record import Record
 from flask_chest.stores.options import CONNECT_TIMEOUT, LOCK_TIMEOUT, STATEMENT_TIMEOUT
 
@@ -38,8 +39,8 @@ DEFAULT_PORT = 8086
 class DeliveryOptions(TypedDict, total=False):
     """The options of `FlaskChest.add_exporter` that every exporter takes.
 
-    *interval* is for who does not count in minutes, and wins. *app* is for an app factory: the exporter is for
-    that app alone.
+    *interval*, if given, takes the place of *interval_minutes*. With *app*, as in an app factory, the exporter is
+    added to that app alone.
     """
 
     interval_minutes: float
@@ -76,7 +77,7 @@ class FlaskChestExporterInfluxDB:
         measurement: str = "flask_chest",
         tags: Sequence[str] = (),
         custom_tags: Mapping[str, str] | None = None,
-        timeout: float = 10.0,
+        timeout: float = TIMEOUT,
         verify_ssl: bool | str | os.PathLike[str] = True,
         name: str = "influxdb",
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -143,19 +144,16 @@ class FlaskChestExporterPostgreSQL:
     ) -> None:
         from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver loads when chosen
 
-        def make(options: ExporterOptions) -> StoreExporter:
-            store = PostgreSQLStore(
-                options.needed_text("db_uri", db_uri),
-                name=table,
-                create=create,
-                connect_timeout=connect_timeout,
-                statement_timeout=statement_timeout,
-                lock_timeout=lock_timeout,
-                pool=pool,
-            )
-            return StoreExporter(store, name=name)
-
-        _add(chest, name, make, **delivery)
+        make = partial(
+            PostgreSQLStore,
+            name=table,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool=pool,
+        )
+        _add_store(chest, name, db_uri, make, **delivery)
 
 
 class FlaskChestExporterMySQL:
@@ -182,19 +180,16 @@ class FlaskChestExporterMySQL:
     ) -> None:
         from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver loads when chosen
 
-        def make(options: ExporterOptions) -> StoreExporter:
-            store = MySQLStore(
-                options.needed_text("db_uri", db_uri),
-                name=table,
-                create=create,
-                connect_timeout=connect_timeout,
-                statement_timeout=statement_timeout,
-                lock_timeout=lock_timeout,
-                pool=pool,
-            )
-            return StoreExporter(store, name=name)
-
-        _add(chest, name, make, **delivery)
+        make = partial(
+            MySQLStore,
+            name=table,
+            create=create,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            pool=pool,
+        )
+        _add_store(chest, name, db_uri, make, **delivery)
 
 
 class FlaskChestExporterMongoDB:
@@ -222,20 +217,17 @@ class FlaskChestExporterMongoDB:
     ) -> None:
         from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a driver loads when chosen
 
-        def make(options: ExporterOptions) -> StoreExporter:
-            store = MongoDBStore(
-                options.needed_text("db_uri", db_uri),
-                name=collection,
-                database=database,
-                create=create,
-                connect_timeout=connect_timeout,
-                timeout=timeout,
-                client=client,
-                options=client_options,
-            )
-            return StoreExporter(store, name=name)
-
-        _add(chest, name, make, **delivery)
+        make = partial(
+            MongoDBStore,
+            name=collection,
+            database=database,
+            create=create,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            client=client,
+            options=client_options,
+        )
+        _add_store(chest, name, db_uri, make, **delivery)
 
 
 class FlaskChestExporterHTTP:
@@ -253,10 +245,10 @@ class FlaskChestExporterHTTP:
         headers: Mapping[str, str] | None = None,
         payload: _bodies.Payload | None = None,
         method: Literal["POST", "PUT", "PATCH"] = "POST",
-        accept: Collection[int] = range(200, 300),
-        rejecting: Collection[int] = (400, 413, 422),
-        timeout: float = 10.0,
-        connect_timeout: float = 5.0,
+        accept: Collection[int] = ACCEPTED,
+        rejecting: Collection[int] = REJECTING,
+        timeout: float = TIMEOUT,
+        connect_timeout: float = CONNECT_TIMEOUT,
         verify: Literal[True] | str | os.PathLike[str] = True,
         compress: bool = True,
         name: str = "http",
@@ -299,7 +291,7 @@ class FlaskChestExporterOTLP:
         resource: Mapping[str, str] | None = None,
         prefix: str = "flask.g.",
         timeout: float | None = None,
-        connect_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         verify: Literal[True] | str | os.PathLike[str] | None = None,
         client_certificate: str | os.PathLike[str] | None = None,
         client_key: str | os.PathLike[str] | None = None,
@@ -327,6 +319,21 @@ class FlaskChestExporterOTLP:
         _add(chest, name, make, **delivery)
 
 
+def _add_store(
+    chest: FlaskChest,
+    name: str,
+    db_uri: str,
+    make: Callable[[str], Store],
+    **delivery: Unpack[DeliveryOptions],
+) -> None:
+    """Add an exporter into the store that *make* makes of *db_uri*, or of the one in the settings."""
+
+    def make_exporter(options: ExporterOptions) -> StoreExporter:
+        return StoreExporter(make(options.needed_text("db_uri", db_uri)), name=name)
+
+    _add(chest, name, make_exporter, **delivery)
+
+
 def _add(
     chest: FlaskChest,
     name: str,
@@ -343,9 +350,9 @@ def _add(
             raise
         except ConfigurationError as exc:
             raise ConfigurationError(f"{exc}{options.origins}") from exc.__cause__
-        return ExportJob.checked(
-            exporter,
+        return ExportJob(
             name=name,
+            make=lambda: exporter,
             interval=delivery.get("interval") or _minutes(delivery.get("interval_minutes", DEFAULT_MINUTES)),
             batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
             lease=DEFAULT_LEASE,
@@ -353,7 +360,7 @@ def _add(
             record_filter=RecordFilter(wanted=delivery.get("filter"), transform=delivery.get("transform")),
         )
 
-    with suppress(OptionMissing):  # an app may have it yet; all else that is wrong is told here
+    with suppress(OptionMissing):  # an app's settings may have it; whatever else is wrong is raised here
         job_for({})
     chest.add_job(name, job_for, app=delivery.get("app"))
 

@@ -7,8 +7,9 @@ import os
 import re
 import ssl
 import zlib
+from abc import abstractmethod
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,11 +25,14 @@ from urllib3.util import Url, parse_url
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import ConfigurationError, RecordsRejected, TargetUnavailable
+from flask_chest.exporter._batches import rejection
 from flask_chest.exporter._deadline import connection_pool, remaining, within
+from flask_chest.protocols import Exporter
 from flask_chest.record import Record
 
 Method: TypeAlias = Literal["POST", "PUT", "PATCH"]
 Verify: TypeAlias = Literal[True] | str | os.PathLike[str]
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 Identity: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
 """Files of the client's certificate and of its key; ``None`` if one file holds both."""
 
@@ -51,7 +55,7 @@ class Answer:
 
     @property
     def patience(self) -> str:
-        """Return, in words, how long the target asks to be left alone."""
+        """How long the target asks to be left alone, in words that follow a sentence; empty if it does not."""
         return f" and asks for {self.retry_after} s" if re.fullmatch(r"[0-9]{1,6}", self.retry_after) else ""
 
 
@@ -170,6 +174,43 @@ class Endpoint:
         except TimeoutError:
             return TargetUnavailable(f"{self.where} did not take all within {self._timeout:g} s")
         return TargetUnavailable(f"{self.where} does not answer: {type(reason).__name__}")
+
+
+class EndpointExporter(Exporter):
+    """Delivers batches to one endpoint, each in time; what it sends is for the class that is derived."""
+
+    def __init__(self, endpoint: Endpoint, *, name: str) -> None:
+        if not name:
+            raise ConfigurationError("name must not be empty")
+        self._endpoint = endpoint
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r} {self._endpoint.where}>"
+
+    @property
+    def name(self) -> str:
+        """The exporter's identity in the store."""
+        return self._name
+
+    def export(self, records: Sequence[Record], /) -> None:
+        """Send *records* in one request, or in several when the target finds one too large."""
+        if not records:
+            return
+        with self._endpoint.in_time():
+            self._deliver(records)
+
+    def close(self) -> None:
+        """Let go of this process's connections; the next delivery makes new ones."""
+        self._endpoint.close()
+
+    @abstractmethod
+    def _deliver(self, records: Sequence[Record]) -> None:
+        """Send *records*, or raise why they are not delivered."""
+
+    def _refusal(self, answer: Answer, records: Sequence[Record]) -> RecordsRejected:
+        why = "takes no request of this size" if answer.status == TOO_LARGE else "refused the records"
+        return rejection(f"{self._endpoint.where} {why} ({answer.status})", records)
 
 
 def _answer(response: BaseHTTPResponse) -> Answer:
@@ -296,18 +337,3 @@ def http_address(url: str, *, example: str, query: bool = False, setting: str = 
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     netloc = host if port is None else f"{host}:{port}"
     return SplitResult(parts.scheme, netloc, parts.path, query=parts.query, fragment="")
-
-
-def deliver_halves(deliver: Callable[[Sequence[Record]], None], records: Sequence[Record]) -> None:
-    """Call *deliver* with each half of *records*, with the second also when the first has rejected ones."""
-    middle = len(records) // 2
-    rejections: list[RecordsRejected] = []
-    for half in (records[:middle], records[middle:]):
-        try:
-            deliver(half)
-        except RecordsRejected as exc:
-            rejections.append(exc)
-    if rejections:
-        # Where one half names its culprits and the other cannot, the other comes again without them.
-        reasons = {record_id: reason for each in rejections for record_id, reason in each.reasons.items()}
-        raise RecordsRejected(str(rejections[0]), reasons) from rejections[0]

@@ -1,4 +1,7 @@
-"""Where the options of an exporter come from: its constructor, else ``app.config``, else the environment."""
+"""The options of an exporter: their defaults, and where the values come from.
+
+That is its constructor, else ``app.config``, else the environment.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,13 @@ from typing import cast
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.settings import found
+
+ACCEPTED = range(200, 300)
+"""Status codes by which an endpoint says that it has taken a batch."""
+REJECTING = (400, 413, 422)
+"""Status codes by which an endpoint says that it will never take a batch."""
+TIMEOUT = 10.0
+"""Seconds for one delivery as a whole."""
 
 
 class Default(str):
@@ -37,7 +47,7 @@ class ExporterOptions:
 
     @property
     def origins(self) -> str:
-        """Return where the value was found, for messages."""
+        """Names of the settings that the values were found under, in words that follow a message."""
         return "".join(f"; {option} comes from {key}" for option, key in self._origins.items())
 
     def text(self, option: str, given: str | None) -> str | None:

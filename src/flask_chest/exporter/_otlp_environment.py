@@ -14,10 +14,11 @@ from math import isfinite
 from types import MappingProxyType
 from urllib.parse import unquote
 
+from flask_chest.exporter._options import TIMEOUT
+
 logger = logging.getLogger("flask_chest.export")
 
 DEFAULT_ENDPOINT = "http://localhost:4318/v1/logs"
-DEFAULT_TIMEOUT_SECONDS = 10.0
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _SUSPICIOUS_MILLISECONDS = 1_000
@@ -65,14 +66,14 @@ def timeout() -> float:
     """Return the seconds for a delivery; the variable counts milliseconds."""
     text, name = _variable("TIMEOUT")
     if text is None:
-        return DEFAULT_TIMEOUT_SECONDS
+        return TIMEOUT
     try:
         milliseconds = float(text)
     except ValueError:
         milliseconds = 0.0
     if not (isfinite(milliseconds) and milliseconds > 0):
         _warn(f"{name} must be a number of milliseconds above 0, and is something else: it is left out")
-        return DEFAULT_TIMEOUT_SECONDS
+        return TIMEOUT
     if milliseconds < _SUSPICIOUS_MILLISECONDS:
         _warn(
             f"{name} is {milliseconds:g} milliseconds, which is what the specification counts in, and "

@@ -1,4 +1,7 @@
-"""What of a record becomes a tag, what a field, under which name and of which type. Knows no driver."""
+"""The tags and fields of a record's point: which values become which, under which names and of which types.
+
+Nothing here needs InfluxDB's client.
+"""
 
 from __future__ import annotations
 

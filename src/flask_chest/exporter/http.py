@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from http import HTTPStatus
 
-from flask_chest.errors import (
-    ConfigurationError,
-    ExportError,
-    MissingDriverError,
-    RecordsRejected,
-    TargetUnavailable,
-)
+from flask_chest.errors import ConfigurationError, MissingDriverError, TargetUnavailable
+from flask_chest.exporter._batches import deliver_halves
 from flask_chest.exporter._bodies import Payload, encoded, require_payload
-from flask_chest.protocols import Exporter
+from flask_chest.exporter._options import ACCEPTED, REJECTING, TIMEOUT
 from flask_chest.record import Record
+from flask_chest.stores.options import CONNECT_TIMEOUT
 
 try:
-    from flask_chest.exporter._http import Answer, Endpoint, Method, Verify, deliver_halves
+    from flask_chest.exporter._http import TOO_LARGE, Endpoint, EndpointExporter, Method, Verify
 except ImportError as exc:
     raise MissingDriverError("urllib3", extra="http") from exc
 
-ACCEPTED = frozenset(range(200, 300))
-REJECTING = frozenset({400, 413, 422})
 
-_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
-
-class HTTPExporter(Exporter):
+class HTTPExporter(EndpointExporter):
     """Sends each batch as one request, whose body is ``{"records": [...]}`` unless *payload* makes another.
 
     A batch whose answer is lost is sent again: at least once. It has the same ``Idempotency-Key`` then, and
@@ -51,17 +41,15 @@ class HTTPExporter(Exporter):
         method: Method = "POST",
         accept: Collection[int] = ACCEPTED,
         rejecting: Collection[int] = REJECTING,
-        timeout: float = 10.0,
-        connect_timeout: float = 5.0,
+        timeout: float = TIMEOUT,
+        connect_timeout: float = CONNECT_TIMEOUT,
         verify: Verify = True,
         compress: bool = True,
         name: str = "http",
     ) -> None:
         _require_statuses(accept=accept, rejecting=rejecting)
         require_payload(payload)
-        if not name:
-            raise ConfigurationError("name must not be empty")
-        self._endpoint = Endpoint(
+        endpoint = Endpoint(
             url,
             example="https://collector.example/records",
             headers=headers or {},
@@ -72,46 +60,22 @@ class HTTPExporter(Exporter):
             verify=verify,
             compress=compress,
         )
+        super().__init__(endpoint, name=name)
         self._payload = payload
         self._accept = frozenset(accept)
         self._rejecting = frozenset(rejecting)
-        self._name = name
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} {self._endpoint.where}>"
-
-    @property
-    def name(self) -> str:
-        """The exporter's identity in the store."""
-        return self._name
-
-    def export(self, records: Sequence[Record], /) -> None:
-        """Send *records* in one request, or in several when the target finds one too large."""
-        if not records:
-            return
-        with self._endpoint.in_time():
-            self._deliver(records)
-
-    def close(self) -> None:
-        """Let go of this process's connections; the next delivery makes new ones."""
-        self._endpoint.close()
 
     def _deliver(self, records: Sequence[Record]) -> None:
         body = encoded(records, self._payload)
         answer = self._endpoint.send(body, {"Idempotency-Key": idempotency_key(records)})
         if answer.status in self._accept:
             return
-        if answer.status == _TOO_LARGE and len(records) > 1:
+        if answer.status == TOO_LARGE and len(records) > 1:
             deliver_halves(self._deliver, records)
+        elif answer.status in self._rejecting:
+            raise self._refusal(answer, records)
         else:
-            raise self._error(answer, records)
-
-    def _error(self, answer: Answer, records: Sequence[Record]) -> ExportError:
-        if answer.status not in self._rejecting:
-            return TargetUnavailable(self._endpoint.trouble(answer))
-        why = "takes no request of this size" if answer.status == _TOO_LARGE else "refused the records"
-        message = f"{self._endpoint.where} {why} ({answer.status})"
-        return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
+            raise TargetUnavailable(self._endpoint.trouble(answer))
 
 
 def idempotency_key(records: Sequence[Record]) -> str:

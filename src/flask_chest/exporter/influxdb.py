@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-from flask_chest.errors import (
-    ConfigurationError,
-    ExportError,
-    MissingDriverError,
-    RecordsRejected,
-    TargetUnavailable,
-)
+from flask_chest.errors import ConfigurationError, MissingDriverError, RecordsRejected, TargetUnavailable
+from flask_chest.exporter._batches import deliver_halves, rejection
+from flask_chest.exporter._options import TIMEOUT
 from flask_chest.exporter._points import (
     OWN_FIELDS,
     OWN_TAGS,
@@ -24,18 +20,19 @@ from flask_chest.exporter._points import (
     writable,
 )
 from flask_chest.exporter._refusals import Refusal
-from flask_chest.protocols import Exporter
 from flask_chest.record import Record
 
 try:
     from influxdb_client import Point
 
-    from flask_chest.exporter._http import Answer, Endpoint, deliver_halves, http_address
+    from flask_chest.exporter._http import TOO_LARGE, Answer, Endpoint, EndpointExporter, http_address
 except ImportError as exc:
     raise MissingDriverError("influxdb-client", extra="influxdb") from exc
 
+_NO_CONFLICTS = FieldTypeConflicts()
 
-class InfluxDBExporter(Exporter):
+
+class InfluxDBExporter(EndpointExporter):
     """Writes one point a record; delivered again, the point overwrites itself.
 
     A *token* of ``None`` is an unset variable, and every delivery says so; the empty one is for servers
@@ -54,20 +51,19 @@ class InfluxDBExporter(Exporter):
         measurement: str = "flask_chest",
         tags: Sequence[str] = (),
         custom_tags: Mapping[str, str] | None = None,
-        timeout: float = 10.0,
+        timeout: float = TIMEOUT,
         verify_ssl: bool | str | os.PathLike[str] = True,
         name: str = "influxdb",
     ) -> None:
-        _require_texts(org=org, bucket=bucket, measurement=measurement, name=name)
+        _require_texts(org=org, bucket=bucket, measurement=measurement)
         _require_measurement(measurement)
         _require_custom_tags(custom_tags or {})
         address = http_address(url, example="https://influxdb.example:8086")
-        self._url = address.geturl()
         self._host = address.netloc
         self._token = _usable_token(token)
         query = urlencode({"org": org, "bucket": bucket, "precision": "ns"})
-        self._endpoint = Endpoint(
-            f"{self._url.rstrip('/')}/api/v2/write?{query}",
+        endpoint = Endpoint(
+            f"{address.geturl().rstrip('/')}/api/v2/write?{query}",
             example="https://influxdb.example:8086",
             target=f"InfluxDB at {self._host}",
             headers={"Authorization": f"Token {self._token}"} if self._token else {},
@@ -80,49 +76,39 @@ class InfluxDBExporter(Exporter):
             trust_all=verify_ssl is False,
             compress=True,
         )
+        super().__init__(endpoint, name=name)
         self._org = org
         self._bucket = bucket
         self._measurement = writable(measurement)
         self._rules = PointRules((tags,) if isinstance(tags, str) else tags, custom_tags or {})
-        self._name = name
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self._host} org={self._org!r} bucket={self._bucket!r}>"
-
-    @property
-    def name(self) -> str:
-        """The exporter's identity in the store."""
-        return self._name
 
     def export(self, records: Sequence[Record], /) -> None:
         """Write *records*, those of a refused field type under suffixed field names."""
         if self._token is None:
             raise TargetUnavailable(
-                f"nothing is sent to InfluxDB at {self._host}: token is None: the variable it was read from "
+                f"nothing is sent to {self._endpoint.where}: token is None: the variable it was read from "
                 'is not set; set it, or pass token="" to a server without authentication'
             )
-        if not records:
-            return
-        with self._endpoint.in_time():
-            self._deliver(records, FieldTypeConflicts())
+        super().export(records)
 
-    def close(self) -> None:
-        """Let go of this process's connections; the next delivery makes new ones."""
-        self._endpoint.close()
-
-    def _deliver(self, records: Sequence[Record], conflicts: FieldTypeConflicts) -> None:
+    def _deliver(self, records: Sequence[Record], conflicts: FieldTypeConflicts = _NO_CONFLICTS) -> None:
         batch = self._batch(records, conflicts)
         answer = self._endpoint.send(batch.body, {})
-        while learned := conflicts.after(Refusal.read(answer), batch.kinds):
+        while learned := conflicts.after(refusal := Refusal.read(answer), batch.kinds):
             # All of it again, not only the records concerned: what of a refused batch was kept differs
             # between releases, and a point that was kept overwrites itself.
             conflicts = learned
             batch = self._batch(records, conflicts)
             answer = self._endpoint.send(batch.body, {})
-        if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(records) > 1:
+        if answer.status == TOO_LARGE and len(records) > 1:
             deliver_halves(lambda half: self._deliver(half, conflicts), records)
+        elif refusal.verdict is not None:
+            raise rejection(f"{self._endpoint.where} {refusal.verdict}", records)
         elif answer.status != HTTPStatus.NO_CONTENT:
-            raise self._error(answer, records)
+            raise TargetUnavailable(self._trouble(answer, refusal))
 
     def _batch(self, records: Sequence[Record], conflicts: FieldTypeConflicts) -> _Batch:
         lines: list[bytes] = []
@@ -148,15 +134,8 @@ class InfluxDBExporter(Exporter):
             point.field(name, value)
         return point
 
-    def _error(self, answer: Answer, records: Sequence[Record]) -> ExportError:
-        refusal = Refusal.read(answer)
-        if refusal.verdict is None:
-            return TargetUnavailable(self._trouble(answer, refusal))
-        message = f"InfluxDB at {self._host} {refusal.verdict}"
-        return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
-
     def _trouble(self, answer: Answer, refusal: Refusal) -> str:
-        where = f"InfluxDB at {self._host}"
+        where = self._endpoint.where
         place = f"bucket {self._bucket!r} of organisation {self._org!r}"
         match answer.status:
             case HTTPStatus.UNAUTHORIZED:
@@ -178,7 +157,7 @@ class InfluxDBExporter(Exporter):
 class _Batch:
     body: bytes
     kinds: Collection[tuple[str, str]]
-    """The fields in it, each with its type."""
+    """Names of the fields in the body, each with InfluxDB's name of its type."""
 
 
 def _require_texts(**settings: str) -> None:
@@ -198,7 +177,8 @@ def _require_custom_tags(custom_tags: Mapping[str, str]) -> None:
     for name in custom_tags:
         if not name or name.startswith(("_", "g_")) or name in {"time", *OWN_TAGS, *OWN_FIELDS}:
             raise ConfigurationError(
-                f"custom_tags must not name {name!r}: it is empty, ours, or begins with _ or g_; use another"
+                f"custom_tags must not name {name!r}: a name must not be empty, begin with _ or g_, or be "
+                "one that every point has; use another"
             )
 
 

@@ -11,16 +11,11 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import cast
 
-from flask_chest.errors import (
-    ConfigurationError,
-    ExportError,
-    MissingDriverError,
-    RecordsRejected,
-    TargetUnavailable,
-)
+from flask_chest.errors import MissingDriverError, RecordsRejected, TargetUnavailable
 from flask_chest.exporter import _otlp_environment
-from flask_chest.protocols import Exporter
+from flask_chest.exporter._batches import deliver_halves, rejection
 from flask_chest.record import JSONValue, Record
+from flask_chest.stores.options import CONNECT_TIMEOUT
 
 try:
     from google.protobuf.message import DecodeError
@@ -39,26 +34,25 @@ try:
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
     from opentelemetry.sdk.resources import Resource
 
-    from flask_chest.exporter._http import Answer, Endpoint, Verify, deliver_halves
+    from flask_chest.exporter._http import TOO_LARGE, Answer, Endpoint, EndpointExporter, Verify
 except ImportError as exc:
     raise MissingDriverError("opentelemetry-proto, opentelemetry-sdk or urllib3", extra="otlp") from exc
 
 EVENT_NAME = "flask_chest.request"
 
-_REJECTING = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
-_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+_REJECTING = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, TOO_LARGE}
 
 
-class OTLPExporter(Exporter):
+class OTLPExporter(EndpointExporter):
     """Sends each record as one log event with the ids of its trace.
 
     A batch whose answer is lost is sent again: ``log.record.uid`` tells its records apart. *endpoint* is the
     whole address. *client_certificate* and *client_key* are files in PEM, for a collector that wants to know its
-    clients. An option that is ``None`` is what OpenTelemetry's variable says, as OTEL_EXPORTER_OTLP_LOGS_HEADERS
-    or else OTEL_EXPORTER_OTLP_HEADERS for *headers* and ``…_CERTIFICATE`` for *verify*. With
-    *resource* more is said of the app than OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say. Variables are
-    attributes of the event, with *prefix* before their names. Anything but a full success is none: a redirect is
-    not, nor that a collector took a part. Times are in seconds; *verify* is as in `HTTPExporter`.
+    clients. An option that is ``None`` is read from OpenTelemetry's variable, as OTEL_EXPORTER_OTLP_LOGS_HEADERS
+    or else OTEL_EXPORTER_OTLP_HEADERS for *headers* and ``…_CERTIFICATE`` for *verify*. *resource* adds
+    attributes of the app to those of OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME. Variables are attributes of
+    the event, with *prefix* before their names. A batch counts as delivered only when the collector took all of
+    it: not after a redirect, nor when it took a part. Times are in seconds; *verify* is as in `HTTPExporter`.
     """
 
     def __init__(
@@ -69,17 +63,15 @@ class OTLPExporter(Exporter):
         resource: Mapping[str, str] | None = None,
         prefix: str = "flask.g.",
         timeout: float | None = None,
-        connect_timeout: float = 5.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         verify: Verify | None = None,
         client_certificate: str | os.PathLike[str] | None = None,
         client_key: str | os.PathLike[str] | None = None,
         compress: bool | None = None,
         name: str = "otlp",
     ) -> None:
-        if not name:
-            raise ConfigurationError("name must not be empty")
         certificate, variable = _otlp_environment.certificate()
-        self._endpoint = Endpoint(
+        target = Endpoint(
             endpoint or _otlp_environment.endpoint(),
             setting="endpoint",
             example=_otlp_environment.DEFAULT_ENDPOINT,
@@ -93,35 +85,21 @@ class OTLPExporter(Exporter):
             identity=(client_certificate, client_key) if client_certificate else _otlp_environment.identity(),
             compress=_otlp_environment.compress() if compress is None else compress,
         )
+        super().__init__(target, name=name)
         self._resource = Resource.create(dict(resource or {}))
         self._prefix = prefix
-        self._name = name
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} {self._endpoint.where}>"
-
-    @property
-    def name(self) -> str:
-        """The exporter's identity in the store."""
-        return self._name
-
-    def export(self, records: Sequence[Record], /) -> None:
-        """Send *records* in one request, or in several when the collector finds one too large."""
-        if not records:
-            return
-        with self._endpoint.in_time():
-            self._deliver(records)
-
-    def close(self) -> None:
-        """Let go of this process's connections; the next delivery makes new ones."""
-        self._endpoint.close()
 
     def _deliver(self, records: Sequence[Record]) -> None:
         answer = self._endpoint.send(self._encoded(records), {})
-        if answer.status == _TOO_LARGE and len(records) > 1:
-            deliver_halves(self._deliver, records)
-        elif (error := self._error(answer, records)) is not None:
-            raise error
+        match answer.status:
+            case HTTPStatus.OK:
+                self._require_full_success(answer, records)
+            case HTTPStatus.REQUEST_ENTITY_TOO_LARGE if len(records) > 1:
+                deliver_halves(self._deliver, records)
+            case status if status in _REJECTING:
+                raise self._refusal(answer, records)
+            case _:
+                raise TargetUnavailable(self._endpoint.trouble(answer))
 
     def _encoded(self, records: Sequence[Record]) -> bytes:
         events: list[LogRecord] = []
@@ -138,30 +116,17 @@ class OTLPExporter(Exporter):
         request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=about, scope_logs=[scope])])
         return request.SerializeToString()
 
-    def _error(self, answer: Answer, records: Sequence[Record]) -> ExportError | None:
+    def _require_full_success(self, answer: Answer, records: Sequence[Record]) -> None:
         where = self._endpoint.where
-        if answer.status == HTTPStatus.OK:
+        try:
+            response = ExportLogsServiceResponse.FromString(answer.body)
+        except DecodeError:
+            raise TargetUnavailable(
+                f"{where} answers 200, and not as a collector does; correct endpoint"
+            ) from None
+        if rejected := response.partial_success.rejected_log_records:
             # Its words are left out: they may quote a value.
-            rejected = _rejected(answer)
-            message = f"{where} rejected {rejected} of the records"
-            if rejected == 0:
-                return None
-            if rejected is None:
-                return TargetUnavailable(f"{where} answers 200, and not as a collector does; correct endpoint")
-        elif answer.status in _REJECTING or answer.status == _TOO_LARGE:
-            why = "takes no request of this size" if answer.status == _TOO_LARGE else "refused the records"
-            message = f"{where} {why} ({answer.status})"
-        else:
-            return TargetUnavailable(self._endpoint.trouble(answer))
-        return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
-
-
-def _rejected(answer: Answer) -> int | None:
-    """Read how many records a collector rejected; ``None`` from something else."""
-    try:
-        return ExportLogsServiceResponse.FromString(answer.body).partial_success.rejected_log_records
-    except DecodeError:
-        return None
+            raise rejection(f"{where} rejected {rejected} of the records", records)
 
 
 def _event(record: Record, prefix: str) -> LogRecord:

@@ -1,4 +1,4 @@
-"""Any sink as a target: another store of ours, or one's own."""
+"""Any sink as a target: another store of this package, or a third-party one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from flask_chest._makers import maker_of
 from flask_chest._process import PerProcess
 from flask_chest.errors import RecordRefused, RecordsRejected, StoreError, TargetUnavailable
 from flask_chest.protocols import Exporter, Sink, Store, hand_over
@@ -20,7 +21,7 @@ class StoreExporter(Exporter):
     """
 
     def __init__(self, sink: Sink | Callable[[], Sink], *, name: str) -> None:
-        self._make = _maker(sink)
+        self._make = maker_of(sink, "write", setting="sink", kind="a Sink")
         self._name = name
         self._sink: Sink | None = None
         # One for each process: a thread of the parent may hold it through a long opening when it forks.
@@ -60,10 +61,3 @@ class StoreExporter(Exporter):
                     cast("Store", sink).open()
                 self._sink = sink
             return self._sink
-
-
-def _maker(sink: Sink | Callable[[], Sink]) -> Callable[[], Sink]:
-    if not isinstance(sink, type) and hasattr(sink, "write"):
-        made = cast("Sink", sink)
-        return lambda: made
-    return cast("Callable[[], Sink]", sink)

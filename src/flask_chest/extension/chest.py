@@ -11,20 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Unpack, cast
+from typing import Unpack
 from weakref import WeakKeyDictionary
 
 import msgspec
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
 from flask_chest._clocks import nanoseconds
+from flask_chest._makers import is_made, maker_of
 from flask_chest.background.export_run import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LEASE,
     ExportReport,
     RecordFilter,
 )
-from flask_chest.background.exports import ExportJob
+from flask_chest.background.exports import ExportJob, named_maker
 from flask_chest.background.retention import RetentionReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
@@ -111,7 +112,7 @@ class FlaskChest:
             chest=self,
             settings=settings,
             make_store=self._store_factory(app, settings),
-            store_is_lent=_is_store(self._store),
+            store_is_lent=is_made(self._store, "write"),
             request_id_generator=self._request_id_generator,
             observer=self._span_attributes,
             blueprint_rules=self._blueprint_rules,
@@ -288,10 +289,11 @@ class FlaskChest:
         deliver in its place, with the same id, or ``None`` for none. A record at which one of the two raises is
         set aside. Raises `ConfigurationError` for a name that is taken.
         """
-        job = ExportJob.checked(
-            exporter,
+        job_name, make = named_maker(exporter, name)
+        job = ExportJob(
+            name=job_name,
+            make=make,
             interval=interval,
-            name=name,
             batch_size=batch_size,
             lease=lease,
             start_at=start_at,
@@ -487,15 +489,8 @@ class FlaskChest:
                 key = f"{self._config_prefix}_URI"
                 return store_from_uri(settings.uri, root=Path(app.root_path), setting=key)
             return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
-        if _is_store(store):
-            made = cast("Store", store)
-            return lambda: made
-        if callable(store):
-            return store
-        raise ConfigurationError(
-            f"store must be a Store or a callable that makes one, got a {type(store).__name__}; "
-            "an address belongs in CHEST_URI"
-        )
+        hint = "; an address belongs in CHEST_URI"
+        return maker_of(store, "write", setting="store", kind="a Store", hint=hint)
 
 
 def _question(*, where: Where, **asked: object) -> Query:
@@ -541,11 +536,6 @@ def _unix_nano(moment: datetime | None, name: str) -> int | None:
     if moment.tzinfo is None:
         raise ConfigurationError(f"{name} must have a time zone, as in datetime.now(UTC), got {moment!r}")
     return nanoseconds(moment - datetime(1970, 1, 1, tzinfo=UTC))
-
-
-def _is_store(given: object) -> bool:
-    """Return whether *given* is a store, and not a callable that makes one."""
-    return not isinstance(given, type) and hasattr(given, "write")
 
 
 def current_request_id() -> str | None:

@@ -440,7 +440,7 @@ class ProcessState:
         with suppress_instrumentation():
             report = RetentionRun(
                 store=self.open_store(),
-                limits=self._settings.retention,
+                policy=self._settings.retention,
                 cap=self._settings.retention_cap,
                 owner=f"{self.instance} {new_request_id()}",
                 go_on=self.exports.term(),

@@ -11,7 +11,7 @@ import pytest
 
 from flask_chest import Record, StoreUnavailable, TargetUnavailable
 from flask_chest.background.export_run import RecordFilter
-from flask_chest.background.exports import LONGEST_PAUSE_SECONDS, ExportJob, ExportJobs
+from flask_chest.background.exports import LONGEST_PAUSE_SECONDS, ExportJob, ExportJobs, named_maker
 from flask_chest.background.poison import PATIENCE
 from flask_chest.background.stats import LOG_INTERVAL_SECONDS, ExportCounts
 from flask_chest.protocols import Exporter
@@ -37,10 +37,11 @@ def delivery(store: MemoryStore) -> ExportJobs:
 def job_of(
     exporter: Exporter | Callable[[], Exporter], *, name: str | None = None, batch_size: int = 1_000
 ) -> ExportJob:
-    return ExportJob.checked(
-        exporter,
+    job_name, make = named_maker(exporter, name)
+    return ExportJob(
+        name=job_name,
+        make=make,
         interval=timedelta(milliseconds=10),
-        name=name,
         lease=timedelta(minutes=2),
         batch_size=batch_size,
         start_at="beginning",

@@ -35,7 +35,7 @@ def store() -> MemoryStore:
 def retain(store: MemoryStore | SQLiteStore, *, limits: str = "", cap: str = "") -> RetentionReport:
     return RetentionRun(
         store=store,
-        limits=RetentionPolicy.parse(limits, "limits") if limits else RetentionPolicy(),
+        policy=RetentionPolicy.parse(limits, "limits") if limits else RetentionPolicy(),
         cap=RetentionPolicy.parse(cap, "cap") if cap else RetentionPolicy(),
         owner="this test",
         go_on=lambda: True,
@@ -90,7 +90,7 @@ def test_run_ends_between_batches_when_its_time_is_over(store: MemoryStore) -> N
     answers = iter([True, False])
     run = RetentionRun(
         store=store,
-        limits=RetentionPolicy(age=timedelta(days=1)),
+        policy=RetentionPolicy(age=timedelta(days=1)),
         cap=RetentionPolicy(),
         owner="this test",
         go_on=lambda: next(answers),
@@ -223,7 +223,7 @@ def test_store_that_cannot_delete_is_told() -> None:
     with pytest.raises(CapabilityMissing, match="does not implement Retention"):
         RetentionRun(
             store=object(),  # type: ignore[arg-type]  # what the test is about
-            limits=RetentionPolicy(),
+            policy=RetentionPolicy(),
             cap=RetentionPolicy(),
             owner="this test",
             go_on=lambda: True,
