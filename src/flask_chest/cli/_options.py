@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ import click
 from flask_chest._clocks import nanoseconds
 from flask_chest.background.retention import parse_span
 from flask_chest.capture.tracking import known_method
-from flask_chest.record import FIELDS, JSONValue, Query
+from flask_chest.cli._conditions import Asked, parse_condition, written
+from flask_chest.record import FIELDS, Bound, Condition, JSONValue, OneOf, Query, same_value
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -40,18 +41,6 @@ def parse_time(text: str) -> int:
     return nanoseconds(read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC))
 
 
-def variable(text: str) -> tuple[str, JSONValue]:
-    """Read a variable and its value, ``user_id=7``: JSON where it is JSON, else a text."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise click.BadParameter(f"{text!r} must be a name and a value, as user_id=7")
-    try:
-        read: JSONValue = json.loads(value)
-    except ValueError:
-        return name, value
-    return name, read
-
-
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON object in each line, for programs."
 )
@@ -60,11 +49,19 @@ json_option = click.option(
 def hints(asked: Query) -> Iterator[str]:
     """Suggest why a query matched nothing."""
     for name, value in asked.where.items():
-        if name in FIELDS:
-            yield f"{name} is a field of every record, not a variable: see --help for its option."
-        elif value is None or isinstance(value, bool | int | float):
-            written = json.dumps(value)
-            yield f"{name}={written} matches no string: if {name} is recorded as one, ask '{name}=\"{written}\"'."
+        yield from _hint(name, value)
+    for name, condition in asked.conditions:
+        yield from _hint(name, condition)
+
+
+def _hint(name: str, asked: Asked) -> Iterator[str]:
+    if name in FIELDS:
+        yield f"{name} is a field of every record, not a variable: see --help for its option."
+    elif asked is None or isinstance(asked, bool | int | float):
+        as_text = written(name, json.dumps(asked))
+        yield f"{written(name, asked)} matches no string: if {name} is recorded as one, ask '{as_text}'."
+    elif isinstance(asked, Bound) and not isinstance(asked.value, str):
+        yield f"{written(name, asked)} compares numbers: a string, as of digits, is neither more nor less."
 
 
 def asking(command: Command) -> Command:
@@ -72,9 +69,13 @@ def asking(command: Command) -> Command:
     where = click.option(
         "--where",
         multiple=True,
-        type=variable,
-        metavar="NAME=VALUE",
-        help="Only records with this value of a variable, as user_id=7; 'user_id=\"7\"' is a text. Repeatable.",
+        type=parse_condition,
+        metavar="CONDITION",
+        help=(
+            "Only records with such a variable: user_id=7, 'price>=100' (or > < <=), 'plan in pro,free' or "
+            "'user_id is set'. Values are JSON where they are JSON, as 'user_id=\"7\"', else texts; a name that "
+            "holds an operator is quoted as '\"a=b\"=7'. Repeatable: all must hold."
+        ),
     )
     return circumstances(where(command))
 
@@ -115,7 +116,7 @@ def question(
     route: str | None,
     method: str | None,
     status_code: int | None,
-    where: tuple[tuple[str, JSONValue], ...] = (),
+    where: Sequence[tuple[str, Asked]] = (),
     since: int | None = None,
     until: int | None = None,
     limit: int | None = None,
@@ -123,14 +124,33 @@ def question(
     """Return the query that the options of `asking` and `within` describe."""
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
+    values, conditions = _told_apart(where)
     return Query(
         request_id=request_id,
         trace_id=trace_id,
         route=route,
         method=known_method(method) if method is not None else None,
         status_code=status_code,
-        where=dict(where),
+        where=values,
+        conditions=conditions,
         since_unix_nano=since,
         until_unix_nano=until,
         limit=limit,
     )
+
+
+def _told_apart(
+    where: Iterable[tuple[str, Asked]],
+) -> tuple[dict[str, JSONValue], tuple[tuple[str, Condition], ...]]:
+    values: dict[str, JSONValue] = {}
+    conditions: list[tuple[str, Condition]] = []
+    for name, asked in where:
+        if isinstance(asked, Condition):
+            conditions.append((name, asked))
+        elif same_value(values.setdefault(name, asked), asked):
+            continue
+        else:
+            one, other = written(name, values[name]), written(name, asked)
+            either = written(name, OneOf((values[name], asked)))
+            raise click.UsageError(f"--where {one} and {other} cannot both hold; for either, ask '{either}'")
+    return values, tuple(conditions)

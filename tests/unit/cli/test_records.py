@@ -80,6 +80,12 @@ def test_json_lines_read_back_are_the_records(runner: FlaskCliRunner, store: Mem
         (["--where", 'user_id="7"'], {2}),
         (["--where", "plan=pro"], {1, 2}),
         (["--where", "plan=pro", "--where", "user_id=7"], {1}),
+        (["--where", "n>1"], {2, 3}),
+        (["--where", "n>=2", "--where", "n < 3"], {2}),
+        (["--where", 'user_id in 7,"7"'], {1, 2}),
+        (["--where", "user_id is set"], {1, 2}),
+        (["--where", "n=2", "--where", "n<=1"], set()),
+        (["--where", "n=2", "--where", "n=2"], {2}),
         (["--route", "/a"], {1}),
         (["--status", "503"], {3}),
         (["--method", "post"], {3}),
@@ -119,7 +125,7 @@ def test_options_narrow_the_answer(
         ),
         (
             ["--where", "user_id"],
-            "Invalid value for '--where': 'user_id' must be a name and a value, as user_id=7",
+            "Invalid value for '--where': 'user_id' must be a condition on a variable, as user_id=7",
         ),
         (["--limit", "-1"], "Invalid value for '--limit'"),
     ],
@@ -334,6 +340,9 @@ def test_query_that_asks_for_a_number_in_vain_says_how_to_ask_for_the_text(
     )
     assert len(asked(runner, "--where", 'user_id="123"')) == 1
     assert runner.invoke(args=["chest", "query", "--where", "user_id=abc"]).stderr == "Nothing found.\n"
+    assert runner.invoke(args=["chest", "query", "--where", "user_id>100"]).stderr == (
+        "Nothing found.\nuser_id>100 compares numbers: a string, as of digits, is neither more nor less.\n"
+    )
     assert (
         "status_code is a field of every record"
         in runner.invoke(args=["chest", "query", "--where", "status_code=500"]).stderr
@@ -345,6 +354,10 @@ def test_query_that_asks_for_a_number_in_vain_says_how_to_ask_for_the_text(
     [
         (["--since", "30m", "--until", "2h"], "--since must be before --until"),
         (["--column", "plan"], "--column is for --format csv"),
+        (
+            ["--where", "n=1", "--where", 'n="1"'],
+            '--where n=1 and n="1" cannot both hold; for either, ask \'n in 1,"1"\'',
+        ),
     ],
 )
 def test_query_that_can_mean_nothing_is_refused(
