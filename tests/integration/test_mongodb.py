@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
+from finding_property import FindingProperty
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
@@ -83,7 +84,13 @@ def store(make_store: MakeStore) -> Any:
 
 
 class TestMongoDBStore(
-    StoreContract, OutboxContract, DeletionContract, LeasesContract, StatisticsContract, StatisticsProperty
+    StoreContract,
+    OutboxContract,
+    DeletionContract,
+    LeasesContract,
+    StatisticsContract,
+    StatisticsProperty,
+    FindingProperty,
 ):
     """Does what every store does."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pymysql
 import pytest
 
+from finding_property import FindingProperty
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.mysql.connections import MYSQL, Address
@@ -78,6 +79,7 @@ class TestMySQLStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    FindingProperty,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""

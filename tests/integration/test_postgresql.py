@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from finding_property import FindingProperty
 from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.postgresql import PostgreSQLStore
@@ -86,6 +87,7 @@ class TestPostgreSQLStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    FindingProperty,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
+from typing import Literal
 
 import msgspec
 import pytest
 
 from flask_chest.errors import RecordRefused
 from flask_chest.protocols import Sink, Store, hand_over
-from flask_chest.record import JSONValue, Query, Record
+from flask_chest.record import Bound, Condition, JSONValue, Query, Record, ge, is_set, lt, one_of
 from flask_chest.testing.records import make_record
 
 _NUMBERS = (
@@ -60,6 +61,8 @@ NAMES = (
     "x" * 255,
 )
 """Names of variables that are something else to somebody."""
+
+_OPERATORS: tuple[Literal["gt", "ge", "lt", "le"], ...] = ("gt", "ge", "lt", "le")
 
 
 class SinkContract:
@@ -272,6 +275,37 @@ class StoreContract(SinkContract):
         found = [list(store.query(Query(where={"v": value}))) for value in VALUES]
         assert found == [[record] for record in records]
 
+    @pytest.mark.parametrize("value", [*_NUMBERS, *_TEXTS], ids=ascii)
+    def test_bound_is_met_by_values_of_its_kind_on_its_side(self, store: Store, value: float | str) -> None:
+        _assert_bounds_hold(store, value, VALUES)
+
+    def test_one_of_asks_for_values_and_their_types(self, store: Store) -> None:
+        records = [make_record(variables={"v": value}) for value in VALUES]
+        store.write([*records, make_record(variables={})])
+        for begin in range(len(VALUES)):
+            asked = one_of(*VALUES[begin : begin + 5])
+            assert _found(store, asked) == records[begin : begin + 5][::-1]
+        assert _found(store, one_of(*VALUES)) == records[::-1]
+        assert _found(store, one_of()) == []
+
+    def test_is_set_asks_for_records_that_have_the_variable(self, store: Store) -> None:
+        records = [make_record(variables={"v": value}) for value in VALUES]
+        store.write([*records, make_record(variables={}), make_record(variables={"V": 1})])
+        assert _found(store, is_set()) == records[::-1]
+
+    @pytest.mark.parametrize(
+        "value", ["\ud800", "a\ud800", "a\0", 10**400, -(10**400), 2**64, 1.5 * 2**64], ids=ascii
+    )
+    def test_bound_that_cannot_be_kept_is_met_all_the_same(self, store: Store, value: float | str) -> None:
+        _assert_bounds_hold(store, value, (*VALUES, "a\ue000", "a\0b", "a\x01"))
+
+    def test_several_conditions_must_all_hold(self, store: Store) -> None:
+        records = [make_record(variables={"price": number, "plan": "pro"}) for number in range(9)]
+        store.write([*records, make_record(variables={"price": 5}), make_record(variables={"plan": "pro"})])
+        conditions = (("price", ge(3)), ("price", lt(6.5)), ("plan", is_set()))
+        query = Query(where={"plan": "pro"}, conditions=conditions)
+        assert list(store.query(query)) == records[6:2:-1]
+
     def test_where_asks_for_a_variable_of_any_name(self, store: Store) -> None:
         records = [make_record(variables={name: 1}) for name in NAMES]
         store.write(records)
@@ -354,3 +388,15 @@ class StoreContract(SinkContract):
             list(threads.map(write, [batches[thread::8] for thread in range(8)]))
         kept = [record.id for record in store.query(Query(limit=None))]
         assert sorted(kept) == sorted(record.id for batch in batches for record in batch)
+
+
+def _found(store: Store, condition: Condition) -> list[Record]:
+    return list(store.query(Query(conditions=(("v", condition),), limit=None)))
+
+
+def _assert_bounds_hold(store: Store, value: float | str, values: Sequence[JSONValue]) -> None:
+    records = [make_record(variables={"v": each}) for each in values]
+    store.write([*records, make_record(variables={})])
+    for operator in _OPERATORS:
+        bound = Bound(operator, value)
+        assert _found(store, bound) == [each for each in records[::-1] if bound.holds(each.variables["v"])]

@@ -3,6 +3,7 @@ import multiprocessing
 
 import pytest
 
+from finding_property import FindingProperty
 from flask_chest.errors import SchemaError
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.memory import MemoryStore
@@ -18,7 +19,13 @@ from statistics_property import StatisticsProperty
 
 
 class TestMemoryStore(
-    StoreContract, OutboxContract, DeletionContract, LeasesContract, StatisticsContract, StatisticsProperty
+    StoreContract,
+    OutboxContract,
+    DeletionContract,
+    LeasesContract,
+    StatisticsContract,
+    StatisticsProperty,
+    FindingProperty,
 ):
     @pytest.fixture
     def store(self) -> MemoryStore:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finding_property import FindingProperty
 from flask_chest.errors import ConfigurationError, SchemaError, StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
@@ -36,7 +37,13 @@ MINUTE = timedelta(minutes=1)
 
 
 class TestSQLiteStore(
-    StoreContract, OutboxContract, DeletionContract, LeasesContract, StatisticsContract, StatisticsProperty
+    StoreContract,
+    OutboxContract,
+    DeletionContract,
+    LeasesContract,
+    StatisticsContract,
+    StatisticsProperty,
+    FindingProperty,
 ):
     @pytest.fixture
     def store(self, path: Path) -> Iterator[SQLiteStore]:
