@@ -12,19 +12,23 @@ from flask_chest.stores.mongodb.query import condition
 
 
 def filter_of(value: JSONValue | Condition, *others: Condition, name: str = "v") -> dict[str, Any]:
-    """Return the operators that a question for the variable *name* comes to, but for its presence."""
+    """Return the operators that a question for the variable *name* comes to."""
     conditions = (value, *others) if isinstance(value, Condition) else others
     where = {} if isinstance(value, Condition) else {name: value}
     query = Query(where=where, conditions=tuple((name, each) for each in conditions))
     (operators,) = condition(query, before=None).values()
-    assert operators.pop("$exists") is True
     return dict(operators)
 
 
-@pytest.mark.parametrize("value", [7, 7.5, -0.0, True, None, "pro", ""])
+@pytest.mark.parametrize("value", [7, 7.5, -0.0, True, "pro", ""])
 def test_scalar_is_looked_for(value: JSONValue) -> None:
     assert filter_of(value) == {"$eq": value}
     assert filter_of(one_of(value, "other")) == {"$in": [value, "other"]}
+
+
+def test_none_is_told_from_what_is_not_there() -> None:
+    assert filter_of(None) == {"$eq": None, "$exists": True}
+    assert filter_of(one_of(None, 7)) == {"$in": [None, 7], "$exists": True}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_scalar_is_looked_for(value: JSONValue) -> None:
         (ge(7.5), {"$gte": 7.5}),
         (lt("m"), {"$lte": "m"}),
         (le(7), {"$lte": 7}),
-        (is_set(), {}),
+        (is_set(), {"$exists": True}),
         (one_of(), {"$in": []}),
     ],
 )
@@ -46,13 +50,13 @@ def test_condition_is_an_operator_that_leaves_all_which_meets_it(
 
 @pytest.mark.parametrize("value", [[1], {"a": 1, "b": 2}, 2**70, -(2**70), "\ud800", "a\0b"], ids=ascii)
 def test_value_that_the_database_compares_otherwise_asks_for_the_variable_alone(value: JSONValue) -> None:
-    assert filter_of(value) == {}
-    assert filter_of(one_of("other", value)) == {}
+    assert filter_of(value) == {"$exists": True}
+    assert filter_of(one_of("other", value)) == {"$exists": True}
 
 
 @pytest.mark.parametrize("bound", [2**70, -(2**70), "\ud800"], ids=ascii)
 def test_bound_that_no_document_can_hold_asks_for_the_variable_alone(bound: int | str) -> None:
-    assert filter_of(ge(bound)) == {}
+    assert filter_of(ge(bound)) == {"$exists": True}
 
 
 def test_conditions_on_one_variable_are_put_together() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from bson.int64 import Int64
 from msgspec.structs import replace
 from pymongo import DESCENDING
 
-from flask_chest.record import COLUMN_FILTERS, Bound, Condition, OneOf, Query, Record
+from flask_chest.record import COLUMN_FILTERS, Bound, Condition, JSONValue, OneOf, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.mongodb.client import Collections
 from flask_chest.stores.mongodb.documents import Document, encode_name, record_of
@@ -26,7 +26,7 @@ SPAN_CHUNKS = 4
 """Chunks that a span is to hold, going by the one that was read last."""
 
 _PRESENT: Document = {"$exists": True}
-"""Operator that tells ``None`` from what is not there."""
+"""Operator for a variable that has any value; to MongoDB ``None`` alone is equal to what is not there."""
 _BOUNDS = {"gt": "$gte", "ge": "$gte", "lt": "$lte", "le": "$lte"}
 
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
@@ -99,18 +99,26 @@ def condition(query: Query, *, before: Record | None) -> Document:
 def _variable_conditions(query: Query) -> Iterator[tuple[str, Document]]:
     """Yield the name of each variable that is asked for, with operators that all it may be holds."""
     for name, value in query.where.items():
-        yield name, {**_PRESENT, "$eq": value} if _comparable(value) else _PRESENT
+        yield name, _one_of([value], {"$eq": value})
     for name, asked in query.conditions:
-        yield name, {**_PRESENT, **_operator(asked)}
+        yield name, _operator(asked)
 
 
 def _operator(asked: Condition) -> Document:
     if isinstance(asked, Bound) and _comparable(asked.value):
         # With the bound itself: where whole numbers are compared in double precision, more are equal to it.
         return {_BOUNDS[asked.operator]: asked.value}
-    if isinstance(asked, OneOf) and all(map(_comparable, asked.values)):
-        return {"$in": list(asked.values)}
-    return {}
+    if isinstance(asked, OneOf):
+        return _one_of(asked.values, {"$in": list(asked.values)})
+    return _PRESENT
+
+
+def _one_of(values: Sequence[JSONValue], operator: Document) -> Document:
+    """Return *operator*, which asks for *values*, as far as it finds what is equal to them."""
+    if not all(map(_comparable, values)):
+        return _PRESENT
+    # Only there: some engines use no index for what also must be there.
+    return {**operator, **_PRESENT} if None in values else operator
 
 
 def _comparable(value: object) -> bool:
