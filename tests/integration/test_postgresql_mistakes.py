@@ -287,7 +287,7 @@ def test_records_of_one_role_are_not_stored_in_the_tables_of_another(
         for _ in range(number):
             app.test_client().get("/")
         states[-1].close(0)
-    assert [state.here.store_left() for state in reversed(states)] == [2, 1]
+    assert [state.here.recover() for state in reversed(states)] == [2, 1]
     for number, (state, role) in enumerate(zip(states, roles, strict=True), 1):
         assert admin.execute(f"SELECT count(*) FROM {role}.{name}".encode()).fetchall() == [(number,)]
         state.close(0)

@@ -1,4 +1,4 @@
-"""One export run: claim, filter, export and acknowledge batch after batch until nothing is pending; and replay.
+"""One export run: claim, filter, export and acknowledge batch after batch until nothing is pending.
 
 The store's claim decides which process delivers, so a run needs no other lock and knows no clock. When and how
 often runs happen is decided in `flask_chest.background.exports`.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from functools import partial
-from itertools import islice
 
 import msgspec
 
@@ -199,7 +197,7 @@ class ExportRun:
                 return None
             if isinstance(claim, Busy):
                 return claim.holder
-            self._report = _with_batch(self._report, self._deliver(claim))
+            self._report = with_batch(self._report, self._deliver(claim))
         return None
 
     def _deliver(self, claim: Claim) -> BatchOutcome:
@@ -276,34 +274,8 @@ class _Lease:
                     self.lost = True
 
 
-def redeliver(
-    records: Iterable[Record],
-    make: Callable[[], Exporter],
-    *,
-    name: str,
-    batch_size: int,
-    record_filter: RecordFilter,
-    settle: Callable[[BatchOutcome], object],
-) -> ExportReport:
-    """Deliver *records* again in batches, by the exporter that *make* returns; call *settle* after each batch.
-
-    No claim is needed and none is made: delivering a record again changes nothing if the target can tell, and the
-    exporter's place stays where it is. An exception ends the delivery and is reported.
-    """
-    report = ExportReport(exporter=name)
-    waiting = iter(records)
-    try:
-        export = partial(hand_over, make().export)
-        while batch := list(islice(waiting, batch_size)):
-            outcome = deliver_batch(export, batch, record_filter=record_filter)
-            settle(outcome)
-            report = _with_batch(report, outcome)
-    except Exception as exc:  # noqa: BLE001 - a third party's store or exporter may raise anything
-        return msgspec.structs.replace(report, error=describe(exc))
-    return report
-
-
-def _with_batch(report: ExportReport, outcome: BatchOutcome) -> ExportReport:
+def with_batch(report: ExportReport, outcome: BatchOutcome) -> ExportReport:
+    """Return *report* with the counts of another batch."""
     return msgspec.structs.replace(
         report,
         delivered=report.delivered + len(outcome.delivered),

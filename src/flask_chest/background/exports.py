@@ -1,4 +1,4 @@
-"""The exporters of one chest on one app: registered with the store, run, and scheduled in this process."""
+"""The exporters of one chest on one app: registered with the store, run, scheduled, and run again by hand."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import ref
+
+import msgspec
 
 from flask_chest._makers import is_made, maker_of
 from flask_chest.background.backoff import pause_seconds
@@ -19,14 +22,15 @@ from flask_chest.background.export_run import (
     ExportReport,
     ExportRun,
     RecordFilter,
+    deliver_batch,
     log_run,
-    redeliver,
+    with_batch,
 )
 from flask_chest.background.poison import PATIENCE
 from flask_chest.background.stats import ExportCounts, LogLimit
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
-from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store
+from flask_chest.protocols import Exporter, ExporterRegistry, Outbox, StartAt, Store, hand_over
 from flask_chest.record import Record
 
 if TYPE_CHECKING:
@@ -37,16 +41,16 @@ logger = logging.getLogger("flask_chest.export")
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
-"""Longest pause between two scheduled runs of an exporter whose target is away; a longer interval stays."""
+"""Longest pause between two scheduled runs of an exporter whose target is away, unless its interval is longer."""
 MAX_INTERVAL = timedelta(days=36_500)
-"""Longest interval: far beyond it, the first run comes after the last year that a ``datetime`` holds."""
+"""Longest interval; far beyond it the next run would be later than a ``datetime`` can say."""
 RUN_SECONDS = 300.0
 """Seconds for which a run goes on from batch to batch, before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportJob:
-    """An exporter and how it is to be run."""
+    """An exporter, and when and how it is run."""
 
     name: str
     make: Callable[[], Exporter]
@@ -91,18 +95,18 @@ def named_maker(
 
 @dataclass(slots=True)
 class _History:
-    """How the runs of one job in this process went."""
+    """History of one job's runs in this process."""
 
     counts: ExportCounts = field(default_factory=ExportCounts)
     failures: int = 0
     """Number of failures in a row."""
     not_before: float = 0.0
-    """Monotonic time from which a scheduled run is worth while again."""
+    """Monotonic time of the end of the pause after a failure."""
     limit: LogLimit = field(default_factory=LogLimit)
     outage_said: bool = False
 
     def log(self, report: ExportReport) -> None:
-        """Log a run: a failure at most once a minute, and what comes after it as loudly."""
+        """Log a run: a failure at most once a minute, and the success after it at the same level."""
         if report.error is None:
             log_run(report, again=self.outage_said)
             self.outage_said = self.outage_said and not report.moved
@@ -133,7 +137,7 @@ class ExportJobs:
     """Runs export jobs from a store, now or on schedule."""
 
     open_store: Callable[[], Store]
-    """Gives the store of the current process, ready for use."""
+    """Returns the store of the current process, ready for use."""
     _exporters: dict[str, Exporter] = field(default_factory=dict)
     _registered: set[str] = field(default_factory=set)
     _histories: dict[str, _History] = field(default_factory=dict)
@@ -141,7 +145,7 @@ class ExportJobs:
     _scheduled: dict[str, Callable[[], object]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closings: int = 0
-    """A run that began before the last of them ends after its batch."""
+    """Number of calls of `close`; a run that began before the last one ends after its batch."""
 
     def run(self, job: ExportJob) -> ExportReport:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""
@@ -154,37 +158,44 @@ class ExportJobs:
     def redeliver(
         self, job: ExportJob, records: Iterable[Record], *, settle: Callable[[BatchOutcome], object]
     ) -> ExportReport:
-        """Deliver *records* again by the exporter of *job*; call *settle* after each batch."""
-        with suppress_instrumentation():
-            return redeliver(
-                records,
-                partial(self._exporter, job),
-                name=job.name,
-                batch_size=job.batch_size,
-                record_filter=job.record_filter,
-                settle=settle,
-            )
+        """Deliver *records* again by the exporter of *job*; call *settle* after each batch.
+
+        No claim is needed and none is made: delivering a record again changes nothing if the target can tell, and
+        the exporter's place stays where it is. An exception ends the delivery and is reported.
+        """
+        report = ExportReport(exporter=job.name)
+        waiting = iter(records)
+        try:
+            with suppress_instrumentation():
+                export = partial(hand_over, self._exporter(job).export)
+                while batch := list(islice(waiting, job.batch_size)):
+                    outcome = deliver_batch(export, batch, record_filter=job.record_filter)
+                    settle(outcome)
+                    report = with_batch(report, outcome)
+        except Exception as exc:  # noqa: BLE001 - a third party's store or exporter may raise anything
+            return msgspec.structs.replace(report, error=describe(exc))
+        return report
 
     def try_out(self, job: ExportJob) -> None:
-        """Hand the exporter of *job* no records; raise why it could deliver none, as far as that tells."""
+        """Call the exporter of *job* with no records, so that it raises if it knows that it cannot deliver."""
         with suppress_instrumentation():
             self._exporter(job).export(())
 
     def run_in_turn(self, job: ExportJob) -> None:
-        """Run *job* unless its target is left alone for a while."""
+        """Run *job*, unless its last runs failed and the pause after them is not over."""
         with self._lock:
             waits = time.monotonic() < self._history(job).not_before
         if not waits:
             self.run(job)
 
     def term(self) -> Callable[[], bool]:
-        """Return what tells a run that begins now whether it may go on."""
+        """Return a callable that tells a run that begins now whether it may go on."""
         closings, deadline = self._closings, time.monotonic() + RUN_SECONDS
         return lambda: self._closings == closings and time.monotonic() < deadline
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether it has a scheduler."""
+        """Whether jobs are scheduled in this process."""
         return self._scheduler is not None
 
     def counts(self) -> dict[str, ExportCounts]:
@@ -240,11 +251,11 @@ class ExportJobs:
                 self._scheduled[name] = run
 
     def scheduled(self, name: str) -> Callable[[], object] | None:
-        """Return what is called at the intervals of *name*."""
+        """Return what is called at the intervals of *name*; ``None`` once it is not scheduled any more."""
         return self._scheduled.get(name)
 
     def close(self, timeout: float) -> bool:
-        """Stop scheduling and close the exporters; False when a run goes on after *timeout* seconds."""
+        """Stop scheduling and close the exporters; return False if a run outlasts *timeout* seconds."""
         with self._lock:
             scheduler, self._scheduler = self._scheduler, None
             self._scheduled.clear()

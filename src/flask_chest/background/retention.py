@@ -1,4 +1,4 @@
-"""One run of retention: what is beyond the limits goes, in small batches."""
+"""Retention: deletes the records that exceed the limits, in small batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from flask_chest.record import Query
 
 TASK = "retention"
 INTERVAL = timedelta(minutes=15)
-"""Time between two runs, and for which nothing is deleted after a host's clock has jumped."""
+"""Time between two runs, and from a jump of the host's clock until something is deleted again."""
 LEASE = timedelta(seconds=60)
 BATCH = 1_000
-"""Records that are deleted at a time: no lock lasts longer than that takes."""
+"""Number of records that are deleted at a time, so that no lock is held for long."""
 LONGEST_PAUSE_SECONDS = 0.5
 SAMPLE = 1_000
-"""Records whose mean size stands for that of all."""
+"""Number of the newest records whose mean size stands for that of all."""
 ABSENT = timedelta(days=7)
-"""An exporter that was not seen for so long is told of where it keeps records from being deleted."""
+"""Time after which an exporter that was not seen, and keeps records from being deleted, is reported."""
 _SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SIZES = {
     "KB": 10**3,
@@ -47,12 +47,12 @@ _EXAMPLE = 'as "30d", "1_000_000 rows", "2 GB", or several: "30d, 2 GB"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPolicy:
-    """What is beyond any of these is too much; ``None`` is no limit."""
+    """Limits for the records of a chest: those beyond any of them are deleted; ``None`` is no limit."""
 
     age: timedelta | None = None
     rows: int | None = None
     size: int | None = None
-    """Bytes of the records as JSON lines; tables and indexes take more."""
+    """Number of bytes of the records as JSON lines; tables and indexes take more."""
 
     @classmethod
     def parse(cls, value: object, setting: str) -> Self:
@@ -103,17 +103,17 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
 
     deleted: int = 0
     unexported: int = 0
-    """Number of deleted records that an exporter had not had: the hard cap took them."""
+    """Number of records that the hard cap deleted before an exporter had them."""
     busy: bool = False
-    """Whether another process does it."""
+    """Whether another process is deleting, because of which this run did nothing."""
     left: bool = False
-    """Whether records beyond the limits stay: an exporter has not had them, or the run had to end."""
+    """Whether records beyond the limits stayed: an exporter has not had them, or the run had to end."""
     spared: int = 0
-    """Records that are dated ahead of the clock, so that no limit holds for them."""
+    """Number of records that are dated ahead of the clock, so that no limit applies to them."""
     doubt: str | None = None
-    """Reason for which nothing was deleted: the clock that cannot be right."""
+    """Reason to doubt the clock, because of which nothing was deleted."""
     absent: tuple[str, ...] = ()
-    """Exporters that keep records beyond the limits, and were not seen for a week."""
+    """Names of the exporters that keep records beyond the limits and were not seen for a week."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class RetentionRun:
     policy: RetentionPolicy
     cap: RetentionPolicy
     owner: str
-    """A text that no other process has."""
+    """Name for the lease, which no other process uses."""
     go_on: Callable[[], bool]
     """Asked before each batch."""
 
@@ -193,7 +193,7 @@ class RetentionRun:
         store = self.store
         if not isinstance(store, ExporterRegistry):
             return ()
-        # Far ahead, it was seen by a clock that was, and not since.
+        # A time far ahead was told by a clock that was ahead; it was not seen since.
         return tuple(
             each.name
             for each in store.exporters()
@@ -202,11 +202,11 @@ class RetentionRun:
 
 
 class TimeTold(msgspec.Struct, frozen=True, kw_only=True):
-    """What time it is for a store."""
+    """Time by a store's clock, and whether to believe it."""
 
     unix_nano: int
     doubt: str | None = None
-    """Reason for which nothing should be deleted by this clock."""
+    """Reason not to delete anything by this clock; ``None`` if it is believed."""
 
 
 def tell_time(store: Store, *, note: bool = True) -> TimeTold:
@@ -224,7 +224,7 @@ def tell_time(store: Store, *, note: bool = True) -> TimeTold:
             store.note_clock(encode_note(taken))
         if taken.doubted:
             return TimeTold(unix_nano=now, doubt=_JUMPED)
-    # The answer may have taken long: so much they differ at least.
+    # The answer may have taken long, so this is the least by which they differ.
     skew = max(before - now, now - time.time_ns())
     if skew <= MAX_SKEW_NANO:
         return TimeTold(unix_nano=now)
@@ -252,5 +252,5 @@ def in_batches(
         yield count
         if count < BATCH:
             return
-        # As long as it took, others have their turn: who waits for SQLite's lock stands in no queue.
+        # Others have as much time as the batch took: whoever waits for SQLite's lock is in no queue.
         time.sleep(min(time.monotonic() - began, LONGEST_PAUSE_SECONDS))

@@ -31,7 +31,7 @@ class ExportCounts(msgspec.Struct, frozen=True, kw_only=True):
     filtered: int = 0
     rejected: int = 0
     failures: int = 0
-    """Runs that ended early."""
+    """Number of runs that ended early."""
 
 
 class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,30 +56,30 @@ class ChestStats(msgspec.Struct, frozen=True, kw_only=True):
     lost: Mapping[str, int] = {}
     """Records of this process that nobody took, by reason; those of all processes: `Health.lost`."""
     faults: Mapping[str, int] = {}
-    """Mishaps that lost nothing, by reason: a generator that raised, a value that could not be read."""
+    """Problems that lost no record, by reason: a generator that raised, a value that could not be read."""
     exports: Mapping[str, ExportCounts] = {}
     """Counts by the name of the exporter."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How a chest is, as far as it can be seen without asking the store.
+    """State of a chest, as far as it is known without asking the store.
 
-    Losses are those of all processes that share the folder of the journal, also of those that are gone. Where the
-    journal is in memory, and under ``strict``, a process knows its own alone.
+    Losses are those of all processes that share the journal's folder, also of those that are gone. Where the
+    journal is in memory, and under ``strict``, a process knows only its own.
     """
 
     ok: bool
-    """Whether nothing was lost in the last minute: what is recorded now is kept, in the store or for it."""
+    """Whether nothing was lost in the last minute, so that what is recorded now is kept for the store."""
     store_answers: bool
-    """False while the store took nothing when this process tried last; then records wait in the journal."""
+    """Whether the store took records when this process tried last, or was not tried; else they wait."""
     waiting: int
     """Records of this process that wait in its journal."""
     lost: int
-    """Records that nobody took, since the folder of the journal was made."""
+    """Number of records that were lost since the journal's folder was made."""
 
 
 class LogLimit:
-    """Lets a line of the log pass once a minute for each reason."""
+    """Limit of one log line a minute for each reason."""
 
     def __init__(self) -> None:
         self._lock = native_lock()
@@ -104,15 +104,11 @@ class Tally:
         self._captures = itertools.count(1)
         # Without the lock and a call of our own, which every request would pay.
         self.captured: Callable[[], int] = self._captures.__next__
-        """Count a record that was made."""
-        self._sampled_out = 0
-        self._stored = 0
-        self._deleted = 0
-        self._spared = 0
-        self._dropped = 0
-        self._set_aside = 0
-        self._lost: dict[str, int] = {}
-        self._faults: dict[str, int] = {}
+        """Callable that counts a record that was made."""
+        self._counts: Counter[str] = Counter()
+        """Counts by the name of their field in `ChestStats`."""
+        self._lost: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
         self._last_loss_unix_nano: int | None = None
         self._unnoted: Counter[str] = Counter()
         """Losses that no other process can see yet."""
@@ -124,44 +120,38 @@ class Tally:
     def sampled_out(self) -> None:
         """Count a request that is not recorded."""
         with self._lock:
-            self._sampled_out += 1
+            self._counts["sampled_out"] += 1
 
     def stored(self, count: int = 1) -> None:
         """Count *count* records that the store took."""
-        with self._lock:
-            self._stored += count
+        self._add(self._counts, "stored", count)
 
     def deleted(self, count: int) -> None:
         """Count *count* records that retention deleted."""
-        with self._lock:
-            self._deleted += count
+        self._add(self._counts, "deleted", count)
 
     def spared(self, count: int) -> None:
         """Note that *count* records are dated ahead of the clock, and say so."""
-        with self._lock:
-            self._spared = count
+        self._counts["spared"] = count
         if count:
-            self._say(logging.WARNING, DATED_AHEAD, f"{count} now", None)
+            self._say(logging.WARNING, DATED_AHEAD, f"{count} now")
 
     def dropped(self, count: int) -> None:
         """Count *count* records that had been deleted before they came, and say so."""
         if count:
-            with self._lock:
-                self._dropped += count
-                total = self._dropped
-            self._say(logging.WARNING, DELETED_BEFORE, f"{total} so far", None)
+            total = self._add(self._counts, "dropped", count)
+            self._say(logging.WARNING, DELETED_BEFORE, f"{total} so far")
 
     def set_aside(self) -> None:
         """Count a record that the store will never take, and say so."""
-        with self._lock:
-            self._set_aside += 1
-            total = self._set_aside
-        self._say(logging.ERROR, "the store refused a record, which was set aside", f"{total} so far", None)
+        total = self._add(self._counts, "set_aside")
+        self._say(logging.ERROR, "the store refused a record, which was set aside", f"{total} so far")
 
     def lost(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> None:
         """Count *count* records as lost, where other processes see it too, and say so."""
         with self._lock:
-            total = self._lost[reason] = self._lost.get(reason, 0) + count
+            self._lost[reason] += count
+            total = self._lost[reason]
             self._unnoted[reason] += count
             with suppress(Exception):  # this may be a request's thread, and the count stands
                 self._last_loss_unix_nano = time.time_ns()
@@ -169,24 +159,23 @@ class Tally:
         self._say(logging.ERROR, reason, f"{total} records lost so far", error)
 
     def note_losses_by(self, note: Callable[[Mapping[str, int]], bool]) -> None:
-        """Let *note* tell other processes what is lost from now on, and what it could not be told before."""
+        """Call *note* with what is lost from now on, for other processes, and with what was lost before."""
         with self._lock:
             self._note = note
             self._note_losses()
 
     def losses(self) -> Losses:
-        """Copy what was lost in this process, and no other process can see."""
+        """Return what was lost in this process and is not visible to others."""
         unnoted = dict(self._unnoted)
         return Losses(counts=unnoted, last_unix_nano=self._last_loss_unix_nano)
 
-    def problem(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> None:
-        """Count *count* mishaps that lost no record and say so."""
-        with self._lock:
-            total = self._faults[reason] = self._faults.get(reason, 0) + count
-        self._say(logging.WARNING, reason, f"{total} times so far", error)
+    def problem(self, reason: str, error: BaseException | None = None, *, count: int = 1) -> bool:
+        """Count *count* problems that lost no record; return whether that was logged."""
+        total = self._add(self._faults, reason, count)
+        return self._say(logging.WARNING, reason, f"{total} times so far", error)
 
     def found_in_journal(self, what: str) -> None:
-        """Count *what* a journal found: as a loss where records may be gone, else as a mishap."""
+        """Count *what* a journal found: as a loss if records may be gone, else as a problem."""
         if what in REASONS:
             self.lost(what)
         else:
@@ -198,57 +187,60 @@ class Tally:
         return self._away_since is None
 
     def store_failed(self) -> None:
-        """Note that the store took nothing; its caller says so."""
+        """Note that the store took nothing, without a count or a log line."""
         if self._away_since is None:
             self._away_since = time.monotonic()
 
     def store_took_nothing(self, error: BaseException) -> None:
-        """Count that the store is away, and say so."""
+        """Count and log that the store is away."""
         self.store_failed()
-        with self._lock:
-            total = self._faults[STORE_AWAY] = self._faults.get(STORE_AWAY, 0) + 1
-        if self._say(logging.WARNING, STORE_AWAY, f"{total} times so far", error):
+        if self.problem(STORE_AWAY, error):
             self._outage_said = True
 
     def store_took(self) -> None:
-        """Note that the store answers, and say so to whom was told that it does not."""
+        """Note that the store answers; log it if it was logged that it did not."""
         since = self._away_since
         if since is None:
             return
         with self._lock:
             self._away_since = None
             said, self._outage_said = self._outage_said, False
-        if said:  # else its absence was too short to be told, and so is its return
+        if said:  # else the outage was too short to be logged, and so is its end
             seconds = time.monotonic() - since
-            self._log(logging.WARNING, "the store takes records again", f"after {seconds:.0f} s", None)
+            self._log(logging.WARNING, "the store takes records again", f"after {seconds:.0f} s")
 
     def snapshot(self, *, waiting: int = 0) -> ChestStats:
         """Copy the counts; without a lock, so that a signal handler may ask in the middle of a count."""
         return ChestStats(
             captured=_count_so_far(self._captures) - 1,
-            stored=self._stored,
+            stored=self._counts["stored"],
             waiting=waiting,
-            sampled_out=self._sampled_out,
-            deleted=self._deleted,
-            spared=self._spared,
-            dropped=self._dropped,
-            set_aside=self._set_aside,
-            lost=MappingProxyType(self._lost.copy()),
-            faults=MappingProxyType(self._faults.copy()),
+            sampled_out=self._counts["sampled_out"],
+            deleted=self._counts["deleted"],
+            spared=self._counts["spared"],
+            dropped=self._counts["dropped"],
+            set_aside=self._counts["set_aside"],
+            lost=MappingProxyType(dict(self._lost)),
+            faults=MappingProxyType(dict(self._faults)),
         )
+
+    def _add(self, counts: Counter[str], key: str, count: int = 1) -> int:
+        with self._lock:
+            counts[key] += count
+            return counts[key]
 
     def _note_losses(self) -> None:
         if self._unnoted and self._note is not None and self._note(self._unnoted):
             self._unnoted = Counter()
 
-    def _say(self, level: int, reason: str, count: str, error: BaseException | None) -> bool:
-        """Log it, at most once a minute for each reason; return whether it was."""
+    def _say(self, level: int, reason: str, count: str, error: BaseException | None = None) -> bool:
+        """Log *reason* unless it was logged in the last minute; return whether it is now."""
         passes = self._limit.passes(reason)
         if passes:
             self._log(level, reason, count, error)
         return passes
 
-    def _log(self, level: int, reason: str, count: str, error: BaseException | None) -> None:
+    def _log(self, level: int, reason: str, count: str, error: BaseException | None = None) -> None:
         # A filter of the app may raise, and this may be a request's thread; the count stands.
         with suppress(Exception):
             cause = f": {describe(error)}" if error is not None else ""
@@ -256,5 +248,5 @@ class Tally:
 
 
 def _count_so_far(counter: itertools.count[int]) -> int:
-    """Return what *counter* would give next, without counting: only its text tells that."""
+    """Return the next value of *counter* without counting: only its text shows it."""
     return int(repr(counter).removeprefix("count(").removesuffix(")"))

@@ -30,22 +30,22 @@ ADOPT_SECONDS = 15.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 SHORT_PAUSE_SECONDS = 2.0
-"""Pause up to which pauses double, however short the outage was so far."""
+"""Pause up to which pauses double, however short the outage has been."""
 HURRIED_PAUSE_SECONDS = 0.1
-"""The pause between attempts while somebody waits in `Writer.flush`."""
+"""Pause between attempts while somebody waits in `Writer.flush`."""
 RECORDS_A_TURN = 32
-"""Records that a busy process takes between two turns that it gives the thread."""
+"""Number of records after which a busy process lets the writer's thread run."""
 _TURN_SECONDS = 1e-6
-"""The least there is: the system makes some 60 µs of it."""
+"""Shortest wait that lets another thread run: the system makes some 60 µs of it."""
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.02
 
 
 def store_pause_seconds(failures: int, *, away: float) -> float:
-    """Draw a pause after so many *failures* in a row, the first of them *away* seconds ago.
+    """Return a random pause in seconds after *failures* in a row, the first of them *away* seconds ago.
 
-    None is longer than half that time: a store that was away for five seconds is found within ten more, even if
-    the attempt at its return needs five seconds to fail.
+    It is at most half as long as the outage, once that is long: a store that was away for five seconds is found
+    within ten more, even if the attempt during which it returns needs five seconds to fail.
     """
     longest = min(LONGEST_PAUSE_SECONDS, max(SHORT_PAUSE_SECONDS, away / 2))
     return pause_seconds(failures, first=FIRST_PAUSE_SECONDS, longest=longest)
@@ -99,10 +99,10 @@ class JournalOnly(Intake):
     def __init__(
         self, journal: Appendable, tally: Tally, *, reopen: Callable[[], Appendable | None] = lambda: None
     ) -> None:
-        """Ask *reopen* now and then for one on disk, where *journal* is in memory: nobody can store that."""
+        """Call *reopen* now and then for a journal on disk if *journal* is in memory: nobody can store that."""
         self._journal = journal
         self._in_memory = journal if isinstance(journal, MemoryJournal) else None
-        """The journal, as long as it cannot be on disk; to ask that of each record would be too dear."""
+        """The journal if it is in memory; kept here since asking it at each record would be too slow."""
         self._tally = tally
         self._reopen = reopen
         self._lock = native_lock()
@@ -138,7 +138,7 @@ class JournalOnly(Intake):
         """Do nothing: requests do all there is to do in this process."""
 
     def flush(self, timeout: float, /) -> bool:
-        """Wait until another process has stored what waits; False when *timeout* seconds do not suffice."""
+        """Wait until another process has stored what waits; return False if that takes over *timeout* seconds."""
         if not self._journal.durable:
             return self.waiting() == 0  # no other process can see it
         deadline = time.monotonic() + timeout
@@ -156,7 +156,7 @@ class JournalOnly(Intake):
         return self._journal.waiting()
 
     def close(self, timeout: float, /) -> bool:  # noqa: ARG002
-        """Return the journal's segments free for other processes."""
+        """Leave the journal's segments to other processes."""
         self._journal.close()
         return True
 
@@ -183,9 +183,10 @@ class Writer(Intake):
         adopt_seconds: float = ADOPT_SECONDS,
         reopen: Callable[[], Journal | None] = lambda: None,
     ) -> None:
-        """Let *gather* bring what no request can; look for what others have left every *adopt_seconds*.
+        """Call *gather* for the records that no request can bring, and look for what others left in the journal.
 
-        Where *journal* is in memory, *reopen* is asked then for one on disk.
+        The latter happens every *adopt_seconds*. If *journal* is in memory, *reopen* is called then for one on
+        disk.
         """
         self._reopen = reopen
         self._former: Journal | None = None
@@ -206,9 +207,9 @@ class Writer(Intake):
         self._hurried = 0
         """Number of threads that wait in `flush`."""
         self._ring_at = 1
-        """Number of waiting records that are worth a ring: a syscall is dearer than a comparison."""
+        """Number of waiting records from which on to ring: a comparison is cheaper than a syscall."""
         self._rung = False
-        """Whether it was rung for the thread, which has not come yet."""
+        """Whether the thread was rung for and has not come yet."""
         self._turn = native_lock()
         self._turn.acquire()
         self._failures = 0
@@ -218,7 +219,7 @@ class Writer(Intake):
         """Number of records in the current batch that had been deleted before they came."""
 
     def take(self, record: Record, /) -> None:
-        """Append *record*, and ring for the thread if it waits for that."""
+        """Append *record*, and ring for the thread if enough records wait."""
         journal = self._journal
         try:
             waiting = journal.append(record)
@@ -242,7 +243,7 @@ class Writer(Intake):
         self._ring()
 
     def flush(self, timeout: float, /) -> bool:
-        """Wait until what waits now is stored; False when *timeout* seconds do not suffice."""
+        """Wait until what waits now is stored; return False if that takes over *timeout* seconds."""
         deadline = time.monotonic() + timeout
         with self._lock:
             self._hurried += 1
@@ -268,7 +269,7 @@ class Writer(Intake):
         return self._journal.waiting() + (former.waiting() if former is not None else 0)
 
     def close(self, timeout: float, /) -> bool:
-        """Store what can be stored in *timeout* seconds, then end the thread; False when something is left."""
+        """Store what can be stored in *timeout* seconds, then end the thread; return False if some is left."""
         deadline = time.monotonic() + timeout
         flushed = self.flush(timeout)
         self._stopping = True
@@ -287,10 +288,10 @@ class Writer(Intake):
         self._stopping = self._started = self._ended = True
         self._journal.abandon()
 
-    def store_left(self) -> int:
-        """Store, in this thread, what others have left, and return how many records; raise what the store raises.
+    def recover(self) -> int:
+        """Store what others have left, in this thread, and return the number of records.
 
-        Only where the thread was not begun.
+        Raises what the store raises. Not to be called once the writer's thread has begun.
         """
         self._journal.adopt()
         count = 0
@@ -301,12 +302,12 @@ class Writer(Intake):
     def start_if_needed(self) -> bool:
         """Begin the thread if other processes have left something, though nothing is recorded in this one.
 
-        False means that it is needed and could not be started.
+        Returns False if it is needed and could not be started.
         """
         return not self._journal.is_anything_left() or self.start()
 
     def start(self) -> bool:
-        """Begin the thread, which the first record does otherwise; False where none can be started."""
+        """Begin the thread, as the first record does otherwise; return False if none can be started."""
         with self._lock:
             if self._started:
                 return True
@@ -320,7 +321,7 @@ class Writer(Intake):
         return True
 
     def _call(self, waiting: int) -> None:
-        """Ring for the thread; where that was in vain before, also let it go first."""
+        """Ring for the thread; if it has not come since the last ring, let it run first."""
         rung, self._rung = self._rung, True
         self._ring_at = waiting + RECORDS_A_TURN  # before the ring: who hears it sets it again
         self._ring()
@@ -330,7 +331,7 @@ class Writer(Intake):
             self._turn.acquire(timeout=_TURN_SECONDS)
 
     def _listen(self, ring_at: int) -> None:
-        """Be rung for when so many records wait."""
+        """Have the next ring come once *ring_at* records wait."""
         self._ring_at, self._rung = ring_at, False
 
     def _ring(self) -> None:
@@ -386,7 +387,7 @@ class Writer(Intake):
             self._journal.adopt()
 
     def _move_to(self, on_disk: Journal) -> None:
-        """Go on with a journal on disk, which was not possible before, and take there what waits in memory."""
+        """Go on with a journal on disk, which was not possible before, and move there what waits in memory."""
         self._former, self._journal = self._journal, on_disk
         self._former.close()  # who appended to it takes the other one now
         _append_all(self._former, on_disk, self._tally)
@@ -404,7 +405,7 @@ class Writer(Intake):
         self._dropped = 0
         if records:
             with suppress_instrumentation():
-                # Perhaps one record is at fault, and the store does not say so; more likely the store is.
+                # One record may be to blame without the store saying so; but more likely the store fails.
                 refused = deliver_isolating_poison(
                     self._hand_over, records, suspicious=self._failures >= PATIENCE
                 )

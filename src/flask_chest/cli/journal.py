@@ -84,7 +84,7 @@ def replay(*, folder: Path | None) -> None:
     for chest in the_chests() if folder is None else [_chest_of(folder)]:
         check_account(chest)
         with asking_store():
-            stored = chest._state.here.store_left(folder) if folder or segments_of(chest) else 0
+            stored = chest._state.here.recover(folder) if folder or segments_of(chest) else 0
             say(f"{amount(stored)} stored.")
 
 

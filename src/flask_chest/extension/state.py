@@ -371,7 +371,7 @@ class ProcessState:
         """Where and how the processes keep their journals."""
         return self._place.config(self._settings, self._store.made(), testing=self._testing)
 
-    def store_left(self, orphaned: Path | None = None) -> int:
+    def recover(self, orphaned: Path | None = None) -> int:
         """Store now what other processes have left in their journals, and return the number of records.
 
         With *orphaned*, store what was left in that folder, whichever store it was meant for.
@@ -387,7 +387,7 @@ class ProcessState:
                 self.tally.note_losses_by(journal.note_losses)
         writer = Writer(journal, self._store.open, self.tally)
         try:
-            return writer.store_left()
+            return writer.recover()
         finally:
             journal.close()
 

@@ -6,7 +6,7 @@ The folder has a bound that all its processes share, so it is looked at now and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flask_chest._clocks import MAX_STEP_NANO
@@ -17,6 +17,7 @@ from flask_chest.journal._frames import FRAME_HEAD_BYTES, HEADER_BYTES, MAX_PAYL
 from flask_chest.journal._segments import SegmentName, SegmentWriter, remove_unfinished, segments_in
 from flask_chest.journal._slots import take_again, take_lowest
 from flask_chest.journal.accounts import make_folder
+from flask_chest.journal.protocols import Appendable
 
 MAX_SEGMENT_BYTES = 4 * 1024 * 1024
 """Size of a segment: it is dropped as a whole, so this is what stored records may still occupy."""
@@ -275,3 +276,34 @@ class Appender:
             return (self.folder / str(name)).lstat().st_mtime_ns + MTIME_LAG_NS
         except FileNotFoundError:  # stored by another process meanwhile
             return 0
+
+
+class DiskJournal(Appendable):
+    """What the journals on disk have in common, whoever stores the records."""
+
+    def __init__(self, appender: Appender) -> None:
+        self._appender = appender
+        self._lock = appender.lock
+
+    @property
+    def instance(self) -> str:
+        """``host:slot``, unique among the live processes that share the folder."""
+        return self._appender.instance
+
+    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
+        """Call *tell* with the new `instance` whenever the slot must be another one."""
+        self._appender.renamed = tell
+
+    @property
+    def latest_unix_nano(self) -> int:
+        """Latest time of a record, of former owners of the slot too."""
+        return self._appender.latest_unix_nano
+
+    @property
+    def durable(self) -> bool:
+        """True."""
+        return True
+
+    def note_losses(self, counts: Mapping[str, int], /) -> bool:
+        """Add *counts*, by reason, to the losses that the folder tells; return whether that was possible."""
+        return self._appender.slot.note_losses(counts)

@@ -38,8 +38,9 @@ OPENED: Literal[1] = 1
 _HEADER = struct.Struct("<8sIII")
 _STORED = struct.Struct("<QI")
 _AHEAD = struct.Struct("<I")
-_STORED_AT = 24
-_AHEAD_AT = _STORED_AT + _STORED.size
+STORED_AT = 24
+"""Place of the stored offset in the header."""
+_AHEAD_AT = STORED_AT + _STORED.size
 _STORE_ID = struct.Struct("<16sI")
 _STORE_ID_AT = 40
 _IDENTITY_AT = 64
@@ -85,15 +86,13 @@ class Skipped(msgspec.Struct, frozen=True):
     end: int
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
 _identity_decoder = msgspec.json.Decoder(Identity)
 
-encode_record = _encoder.encode
+encode_record = msgspec.msgpack.Encoder().encode
 """Return the payload of a record: its fields in their order, in MessagePack."""
 
 
-decode_record = _decoder.decode
+decode_record = msgspec.msgpack.Decoder(Record).decode
 """Return the record of a payload; raise ``ValueError`` when it is not one of this release."""
 
 
@@ -109,18 +108,13 @@ def frame_maker(marker: bytes) -> Callable[[int, bytes], bytes]:
     return make_frame
 
 
-def make_frame(marker: bytes, kind: int, payload: bytes) -> bytes:
-    """Return the frame of one *payload* for the segment with *marker*."""
-    return frame_maker(marker)(kind, payload)
-
-
 def make_header(identity: Identity, store_id: str | None = None) -> bytes:
     """Return a segment's header, with nothing stored yet."""
     described = msgspec.json.encode(identity)
     if len(described) > HEADER_BYTES - _IDENTITY_AT:
         raise ValueError(f"the identity takes {len(described)} bytes, at most {HEADER_BYTES - _IDENTITY_AT} fit")
     head = _HEADER.pack(MAGIC, VERSION, len(described), _identity_crc(VERSION, described))
-    fixed = head.ljust(_STORED_AT, b"\0") + pack_passed(HEADER_BYTES, HEADER_BYTES, store_id)
+    fixed = head.ljust(STORED_AT, b"\0") + pack_passed(HEADER_BYTES, HEADER_BYTES, store_id)
     return (fixed.ljust(_IDENTITY_AT, b"\0") + described).ljust(HEADER_BYTES, b"\0")
 
 
@@ -141,10 +135,6 @@ def read_header(header: bytes) -> Header | None:
     return Header(version=version, identity=identity, store_id=_read_store_id(header))
 
 
-STORED_AT = _STORED_AT
-"""Place of the stored offset in the header."""
-
-
 def pack_stored(offset: int) -> bytes:
     """Return what is written at `STORED_AT`: up to where the segment's records are stored."""
     return _STORED.pack(offset, crc32(_OFFSET.pack(offset)))
@@ -153,7 +143,7 @@ def pack_stored(offset: int) -> bytes:
 def read_stored(header: bytes, *, size: int) -> int:
     """Return up to where a segment of *size* bytes is stored; its beginning when that is damaged."""
     if len(header) >= HEADER_BYTES:
-        offset, crc = _STORED.unpack_from(header, _STORED_AT)
+        offset, crc = _STORED.unpack_from(header, STORED_AT)
         if crc == crc32(_OFFSET.pack(offset)) and HEADER_BYTES <= offset <= size:
             return int(offset)
     return HEADER_BYTES

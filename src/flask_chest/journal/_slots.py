@@ -91,13 +91,12 @@ class Slot:
 
     def release(self) -> None:
         """Unlock the slot, also where a forked child still has the descriptor."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            unlock(descriptor)
-            os.close(descriptor)
+        if self.held:
+            unlock(self._descriptor)
+        self.abandon()
 
     def abandon(self) -> None:
-        """Close this forked child's copy of the descriptor; to unlock it would unlock the parent's."""
+        """Close the descriptor, as a forked child does: to unlock it would unlock the parent's."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -5,51 +5,29 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
 
 from flask_chest.errors import JournalError
 from flask_chest.journal import JournalConfig
-from flask_chest.journal._appender import Appender
+from flask_chest.journal._appender import Appender, DiskJournal
 from flask_chest.journal._files import open_file
 from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, OPENED, Frame, encode_record, read_passed
 from flask_chest.journal._segments import SegmentReader, SegmentWriter
-from flask_chest.journal.protocols import Appendable
 from flask_chest.record import Record
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks of a process that appends whether its files are still there."""
 
 
-class AppendOnlyJournal(Appendable):
+class AppendOnlyJournal(DiskJournal):
     """Appends records to a folder, where the writer of another process finds them while this one lives."""
 
     def __init__(self, config: JournalConfig) -> None:
         """Take a slot in the folder, which is made if need be; raise ``OSError`` where that is not possible."""
-        self._appender = Appender(config, left=True, begin=self._begin_segment)
-        self._lock = self._appender.lock
+        super().__init__(Appender(config, left=True, begin=self._begin_segment))
         self._folder = self._appender.folder
         self._segments: tuple[SegmentWriter, ...] = ()
         """Segments that were there when the newest began; replaced as a whole, so that no look takes a lock."""
         self._next_look = time.monotonic() + LOOK_SECONDS
-
-    @property
-    def instance(self) -> str:
-        """``host:slot``, unique among the live processes that share the folder."""
-        return self._appender.instance
-
-    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
-        """Call *tell* with the new `instance` whenever the slot must be another one."""
-        self._appender.renamed = tell
-
-    @property
-    def latest_unix_nano(self) -> int:
-        """Latest time of a record, of former owners of the slot too."""
-        return self._appender.latest_unix_nano
-
-    @property
-    def durable(self) -> bool:
-        """True."""
-        return True
 
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process, and return 0: nobody here waits to be rung."""
@@ -82,10 +60,6 @@ class AppendOnlyJournal(Appendable):
             left = max(0, segment.committed - max(stored, HEADER_BYTES))
             waiting += -(-segment.records * left // appended) if appended else 0
         return waiting
-
-    def note_losses(self, counts: Mapping[str, int], /) -> bool:
-        """Add *counts*, by reason, to the losses that the folder tells; return whether that was possible."""
-        return self._appender.slot.note_losses(counts)
 
     def close(self) -> None:
         """Leave what waits to another process; may be called again."""

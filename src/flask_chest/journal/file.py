@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 
 from flask_chest.errors import JournalError, JournalFull
 from flask_chest.journal import REFUSED, JournalConfig
-from flask_chest.journal._appender import Appender
+from flask_chest.journal._appender import Appender, DiskJournal
 from flask_chest.journal._files import append_line, lock, open_own_file
 from flask_chest.journal._frames import COMPLETE, OPENED, encode_record
 from flask_chest.journal._queue import SegmentQueue
@@ -20,7 +20,7 @@ from flask_chest.journal.protocols import Journal
 from flask_chest.record import Record
 
 
-class FileJournal(Journal):
+class FileJournal(DiskJournal, Journal):
     """Keeps records in a folder until they are stored; several processes and journals share it.
 
     A record that was taken survives this process. What other owners left is replayed once they are gone, or at
@@ -39,8 +39,8 @@ class FileJournal(Journal):
         *report* is called with a reason for whatever is found damaged or is left alone. *identify* returns the id
         of the store, asking it if need be, or ``None`` while that is not possible; requests never call it.
         """
-        self._appender = appender = Appender(config, left=False, begin=self._begin_segment)
-        self._lock = appender.lock
+        appender = Appender(config, left=False, begin=self._begin_segment)
+        super().__init__(appender)
         self._open: set[str] = set()
         """Ids of records that were opened and not completed."""
         self._report = report
@@ -56,25 +56,6 @@ class FileJournal(Journal):
         self._out: list[Record] = []
         """Records that were read last and are not stored: they are read again until they are."""
         self._adopted_first = False
-
-    @property
-    def instance(self) -> str:
-        """``host:slot``, unique among the live processes that share the folder."""
-        return self._appender.instance
-
-    def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
-        """Call *tell* with the new `instance` whenever the slot must be another one."""
-        self._appender.renamed = tell
-
-    @property
-    def latest_unix_nano(self) -> int:
-        """Latest time of a record, of former owners of the slot too."""
-        return self._appender.latest_unix_nano
-
-    @property
-    def durable(self) -> bool:
-        """True."""
-        return True
 
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process, and return how many records wait."""
@@ -100,10 +81,6 @@ class FileJournal(Journal):
     def waiting(self) -> int:
         """Return how many records of this process are not stored."""
         return self._appender.records - self._queue.done
-
-    def note_losses(self, counts: Mapping[str, int], /) -> bool:
-        """Add *counts*, by reason, to the losses that the folder tells; return whether that was possible."""
-        return self._appender.slot.note_losses(counts)
 
     def read(self, limit: int, /) -> list[Record]:
         """Return the oldest records that wait, at most *limit*: by turns this process's own and adopted ones."""

@@ -27,7 +27,7 @@ from flask_chest.journal._frames import (
     Skipped,
     decode_record,
     encode_record,
-    make_frame,
+    frame_maker,
     make_header,
     pack_passed,
     pack_stored,
@@ -46,7 +46,7 @@ IDENTITY = Identity(chest="chest", store="0" * 32, instance="web:0")
 
 # What a client might send to confuse a reader: beginnings of the marker, and whole frames of another segment.
 hostile = st.sampled_from(
-    [MARKER[:7], MARKER[1:], MARKER[:4] * 3, make_frame(OTHER_MARKER, COMPLETE, b"a frame of another segment")]
+    [MARKER[:7], MARKER[1:], MARKER[:4] * 3, frame_maker(OTHER_MARKER)(COMPLETE, b"a frame of another segment")]
 )
 payloads = st.lists(st.binary(min_size=1, max_size=40) | hostile, min_size=1, max_size=3).map(b"".join)
 frames = st.lists(st.tuples(st.sampled_from([COMPLETE, OPENED]), payloads), max_size=6)
@@ -57,7 +57,7 @@ def segment(content: list[tuple[int, bytes]]) -> tuple[bytes, list[Frame]]:
     expected = []
     for kind, payload in content:
         begin = len(data)
-        data += make_frame(MARKER, kind, payload)
+        data += frame_maker(MARKER)(kind, payload)
         expected.append(Frame(kind=kind, payload=payload, begin=begin, end=len(data)))
     return data, expected
 
@@ -206,7 +206,7 @@ def test_search_waits_for_the_rest_of_a_frame_that_goes_on() -> None:
 
 
 def test_frame_of_length_zero_is_corrupt() -> None:
-    assert found_in(make_frame(MARKER, COMPLETE, b"")) == []
+    assert found_in(frame_maker(MARKER)(COMPLETE, b"")) == []
 
 
 def test_length_beyond_the_limit_is_corrupt_and_not_waited_for() -> None:

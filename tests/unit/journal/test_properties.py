@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from flask_chest.journal import _appender, _segments
-from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, encode_record, make_frame
+from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, encode_record, frame_maker
 from flask_chest.journal._queue import INTERRUPTED
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
@@ -274,7 +274,7 @@ def left_by_killed(records: list[Record], *, stored: int, chunk: int) -> Iterato
 
 
 # A client may send what looks like frames: of other segments, since no client knows the marker of this one.
-looks_like_a_frame = make_frame(b"\x01another", COMPLETE, encode_record(make_record())).decode("latin-1")
+looks_like_a_frame = frame_maker(b"\x01another")(COMPLETE, encode_record(make_record())).decode("latin-1")
 damaged_journals = {
     "variables": st.lists(st.text(max_size=20) | st.just(looks_like_a_frame), min_size=1, max_size=5),
     "stored": st.integers(0, 4),

@@ -13,7 +13,7 @@ from flask_chest import FlaskChest
 from flask_chest._clocks import MAX_STEP_NANO
 from flask_chest.extension.state import ChestState
 from flask_chest.journal import _appender, _queue
-from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, make_frame
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, frame_maker
 from flask_chest.journal._segments import SegmentName, SegmentReader, segments_in
 from flask_chest.record import Query, Record
 from flask_chest.stores.memory import MemoryStore
@@ -283,7 +283,7 @@ def test_frame_that_holds_no_record_is_skipped_and_reported(tmp_path: Path) -> N
     records = left_by_killed(tmp_path)
     path = only_segment(tmp_path)
     with path.open("ab") as file:
-        file.write(make_frame(name_of(path).marker, COMPLETE, b"\x91\xa1a"))
+        file.write(frame_maker(name_of(path).marker)(COMPLETE, b"\x91\xa1a"))
     reports = Reports()
     assert adopted(tmp_path, reports=reports) == records
     assert reports == {"a frame of the journal holds no record of this release, and was skipped": 1}
@@ -540,9 +540,9 @@ def test_record_of_one_tenant_is_not_stored_for_another(tmp_path: Path) -> None:
     states = [state_of(tmp_path, tenant) for tenant in (one, another)]
     (folder,) = (tmp_path / "journal").iterdir()
     assert len(segments_in(folder)) == 2
-    assert states[1].here.store_left() == 1
+    assert states[1].here.recover() == 1
     assert (kept_in(one), kept_in(another)) == (0, 1)
-    assert states[0].here.store_left() == 1
+    assert states[0].here.recover() == 1
     assert (kept_in(one), kept_in(another)) == (1, 1)
 
 
@@ -558,5 +558,5 @@ def test_record_is_not_stored_in_what_a_service_means_after_it_meant_another(tmp
     reached.stored()
     kill(reached)
     successor = Tenant("service", ANOTHER)
-    assert state_of(tmp_path, successor).here.store_left() == 2  # and what was for whichever was reached first
-    assert left_by.here.store_left() == 1
+    assert state_of(tmp_path, successor).here.recover() == 2  # and what was for whichever was reached first
+    assert left_by.here.recover() == 1
