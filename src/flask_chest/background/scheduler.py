@@ -23,7 +23,7 @@ from flask_chest.errors import describe
 logger = logging.getLogger("flask_chest.scheduler")
 
 HURRY = timedelta(seconds=5)
-"""Time until a run is tried again for which there was no thread."""
+"""Time until a run that found no thread is tried again."""
 JITTER_SHARE = 0.1
 JITTER_LIMIT_SECONDS = 30.0
 
@@ -77,7 +77,7 @@ class _ExportJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Every(BaseTrigger):
-    """Is due at every *interval*, lengthened at random, counted from when it is asked."""
+    """Trigger of APScheduler at every *interval*, lengthened at random, counted from when it is asked."""
 
     def __init__(self, interval: timedelta) -> None:
         self._interval = interval

@@ -9,7 +9,7 @@ from flask_chest.record import Record
 
 
 def rejection(message: str, records: Sequence[Record]) -> RecordsRejected:
-    """Return the error that the target rejected *records*: for a reason, if it can be about one alone."""
+    """Return the error for *records* that the target rejected; only a single record is named as the culprit."""
     return RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {})
 
 

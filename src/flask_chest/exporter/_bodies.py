@@ -12,7 +12,7 @@ from flask_chest.errors import ConfigurationError, ContractError, ExportError, R
 from flask_chest.record import Record
 
 Payload: TypeAlias = Callable[[Sequence[Record]], object]
-"""Makes of a batch what JSON can hold, or the body itself as bytes or text."""
+"""Function of a batch that returns what JSON can hold, or the body itself as bytes or text."""
 
 
 def require_payload(payload: object) -> None:

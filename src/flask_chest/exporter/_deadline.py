@@ -25,7 +25,7 @@ _deadline: ContextVar[float] = ContextVar("flask_chest_http_deadline")
 
 @contextmanager
 def within(timeout: float) -> Iterator[None]:
-    """End by `TimeoutError` what connections send and receive here later than *timeout* seconds from now."""
+    """Raise `TimeoutError` from what connections send and receive in this block after *timeout* seconds."""
     token = _deadline.set(time.monotonic() + timeout)
     try:
         yield
@@ -34,7 +34,7 @@ def within(timeout: float) -> Iterator[None]:
 
 
 def remaining() -> float:
-    """Return how many seconds are left, more than 0; raise ``TimeoutError`` if none are."""
+    """Return the number of seconds that are left, more than 0, or raise ``TimeoutError``."""
     seconds = _deadline.get() - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("the time for this delivery is over")
@@ -42,7 +42,7 @@ def remaining() -> float:
 
 
 def connection_pool(target: Url, tls: SSLContext | None) -> HTTPConnectionPool:
-    """Make the connections to *target*, for the process that calls this."""
+    """Return a pool of connections to *target*, for the process that calls this."""
     query = "" if target.query is None else f"?{target.query}"
     host = target.host or ""
     if tls is None:
@@ -51,7 +51,7 @@ def connection_pool(target: Url, tls: SSLContext | None) -> HTTPConnectionPool:
 
 
 class _Incoming(io.RawIOBase):
-    """What *sock* receives before the deadline."""
+    """Stream of what *sock* receives before the deadline."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""One HTTP endpoint: bytes go there, and an answer comes back in time or an error does."""
+"""One HTTP endpoint: sends it requests, and returns its answer or raises an error in time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Identity: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str] | Non
 
 _COMPRESSED_FROM_BYTES = 1_024
 _READ_BYTES = 65_536
-"""Bytes of an answer that are read at most."""
+"""Most bytes of an answer that are read."""
 _GZIP = b"\x1f\x8b"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -60,9 +60,10 @@ class Answer:
 
 
 class Endpoint:
-    """Sends requests to *url*: of one process each connection, in time, without redirects and proxies.
+    """Sends requests to *url*, each within a time limit, without redirects and proxies.
 
-    Raises `ConfigurationError` for what cannot work, without quoting what may be a credential.
+    Each process has its own connections. Raises `ConfigurationError` for options that cannot work, and quotes
+    none that may be a credential.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Endpoint:
         identity: Identity | None = None,
         compress: bool,
     ) -> None:
-        """Call the other side *target* in messages, or else by its address."""
+        """Name the endpoint *target* in messages, or else by its address."""
         _require_seconds(timeout=timeout, connect_timeout=connect_timeout)
         if method not in {"POST", "PUT", "PATCH"}:
             raise ConfigurationError(f"method must be POST, PUT or PATCH, got {method!r}")
@@ -110,7 +111,7 @@ class Endpoint:
         return within(self._timeout)
 
     def send(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send *body* with *headers*, which the user's own go before; raise `TargetUnavailable`."""
+        """Send *body* with *headers*, unless the user set their own; raise `TargetUnavailable`."""
         complete = self._headers.copy()
         for name, value in headers.items():
             complete.setdefault(name, value)
@@ -138,7 +139,7 @@ class Endpoint:
             pool.close()
 
     def trouble(self, answer: Answer) -> str:
-        """Return what an *answer* means that is no verdict on records, and the way out."""
+        """Return what an *answer* means that is not about the records, and the way out."""
         status = answer.status
         match status:
             case HTTPStatus.UNAUTHORIZED:
@@ -234,7 +235,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _inner(error: Exception) -> object:
-    """Take what happened out of urllib3's wrapping."""
+    """Return the error that urllib3 wrapped, or *error* itself."""
     last = error.args[-1] if error.args else None
     return last if isinstance(error, (ProtocolError, SSLError)) and isinstance(last, Exception) else error
 

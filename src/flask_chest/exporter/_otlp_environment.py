@@ -1,7 +1,8 @@
-"""What OpenTelemetry's variables say of an exporter over OTLP: those for logs alone, or else the general ones.
+"""The options of an exporter over OTLP from OpenTelemetry's environment variables.
 
-As the specification has it (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), an empty variable is
-not set, and one that cannot be read is told and left out.
+Those for logs alone come before the general ones. As the specification wants it
+(https://opentelemetry.io/docs/specs/otel/protocol/exporter/), an empty variable counts as not set, and one that
+cannot be read is logged and ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def endpoint() -> str:
-    """Return the whole address."""
+    """Return the whole address, with the path for logs."""
     whole, _ = _variable("ENDPOINT", general=False)
     if whole:
         return whole
@@ -35,12 +36,12 @@ def endpoint() -> str:
         return DEFAULT_ENDPOINT
     protocol, key = _variable("PROTOCOL")
     if protocol == "grpc":
-        _warn(f"{key} is grpc and records go by HTTP to {name}: where that takes gRPC alone, pass endpoint")
+        _warn(f"{key} is grpc, but records are sent over HTTP to {name}: if that takes only gRPC, pass endpoint")
     return f"{base.rstrip('/')}/v1/logs"
 
 
 def headers() -> Mapping[str, str]:
-    """Return what goes with each request, as in ``api-key=secret,x-tenant=a%20b``."""
+    """Return the headers of each request; the variable holds them as ``api-key=secret,x-tenant=a%20b``."""
     text, name = _variable("HEADERS")
     if not text:
         return _NONE
@@ -95,7 +96,7 @@ def identity() -> tuple[str, str | None] | None:
 
 
 def _variable(name: str, *, general: bool = True) -> tuple[str | None, str]:
-    """Return the value, and the name under which it was found."""
+    """Return the value, and the name of the variable that it was found in."""
     for key in (f"{_PREFIX}LOGS_{name}", f"{_PREFIX}{name}")[: 1 + general]:
         if text := os.environ.get(key, "").strip():
             return text, key

@@ -22,9 +22,9 @@ class HTTPExporter(EndpointExporter):
     """Sends each batch as one request, whose body is ``{"records": [...]}`` unless *payload* makes another.
 
     A batch whose answer is lost is sent again: at least once. It has the same ``Idempotency-Key`` then, and
-    every record the same ``id``. What *accept* holds counts as delivered. What *rejecting* holds says that the
-    batch will never be taken, and its records are set aside, each once it was refused alone; all other answers
-    keep the batch for later.
+    every record the same ``id``. A status code in *accept* means that the batch is delivered. One in *rejecting*
+    means that it will never be taken, and its records are set aside, each once it was refused alone. After any
+    other the batch is kept for later.
 
     *timeout* is for one delivery as a whole, *connect_timeout* for connecting to one address of the host, in
     seconds. *verify* is ``True`` or the path of a file or folder with the certificates to trust in place of the

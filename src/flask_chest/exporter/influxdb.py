@@ -35,10 +35,11 @@ _NO_CONFLICTS = FieldTypeConflicts()
 class InfluxDBExporter(EndpointExporter):
     """Writes one point a record; delivered again, the point overwrites itself.
 
-    A *token* of ``None`` is an unset variable, and every delivery says so; the empty one is for servers
-    without authentication. *tags* names variables that become tags instead of fields, *custom_tags* are the
-    same on every point. *timeout* is for one delivery as a whole. *verify_ssl* may be the path of the
-    certificates to trust in place of the system's. Proxies of the environment are not used.
+    A *token* of ``None`` comes from an unset variable, and every delivery fails with that reason; the empty one
+    is for servers without authentication. *tags* names variables that become tags instead of fields,
+    *custom_tags* are the same on every point. *timeout* is for one delivery as a whole, in seconds. *verify_ssl*
+    may be the path of the certificates to trust in place of the system's. Proxies of the environment are not
+    used.
     """
 
     def __init__(

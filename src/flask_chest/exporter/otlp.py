@@ -1,7 +1,7 @@
 """Records as OpenTelemetry's log events, to any collector that speaks OTLP over HTTP.
 
-Not by the SDK's own exporter: that takes a redirect and a partial success for a delivery, and retries by itself.
-The format is that of https://opentelemetry.io/docs/specs/otlp/ in its binary form.
+The SDK's own exporter is not used: it takes a redirect and a partial success for a delivery, and retries by
+itself. The format is the binary one of https://opentelemetry.io/docs/specs/otlp/.
 """
 
 from __future__ import annotations

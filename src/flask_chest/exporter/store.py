@@ -14,10 +14,10 @@ from flask_chest.record import Record
 
 
 class StoreExporter(Exporter):
-    """Delivers into *sink*, or what *sink* makes; a store is opened with the first delivery.
+    """Delivers into *sink*, or into what *sink* returns if it is a callable; the first delivery opens a store.
 
-    A store that makes its tables makes them in the target too. What comes again is kept once, as with every
-    sink. *name* is the exporter's.
+    A store that makes its tables makes them in the target too. A record that is delivered again is kept once, as
+    by every sink. *name* is the exporter's.
     """
 
     def __init__(self, sink: Sink | Callable[[], Sink], *, name: str) -> None:
@@ -36,7 +36,7 @@ class StoreExporter(Exporter):
         return self._name
 
     def export(self, records: Sequence[Record], /) -> None:
-        """Write *records*, those that the target has already being skipped."""
+        """Write *records*; the target skips those that it already has."""
         if not records:
             return
         try:
