@@ -18,6 +18,10 @@ else:
     JSONValue = object  # msgspec reads the annotations where it decodes records, and knows no recursive type
 
 
+SERVER_ERROR = 500
+"""Status code from which on a response tells of an error of the app."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False, array_like=True):
     """What one request left behind: its captured variables and its circumstances.
 
@@ -57,6 +61,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False, array_like=Tru
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the request ended in an error of the app: in an exception, or with a status from 500 on."""
+        return self.error is not None or self.status_code >= SERVER_ERROR
 
 
 FIELDS: tuple[str, ...] = Record.__struct_fields__
@@ -151,7 +160,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """A question to a store; every field that is not ``None`` or empty narrows the answer.
 
     Times are nanoseconds since 1970 UTC, *since* inclusive and *until* exclusive. *where* asks for variables
-    by exact value and type, and *conditions*, each of a variable, must all hold. *limit* bounds the answer;
+    by exact value and type, and *conditions*, each of a variable, must all hold. *status_class* is the first
+    digit of a status code, as 5 for 500 to 599; *errors* asks for `Record.is_error`. *limit* bounds the answer;
     ``None`` means all there is.
     """
 
@@ -161,6 +171,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     route: str | None = None
     method: str | None = None
     status_code: int | None = None
+    status_class: int | None = None
+    errors: bool = False
     since_unix_nano: int | None = None
     until_unix_nano: int | None = None
     where: Mapping[str, JSONValue] = {}
@@ -174,6 +186,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             all(getattr(self, name) in (None, getattr(record, name)) for name in COLUMN_FILTERS)
             and (since is None or record.time_unix_nano >= since)
             and (until is None or record.time_unix_nano < until)
+            and self.status_class in (None, record.status_code // 100)
+            and (record.is_error or not self.errors)
             and self.matches_variables(record)
         )
 

@@ -112,6 +112,24 @@ def test_query_asks_for_equality_with_a_field(name: str) -> None:
     assert not _query(**{name: other}).matches(record)
 
 
+@pytest.mark.parametrize(
+    ("record", "status_class", "is_error"),
+    [
+        (make_record(status_code=200), 2, False),
+        (make_record(status_code=499), 4, False),
+        (make_record(status_code=500), 5, True),
+        (make_record(status_code=599), 5, True),
+        (make_record(status_code=200, error="ValueError"), 2, True),
+    ],
+)
+def test_query_asks_for_a_class_of_statuses_and_for_errors(
+    record: Record, status_class: int, is_error: bool
+) -> None:
+    assert [digit for digit in range(7) if Query(status_class=digit).matches(record)] == [status_class]
+    assert record.is_error == Query(errors=True).matches(record) == is_error
+    assert Query(errors=False).matches(record)
+
+
 def test_query_excludes_the_end_of_its_time_and_includes_the_begin() -> None:
     record = make_record(time_unix_nano=5)
     assert Query(since_unix_nano=5, until_unix_nano=6).matches(record)

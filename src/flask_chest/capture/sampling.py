@@ -15,7 +15,6 @@ Rate: TypeAlias = float | Callable[[], float]
 
 _TRACE_RANGE = 1 << 64
 _ID_RANGE = 1 << 32
-_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Sampling:
 
     def keeps(self, record: Record, rate: float) -> bool:
         """Return whether *record* is kept at *rate*."""
-        if self.keep_errors and (record.error is not None or record.status_code >= _SERVER_ERROR):
+        if self.keep_errors and record.is_error:
             return True
         if self.keep_slower_than_ns is not None and record.duration_ns >= self.keep_slower_than_ns:
             return True

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -39,6 +40,23 @@ def parse_time(text: str) -> int:
             f"{text!r} is not a time; write 2026-11-23, 2026-11-23T12:00:00+01:00, or 2h for two hours ago"
         ) from None
     return nanoseconds(read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A status code, or the first digit of several."""
+
+    code: int | None = None
+    digit: int | None = None
+
+
+def parse_status(text: str) -> Status:
+    """Read a status code, ``404``, or a class of them, ``5xx``."""
+    if re.fullmatch(r"[1-9]xx", text, re.IGNORECASE):
+        return Status(digit=int(text[0]))
+    if re.fullmatch(r"\d{1,5}", text, re.ASCII):
+        return Status(code=int(text))
+    raise click.BadParameter(f"{text!r} is not a status; write a code, as 404, or a class of them, as 5xx")
 
 
 json_option = click.option(
@@ -87,8 +105,18 @@ def circumstances(command: Command) -> Command:
             click.option("--request-id", help="Only records with this request id."),
             click.option("--trace-id", help="Only records of this trace."),
             click.option("--route", help="Only records of this URL rule, as in /users/<int:id>."),
-            click.option("--method", help="Only records with this HTTP method."),
-            click.option("--status", "status_code", type=int, help="Only records with this status code."),
+            click.option("--method", help="Only records with this HTTP method, in any case."),
+            click.option(
+                "--status",
+                type=parse_status,
+                metavar="CODE",
+                help="Only records with this status code, as 404, or with one that begins so, as 5xx.",
+            ),
+            click.option(
+                "--errors",
+                is_flag=True,
+                help="Only requests that ended in an exception, or with a status from 500 on.",
+            ),
         ]
     ):
         command = option(command)
@@ -115,7 +143,8 @@ def question(
     trace_id: str | None,
     route: str | None,
     method: str | None,
-    status_code: int | None,
+    status: Status | None,
+    errors: bool,
     where: Sequence[tuple[str, Asked]] = (),
     since: int | None = None,
     until: int | None = None,
@@ -130,7 +159,9 @@ def question(
         trace_id=trace_id,
         route=route,
         method=known_method(method) if method is not None else None,
-        status_code=status_code,
+        status_code=status.code if status is not None else None,
+        status_class=status.digit if status is not None else None,
+        errors=errors,
         where=values,
         conditions=conditions,
         since_unix_nano=since,

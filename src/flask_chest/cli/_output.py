@@ -19,7 +19,7 @@ from flask_chest.record import FIELDS, JSONValue, Record, encode_variables
 Format: TypeAlias = Literal["table", "jsonl", "csv"]
 FORMATS: tuple[Format, ...] = ("table", "jsonl", "csv")
 
-_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_CLIENT_ERROR = 400
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that a spreadsheet takes for the beginning of a formula."""
 _CIRCUMSTANCES = tuple(name for name in FIELDS if name != "variables")
@@ -66,7 +66,7 @@ def json_line(record: Record) -> str:
 def text_line(record: Record) -> str:
     """Write *record* for people, in colours that click leaves out where the output is no terminal."""
     time = datetime.fromtimestamp(record.time_unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    colour = "red" if failed(record) else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
+    colour = "red" if record.is_error else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
     error = f" {click.style(printable(record.error), fg='red')}" if record.error is not None else ""
     status = click.style(str(record.status_code), fg=colour)
     return (
@@ -74,11 +74,6 @@ def text_line(record: Record) -> str:
         f"{record.duration_ns / 1e6:8.1f} ms  {printable(record.route or '-')}{error}  "
         f"{click.style(printable(record.request_id), dim=True)}  {printable(encode_variables(record.variables))}"
     )
-
-
-def failed(record: Record) -> bool:
-    """Return whether the request of *record* ended in an error of the app."""
-    return record.error is not None or record.status_code >= _SERVER_ERROR
 
 
 def amount(count: int, noun: str = "record") -> str:

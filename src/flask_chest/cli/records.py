@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from flask_chest.cli._group import Failure, asking_store, chest_group, format_time, the_chests
@@ -17,7 +18,6 @@ from flask_chest.cli._options import asking, hints, question, within
 from flask_chest.cli._output import (
     FORMATS,
     Format,
-    failed,
     json_line,
     lines,
     say,
@@ -96,9 +96,6 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
 @chest_group.command("tail")
 @asking
 @click.option(
-    "--errors", is_flag=True, help="Only requests that ended in an error or with a status of 500 or more."
-)
-@click.option(
     "-n", "--lines", "count", type=click.IntRange(min=0), default=10, show_default=True, help="Number of records."
 )
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new records until interrupted.")
@@ -109,7 +106,7 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     show_default=True,
     help="Seconds between two looks.",
 )
-def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: Any) -> None:
+def tail(*, count: int, follow: bool, interval: float, **asked: Any) -> None:
     """Print the last records, oldest first: in colours on a terminal, else as JSON lines.
 
     \b
@@ -120,7 +117,7 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
     chests = the_chests()
     recent = question(**asked, since=since)
     seen = {each.id: each.time_unix_nano for chest in chests if follow for each in answers(chest, recent)}
-    for record in _latest(chests, question(**asked), errors=errors, count=count):
+    for record in _latest(chests, question(**asked), count=count):
         seen[record.id] = record.time_unix_nano
         _say_record(record, for_people=for_people)
     with suppress(KeyboardInterrupt):  # which is how to end it
@@ -128,7 +125,7 @@ def tail(*, errors: bool, count: int, follow: bool, interval: float, **asked: An
             wanted = question(**asked, since=since)
             found = [each for chest in chests for each in answers(chest, wanted)]
             for record in sorted(found, key=lambda each: each.time_unix_nano):
-                if record.id not in seen and _is_wanted(record, errors=errors):
+                if record.id not in seen:
                     seen[record.id] = record.time_unix_nano
                     _say_record(record, for_people=for_people)
             since = time.time_ns() - TAIL_WINDOW_NANO
@@ -149,21 +146,10 @@ def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
         yield from chest._state.here.store.query(wanted)
 
 
-def _latest(chests: Iterable[FlaskChest], wanted: Query, *, errors: bool, count: int) -> list[Record]:
-    found: list[Record] = []
-    for chest in chests:
-        left = count
-        for record in answers(chest, wanted) if count else ():
-            if _is_wanted(record, errors=errors):
-                found.append(record)
-                left -= 1
-                if not left:
-                    break
+def _latest(chests: Iterable[FlaskChest], wanted: Query, *, count: int) -> list[Record]:
+    newest = msgspec.structs.replace(wanted, limit=count)
+    found = [record for chest in chests for record in answers(chest, newest)]
     return sorted(found, key=lambda each: each.time_unix_nano)[-count:] if count else []
-
-
-def _is_wanted(record: Record, *, errors: bool) -> bool:
-    return not errors or failed(record)
 
 
 @dataclass(slots=True)

@@ -156,6 +156,8 @@ class FlaskChest:
         route: str | None = None,
         method: str | None = None,
         status_code: int | None = None,
+        status_class: int | None = None,
+        errors: bool = False,
         since: datetime | None = None,
         until: datetime | None = None,
         where: Where = _NO_VARIABLES,
@@ -165,9 +167,10 @@ class FlaskChest:
 
         *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact
         value and type (1, 1.0 and ``True`` differ), or holds conditions: ``{"price": ge(100)}``, with `gt`, `ge`,
-        `lt`, `le`, `one_of` and `is_set`, or a tuple of several. Records that
-        this process has just made are waited for, up to two seconds. Raises `StoreError` when the store cannot
-        answer.
+        `lt`, `le`, `one_of` and `is_set`, or a tuple of several. *status_class* is the first digit of a status
+        code, as 5 for 500 to 599; with *errors*, only requests that ended in an exception or with a status from
+        500 on. Records that this process has just made are waited for, up to two seconds. Raises `StoreError`
+        when the store cannot answer.
         """
         return list(
             self.iter(
@@ -177,6 +180,8 @@ class FlaskChest:
                 route=route,
                 method=method,
                 status_code=status_code,
+                status_class=status_class,
+                errors=errors,
                 since=since,
                 until=until,
                 where=where,
@@ -193,6 +198,8 @@ class FlaskChest:
         route: str | None = None,
         method: str | None = None,
         status_code: int | None = None,
+        status_class: int | None = None,
+        errors: bool = False,
         since: datetime | None = None,
         until: datetime | None = None,
         where: Where = _NO_VARIABLES,
@@ -206,6 +213,8 @@ class FlaskChest:
             route=route,
             method=method,
             status_code=status_code,
+            status_class=status_class,
+            errors=errors,
             since_unix_nano=_unix_nano(since, "since"),
             until_unix_nano=_unix_nano(until, "until"),
             where=where,

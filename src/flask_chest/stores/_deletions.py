@@ -33,6 +33,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     variables: tuple[str, ...] = ()
     conditions: tuple[tuple[str, Condition], ...] = ()
     """Conditions of the query as they were asked, bounds included."""
+    status_class: int | None = None
+    errors: bool = False
     since_unix_nano: int | None = None
     until_unix_nano: int | None = None
 
@@ -43,6 +45,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
             columns=tuple(name for name in COLUMN_FILTERS if getattr(query, name) is not None),
             variables=tuple(sorted(query.where)),
             conditions=query.conditions,
+            status_class=query.status_class,
+            errors=query.errors,
             since_unix_nano=query.since_unix_nano,
             until_unix_nano=query.until_unix_nano,
         )
@@ -64,6 +68,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         if (since is not None and record.time_unix_nano < since) or (
             until is not None and record.time_unix_nano >= until
         ):
+            return None
+        if self.status_class not in (None, record.status_code // 100) or (self.errors and not record.is_error):
             return None
         if not all(name in variables for name in self.variables):
             return None

@@ -209,6 +209,13 @@ class DeletionContract:
         store.write([*gone, *kept])
         assert {record.id for record in _kept(store)} == {record.id for record in kept}
 
+    def test_forgetting_of_errors_holds_too(self, store: DeletingStore) -> None:
+        store.forget(Query(errors=True, status_class=5))
+        gone = make_record(status_code=503)
+        kept = [make_record(status_code=499), make_record(status_code=200, error="ValueError")]
+        store.write([gone, *kept])
+        assert {record.id for record in _kept(store)} == {record.id for record in kept}
+
     def test_forgetting_by_conditions_holds_too(self, store: DeletingStore) -> None:
         dear, cheap, unpriced = (
             make_record(variables=variables) for variables in ({"price": 150}, {"price": 99.5}, {"plan": "pro"})

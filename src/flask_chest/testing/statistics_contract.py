@@ -141,6 +141,8 @@ class StatisticsContract:
             Query(route="/x"),
             Query(method="POST"),
             Query(status_code=503),
+            Query(status_class=5),
+            Query(errors=True),
             Query(since_unix_nano=90),
             Query(until_unix_nano=20),
             Query(since_unix_nano=5, until_unix_nano=20, method="POST", route="/x"),

@@ -228,6 +228,13 @@ class StoreContract(SinkContract):
             Query(route="/a"),
             Query(method="POST"),
             Query(status_code=500),
+            Query(status_class=5),
+            Query(status_class=2, method="GET"),
+            Query(status_class=2, status_code=500),
+            Query(status_class=5, status_code=500),
+            Query(status_class=2**70),
+            Query(errors=True),
+            Query(errors=True, status_class=2, since_unix_nano=6),
             Query(since_unix_nano=4),
             Query(until_unix_nano=4),
             Query(where={"plan": "pro"}),
@@ -248,7 +255,8 @@ class StoreContract(SinkContract):
                 trace_id=(None, "t0", "t1")[index // 3 % 3],
                 route=(None, "/a", "/b")[index // 2 % 3],
                 method=("GET", "POST")[index % 2],
-                status_code=(200, 500)[index // 4 % 2],
+                status_code=(200, 500, 204, 499, 599)[index // 4 % 5],
+                error=(None, None, "ValueError")[index % 3],
                 variables={"plan": ("pro", "free")[index // 5 % 2]},
             )
             for index in range(36)

@@ -6,7 +6,6 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.json_values import json_values
 
 from flask_chest.cli._conditions import Asked, parse_condition, written
 from flask_chest.record import (
@@ -23,6 +22,7 @@ from flask_chest.record import (
     one_of,
     same_value,
 )
+from json_values import json_values
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_json_lines_read_back_are_the_records(runner: FlaskCliRunner, store: Mem
         (["--where", "n=2", "--where", "n=2"], {2}),
         (["--route", "/a"], {1}),
         (["--status", "503"], {3}),
+        (["--status", "5xx"], {3}),
+        (["--status", "2XX"], {1, 2}),
+        (["--status", "4xx"], set()),
+        (["--errors"], {2, 3}),
+        (["--errors", "--status", "2xx"], {2}),
         (["--method", "post"], {3}),
         (["--method", "purge"], set()),
         (["--request-id", "r2"], {2}),
@@ -107,7 +112,10 @@ def test_options_narrow_the_answer(
         [
             make_record(variables={"n": 1, "user_id": 7, "plan": "pro"}, route="/a", time_unix_nano=now),
             make_record(
-                variables={"n": 2, "user_id": "7", "plan": "pro"}, request_id="r2", time_unix_nano=now - HOUR_NANO
+                variables={"n": 2, "user_id": "7", "plan": "pro"},
+                request_id="r2",
+                error="ValueError",
+                time_unix_nano=now - HOUR_NANO,
             ),
             make_record(variables={"n": 3}, status_code=503, method="POST", time_unix_nano=now - 2 * HOUR_NANO),
         ]
@@ -127,6 +135,11 @@ def test_options_narrow_the_answer(
             ["--where", "user_id"],
             "Invalid value for '--where': 'user_id' must be a condition on a variable, as user_id=7",
         ),
+        (
+            ["--status", "ok"],
+            "Invalid value for '--status': 'ok' is not a status; write a code, as 404, or a class",
+        ),
+        (["--status", "0xx"], "Invalid value for '--status': '0xx' is not a status"),
         (["--limit", "-1"], "Invalid value for '--limit'"),
     ],
 )

@@ -10,7 +10,7 @@ from bson.int64 import Int64
 from msgspec.structs import replace
 from pymongo import DESCENDING
 
-from flask_chest.record import COLUMN_FILTERS, Bound, Condition, JSONValue, OneOf, Query, Record
+from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Bound, Condition, JSONValue, OneOf, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.mongodb.client import Collections
 from flask_chest.stores.mongodb.documents import Document, encode_name, record_of
@@ -77,6 +77,13 @@ def condition(query: Query, *, before: Record | None) -> Document:
         for name in COLUMN_FILTERS
         if (value := getattr(query, name)) is not None and bindable(value)
     }
+    if query.status_class is not None:
+        bounds = (query.status_class * 100, query.status_class * 100 + 99)
+        first, last = (Int64(min(max(bound, MIN_INTEGER), MAX_INTEGER)) for bound in bounds)
+        equal = {"$eq": wanted["status_code"]} if "status_code" in wanted else {}
+        wanted["status_code"] = {**equal, "$gte": first, "$lte": last}
+    if query.errors:
+        wanted["$nor"] = [{"error": None, "status_code": {"$lt": SERVER_ERROR}}]
     for name, asked in _variable_conditions(query):
         if bindable(name):
             # Of two such operators the first one is enough for a superset.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import LiteralString
 
-from flask_chest.record import COLUMN_FILTERS, Query, Record
+from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.sql.tables import Condition, Database, SQLValue, Tables, row_record
 
@@ -62,6 +62,13 @@ def column_conditions(query: Query) -> Iterator[Condition]:
         value = getattr(query, name)
         if value is not None and bindable(value):
             yield f"{name} = ?", (value,)
+    if query.status_class is not None:
+        bounds = (query.status_class * 100, query.status_class * 100 + 99)
+        first, last = (min(max(bound, MIN_INTEGER), MAX_INTEGER) for bound in bounds)
+        # The plus keeps SQLite from the index on the status, by which it would sort a whole class for each chunk.
+        yield "+status_code BETWEEN ? AND ?", (first, last)
+    if query.errors:
+        yield "(error IS NOT NULL OR status_code >= ?)", (SERVER_ERROR,)
     # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be bound.
     since, until = query.since_unix_nano, query.until_unix_nano
     if since is not None:
