@@ -23,6 +23,7 @@ try:
     from flask_chest.stores.mongodb.client import NOT_PRIMARY, Client, Clients, Collections
     from flask_chest.stores.mongodb.deletion import MongoDBDeletion
     from flask_chest.stores.mongodb.documents import Document, document_of, record_of
+    from flask_chest.stores.mongodb.indexes import MongoDBIndexes
     from flask_chest.stores.mongodb.outbox import MongoDBOutbox
     from flask_chest.stores.mongodb.query import CHUNK, find
     from flask_chest.stores.mongodb.statistics import MongoDBStatistics
@@ -43,7 +44,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, MongoDBIndexes, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be

@@ -1,0 +1,120 @@
+"""Indexes on variables in MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pymongo
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import OperationFailure
+
+from flask_chest.protocols import VariableIndex, VariableIndexes
+from flask_chest.stores._indexes import check_indexable, is_indexable
+from flask_chest.stores.mongodb.client import Collections, MongoDBPart
+from flask_chest.stores.mongodb.documents import Document
+
+LONGEST_BUILD = 24 * 60 * 60
+"""Seconds after which we give up an index: a store's time-out for an answer is too short for one."""
+
+_INDEX_NOT_FOUND = 27
+_PREFIX = "variables."
+_REST = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
+"""What follows the variable: the order of an answer."""
+
+
+class MongoDBIndexes(MongoDBPart, VariableIndexes):
+    """Knows an index by its keys, so that one which an administrator made counts, too.
+
+    They hold the documents that lack the variable as well: some engines use no partial index for such a search.
+    """
+
+    def indexes(self) -> Sequence[VariableIndex]:
+        """Return the indexes on variables, by name of the variable; one that is being built is not valid yet."""
+        with self._collections.checked() as collections:
+            found = sorted(_found(collections.records.list_indexes()))
+            builds = _builds(collections) if found else {}
+        return [VariableIndex(variable=variable, name=name, valid=name not in builds) for variable, name in found]
+
+    def add_index(self, variable: str, /) -> bool:
+        """Make the index on *variable*, and return whether there was none; records are written meanwhile."""
+        check_indexable(variable)
+        if any(index.valid for index in self.indexes() if index.variable == variable):
+            return False
+        with self._collections.checked() as collections, pymongo.timeout(LONGEST_BUILD):
+            # Where another process builds it, this waits for that.
+            collections.records.create_index(
+                [(_PREFIX + variable, ASCENDING), *_REST], name=f"{collections.records.name}_by_{variable}"
+            )
+        return True
+
+    def index_progress(self, variable: str, /) -> float | None:
+        """Return the share that is done of what the server does for the index on *variable* just now.
+
+        Return ``None`` where nobody makes it, or the user may not see what the server does.
+        """
+        check_indexable(variable)
+        with self._collections.checked() as collections:
+            return _builds(collections).get(f"{collections.records.name}_by_{variable}")
+
+    def remove_index(self, variable: str, /) -> bool:
+        """Remove the index on *variable*, and return whether there was one."""
+        check_indexable(variable)
+        removed = False
+        with self._collections.checked() as collections:
+            for found, name in list(_found(collections.records.list_indexes())):
+                if found == variable:
+                    removed = _drop(collections, name) or removed
+        return removed
+
+
+def _found(indexes: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, str]]:
+    """Yield the variable and the name of each of *indexes* that is on a variable."""
+    for index in indexes:
+        keys = index["key"]
+        if not isinstance(keys, Mapping):
+            continue
+        (first, direction), *rest = keys.items()
+        variable = str(first).removeprefix(_PREFIX)
+        if (
+            variable != first
+            and is_indexable(variable)
+            and [(name, int(order)) for name, order in rest] == _REST
+            and direction == ASCENDING
+            and "partialFilterExpression" not in index
+        ):
+            yield variable, str(index["name"])
+
+
+def _drop(collections: Collections, name: str) -> bool:
+    try:
+        collections.records.drop_index(name)
+    except OperationFailure as exc:
+        if exc.code != _INDEX_NOT_FOUND:  # another process was first
+            raise
+        return False
+    return True
+
+
+def _builds(collections: Collections) -> Mapping[str, float]:
+    """Return the indexes of the records that are being built, by name, with the share that is done."""
+    database = collections.database
+    try:
+        operations = list(database.client["admin"].aggregate([{"$currentOp": {"allUsers": True}}]))
+    except OperationFailure:  # the user lacks the right, or the server the command
+        return {}
+    builds: dict[str, float] = {}
+    for operation in operations:
+        command = operation.get("command")
+        if not isinstance(command, Mapping) or command.get("createIndexes") != collections.records.name:
+            continue
+        if command.get("$db", database.name) != database.name:
+            continue
+        for index in command.get("indexes", ()):
+            # Whoever waits for a build is seen too, without its progress.
+            builds[index["name"]] = max(builds.get(index["name"], 0.0), _share(operation.get("progress")))
+    return builds
+
+
+def _share(progress: Document | None) -> float:
+    done, total = (progress or {}).get("done"), (progress or {}).get("total")
+    return min(1.0, done / total) if isinstance(done, int) and isinstance(total, int) and total > 0 else 0.0
