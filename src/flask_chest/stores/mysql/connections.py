@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import ceil
 from typing import Any, LiteralString, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -23,6 +24,8 @@ from flask_chest.errors import (
 )
 from flask_chest.record import encode_text
 from flask_chest.stores._records import Row
+from flask_chest.stores.mysql.variables import of_record
+from flask_chest.stores.sql.narrowing import Variables
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, GivenPool, Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
@@ -32,13 +35,18 @@ Connection: TypeAlias = "pymysql.Connection[Any]"
 Pool: TypeAlias = AppPool[Connection]
 
 
+def _variables(session: Session, _: Tables) -> Variables:
+    ((version,),) = session.rows("SELECT version()")
+    return partial(of_record, columns={}, mariadb=is_mariadb(version))
+
+
 MYSQL = Dialect(
     quote="`",
     mark="%s",
     lock=" FOR UPDATE",
     on_conflict="ON DUPLICATE KEY UPDATE",
     keep="ON DUPLICATE KEY UPDATE {first} = {first}",
-    conditions=lambda _: (),  # a search by variables reads the time range
+    variables=_variables,
     value="CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)",  # compared as bytes
     # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
     path=lambda name: f"$.{encode_text(name)}",

@@ -20,6 +20,7 @@ from flask_chest.errors import (
     StoreUnavailable,
 )
 from flask_chest.stores._records import Row
+from flask_chest.stores.postgresql.variables import of_record
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
@@ -36,7 +37,7 @@ POSTGRESQL = Dialect(
     lock=" FOR UPDATE",
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
-    conditions=lambda _: (),  # a search by variables reads the time range
+    variables=lambda *_: of_record,
     # Of an escaped NUL, which the functions that read JSON refuse, another escape is made meanwhile that no text
     # holds, once that of the backslash is one of which no other can be a part.
     value=r"""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import LiteralString
 
 from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
-from flask_chest.stores.sql.tables import Condition, Database, SQLValue, Tables, row_record
+from flask_chest.stores.sql.narrowing import narrowing
+from flask_chest.stores.sql.tables import Condition, Database, Session, SQLValue, Tables, row_record
 
 CHUNK = 500
 """Records that are fetched at a time: no statement stays open while the caller looks at them."""
@@ -26,10 +27,13 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
     """Yield what matches *query*, with a session lent for each chunk."""
     left = query.limit
     before: Record | None = None
+    size = CHUNK
     while left is None or left > 0:
-        size = CHUNK if left is None or query.asks_for_variables else min(left, CHUNK)
-        statement = chunk(tables, query, before=before, size=size)
         with database.reading() as session:
+            narrowed = _narrowed(session, tables, query)
+            if left is not None and (narrowed or not query.asks_for_variables):
+                size = min(left, CHUNK)
+            statement = chunk(tables, query, narrowed=narrowed, before=before, size=size)
             rows = session.rows(statement.sql, statement.values)
         for row in rows:
             before = row_record(row)
@@ -42,9 +46,15 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
             return
 
 
-def chunk(tables: Tables, query: Query, *, before: Record | None, size: int) -> Statement:
+def _narrowed(session: Session, tables: Tables, query: Query) -> list[Condition]:
+    return list(narrowing(query, tables.dialect.variables(session, tables))) if query.asks_for_variables else []
+
+
+def chunk(
+    tables: Tables, query: Query, *, narrowed: Iterable[Condition] = (), before: Record | None, size: int
+) -> Statement:
     """Return the SELECT of the next *size* candidates after *before*, in the order of the answer."""
-    conditions = [*column_conditions(query), *tables.dialect.conditions(query.where)]
+    conditions = [*column_conditions(query), *narrowed]
     if before is not None:
         # Not (time, id) < (?, ?), for which MySQL does not use the index.
         time, after = before.time_unix_nano, "time_unix_nano <= ? AND (time_unix_nano < ? OR id < ?)"

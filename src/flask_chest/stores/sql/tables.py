@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.errors import ConfigurationError, SchemaError
 from flask_chest.record import JSONValue, Record, decode_variables
 from flask_chest.stores._records import SCALARS
 
+if TYPE_CHECKING:
+    from flask_chest.stores.sql.narrowing import Variables
+
 logger = logging.getLogger("flask_chest.stores")
 
-SQLValue: TypeAlias = str | int | None
+SQLValue: TypeAlias = str | float | None
 
 Condition: TypeAlias = tuple[LiteralString, tuple[SQLValue, ...]]
 """SQL that is true or false, and the values of its question marks."""
@@ -109,8 +112,8 @@ class Dialect:
     """Words between an INSERT and the assignments made where there is such a row; with a ``{key}``."""
     keep: LiteralString
     """End of an INSERT that leaves such a row as it is; with a ``{key}``, and its ``{first}`` column."""
-    conditions: Callable[[Mapping[str, JSONValue]], Iterable[Condition]]
-    """Conditions that narrow a search to the records with such variables; `Query.matches` decides."""
+    variables: Callable[[Session, Tables], Variables]
+    """What narrows a search by a variable's name, as far as the database has it now."""
     value: LiteralString
     """A variable of a ``record`` as JSON text, for its `path` at each question mark; NULL where there is none.
 

@@ -7,10 +7,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import NoneType
 from typing import Any
 from weakref import WeakSet
 
@@ -18,11 +17,10 @@ import msgspec
 
 from flask_chest._process import native_rlock
 from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
-from flask_chest.record import JSONValue
-from flask_chest.stores._records import bindable
 from flask_chest.stores.sql.schema import SQLSchema
-from flask_chest.stores.sql.tables import Condition, Database, Dialect, Session, SQLValue
+from flask_chest.stores.sql.tables import Database, Dialect, Session, SQLValue
 from flask_chest.stores.sqlite.files import OpenFiles, make_file
+from flask_chest.stores.sqlite.variables import of_record
 
 FORK_PATIENCE = 1.0
 """Seconds that a fork waits for threads that read or write just then, never for one that waits for a lock."""
@@ -31,30 +29,6 @@ LOCK_SECONDS = 0.02
 
 logger = logging.getLogger("flask_chest.stores")
 
-
-def _conditions(where: Mapping[str, JSONValue]) -> Iterator[Condition]:
-    for name, value in where.items():
-        if not bindable(name):
-            continue
-        kind = "true" if value is True else "false" if value is False else _JSON_TYPES.get(type(value))
-        if kind is None:
-            yield f"{_HAS_VARIABLE})", (name,)
-        elif isinstance(value, str | int) and bindable(value):
-            yield f"{_HAS_VARIABLE} AND type = ? AND atom = ?)", (name, kind, value)
-        else:
-            yield f"{_HAS_VARIABLE} AND type = ?)", (name, kind)
-
-
-_HAS_VARIABLE = "EXISTS (SELECT 1 FROM json_each(record.variables) WHERE key = ?"
-
-_JSON_TYPES: dict[type, str] = {
-    NoneType: "null",
-    int: "integer",
-    float: "real",
-    str: "text",
-    list: "array",
-    dict: "object",
-}
 
 _pieces = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -83,7 +57,7 @@ SQLITE = Dialect(
     lock="",  # one transaction writes at a time
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
-    conditions=_conditions,
+    variables=lambda *_: of_record,
     value="flask_chest_value(record.variables, ?)",
     path=str,
     number="flask_chest_number(value)",
@@ -325,7 +299,7 @@ class SQLiteConnections(Database):
             )
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return SchemaError(f"SQLite {self.path}: {text}; choose another file, or restore it from a backup")
-        if text == "user-defined function raised exception":
+        if text in {"user-defined function raised exception", "malformed JSON"}:
             return SchemaError(
                 f"SQLite {self.path}: the variables of a record are not a JSON object; correct or delete its row"
             )

@@ -1,0 +1,123 @@
+"""A variable in SQLite: by its own type, as SQLite's JSON functions give it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import LiteralString
+
+from flask_chest.record import Bound, JSONValue
+from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
+from flask_chest.stores.sql.narrowing import (
+    NOTHING,
+    VariableSQL,
+    around,
+    highest,
+    is_identifier,
+    is_text,
+    lowest,
+    marks,
+)
+from flask_chest.stores.sql.tables import Condition, SQLValue
+
+_TYPES: dict[type, LiteralString] = {
+    type(None): "'null'",
+    int: "'integer'",
+    float: "'real'",
+    str: "'text'",
+    list: "'array'",
+    dict: "'object'",
+}
+# In UTF-16 texts do not sort by code points. A blob comes after all of them.
+_FROM: LiteralString = "CASE (SELECT encoding FROM pragma_encoding) WHEN 'UTF-8' THEN ? ELSE '' END"
+_UP_TO: LiteralString = "CASE (SELECT encoding FROM pragma_encoding) WHEN 'UTF-8' THEN ? ELSE x'' END"
+
+
+def of_record(name: str) -> VariableSQL | None:
+    """Return the variable *name* of a ``record``."""
+    if is_identifier(name):
+        return SQLiteVariable(value=value(name, "record."), type=f"json_type(record.variables, {path(name)})")
+    if bindable(name):
+        # A path cannot address every name, so each variable is looked at.
+        return SQLiteVariable(
+            value="atom",
+            type="type",
+            begin="EXISTS (SELECT 1 FROM json_each(record.variables) WHERE key = ? AND ",
+            end=")",
+            values=(name,),
+        )
+    return None
+
+
+def value(name: LiteralString, prefix: LiteralString = "") -> LiteralString:
+    """Return the expression for a variable's value that an index may be on: with a path that is a literal."""
+    return f"json_extract({prefix}variables, {path(name)})"
+
+
+def path(name: LiteralString) -> LiteralString:
+    """Return the path to the variable *name*."""
+    return f"""'$."{name}"'"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SQLiteVariable(VariableSQL):
+    """SQL for one variable; ``true`` is 1 in it, ``null`` is NULL, and a text may end at a NUL."""
+
+    value: LiteralString
+    type: LiteralString
+    begin: LiteralString = ""
+    end: LiteralString = ""
+    values: tuple[SQLValue, ...] = ()
+
+    def one_of(self, values: Sequence[JSONValue]) -> Condition | None:
+        """Return the condition that the variable has one of *values*."""
+        same: list[SQLValue] = []
+        types: list[LiteralString] = []
+        others: list[Condition] = []
+        for each in values:
+            if isinstance(each, bool):
+                types.append("'true'" if each else "'false'")
+                same.append(int(each))
+                continue
+            kind = _TYPES.get(type(each))
+            if kind is None:
+                return None
+            types.append(kind)
+            if isinstance(each, str):
+                # The whole text too: a later release may not end it at the NUL.
+                same.extend({each, each.partition("\0")[0]} if is_text(each) else ())
+            elif isinstance(each, float):
+                others.extend([(f"{self.value} BETWEEN ? AND ?", around(each))] if isfinite(each) else [])
+            elif isinstance(each, int):
+                same.extend([each] if MIN_INTEGER <= each <= MAX_INTEGER else [])
+            else:
+                null: LiteralString = f"{self.value} IS NULL AND " if each is None else ""
+                others.append((f"{null}{self.type} = {kind}", ()))
+        if same:
+            others.insert(0, (f"{self.value} IN ({marks(same)})", tuple(same)))
+        if not others:
+            return NOTHING
+        any_of = " OR ".join([sql for sql, _ in others])
+        all_values = tuple(value for _, bound in others for value in bound)
+        return self._within(f"({any_of}) AND {self.type} IN ({', '.join(sorted(set(types)))})", all_values)
+
+    def bound(self, asked: Bound) -> Condition | None:
+        """Return the condition that the variable is on one side of a number or a text."""
+        above = asked.operator in {"gt", "ge"}
+        if isinstance(asked.value, str):
+            end = (lowest if above else highest)(asked.value)
+            side: LiteralString = f"{self.value} >= {_FROM}" if above else f"{self.value} <= {_UP_TO}"
+            # All numbers come before all texts.
+            lower: LiteralString = "" if above else f"{self.value} >= '' AND "
+            return self._within(f"{lower}{side} AND {self.type} = 'text'", (end,))
+        low, high = around(asked.value)
+        upper: LiteralString = f"{self.value} >= ? AND {self.value} < ''" if above else f"{self.value} <= ?"
+        return self._within(f"{upper} AND {self.type} IN ('integer', 'real')", (low if above else high,))
+
+    def is_set(self) -> Condition | None:
+        """Return the condition that the record has the variable."""
+        return self._within(f"{self.type} IS NOT NULL", ())
+
+    def _within(self, sql: LiteralString, values: tuple[SQLValue, ...]) -> Condition:
+        return f"{self.begin}{sql}{self.end}", (*self.values, *values)
