@@ -363,8 +363,8 @@ GroupBy: TypeAlias = Literal["route"] | Variable
 class Statistics(Protocol):
     """Counts and sums up where the records are, so that they need not be fetched.
 
-    Of *query* the variables in ``where`` are refused with a `ConfigurationError`, as they are decided record by
-    record, and the ``limit`` is not looked at. What is equally frequent comes in the order in which it was first
+    Where *query* asks for variables, a store may fetch those that may match and count by `Query.matches`. The
+    ``limit`` of *query* is not looked at. What is equally frequent comes in the order in which it was first
     seen, by (time, id) of the records.
     """
 

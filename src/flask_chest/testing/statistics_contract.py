@@ -12,7 +12,7 @@ import pytest
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import GroupBy, Statistics, Store, Summary, ValueCount, Variable
-from flask_chest.record import JSONValue, Query, Record, same_value
+from flask_chest.record import Bound, IsSet, JSONValue, OneOf, Query, Record, same_value
 from flask_chest.testing.records import make_record
 from flask_chest.testing.store_contract import NAMES, VALUES
 
@@ -186,11 +186,39 @@ class StatisticsContract:
         assert _top(store, Query(limit=1)) == [(1, 2), (2, 1)]
         assert _summaries(store, Query(limit=1, until_unix_nano=2**70)) == [(None, 3, 4 / 3, 1, 2)]
 
-    def test_question_for_variables_is_refused_with_the_way_out(self, store: CountingStore) -> None:
-        with pytest.raises(ConfigurationError, match=r"take no where, .* fetch the records"):
-            store.top("v", Query(where={"v": 1}), limit=10)
-        with pytest.raises(ConfigurationError, match=r"take no where, .* fetch the records"):
-            store.summarise("v", Query(where={"v": 1}))
+    @pytest.mark.parametrize(
+        ("query", "matching"),
+        [
+            (Query(where={"w": 1}), (0, 1)),
+            (Query(where={"w": 1.0}), (2,)),
+            (Query(where={"w": None}), (4,)),
+            (Query(conditions=(("w", Bound("gt", 1)),)), (3,)),
+            (Query(conditions=(("w", OneOf((1.0, 2))),)), (2, 3)),
+            (Query(conditions=(("w", IsSet()), ("v", Bound("le", 30)))), (0, 1, 2)),
+            (Query(where={"w": 1}, route="/x", limit=1), (0,)),
+            (Query(where={"w": "nobody's"}), ()),
+            (Query(where={"a\0b": 1}), ()),
+        ],
+        ids=ascii,
+    )
+    def test_only_records_with_the_variables_asked_for_are_counted(
+        self, store: CountingStore, query: Query, matching: tuple[int, ...]
+    ) -> None:
+        rows: list[dict[str, JSONValue]] = [{"w": 1}, {"w": 1}, {"w": 1.0}, {"w": 2}, {"w": None}, {}]
+        store.write(
+            [
+                make_record(
+                    variables={**row, "v": (number + 1) * 10},
+                    route="/" if number else "/x",
+                    time_unix_nano=number,
+                )
+                for number, row in enumerate(rows)
+            ]
+        )
+        numbers = [(number + 1) * 10 for number in matching]
+        assert _top(store, query) == [(number, 1) for number in numbers]
+        expected = [(None, len(numbers), sum(numbers) / len(numbers), numbers[0], numbers[-1])] if numbers else []
+        assert _summaries(store, query) == expected
 
     def test_only_numbers_are_summed_up(self, store: CountingStore) -> None:
         _write(store, [2, True, "7", None, [8], {"v": 9}, 4.5, False, "", "9 lives"])

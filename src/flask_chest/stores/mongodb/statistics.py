@@ -110,8 +110,10 @@ class MongoDBStatistics(MongoDBPart, Statistics):
 def _askable(query: Query, *names: str) -> bool:
     """Return whether MongoDB takes all that is asked; what it does not take is decided record by record."""
     filters = (getattr(query, name) for name in COLUMN_FILTERS)
-    return all(bindable(_path(name)) for name in names) and all(
-        value is None or bindable(value) for value in filters
+    return (
+        not query.asks_for_variables
+        and all(bindable(_path(name)) for name in names)
+        and all(value is None or bindable(value) for value in filters)
     )
 
 

@@ -117,11 +117,12 @@ class SQLStatistics(SQLPart, Statistics):
 
 
 def _askable(query: Query, *names: str) -> bool:
-    """Return whether the database takes all that is asked; what it does not take is decided record by record."""
+    """Return whether the database can decide all that is asked; variables are compared record by record."""
     filters = (getattr(query, name) for name in COLUMN_FILTERS)
     since = query.since_unix_nano
     return (
-        all(map(bindable, names))
+        not query.asks_for_variables
+        and all(map(bindable, names))
         and all(value is None or bindable(value) for value in filters)
         and (since is None or since <= MAX_INTEGER)
     )
