@@ -4,6 +4,7 @@ from flask_chest.background.export_run import ExportReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.redaction import Redact
 from flask_chest.capture.tracking import TrackedVars
+from flask_chest.declared import Indexed, Typed, Unit, Variables, variables
 from flask_chest.errors import (
     CapabilityMissing,
     ChestError,
@@ -18,6 +19,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
     TargetUnavailable,
+    VariablesMismatch,
 )
 from flask_chest.extension.chest import FlaskChest, current_request_id, skip
 from flask_chest.extension.databases import (
@@ -59,6 +61,7 @@ __all__ = [
     "FlaskChestPostgreSQL",
     "FlaskChestSQLite",
     "Health",
+    "Indexed",
     "JSONValue",
     "MissingDriverError",
     "Query",
@@ -76,6 +79,10 @@ __all__ = [
     "StoreUnavailable",
     "TargetUnavailable",
     "TrackedVars",
+    "Typed",
+    "Unit",
+    "Variables",
+    "VariablesMismatch",
     "Where",
     "current_request_id",
     "ge",
@@ -85,4 +92,5 @@ __all__ = [
     "lt",
     "one_of",
     "skip",
+    "variables",
 ]

@@ -6,6 +6,7 @@
     ├── ConfigurationError        correct the setting that the message names
     │   └── MissingDriverError    install the extra that the message names
     ├── CapabilityMissing         the store cannot do this; use another store
+    ├── VariablesMismatch         correct the class or the code: a value is not as declared
     ├── ContractError             correct the store or exporter of yours that broke its Protocol
     ├── JournalError              count the record as lost: the journal did not take it
     │   ├── JournalFull           the same, until the store takes what waits
@@ -55,6 +56,10 @@ class CapabilityMissing(ChestError):
             f"{type(store).__name__} does not implement {capability} (see flask_chest.protocols); "
             "use a store that does, such as SQLiteStore"
         )
+
+
+class VariablesMismatch(ChestError, ValueError):
+    """A variable is not of the type that its class declares."""
 
 
 class ContractError(ChestError):

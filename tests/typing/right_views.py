@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_type
+from typing import Annotated, Literal, assert_type
 
 from flask import Blueprint, Flask, Response
 from flask.views import MethodView, View
 
-from flask_chest import FlaskChest, FlaskChestSQLite, RequestIdGenerator, TrackedVars
+from flask_chest import (
+    FlaskChest,
+    FlaskChestSQLite,
+    Indexed,
+    Record,
+    RequestIdGenerator,
+    TrackedVars,
+    Typed,
+    Unit,
+    Variables,
+    ge,
+    lt,
+    one_of,
+    variables,
+)
 from flask_chest.decorator import flask_chest
 
 app = Flask(__name__)
@@ -25,12 +39,25 @@ class Counter:
         return "1"
 
 
+class Visit(Variables):
+    plan: Literal["free", "pro"] = "free"
+    user_id: Annotated[int, Indexed()]
+    total: Annotated[float, Unit("s")] | None = None
+
+
+class Purchase(Visit):
+    item: str
+
+
 generators: list[RequestIdGenerator] = [generate, Counter(), lambda: "x"]
 forms: list[TrackedVars] = [
     {"GET": ["user_id"], "POST": ("a", "b"), "*": ["c"]},
     ["user_id"],
     ("user_id", "plan"),
     "user_id",
+    Visit,
+    [Visit, "cart_*", "user.id"],
+    {"GET": Visit, "POST": [Purchase, "cart_*"]},
 ]
 per_method = {"GET": ["user_id"]}
 
@@ -94,3 +121,26 @@ async def wait() -> None:
 
 app.add_url_rule("/items/<int:item_id>", view_func=Item.as_view("item"))
 app.add_url_rule("/page", view_func=Page.as_view("page", title="Home"))
+
+
+@app.route("/buy/<item>")
+@flask_chest(tracked_vars=Purchase)
+def buy(item: str) -> str:
+    purchase = variables(Purchase)
+    purchase.user_id, purchase.item, purchase.plan = 7, item, "pro"
+    assert_type(purchase, Purchase)
+    assert_type(purchase.total, float | None)
+    return str(purchase.user_id)
+
+
+def rows() -> None:
+    assert_type(chest.query(), list[Record])
+    assert_type(
+        chest.query(Visit, where={"user_id": one_of(7, 8), "total": (ge(1), lt(2.5))}), list[Typed[Visit]]
+    )
+    for row in chest.iter(Visit, route="/buy/<item>", limit=10):
+        assert_type(row, Typed[Visit])
+        assert_type(row.variables, Visit)
+        assert_type(row.variables.user_id, int)
+        assert_type(row.record, Record)
+    assert_type(Purchase(user_id=7, item="x"), Purchase)

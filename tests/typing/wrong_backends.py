@@ -131,9 +131,9 @@ chest.add_exporter(RightExporter(), start_at="end")
 chest.add_exporter(RightExporter(), interval=30)
 
 # by mypy: Dict entry 0 has incompatible type "str": "object"
-# by pyright: Type "object" is not assignable to type "JSONValue"
+# by pyright: Type "object" is not assignable to type "JSONValue | Condition | tuple[Condition, ...]"
 chest.query(where={"user": object()})
 
-# by mypy: Argument "since" to "query" of "FlaskChest" has incompatible type "str"
+# by mypy: No overload variant of "query" of "FlaskChest" matches argument type "str"
 # by pyright: "Literal['yesterday']" is not assignable to "datetime"
 chest.query(since="yesterday")

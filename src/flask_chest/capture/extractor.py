@@ -18,6 +18,7 @@ from flask_chest._process import pass_interruption
 from flask_chest.capture.redaction import NOTHING_HIDDEN, Verdict
 from flask_chest.capture.tracking import Names
 from flask_chest.capture.values import (
+    MAX_EXACT,
     MAX_NAME_CHARACTERS,
     SMALL_BYTES,
     TRUNCATED,
@@ -27,6 +28,7 @@ from flask_chest.capture.values import (
     is_small,
     storable_text,
 )
+from flask_chest.declared import Check, Declaration
 from flask_chest.record import JSONValue
 
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -58,20 +60,36 @@ class Extraction(NamedTuple):
 class Extractor:
     """Takes from ``g`` what one chest asks of one route: worked out once, used for every request."""
 
-    __slots__ = ("_globs", "_names", "_plain", "_rules", "_small", "_variable", "_variables")
+    __slots__ = (
+        "_declared",
+        "_floats",
+        "_globs",
+        "_names",
+        "_plain",
+        "_rules",
+        "_small",
+        "_variable",
+        "_variables",
+        "checks",
+    )
 
     def __init__(self, names: Names, rules: ValueRules) -> None:
         """Work out what *names* become under *rules*."""
         self._names = names
+        self._declared = frozenset(field.name for each in names.declarations for field in each.fields)
+        self._floats = tuple(name for each in names.declarations for name in each.floats)
         self._globs = tuple((glob.startswith("_"), re.compile(translate(glob)).match) for glob in names.globs)
         self._rules = rules
+        self.checks = tuple(map(self._checked, names.declarations))
+        """What the declared variables are compared with, but for those of which a rule may hide something."""
         self._variable = lru_cache(maxsize=4096)(self._make_variable)
         self._variables = tuple(map(self._variable, names.explicit))
         self._small = min(SMALL_BYTES, rules.max_value_bytes)
         self._plain = self._plain_names()
 
     def _make_variable(self, name: str) -> CapturedName:
-        key = storable_text(self._names.rename.get(name, name)[:MAX_NAME_CHARACTERS])
+        renamed = name if name in self._declared else self._names.rename.get(name, name)
+        key = storable_text(renamed[:MAX_NAME_CHARACTERS])
         verdict = self._rules.redaction.verdict(name)
         if key != name and verdict.last is None:  # both names count
             patterns, judges, last = self._rules.redaction.verdict(key)
@@ -80,6 +98,12 @@ class Extractor:
                 judges = tuple(dict.fromkeys(verdict.judges + judges))
                 verdict = Verdict(patterns, judges, last)
         return CapturedName(name, tuple(name.split(".")), key, len(key.encode()), verdict)
+
+    def _checked(self, declaration: Declaration) -> Check:
+        verdict = self._rules.redaction.verdict
+        return Check(
+            declaration, [each.name for each in declaration.fields if verdict(each.name) is NOTHING_HIDDEN]
+        )
 
     def _plain_names(self) -> tuple[tuple[str, str], ...] | None:
         names = self._names
@@ -113,7 +137,16 @@ class Extractor:
                 elif not is_small(value):
                     return None
                 variables[key] = value
+        if self._floats:
+            self._widen(variables)
         return variables
+
+    def _widen(self, variables: dict[str, JSONValue]) -> None:
+        """Make floats of the whole numbers in variables that are declared as such, where that is exact."""
+        for name in self._floats:
+            value = variables.get(name)
+            if type(value) is int and -MAX_EXACT <= value <= MAX_EXACT:
+                variables[name] = float(value)
 
     def convert(self, held: Mapping[str, object]) -> Extraction:
         """Convert what ``g`` *held*; names that are not there are left out.
@@ -130,6 +163,7 @@ class Extractor:
             and self._names.every
         ):
             self._take_public(held, variables, conversion)
+        self._widen(variables)
         return Extraction(variables, conversion.failures)
 
     def _take_explicit(
@@ -187,6 +221,7 @@ class Extractor:
             if not goes_on or conversion.names_left <= 0:
                 variables[TRUNCATED] = True
                 break
+        self._widen(variables)
         return variables
 
     def _asked(

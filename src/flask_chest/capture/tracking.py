@@ -14,11 +14,14 @@ from weakref import WeakSet
 
 from flask import Blueprint, Flask
 
+from flask_chest.declared import Declaration, Variables, declaration_of, is_declared
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import RequestIdGenerator
 
-TrackedVars: TypeAlias = Mapping[str, Sequence[str]] | Sequence[str]
-"""HTTP method or ``"*"`` → names on ``g``; or names for all methods. A bare string is one name.
+TrackedNamesOf: TypeAlias = Sequence[str | type[Variables]] | type[Variables]
+"""Names on ``g``, classes that declare them, or one such class. A bare string is one name."""
+TrackedVars: TypeAlias = Mapping[str, TrackedNamesOf] | TrackedNamesOf
+"""HTTP method or ``"*"`` → names on ``g`` or classes that declare them; or those for all methods.
 
 A name may be a path (``user.id``, by keys and attributes) or a glob (``cart_*``); ``"*"`` is every public name.
 """
@@ -52,6 +55,7 @@ class Names:
     globs: tuple[str, ...] = ()
     rename: Rename = field(default_factory=lambda: _NO_RENAME)
     computed: Computed = field(default_factory=lambda: _NO_COMPUTED)
+    declarations: tuple[Declaration, ...] = ()
 
     def __or__(self, other: Names) -> Names:
         """Join two selections, without a name twice; where both rename or compute one, *other* decides."""
@@ -61,6 +65,7 @@ class Names:
             tuple(dict.fromkeys(self.globs + other.globs)),
             {**self.rename, **other.rename},
             {**self.computed, **other.computed},
+            tuple(dict.fromkeys(self.declarations + other.declarations)),
         )
 
     def __bool__(self) -> bool:
@@ -89,7 +94,9 @@ class TrackedNames:
         if tracked_vars is None:
             return cls(MappingProxyType({}), Names(every=True) | more)
         if not _is_mapping(tracked_vars):
-            return cls(MappingProxyType({}), _names(tracked_vars, setting) | more)
+            everywhere = _names(tracked_vars, setting)
+            _check_renamed(more.rename, [everywhere])
+            return cls(MappingProxyType({}), everywhere | more)
         by_method: dict[str, Names] = {}
         for key, names in tracked_vars.items():
             method = key.upper() if isinstance(key, str) else key
@@ -100,6 +107,7 @@ class TrackedNames:
                 )
             found = _names(names, f"{setting}[{key!r}]")
             by_method[str(method)] = by_method.get(str(method), Names()) | found
+        _check_renamed(more.rename, by_method.values())
         everywhere = by_method.pop(EVERY_METHOD, Names()) | more
         return cls(
             MappingProxyType({method: names | everywhere for method, names in by_method.items()}), everywhere
@@ -145,14 +153,28 @@ def _checked(
     return MappingProxyType(checked)
 
 
+def _check_renamed(rename: Rename, tracked: Iterable[Names]) -> None:
+    for declaration in (each for names in tracked for each in names.declarations):
+        if renamed := sorted(rename.keys() & {each.name for each in declaration.fields}):
+            raise ConfigurationError(
+                f"rename is for names that no class declares, and {declaration.declared.__name__} declares "
+                f"{renamed[0]!r}: rename the field of the class"
+            )
+
+
 def _names(names: object, setting: str) -> Names:
-    if isinstance(names, str):
+    if isinstance(names, str | type):
         names = (names,)
     if not is_iterable(names) or _is_mapping(names) or isinstance(names, bytes):
         raise ConfigurationError(f"{setting} must be a list of names on g, got {names!r}")
     explicit: list[str] = []
     globs: list[str] = []
+    declarations: list[Declaration] = []
     for name in names:
+        if is_declared(name):
+            declarations.append(declaration := declaration_of(name))
+            explicit += (each.name for each in declaration.fields)
+            continue
         if not isinstance(name, str) or not _is_name(name):
             raise ConfigurationError(
                 f"{setting} must hold names on g, as user_id, user.id or cart_*, got {name!r}"
@@ -163,7 +185,10 @@ def _names(names: object, setting: str) -> Names:
             globs.append(str(name))
     every = EVERY_NAME in globs
     return Names(
-        tuple(dict.fromkeys(explicit)), every, tuple(dict.fromkeys(glob for glob in globs if glob != EVERY_NAME))
+        tuple(dict.fromkeys(explicit)),
+        every,
+        tuple(dict.fromkeys(glob for glob in globs if glob != EVERY_NAME)),
+        declarations=tuple(dict.fromkeys(declarations)),
     )
 
 

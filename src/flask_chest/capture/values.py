@@ -44,6 +44,8 @@ CYCLE = "…[cycle]"
 TOO_DEEP = "…[too deep]"
 
 _INT64 = 1 << 63
+MAX_EXACT = 1 << 53
+"""Whole numbers up to this one are the same as floats."""
 SMALL_BYTES = 1024
 """Bytes of a record's limit that a value takes at most if it `is_small`."""
 _INTEGER_BYTES = 8

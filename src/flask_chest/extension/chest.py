@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Unpack
+from typing import Any, TypedDict, Unpack, overload
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -30,6 +30,7 @@ from flask_chest.background.retention import RetentionReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
 from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars, known_method
+from flask_chest.declared import Typed, V
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
@@ -54,6 +55,30 @@ DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
 """Seconds for which a query waits for records that this process has just made."""
 _NO_VARIABLES: Where = MappingProxyType({})
+
+
+class Filters(TypedDict, total=False):
+    """What narrows the answer of `FlaskChest.query`; what is ``None`` or left out does not.
+
+    *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact value
+    and type (1, 1.0 and ``True`` differ), or holds conditions, as in ``{"price": ge(100)}``: those of `gt`, `ge`,
+    `lt`, `le`, `one_of` and `is_set`, or a tuple of several. *status_class* is the first digit of a status code,
+    as 5 for 500 to 599; with *errors*, only requests that ended in an exception or with a status from 500 on.
+    *limit* bounds the answer, with ``None`` for all.
+    """
+
+    id: str | None
+    request_id: str | None
+    trace_id: str | None
+    route: str | None
+    method: str | None
+    status_code: int | None
+    status_class: int | None
+    errors: bool
+    since: datetime | None
+    until: datetime | None
+    where: Where
+    limit: int | None
 
 
 class FlaskChest:
@@ -147,79 +172,43 @@ class FlaskChest:
             middleware: Middleware = app.extensions[EXTENSION_KEY]
             middleware.forget_plans()
 
-    def query(
-        self,
-        *,
-        id: str | None = None,  # noqa: A002 - the record's field
-        request_id: str | None = None,
-        trace_id: str | None = None,
-        route: str | None = None,
-        method: str | None = None,
-        status_code: int | None = None,
-        status_class: int | None = None,
-        errors: bool = False,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Where = _NO_VARIABLES,
-        limit: int | None = 100,
-    ) -> list[Record]:
-        """Return the records that match every filter, newest first, at most *limit* (``None`` for all).
+    @overload
+    def query(self, /, **filters: Unpack[Filters]) -> list[Record]: ...
 
-        *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact
-        value and type (1, 1.0 and ``True`` differ), or holds conditions: ``{"price": ge(100)}``, with `gt`, `ge`,
-        `lt`, `le`, `one_of` and `is_set`, or a tuple of several. *status_class* is the first digit of a status
-        code, as 5 for 500 to 599; with *errors*, only requests that ended in an exception or with a status from
-        500 on. Records that this process has just made are waited for, up to two seconds. Raises `StoreError`
-        when the store cannot answer.
+    @overload
+    def query(self, declared: type[V], /, **filters: Unpack[Filters]) -> list[Typed[V]]: ...
+
+    def query(
+        self, declared: type[V] | None = None, /, **filters: Unpack[Filters]
+    ) -> list[Record] | list[Typed[V]]:
+        """Return the records that match every one of the `Filters`, newest first, at most 100 without a *limit*.
+
+        With a class of *declared* variables, return `Typed` rows; those of other classes and routes are among
+        them unless filtered out. Records that this process has just made are waited for, up to two seconds.
+        Raises `StoreError` when the store cannot answer.
         """
-        return list(
-            self.iter(
-                id=id,
-                request_id=request_id,
-                trace_id=trace_id,
-                route=route,
-                method=method,
-                status_code=status_code,
-                status_class=status_class,
-                errors=errors,
-                since=since,
-                until=until,
-                where=where,
-                limit=limit,
-            )
-        )
+        found = self._records({"limit": 100, **filters})
+        return list(found) if declared is None else [Typed(record, declared) for record in found]
+
+    @overload
+    def iter(self, /, **filters: Unpack[Filters]) -> Iterator[Record]: ...
+
+    @overload
+    def iter(self, declared: type[V], /, **filters: Unpack[Filters]) -> Iterator[Typed[V]]: ...
 
     def iter(
-        self,
-        *,
-        id: str | None = None,  # noqa: A002 - the record's field
-        request_id: str | None = None,
-        trace_id: str | None = None,
-        route: str | None = None,
-        method: str | None = None,
-        status_code: int | None = None,
-        status_class: int | None = None,
-        errors: bool = False,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Where = _NO_VARIABLES,
-        limit: int | None = None,
-    ) -> Iterator[Record]:
+        self, declared: type[V] | None = None, /, **filters: Unpack[Filters]
+    ) -> Iterator[Record] | Iterator[Typed[V]]:
         """Iterate over what `query` returns, fetched on the way, without a limit unless you set one."""
-        question = _question(
-            id=id,
-            request_id=request_id,
-            trace_id=trace_id,
-            route=route,
-            method=method,
-            status_code=status_code,
-            status_class=status_class,
-            errors=errors,
-            since_unix_nano=_unix_nano(since, "since"),
-            until_unix_nano=_unix_nano(until, "until"),
-            where=where,
-            limit=limit,
-        )
+        found = self._records(filters)
+        return found if declared is None else (Typed(record, declared) for record in found)
+
+    def _records(self, filters: Filters) -> Iterator[Record]:
+        asked: dict[str, Any] = {"where": _NO_VARIABLES, "limit": None, **filters}
+        for name in ("since", "until"):
+            asked[f"{name}_unix_nano"] = _unix_nano(asked.pop(name, None), name)
+        limit = asked["limit"]
+        question = _question(**asked)
         if limit is not None and limit < 0:
             raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
         state = self._state
@@ -504,6 +493,10 @@ class FlaskChest:
 
 def _question(*, where: Where, **asked: object) -> Query:
     """Return the query; raise `ConfigurationError` for a value of the wrong type, which would match nothing."""
+    if not isinstance(where, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
+        raise ConfigurationError(
+            f'where must map variables to values, as in {{"user_id": 7}}, got a {type(where).__name__}'
+        )
     wanted: dict[str, object] = {}
     conditions: list[tuple[str, Condition]] = []
     for name, value in where.items():

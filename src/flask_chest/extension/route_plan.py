@@ -5,7 +5,7 @@ Rules are joined once for each route and method, not in each request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from flask import Flask
 from flask_chest._process import pass_interruption
 from flask_chest.capture.extractor import Extractor
 from flask_chest.capture.tracking import Names, Rule, TrackedNames, rules_of
+from flask_chest.declared import Check
 from flask_chest.extension.state import ChestState
 from flask_chest.protocols import RequestIdGenerator
 from flask_chest.request_ids import new_request_id, normalise_request_id
@@ -39,6 +40,8 @@ class RoutePlan:
     """HTTP method, or empty for one that a client invented."""
     asked: tuple[Asked, ...]
     """Variables that each chest asks for; the request is not recorded if there are none."""
+    checks: Mapping[ChestState, Sequence[Check]]
+    """What the variables of each chest are compared with; chests for which no class declares any are left out."""
     make_request_id: Callable[[], str]
     response_header: str | None
     """Name of the response header that holds the request id."""
@@ -77,6 +80,7 @@ class RoutePlan:
             route=route,
             method=method,
             asked=tuple(asked),
+            checks={each.state: each.capture.checks for each in asked if each.capture.checks},
             make_request_id=new_request_id if chosen is None else partial(_request_id, chosen, asking),
             response_header=next(filter(None, (state.settings.response_header for state in asking)), None),
             samples=any(state.sampling is not None for state in asking),
@@ -90,6 +94,7 @@ NOTHING_ASKED = RoutePlan(
     route=None,
     method="",
     asked=(),
+    checks={},
     make_request_id=new_request_id,
     response_header=None,
     samples=False,

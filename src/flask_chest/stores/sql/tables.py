@@ -35,7 +35,7 @@ MANY_IDS = 200
 MAX_IDENTIFIER = 63
 """Bytes in a name; PostgreSQL cuts what is longer, and two names may be cut to one."""
 
-_SUFFIXES = {
+TABLE_SUFFIXES = {
     "records": "",
     "variables": "_variables",
     "exporters": "_exporters",
@@ -45,7 +45,7 @@ _SUFFIXES = {
     "leases": "_leases",
     "schema": "_schema",
 }
-_MAX_NAME = MAX_IDENTIFIER - max(map(len, _SUFFIXES.values()))
+_MAX_NAME = MAX_IDENTIFIER - max(map(len, TABLE_SUFFIXES.values()))
 _NAME = re.compile(rf"(?!(?i:sqlite_))[A-Za-z_][A-Za-z0-9_-]{{0,{_MAX_NAME - 1}}}")
 
 
@@ -169,7 +169,7 @@ class Database(Protocol):
 
 def table_names(name: str) -> dict[str, str]:
     """Return the names of the tables of the chest *name*, and of its view, by their roles."""
-    return {role: name + suffix for role, suffix in _SUFFIXES.items()}
+    return {role: name + suffix for role, suffix in TABLE_SUFFIXES.items()}
 
 
 class Tables:
