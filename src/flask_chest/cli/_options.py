@@ -83,23 +83,7 @@ def _hint(name: str, asked: Asked) -> Iterator[str]:
 
 
 def asking(command: Command) -> Command:
-    """Add the options that narrow which records are meant."""
-    where = click.option(
-        "--where",
-        multiple=True,
-        type=parse_condition,
-        metavar="CONDITION",
-        help=(
-            "Only records with such a variable: user_id=7, 'price>=100' (or > < <=), 'plan in pro,free' or "
-            "'user_id is set'. Values are JSON where they are JSON, as 'user_id=\"7\"', else texts; a name that "
-            "holds an operator is quoted as '\"a=b\"=7'. Repeatable: all must hold."
-        ),
-    )
-    return circumstances(where(command))
-
-
-def circumstances(command: Command) -> Command:
-    """Add the options that narrow by anything but variables."""
+    """Add the options that narrow which records are meant, but for a span of time."""
     for option in reversed(
         [
             click.option("--request-id", help="Only records with this request id."),
@@ -116,6 +100,17 @@ def circumstances(command: Command) -> Command:
                 "--errors",
                 is_flag=True,
                 help="Only requests that ended in an exception, or with a status from 500 on.",
+            ),
+            click.option(
+                "--where",
+                multiple=True,
+                type=parse_condition,
+                metavar="CONDITION",
+                help=(
+                    "Only records with such a variable: user_id=7, 'price>=100' (or > < <=), 'plan in pro,free' "
+                    "or 'user_id is set'. Values are JSON where they are JSON, as 'user_id=\"7\"', else texts; a "
+                    "name that holds an operator is quoted as '\"a=b\"=7'. Repeatable: all must hold."
+                ),
             ),
         ]
     ):
@@ -145,7 +140,7 @@ def question(
     method: str | None,
     status: Status | None,
     errors: bool,
-    where: Sequence[tuple[str, Asked]] = (),
+    where: Sequence[tuple[str, Asked]],
     since: int | None = None,
     until: int | None = None,
     limit: int | None = None,

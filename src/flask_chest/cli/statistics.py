@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from flask_chest.cli._group import asking_store, chest_group, the_chests
-from flask_chest.cli._options import circumstances, json_option, question, within
+from flask_chest.cli._options import asking, hints, json_option, question, within
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.records import answers
 from flask_chest.errors import CapabilityMissing, StoreAbsent
@@ -24,7 +24,7 @@ Row = TypeVar("Row", ValueCount, Summary)
 
 @chest_group.command("top")
 @click.argument("variable")
-@circumstances
+@asking
 @within
 @click.option(
     "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Show at most this many."
@@ -39,7 +39,7 @@ def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
     \b
     Example: flask --app shop chest top user_id --since 2h
     Example: flask --app shop chest top status_code --since 1h
-    Example: flask --app shop chest top plan --route /checkout --status 503
+    Example: flask --app shop chest top plan --route /checkout --errors
     """  # noqa: D301 - \b is click's mark for lines to keep
     wanted = question(**asked)
     for chest in the_chests():
@@ -52,14 +52,14 @@ def top(*, variable: str, limit: int, as_json: bool, **asked: Any) -> None:
         else:
             _echo_table(("records",), variable, [((f"{row.records:,}",), _json(row.value)) for row in found])
         if not found and not as_json:
-            say(f"No record was found with the variable {variable!r}.", err=True)
+            say(f"No record was found with the variable {variable!r}.", *hints(wanted), err=True)
 
 
 @chest_group.command("stats")
 @click.argument("variable")
 @click.option("--by", type=click.Choice(["route"]), help="A line for each route.")
 @click.option("--by-variable", metavar="NAME", help="A line for each value of this variable.")
-@circumstances
+@asking
 @within
 @json_option
 def stats(
@@ -70,7 +70,7 @@ def stats(
     VARIABLE may be a field of each record, too: duration_ns, in nanoseconds, or status_code.
 
     \b
-    Example: flask --app shop chest stats cart_total --since 7d
+    Example: flask --app shop chest stats cart_total --since 7d --where plan=pro
     Example: flask --app shop chest stats duration_ns --by route
     Example: flask --app shop chest stats cart_total --by-variable plan
     """  # noqa: D301
@@ -89,7 +89,7 @@ def stats(
             rows = [(_numbers(row), _label(row, group)) for row in found]
             _echo_table(("records", "mean", "minimum", "maximum"), by or by_variable or "", rows)
         if not found and not as_json:
-            say(f"No record was found with a number in {variable!r}.", err=True)
+            say(f"No record was found with a number in {variable!r}.", *hints(wanted), err=True)
 
 
 def _with_field(chest: FlaskChest, wanted: Query, field: str) -> Iterator[Record]:

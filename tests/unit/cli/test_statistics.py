@@ -119,6 +119,11 @@ def test_stats_for_programs_is_an_object_a_group(runner: FlaskCliRunner, store: 
     [
         (["--route", "/a"], {1_000, 1.5}),
         (["--status", "503"], {-2}),
+        (["--status", "2xx", "--since", "30m"], {1_000, "many"}),
+        (["--errors"], {-2}),
+        (["--where", "plan=pro"], {1_000, 1.5}),
+        (["--where", "total>1", "--where", "plan is set"], {1_000, 1.5}),
+        (["--where", "plan in null,free"], {-2}),
         (["--method", "post"], {-2}),
         (["--request-id", "r"], {-2}),
         (["--since", "30m"], {1_000, "many"}),
@@ -162,6 +167,7 @@ def test_variable_that_nobody_has_gives_nothing(
     write_orders(store)
     assert said(runner, *command).startswith("No record was found with ")
     assert said(runner, *command, "--json") == ""
+    assert "if plan is recorded as one, ask 'plan=\"7\"'" in said(runner, *command, "--where", "plan=7")
 
 
 @pytest.mark.parametrize("command", [["top", "x"], ["stats", "x"]])
@@ -205,6 +211,7 @@ def test_fields_of_records_are_counted_and_summed_up_like_variables(
 ) -> None:
     write_orders(store)
     assert said(runner, "top", "status_code") == "records  status_code\n      3  200\n      1  503\n"
+    assert said(runner, "top", "route", "--where", "total>=1000") == 'records  route\n      1  "/a"\n'
     assert said(runner, "top", "route", "--since", "90m") == 'records  route\n      2  "/a"\n      1  "/b"\n'
     assert said(runner, "stats", "duration_ns", "--by", "route", "--route", "/a") == (
         "records     mean  minimum  maximum  route\n      2  1500000  1500000  1500000  /a\n"
