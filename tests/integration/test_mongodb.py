@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from finding_property import FindingProperty
+from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
@@ -25,6 +25,7 @@ from flask_chest.stores.mongodb import MongoDBStore
 from flask_chest.stores.mongodb.query import ORDER, condition
 from flask_chest.testing.contracts import (
     DeletionContract,
+    IndexContract,
     LeasesContract,
     OutboxContract,
     StatisticsContract,
@@ -91,6 +92,8 @@ class TestMongoDBStore(
     StatisticsContract,
     StatisticsProperty,
     FindingProperty,
+    IndexContract,
+    IndexedFindingProperty,
 ):
     """Does what every store does."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from finding_property import FindingProperty
+from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.mysql.connections import MYSQL, Address
@@ -18,6 +18,7 @@ from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
     DeletionContract,
+    IndexContract,
     LeasesContract,
     OutboxContract,
     StatisticsContract,
@@ -80,6 +81,8 @@ class TestMySQLStore(
     StatisticsContract,
     StatisticsProperty,
     FindingProperty,
+    IndexContract,
+    IndexedFindingProperty,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""

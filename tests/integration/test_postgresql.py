@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from finding_property import FindingProperty
+from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.postgresql import PostgreSQLStore
@@ -21,6 +21,7 @@ from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
     DeletionContract,
+    IndexContract,
     LeasesContract,
     OutboxContract,
     StatisticsContract,
@@ -88,6 +89,8 @@ class TestPostgreSQLStore(
     StatisticsContract,
     StatisticsProperty,
     FindingProperty,
+    IndexContract,
+    IndexedFindingProperty,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""

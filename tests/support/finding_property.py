@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flask_chest.protocols import Store
 from flask_chest.record import Bound, Condition, IsSet, JSONValue, OneOf, Query, Record
 from flask_chest.testing import make_record
+from flask_chest.testing.contracts import IndexedStore
 from json_values import integers, json_values, texts
 
 INDEXED_NAME = "user_id"
@@ -137,6 +138,27 @@ class FindingProperty:
         self, store: Store, drawn: tuple[list[dict[str, JSONValue]], list[Query]], deep: int
     ) -> None:
         rows, queries = drawn
+        assert_found(store, [{"a": _DEEP, **row} for row in rows] if deep == 0 else rows, queries)
+
+
+class IndexedFindingProperty:
+    """Needs the fixture *store*, which is open; what else it holds does not matter."""
+
+    @settings(
+        max_examples=60,
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.differing_executors,
+        ],
+    )
+    @given(drawn=_questions(), deep=st.integers(0, 9))
+    def test_answer_by_an_index_is_what_the_query_matches(
+        self, store: IndexedStore, drawn: tuple[list[dict[str, JSONValue]], list[Query]], deep: int
+    ) -> None:
+        rows, queries = drawn
+        if not store.indexes():
+            store.add_index(INDEXED_NAME)
         assert_found(store, [{"a": _DEEP, **row} for row in rows] if deep == 0 else rows, queries)
 
 

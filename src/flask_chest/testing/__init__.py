@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flask_chest.testing.contracts import (
         DeletionContract,
         ExporterContract,
+        IndexContract,
         LeasesContract,
         OutboxContract,
         SinkContract,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeletionContract",
     "ExporterContract",
+    "IndexContract",
     "LeasesContract",
     "ManualClock",
     "OutboxContract",

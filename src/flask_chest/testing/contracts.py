@@ -24,6 +24,7 @@ import pytest
 from flask_chest.protocols import Exporter, hand_over
 from flask_chest.record import JSONValue
 from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract, LeasesContract
+from flask_chest.testing.index_contract import IndexContract, IndexedStore
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
 from flask_chest.testing.records import make_record
 from flask_chest.testing.statistics_contract import CountingStore, StatisticsContract
@@ -37,6 +38,8 @@ __all__ = [
     "DeletionContract",
     "DeliveringStore",
     "ExporterContract",
+    "IndexContract",
+    "IndexedStore",
     "LeasesContract",
     "OutboxContract",
     "SinkContract",

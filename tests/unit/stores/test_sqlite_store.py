@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finding_property import FindingProperty
+from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.errors import ConfigurationError, SchemaError, StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
@@ -24,6 +24,7 @@ from flask_chest.stores.sqlite.connections import SQLITE, SQLiteSession
 from flask_chest.stores.sqlite.schema import SQLiteSchema
 from flask_chest.testing.contracts import (
     DeletionContract,
+    IndexContract,
     LeasesContract,
     OutboxContract,
     StatisticsContract,
@@ -44,6 +45,8 @@ class TestSQLiteStore(
     StatisticsContract,
     StatisticsProperty,
     FindingProperty,
+    IndexContract,
+    IndexedFindingProperty,
 ):
     @pytest.fixture
     def store(self, path: Path) -> Iterator[SQLiteStore]:

@@ -27,6 +27,7 @@ try:
         Pool,
         UnknownAddress,
     )
+    from flask_chest.stores.mysql.indexes import MySQLIndexes
     from flask_chest.stores.mysql.schema import MySQLSchema
 except ImportError as exc:
     raise MissingDriverError("pymysql", extra="mysql") from exc
@@ -85,4 +86,5 @@ class MySQLStore(ServerStore):
             )
             lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
         schema = MySQLSchema(Tables(name, MYSQL), place=place, creates=create, patience=lock_timeout)
-        super().__init__(MySQLConnections(lender, schema, lock_timeout=lock_timeout), schema, where=where)
+        database = MySQLConnections(lender, schema, lock_timeout=lock_timeout)
+        super().__init__(database, schema, MySQLIndexes(database, schema), where=where)

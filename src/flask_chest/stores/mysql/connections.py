@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from math import ceil
 from typing import Any, LiteralString, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -24,9 +23,17 @@ from flask_chest.errors import (
 )
 from flask_chest.record import encode_text
 from flask_chest.stores._records import Row
-from flask_chest.stores.mysql.variables import of_record
+from flask_chest.stores.mysql.variables import variables_of
 from flask_chest.stores.sql.narrowing import Variables
-from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, GivenPool, Lender, ServerReadOnly
+from flask_chest.stores.sql.pool import (
+    READ_ONLY,
+    AppPool,
+    Connector,
+    GivenPool,
+    Lender,
+    ServerReadOnly,
+    StatementTimeout,
+)
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
 from flask_chest.stores.sql.tables import COLUMNS, Dialect, Session, SQLValue, Tables
@@ -35,9 +42,9 @@ Connection: TypeAlias = "pymysql.Connection[Any]"
 Pool: TypeAlias = AppPool[Connection]
 
 
-def _variables(session: Session, _: Tables) -> Variables:
+def _variables(session: Session, tables: Tables) -> Variables:
     ((version,),) = session.rows("SELECT version()")
-    return partial(of_record, columns={}, mariadb=is_mariadb(version))
+    return variables_of(session, tables, mariadb=is_mariadb(version))
 
 
 MYSQL = Dialect(
@@ -258,6 +265,18 @@ def _code(error: BaseException) -> int:
     return code if isinstance(code, int) else 0
 
 
+@contextmanager
+def _patient(connection: Connection) -> Iterator[None]:
+    """Let the block wait for the server's answer for as long as that takes."""
+    known = vars(connection)
+    before = {name: known[name] for name in ("_read_timeout",) if name in known}
+    known.update(dict.fromkeys(before))
+    try:
+        yield
+    finally:
+        known.update(before)
+
+
 _AROUND_TEXTS = 1_000
 """More than the statement, the numbers, quotes and commas around a row's texts take."""
 
@@ -363,6 +382,24 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
         except err.Error as exc:
             raise self._store_error(exc) from exc
 
+    @contextmanager
+    def altering(self) -> Iterator[MySQLSession]:
+        """Lend a session for changes to a table, which may take long; for a lock they wait as others do."""
+        with self.reading():
+            pass  # looks at the tables
+        try:
+            with self._pool.connection() as connection, _patient(connection):
+                session = MySQLSession(connection)
+                session.change(
+                    f"SET @flask_chest_lock = @@lock_wait_timeout, SESSION lock_wait_timeout = {self._patience}"
+                )
+                try:
+                    yield session
+                finally:
+                    session.change("SET SESSION lock_wait_timeout = @flask_chest_lock")
+        except err.Error as exc:
+            raise self._store_error(exc) from exc
+
     def _look_at_mode(self, session: Session) -> None:
         if not self._trusted:
             if session.rows("SELECT @@autocommit") != [(1,)]:
@@ -395,7 +432,8 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
         if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")
-        kind = ServerReadOnly if code in _READ_ONLY else StoreUnavailable
+        kind = StatementTimeout if code in _TOO_LONG_STATEMENT else StoreUnavailable
+        kind = ServerReadOnly if code in _READ_ONLY else kind
         return kind(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
 
 

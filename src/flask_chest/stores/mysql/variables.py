@@ -3,28 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import LiteralString
 
-from flask_chest.stores.sql.narrowing import VariableSQL, is_identifier
+from flask_chest.protocols import VariableIndex
+from flask_chest.stores._indexes import is_indexable
+from flask_chest.stores.sql.indexes import index_name
+from flask_chest.stores.sql.narrowing import Variables, VariableSQL, is_name
+from flask_chest.stores.sql.tables import Session, Tables
 from flask_chest.stores.sql.text_key import UNREADABLE, TextKey
+
+_OURS = "flask_chest: "
+"""Beginning of the comment on our generated columns, before the name of the variable."""
+
+
+def variables_of(session: Session, tables: Tables, *, mariadb: bool) -> Variables:
+    """Return what narrows by a variable's name: by its column, where the table has one now.
+
+    MariaDB uses no index on a column for the same expression. Another process may make a column at any time.
+    """
+    return partial(of_record, columns=_columns(session, tables), mariadb=mariadb)
 
 
 def of_record(name: str, *, columns: Mapping[str, LiteralString], mariadb: bool) -> VariableSQL | None:
-    """Return the variable *name* of a ``record``, by its column where there is one.
-
-    MariaDB uses no index on a column for the same expression.
-    """
-    if not is_identifier(name):
+    """Return the variable *name* of a ``record``, by its column if *columns* has one for it."""
+    if not is_indexable(name):
         return None
     json = _json(name, "record.")
     column = columns.get(name)
     return TextKey(
-        key=key(name, "record.", mariadb=mariadb) if column is None else f"record.{column}",
+        key=key(name, "record.", mariadb=mariadb) if column is None else f"record.`{column}`",
         json=json,
         number=f"CAST(CAST({json} AS CHAR) AS DOUBLE)",
         floats_as_written=mariadb,  # MySQL has another way of writing some
         has_unreadable=mariadb,
     )
+
+
+def keyed(session: Session, tables: Tables) -> list[VariableIndex]:
+    """Look up the variables with a generated column; it is valid with an index on it."""
+    select = """
+        SELECT column_name, column_comment, EXISTS (
+            SELECT 1 FROM information_schema.statistics AS indexed
+            WHERE indexed.table_schema = database() AND indexed.table_name = '{name}'
+                AND indexed.index_name = found.column_name AND indexed.column_name = found.column_name
+                AND indexed.seq_in_index = 1
+        )
+        FROM information_schema.columns AS found
+        WHERE table_schema = database() AND table_name = '{name}' AND generation_expression <> ''
+    """
+    return [
+        VariableIndex(variable=variable, name=name, valid=bool(valid))
+        for name, comment, valid in session.rows(tables.sql(select))
+        if (variable := str(comment).removeprefix(_OURS)) != comment
+        and is_indexable(variable)
+        and name == index_name(tables.name, variable)
+    ]
+
+
+def column_comment(variable: str) -> str:
+    """Return the comment by which the column of *variable* is known again."""
+    return _OURS + variable
+
+
+def _columns(session: Session, tables: Tables) -> Mapping[str, LiteralString]:
+    return {index.variable: index.name for index in keyed(session, tables) if is_name(index.name)}
 
 
 def key(name: LiteralString, prefix: LiteralString = "", *, mariadb: bool) -> LiteralString:

@@ -28,6 +28,7 @@ try:
         PostgreSQLConnections,
         PostgreSQLConnector,
     )
+    from flask_chest.stores.postgresql.indexes import PostgreSQLIndexes
 except ImportError as exc:
     raise MissingDriverError("psycopg", extra="postgresql") from exc
 
@@ -76,8 +77,12 @@ class PostgreSQLStore(ServerStore):
             connector = PostgreSQLConnector(where, timeout=connect_timeout)
             lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
         schema = PostgreSQLSchema(Tables(name, POSTGRESQL), place=place, creates=create)
+        database = PostgreSQLConnections(
+            lender, schema, statement_timeout=statement_timeout, lock_timeout=lock_timeout
+        )
         super().__init__(
-            PostgreSQLConnections(lender, schema, statement_timeout=statement_timeout, lock_timeout=lock_timeout),
+            database,
             schema,
+            PostgreSQLIndexes(database, schema),
             where=where if pool is None else PoolAddress(pool, uri, parameters),
         )

@@ -21,7 +21,7 @@ from flask_chest.errors import (
 )
 from flask_chest.stores._records import Row
 from flask_chest.stores.postgresql.variables import of_record
-from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
+from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly, StatementTimeout
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
 from flask_chest.stores.sql.tables import Dialect, SQLValue, Tables
@@ -291,6 +291,17 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
         except psycopg.Error as exc:
             raise self._store_error(exc) from exc
 
+    @contextmanager
+    def outside(self) -> Iterator[PostgreSQLSession]:
+        """Lend a session outside of a transaction, for what takes as long as it takes."""
+        with self.reading():
+            pass  # looks at the tables
+        try:
+            with self._pool.connection() as connection, _autocommitted(connection), _unlimited(connection):
+                yield PostgreSQLSession(connection)
+        except psycopg.Error as exc:
+            raise self._store_error(exc) from exc
+
     def _end_stopped_copies(self) -> None:
         """End the writers that hold the lock in a COPY whose rest does not come: no limit of the server does."""
         with suppress(StoreError), self.unchecked() as session:  # the caller has an error of its own to tell
@@ -309,8 +320,41 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
         if _is_of_a_value(exc):
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")
-        kind = ServerReadOnly if isinstance(exc, errors.ReadOnlySqlTransaction) else StoreUnavailable
+        kind = _KINDS.get(type(exc), StoreUnavailable)
         return kind(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
+
+
+@contextmanager
+def _autocommitted(connection: Connection) -> Iterator[None]:
+    """Begin no transaction in the block; a connection of the app's own pool may do so by itself."""
+    if connection.autocommit:
+        yield
+        return
+    connection.autocommit = True
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
+
+
+@contextmanager
+def _unlimited(connection: Connection) -> Iterator[None]:
+    """Set no limit of time in the block; SET LOCAL is for transactions alone, and a pooler may keep a setting."""
+    session = PostgreSQLSession(connection)
+    names = ("statement_timeout", "lock_timeout")
+    before = {name: session.rows("SELECT current_setting(%s)", (name,))[0][0] for name in names}
+    limits = {name: value for name, value in before.items() if value != "0"}
+    try:
+        for name in limits:
+            session.rows("SELECT set_config(%s, '0', false)", (name,))
+        yield
+    finally:
+        try:
+            for name, value in limits.items():
+                session.rows("SELECT set_config(%s, %s, false)", (name, value))
+        except psycopg.Error:
+            connection.close()  # so that nobody gets it without its limits
 
 
 def _refusal(rows: Sequence[Row], error: psycopg.DataError) -> RecordRefused:
@@ -330,6 +374,10 @@ def _advice(state: str, text: str) -> str:
     return next(found, "try again" if state else "see whether it runs, and whether its address is right")
 
 
+_KINDS: Mapping[type[psycopg.Error], type[StoreUnavailable]] = {
+    errors.ReadOnlySqlTransaction: ServerReadOnly,
+    errors.QueryCanceled: StatementTimeout,
+}
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _NAME = "create it, or correct the name"
 _BY_STATE = {

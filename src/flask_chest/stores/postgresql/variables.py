@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from flask_chest.stores.sql.narrowing import VariableSQL, is_identifier
+from flask_chest.stores._indexes import is_indexable
+from flask_chest.stores.sql.narrowing import VariableSQL
 from flask_chest.stores.sql.text_key import TextKey
 
 NUL = "\x01"
@@ -13,7 +14,7 @@ NUL = "\x01"
 
 def of_record(name: str) -> VariableSQL | None:
     """Return the variable *name* of a ``record``."""
-    if not is_identifier(name):
+    if not is_indexable(name):
         return None
     json: LiteralString = f"({_document('record.')} -> '{name}')::text"
     return TextKey(

@@ -20,7 +20,7 @@ MAX_VALUES = 500
 NOTHING: Condition = ("1 = 0", ())
 """Condition that no record meets."""
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_NAME = re.compile("[A-Za-z0-9_-]+")
 _BEYOND_TEXT = re.compile("[\0\x01\ud800-\udfff]")
 """What a database does not take as text, or keeps as another character."""
 
@@ -73,9 +73,9 @@ def _condition(variable: VariableSQL, asked: Asked) -> Condition | None:
             return variable.is_set()
 
 
-def is_identifier(name: str) -> TypeGuard[LiteralString]:
-    """Return whether *name* may stand in a statement as it is: letters, digits and underscores of ASCII alone."""
-    return _IDENTIFIER.fullmatch(name) is not None
+def is_name(name: str) -> TypeGuard[LiteralString]:
+    """Return whether *name* may stand between quotes in a statement."""
+    return _NAME.fullmatch(name) is not None
 
 
 def is_text(value: str) -> bool:

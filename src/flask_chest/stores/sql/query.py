@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import LiteralString
+from typing import Any, LiteralString
 
+from flask_chest.errors import SchemaError
 from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.sql.narrowing import narrowing
-from flask_chest.stores.sql.tables import Condition, Database, Session, SQLValue, Tables, row_record
+from flask_chest.stores.sql.pool import StatementTimeout
+from flask_chest.stores.sql.tables import Condition, Database, SQLValue, Tables, row_record
 
 CHUNK = 500
 """Records that are fetched at a time: no statement stays open while the caller looks at them."""
@@ -27,14 +29,18 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
     """Yield what matches *query*, with a session lent for each chunk."""
     left = query.limit
     before: Record | None = None
-    size = CHUNK
+    narrows = query.asks_for_variables
     while left is None or left > 0:
-        with database.reading() as session:
-            narrowed = _narrowed(session, tables, query)
-            if left is not None and (narrowed or not query.asks_for_variables):
-                size = min(left, CHUNK)
-            statement = chunk(tables, query, narrowed=narrowed, before=before, size=size)
-            rows = session.rows(statement.sql, statement.values)
+        size = CHUNK if left is None or (query.asks_for_variables and not narrows) else min(left, CHUNK)
+        try:
+            rows = _rows(database, tables, query, narrows=narrows, before=before, size=size)
+        except (SchemaError, StatementTimeout):
+            # Another process removed the index just now, or none serves the question and the database looks at
+            # more records than it has the time for.
+            if not narrows:
+                raise
+            narrows = False
+            continue
         for row in rows:
             before = row_record(row)
             if query.matches(before):
@@ -46,8 +52,14 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
             return
 
 
-def _narrowed(session: Session, tables: Tables, query: Query) -> list[Condition]:
-    return list(narrowing(query, tables.dialect.variables(session, tables))) if query.asks_for_variables else []
+def _rows(
+    database: Database, tables: Tables, query: Query, *, narrows: bool, before: Record | None, size: int
+) -> list[tuple[Any, ...]]:
+    with database.reading() as session:
+        variables = tables.dialect.variables(session, tables) if narrows else lambda _: None
+        narrowed = list(narrowing(query, variables))
+        statement = chunk(tables, query, narrowed=narrowed, before=before, size=size)
+        return session.rows(statement.sql, statement.values)
 
 
 def chunk(

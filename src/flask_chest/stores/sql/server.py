@@ -9,6 +9,7 @@ from typing import Generic, LiteralString, Protocol, TypeVar
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
+from flask_chest.protocols import VariableIndexes
 from flask_chest.record import Record
 from flask_chest.stores._records import Row, in_chunks, storable_rows
 from flask_chest.stores.options import full_address
@@ -97,9 +98,14 @@ class ServerStore(SQLStore):
     """Scheme of addresses: the name of the database system."""
 
     def __init__(
-        self, database: ServerConnections[object, ServerSession], schema: SQLSchema, *, where: ServerAddress
+        self,
+        database: ServerConnections[object, ServerSession],
+        schema: SQLSchema,
+        indexes: VariableIndexes,
+        *,
+        where: ServerAddress,
     ) -> None:
-        super().__init__(database, schema)
+        super().__init__(database, schema, indexes)
         self._where = where
 
     @property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from flask_chest.protocols import HasNeighbours, Store, StoreStatus
+from flask_chest.protocols import HasNeighbours, Store, StoreStatus, VariableIndex, VariableIndexes
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds
 from flask_chest.stores.sql.deletion import SQLDeletion
@@ -16,11 +16,12 @@ from flask_chest.stores.sql.statistics import SQLStatistics
 from flask_chest.stores.sql.tables import Database, Session
 
 
-class SQLStore(SQLOutbox, SQLDeletion, SQLStatistics, HasNeighbours, Store):
-    """A store on the tables of *schema* in *database*."""
+class SQLStore(SQLOutbox, SQLDeletion, SQLStatistics, VariableIndexes, HasNeighbours, Store):
+    """A store on the tables of *schema* in *database*, with *indexes* on variables."""
 
-    def __init__(self, database: Database, schema: SQLSchema) -> None:
+    def __init__(self, database: Database, schema: SQLSchema, indexes: VariableIndexes) -> None:
         super().__init__(database, schema.tables)
+        self._indexes = indexes
         self._schema = schema
         self._conflicts = DuplicateIds()
 
@@ -53,6 +54,29 @@ class SQLStore(SQLOutbox, SQLDeletion, SQLStatistics, HasNeighbours, Store):
         """Return whether the database has a table *name*."""
         with self._database.reading() as session:
             return self._schema.has_table(session, name)
+
+    def indexes(self) -> Sequence[VariableIndex]:
+        """Return the indexes on variables, by name of the variable; other indexes are not mentioned."""
+        return self._indexes.indexes()
+
+    def add_index(self, variable: str, /) -> bool:
+        """Make the index on *variable*, and return whether there was none; one that is not valid is made again.
+
+        Others go on writing meanwhile on a server. In an SQLite file they wait for ``busy_timeout``; what they
+        could not write by then waits in their journals.
+        """
+        return self._indexes.add_index(variable)
+
+    def index_progress(self, variable: str, /) -> float | None:
+        """Return the share of the index on *variable* that is made, from 0 to 1, while `add_index` runs.
+
+        Return ``None`` where nobody makes it; MySQL, MariaDB and SQLite never say.
+        """
+        return self._indexes.index_progress(variable)
+
+    def remove_index(self, variable: str, /) -> bool:
+        """Remove the index on *variable*, and return whether there was one."""
+        return self._indexes.remove_index(variable)
 
     def close(self) -> None:
         """Close this process's connections, those in use when they come back; the store may be used again."""

@@ -19,6 +19,7 @@ from flask_chest.stores.options import BUSY_TIMEOUT, DEFAULT_NAME
 from flask_chest.stores.sql.store import SQLStore
 from flask_chest.stores.sql.tables import COLUMNS, Session, Tables, row_record
 from flask_chest.stores.sqlite.connections import SQLITE, SQLiteConnections, SQLiteSession
+from flask_chest.stores.sqlite.indexes import SQLiteIndexes
 from flask_chest.stores.sqlite.schema import SQLiteSchema
 
 logger = logging.getLogger("flask_chest.stores")
@@ -85,7 +86,8 @@ class SQLiteStore(SQLStore, HostClocked):
             )
         self._path = Path(location).absolute()
         schema = SQLiteSchema(Tables(name, SQLITE), place=f"SQLite {self._path}")
-        super().__init__(SQLiteConnections(self._path, schema=schema, busy_timeout=busy_timeout), schema)
+        database = SQLiteConnections(self._path, schema=schema, busy_timeout=busy_timeout)
+        super().__init__(database, schema, SQLiteIndexes(database, schema))
         self._insertion = Insertion(schema.tables)
 
     @property

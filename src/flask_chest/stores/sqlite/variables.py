@@ -8,13 +8,13 @@ from math import isfinite
 from typing import LiteralString
 
 from flask_chest.record import Bound, JSONValue
+from flask_chest.stores._indexes import is_indexable
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.sql.narrowing import (
     NOTHING,
     VariableSQL,
     around,
     highest,
-    is_identifier,
     is_text,
     lowest,
     marks,
@@ -36,7 +36,7 @@ _UP_TO: LiteralString = "CASE (SELECT encoding FROM pragma_encoding) WHEN 'UTF-8
 
 def of_record(name: str) -> VariableSQL | None:
     """Return the variable *name* of a ``record``."""
-    if is_identifier(name):
+    if is_indexable(name):
         return SQLiteVariable(value=value(name, "record."), type=f"json_type(record.variables, {path(name)})")
     if bindable(name):
         # A path cannot address every name, so each variable is looked at.

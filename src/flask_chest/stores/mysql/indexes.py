@@ -1,0 +1,95 @@
+"""Indexes on variables in MySQL and MariaDB."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from pymysql import err
+
+from flask_chest.protocols import VariableIndex
+from flask_chest.stores.mysql.connections import MySQLConnections, is_mariadb
+from flask_chest.stores.mysql.variables import column_comment, key, keyed
+from flask_chest.stores.sql.indexes import SQLIndexes, foreign_name, index_name
+from flask_chest.stores.sql.tables import Session
+
+_NAME_TAKEN = {1060, 1061}
+"""Codes for a column and for an index whose name there is already."""
+_GONE = {1091}
+"""Code for one that is not there."""
+_NOT_SO = {1845, 1846, 4192}
+"""Codes for a way of changing a table that does not do for this change."""
+_IN_PLACE = ("ALGORITHM = INPLACE, LOCK = NONE",)
+_AT_ONCE = ("ALGORITHM = INSTANT", *_IN_PLACE)
+
+
+class MySQLIndexes(SQLIndexes[MySQLConnections]):
+    """Indexes on a generated column, which is named like its index and takes no room; others write meanwhile."""
+
+    def _found(self) -> list[VariableIndex]:
+        with self._database.reading() as session:
+            return keyed(session, self._tables)
+
+    def _add(self, variable: LiteralString) -> bool:
+        name = index_name(self._tables.name, variable)
+        with self._database.altering() as session:
+            ((version,),) = session.rows("SELECT version()")
+            expression = key(variable, mariadb=is_mariadb(version))
+            index = self._index(session, variable)
+            if index is not None and index.valid:
+                return False
+            if index is None:
+                if self._is_taken(session, name):
+                    raise foreign_name(self._schema.place, name)
+                collation = expression.rpartition(" ")[2]
+                self._alter(
+                    session,
+                    f"ADD COLUMN `{name}` varchar(255) CHARACTER SET utf8mb4 COLLATE {collation}"
+                    f" GENERATED ALWAYS AS ({expression}) VIRTUAL COMMENT '{column_comment(variable)}'",
+                    ways=_AT_ONCE,
+                    harmless=_NAME_TAKEN,
+                )
+            made = self._alter(
+                session,
+                f"ADD INDEX `{name}` (`{name}`, time_unix_nano, id)",
+                ways=_IN_PLACE,
+                harmless=_NAME_TAKEN,
+            )
+            if self._index(session, variable) is None:
+                raise foreign_name(self._schema.place, name)
+            return made  # if not, another process was first
+
+    def _remove(self, variable: str) -> bool:
+        with self._database.altering() as session:
+            index = self._index(session, variable)
+            if index is None:
+                return False
+            if index.valid:
+                self._alter(session, f"DROP INDEX `{index.name}`", ways=_IN_PLACE, harmless=_GONE)
+            return self._alter(session, f"DROP COLUMN `{index.name}`", ways=_AT_ONCE, harmless=_GONE)
+
+    def _alter(self, session: Session, change: str, *, ways: tuple[str, ...], harmless: set[int]) -> bool:
+        """Make *change* to the table in the first of *ways* that does; return False after a *harmless* error."""
+        ((version,),) = session.rows("SELECT version()")
+        # MariaDB ends all statements that take too long, MySQL those that read.
+        unlimited = "SET STATEMENT max_statement_time = 0 FOR " if is_mariadb(version) else ""
+        for way in ways:
+            try:
+                session.change(f"{unlimited}ALTER TABLE {self._tables.sql('{records}')} {change}, {way}")
+            except err.MySQLError as exc:
+                code = exc.args[0] if exc.args else 0
+                if code in harmless:
+                    return False
+                if code not in _NOT_SO or way == ways[-1]:
+                    raise
+            else:
+                return True
+        return False
+
+    def _is_taken(self, session: Session, name: str) -> bool:
+        columns = "SELECT 1 FROM information_schema.columns WHERE column_name = ?"
+        indexes = "SELECT 1 FROM information_schema.statistics WHERE index_name = ?"
+        ours = "AND table_schema = database() AND table_name = '{name}'"
+        return bool(session.rows(self._tables.sql(f"{columns} {ours} UNION {indexes} {ours}"), (name, name)))
+
+    def _index(self, session: Session, variable: str) -> VariableIndex | None:
+        return next((index for index in keyed(session, self._tables) if index.variable == variable), None)

@@ -1,0 +1,88 @@
+"""Indexes on variables in PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from typing import LiteralString
+
+from flask_chest.errors import StoreUnavailable
+from flask_chest.protocols import VariableIndex
+from flask_chest.stores.postgresql.connections import PostgreSQLConnections
+from flask_chest.stores.postgresql.variables import key
+from flask_chest.stores.sql.indexes import SQLIndexes, foreign_name, index_name
+
+_NAMED = re.compile(r"->> '([A-Za-z0-9_]+)'")
+_SAME = ("strpos(", r"'\u005c'", r"'\u0001'", "255", 'COLLATE "C"', "time_unix_nano DESC, id DESC)")
+"""What the server's own words for our index hold, in whatever release."""
+_STAGES = {"building index": (0.0, 0.7), "index validation": (0.7, 0.3)}
+"""Beginnings of the phases that tell how far they are → share that is made before, and share that they are."""
+
+
+class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
+    """Indexes on an expression, made while others write.
+
+    PostgreSQL does that outside of transactions, and waits for those that have begun before; where it was
+    interrupted, it leaves an index behind that is not valid.
+    """
+
+    def _found(self) -> list[VariableIndex]:
+        select = """
+            SELECT class.relname, indisvalid, pg_get_indexdef(indexrelid)
+            FROM pg_index JOIN pg_class AS class ON class.oid = indexrelid
+            WHERE indrelid = '{records}'::regclass AND indexprs IS NOT NULL
+        """
+        with self._database.reading() as session:
+            rows = session.rows(self._tables.sql(select))
+        return [
+            VariableIndex(variable=variable, name=name, valid=valid)
+            for name, valid, definition in rows
+            for variable in _NAMED.findall(definition)[:1]
+            if name == index_name(self._tables.name, variable) and all(words in definition for words in _SAME)
+        ]
+
+    def _add(self, variable: LiteralString) -> bool:
+        name = index_name(self._tables.name, variable)
+        index = self._index(variable)
+        if index is not None and not index.valid:
+            if self._progress(variable) is not None:
+                raise StoreUnavailable(f"{self._schema.place}: another process makes the index; try again later")
+            index = self._index(variable)  # it may have been finished just now
+        if index is not None and index.valid:
+            return False
+        if index is None:
+            with self._database.reading() as session:
+                if self._schema.has_table(session, name):
+                    raise foreign_name(self._schema.place, name)
+        on = self._tables.sql(f"{{records}} ({key(variable)}, time_unix_nano DESC, id DESC)")
+        with self._database.outside() as session:
+            if index is not None:
+                session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+            session.change(f'CREATE INDEX CONCURRENTLY "{name}" ON {on}')
+        return True
+
+    def _remove(self, variable: str) -> bool:
+        index = self._index(variable)
+        if index is None:
+            return False
+        with self._database.outside() as session:
+            session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{index.name}"')
+        return True
+
+    def _progress(self, variable: str) -> float | None:
+        select = """
+            SELECT phase, blocks_done, blocks_total FROM pg_stat_progress_create_index
+            WHERE relid = '{records}'::regclass AND index_relid = to_regclass(?)
+        """
+        with self._database.reading() as session:
+            rows = session.rows(self._tables.sql(select), (f'"{index_name(self._tables.name, variable)}"',))
+        return max((_share(str(phase), done or 0, total or 0) for phase, done, total in rows), default=None)
+
+    def _index(self, variable: str) -> VariableIndex | None:
+        return next((index for index in self._found() if index.variable == variable), None)
+
+
+def _share(phase: str, done: int, total: int) -> float:
+    for begin, (before, share) in _STAGES.items():
+        if phase.startswith(begin):
+            return before + share * (min(1.0, done / total) if total else 0.0)
+    return 0.0 if phase in {"initializing", "waiting for writers before build"} else 0.7
