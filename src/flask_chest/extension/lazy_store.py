@@ -14,10 +14,14 @@ OPEN_PAUSE_SECONDS = 1.0
 
 
 class LazyStore:
-    """The store that *make* makes, in this process, from the first use to `close` and from the next one on."""
+    """The store that *make* makes, in this process, from the first use to `close` and from the next one on.
 
-    def __init__(self, make: Callable[[], Store]) -> None:
+    *opened* is called with it whenever it was opened, and must raise nothing.
+    """
+
+    def __init__(self, make: Callable[[], Store], *, opened: Callable[[Store], object]) -> None:
         self._make = make
+        self._when_opened = opened
         self._making = threading.RLock()
         """Lock under which the store is made, by requests too: never held while it is called."""
         self._opening = threading.RLock()
@@ -43,9 +47,12 @@ class LazyStore:
         """Return the store, opened; raise `StoreError` when it cannot be."""
         with self._opening:
             store = self.made()
-            if not self._opened:
+            was_open = self._opened
+            if not was_open:
                 self._open(store)
-            return store
+        if not was_open:
+            self._when_opened(store)  # without the lock: nobody else waits for it
+        return store
 
     def identify(self) -> str | None:
         """Return the id of the store, which is opened for that; ``None`` if it cannot be, or has no id."""

@@ -22,9 +22,18 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, c
 from flask_chest.background.retention import RetentionPolicy
 from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_rules
 from flask_chest.capture.sampling import Rate, Sampling
-from flask_chest.capture.tracking import Computed, Rename, TrackedVars, parse_computed, parse_rename, parse_routes
+from flask_chest.capture.tracking import (
+    Computed,
+    Rename,
+    TrackedVars,
+    is_iterable,
+    parse_computed,
+    parse_rename,
+    parse_routes,
+)
 from flask_chest.capture.values import MAX_RECORD_BYTES, MAX_VALUE_BYTES, Encoders, ValueRules
 from flask_chest.errors import ConfigurationError
+from flask_chest.stores import MAX_INDEXED_NAME, is_indexable
 
 SchedulerMode: TypeAlias = Literal["auto", "on", "off"]
 """Whether a process schedules exporters and retention; ``"auto"`` does unless ``app.testing`` is true."""
@@ -56,6 +65,7 @@ class SettingOptions(TypedDict, total=False):
     rename: Rename | None
     computed: Computed | None
     encoders: Encoders | None
+    indexed: str | Sequence[str] | None
     redact: str | Redact | Sequence[str | Redact] | None
     hash_key: str | None
     error_messages: bool | None
@@ -181,6 +191,22 @@ def _hash_key(value: object, key: str) -> str:
     return value
 
 
+def _indexed(value: object, key: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",")]
+    if not is_iterable(value) or isinstance(value, bytes | Mapping):
+        raise ConfigurationError(f"{key} must list names of variables, as in user_id,plan, got {value!r}")
+    names: dict[str, None] = {}
+    for name in value:
+        if not isinstance(name, str) or not is_indexable(name):
+            raise ConfigurationError(
+                f"{key} must hold names of at most {MAX_INDEXED_NAME} ASCII letters, digits or _, none of which "
+                f"begins with a digit, got {name!r}"
+            )
+        names[name] = None
+    return tuple(names)
+
+
 def _encoders(value: object, key: str) -> Encoders:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{key} must map types to functions, as in {{Money: str}}, got {value!r}")
@@ -282,6 +308,8 @@ class Settings:
     """Functions whose results every record holds, by the variables' names."""
     encoders: Encoders = _setting(_encoders, default=MappingProxyType({}), shown=False)
     """Functions that convert values of the app's own types."""
+    indexed: tuple[str, ...] = _setting(_indexed, default=())
+    """Variables by which the database is to find records without reading all the others."""
     redact: tuple[Redact, ...] = _setting(parse_rules, default=())
     """Rules for what is hidden, besides what has a name that looks secret."""
     hash_key: str | None = _setting(_hash_key, default=None, shown=False)

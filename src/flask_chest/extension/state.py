@@ -30,6 +30,7 @@ from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
 from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
+from flask_chest.extension.indexed import index_empty
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.lazy_store import LazyStore
 from flask_chest.extension.settings import Settings
@@ -133,7 +134,7 @@ class ChestState:
         return ProcessState(
             settings=self.settings,
             place=self._place,
-            store=LazyStore(_making_weakly(self)),
+            make_store=_making_weakly(self),
             store_is_lent=self._store_is_lent,
             jobs=self.jobs,
         )
@@ -159,7 +160,7 @@ class ProcessState:
         *,
         settings: Settings,
         place: JournalPlace,
-        store: LazyStore,
+        make_store: Callable[[], Store],
         store_is_lent: bool,
         jobs: Mapping[str, ExportJob],
     ) -> None:
@@ -170,7 +171,7 @@ class ProcessState:
         self.instance = f"{settings.instance}:{self.pid}"
         """Name of this process in `Record.instance`."""
         self.tally = Tally(logger)
-        self._store = store
+        self._store = LazyStore(make_store, opened=_weakly(self._index_empty))
         self._store_is_lent = store_is_lent
         """Whether the store was given as an object, which others may hold too."""
         self.exports = ExportJobs(self._store.open)
@@ -213,6 +214,15 @@ class ProcessState:
     def open_store(self) -> Store:
         """Return the store, opened; raise `StoreError` when it cannot be."""
         return self._store.open()
+
+    def _index_empty(self, store: Store) -> None:
+        try:
+            with suppress_instrumentation():
+                index_empty(store, self._settings.indexed)
+        except Exception as exc:  # noqa: BLE001 - also under strict: a search without an index finds the same
+            self.tally.problem(
+                "the indexes that the setting indexed asks for were not made; flask chest migrate makes them", exc
+            )
 
     def keep(self, record: Record, *, take_along: bool = True) -> None:
         """Take *record*, and with *take_along* complete two of the streams that nobody closed.

@@ -10,7 +10,10 @@ from typing import TypeAlias
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import Store
+from flask_chest.stores._indexes import MAX_INDEXED_NAME, is_indexable
 from flask_chest.stores.options import DEFAULT_NAME
+
+__all__ = ["MAX_INDEXED_NAME", "is_indexable", "store_from_uri"]
 
 _Chooser: TypeAlias = Callable[[str, Path, str], Callable[[], Store]]
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -19,41 +19,10 @@ from flask.testing import FlaskCliRunner
 
 from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.cli import chest_group
-from flask_chest.errors import ConfigurationError, StoreUnavailable
-from flask_chest.protocols import VariableIndex, VariableIndexes
+from flask_chest.errors import StoreUnavailable
+from flask_chest.protocols import VariableIndex
 from flask_chest.stores.memory import MemoryStore
-
-
-class IndexedStore(MemoryStore, VariableIndexes):
-    """Keeps the names of indexes, as if a database had them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: dict[str, VariableIndex] = {}
-        self.failure: Exception | None = None
-
-    def indexes(self) -> Sequence[VariableIndex]:
-        return [self.kept[name] for name in sorted(self.kept)]
-
-    def add_index(self, variable: str, /) -> bool:
-        self._check(variable)
-        if variable in self.kept and self.kept[variable].valid:
-            return False
-        self.kept[variable] = VariableIndex(variable=variable, name=f"by_{variable}")
-        return True
-
-    def index_progress(self, variable: str, /) -> float | None:
-        return None
-
-    def remove_index(self, variable: str, /) -> bool:
-        self._check(variable)
-        return self.kept.pop(variable, None) is not None
-
-    def _check(self, variable: str) -> None:
-        if self.failure is not None:
-            raise self.failure
-        if not variable.isidentifier():
-            raise ConfigurationError(f"{variable!r} cannot be indexed")
+from indexed_store import IndexedStore
 
 
 @pytest.fixture

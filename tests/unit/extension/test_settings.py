@@ -23,7 +23,7 @@ FIELDS = {
     *("uri", "instance", "strict", "scheduler", "tracked_vars"),
     *("journal_dir", "journal_local", "journal_bytes", "journal_sync", "writer"),
     *("response_header", "trace_url"),
-    *("include", "exclude", "rename", "computed", "encoders"),
+    *("include", "exclude", "rename", "computed", "encoders", "indexed"),
     *("redact", "hash_key", "error_messages", "max_value_bytes", "max_record_bytes"),
     *("sample", "keep_errors", "keep_slower_than_ns"),
     *("retention", "retention_cap"),
@@ -65,6 +65,7 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         rename={},
         computed={},
         encoders={},
+        indexed=(),
         redact=(),
         hash_key=None,
         error_messages=False,
@@ -133,6 +134,40 @@ def test_constructor_precedes_config_precedes_environment(
     assert value_of(load({name: None}, {key: config}, environ), name) == config
     assert value_of(load({}, {key: None}, environ), name) == read
     assert value_of(load({}, {}, environ), name) == read
+
+
+@pytest.mark.parametrize(
+    ("read", "names"),
+    [
+        (load({"indexed": ["user_id", "plan"]}), ("user_id", "plan")),
+        (load({"indexed": "user_id"}), ("user_id",)),
+        (load(config={"CHEST_INDEXED": ("user_id", "user_id")}), ("user_id",)),
+        (load(environ={"FLASK_CHEST_INDEXED": "user_id, plan"}), ("user_id", "plan")),
+        (load(environ={"FLASK_CHEST_INDEXED": '["user_id", "plan"]'}), ("user_id", "plan")),
+    ],
+)
+def test_variables_to_be_indexed_are_a_list_or_a_text(read: Settings, names: tuple[str, ...]) -> None:
+    assert read.indexed == names
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            ["user id"],
+            "indexed must hold names of at most 63 ASCII letters, digits or _, none of which begins with",
+        ),
+        ("user_id,", "begins with a digit, got ''"),
+        ("7", "begins with a digit, got '7'"),
+        (["a" * 64], "indexed must hold names of at most 63"),
+        ([b"a"], "got b'a'"),
+        ({"user_id": 1}, "indexed must list names of variables, as in user_id,plan, got {'user_id': 1}"),
+        (7, "indexed must list names of variables, as in user_id,plan, got 7"),
+    ],
+)
+def test_name_that_cannot_be_indexed_is_refused(value: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load({"indexed": value})
 
 
 def test_prefix_keeps_the_settings_of_two_chests_apart() -> None:

@@ -47,6 +47,7 @@ _ODD_OF_APP = (_hints.same_tables, _hints.routed_by_losses)
 _ODD_OF_CHEST = (
     _hints.nothing_recorded_yet,
     _hints.migrated_by_alembic,
+    _hints.without_index,
     _hints.journal_of_others,
     _hints.errors_outweigh,
     _hints.never_set,

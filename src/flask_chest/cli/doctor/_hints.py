@@ -14,11 +14,12 @@ from flask import Flask
 from flask_chest import health
 from flask_chest.capture.extractor import CapturedName
 from flask_chest.capture.redaction import NOTHING_HIDDEN
+from flask_chest.cli.index import unfinished
 from flask_chest.cli.status import report_of
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.journal.accounts import who_else_may_write
-from flask_chest.protocols import Addressed, HasNeighbours
+from flask_chest.protocols import Addressed, HasNeighbours, VariableIndexes
 from flask_chest.record import Query, Record
 
 NEWEST = 200
@@ -44,6 +45,29 @@ def same_tables(app: Flask) -> Iterator[str]:
     for count in Counter(store.address for store in stores if isinstance(store, Addressed)).values():
         if count > 1:
             yield f"{count} chests keep their records in the same tables: what both record is there twice."
+
+
+def without_index(chest: FlaskChest) -> Iterator[str]:
+    store, names, setting = (
+        chest._state.here.store,
+        chest._state.settings.indexed,
+        f"{chest.config_prefix}_INDEXED",
+    )
+    if not isinstance(store, VariableIndexes):
+        if names:
+            yield f"{setting} is {', '.join(names)}, but {type(store).__name__} makes no indexes on variables."
+        return
+    with suppress(Exception):  # what a store raises is said elsewhere
+        there = store.indexes()
+        for index in there:
+            if not index.valid:
+                yield f"{index.variable} has the index {index.name}, {unfinished(index.variable)}."
+        for name in names:
+            if name not in {index.variable for index in there}:
+                yield (
+                    f"{setting} names {name}, which has no index, as there were records already: run flask chest "
+                    f"index add {name}. Until then a search by it reads all records of its span of time."
+                )
 
 
 def journal_of_others(chest: FlaskChest) -> Iterator[str]:
