@@ -30,9 +30,9 @@ def migrate(*, check: bool) -> None:
         state = chest._state
         with asking_store():
             try:
-                if not check:
-                    state.here.open_store()
                 store = state.here.store
+                if not check:
+                    store.open()  # not as an app does, which would begin to make the indexes itself
                 description = store.status().description
                 missing = _without_index(store, state.settings.indexed, check=check)
                 say(f"{description}: {'no index on ' + ', '.join(missing) if missing else 'up to date'}.")

@@ -51,7 +51,7 @@ class LazyStore:
             if not was_open:
                 self._open(store)
         if not was_open:
-            self._when_opened(store)  # without the lock: nobody else waits for it
+            self._when_opened(store)  # without the lock, so that nobody else waits
         return store
 
     def identify(self) -> str | None:

@@ -30,7 +30,7 @@ from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
 from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.extension.indexed import index_empty
+from flask_chest.extension.indexed import index_if_empty
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.lazy_store import LazyStore
 from flask_chest.extension.settings import Settings
@@ -171,7 +171,8 @@ class ProcessState:
         self.instance = f"{settings.instance}:{self.pid}"
         """Name of this process in `Record.instance`."""
         self.tally = Tally(logger)
-        self._store = LazyStore(make_store, opened=_weakly(self._index_empty))
+        self._store = LazyStore(make_store, opened=_weakly(self._index_if_empty))
+        self._indexing: threading.Thread | None = None
         self._store_is_lent = store_is_lent
         """Whether the store was given as an object, which others may hold too."""
         self.exports = ExportJobs(self._store.open)
@@ -215,14 +216,19 @@ class ProcessState:
         """Return the store, opened; raise `StoreError` when it cannot be."""
         return self._store.open()
 
-    def _index_empty(self, store: Store) -> None:
+    def _index_if_empty(self, store: Store) -> None:
+        failed = _weakly(self._not_indexed)
         try:
             with suppress_instrumentation():
-                index_empty(store, self._settings.indexed)
-        except Exception as exc:  # noqa: BLE001 - also under strict: a search without an index finds the same
-            self.tally.problem(
-                "the indexes that the setting indexed asks for were not made; flask chest migrate makes them", exc
-            )
+                self._indexing = index_if_empty(store, self._settings.indexed, failed=failed)
+        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
+            self._not_indexed(exc)
+
+    def _not_indexed(self, error: Exception) -> None:
+        # Also under strict, as a search without an index finds the same.
+        self.tally.problem(
+            "the indexes that the setting indexed asks for were not made; flask chest migrate makes them", error
+        )
 
     def keep(self, record: Record, *, take_along: bool = True) -> None:
         """Take *record*, and with *take_along* complete two of the streams that nobody closed.
@@ -496,6 +502,8 @@ class ProcessState:
         intake, self.intake = self.intake, None
         stored = intake.close(timeout) if intake is not None else True
         ended = self.exports.close(max(0.0, deadline - time.monotonic()))
+        if self._indexing is not None:
+            self._indexing.join(max(0.0, deadline - time.monotonic()))
         store, free = self._store.take_away(max(0.1, deadline - time.monotonic()))
         if not free:
             return False  # the store hangs while it opens

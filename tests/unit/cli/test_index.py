@@ -22,6 +22,7 @@ from flask_chest.cli import chest_group
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import VariableIndex
 from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import make_record
 from indexed_store import IndexedStore
 
 
@@ -100,6 +101,7 @@ from pathlib import Path
 from flask import Flask
 from flask_chest import FlaskChest
 from flask_chest.stores.memory import MemoryStore
+from flask_chest.testing import make_record
 
 class SlowStore(MemoryStore):
     def indexes(self):
@@ -165,13 +167,26 @@ def test_build_that_is_interrupted_says_what_may_be_left_and_how_to_go_on(tmp_pa
         assert running.wait(60) == 1
 
 
+def test_index_in_sqlite_is_made_listed_and_removed(tmp_path: Path) -> None:
+    app = Flask("shop", root_path=str(tmp_path))
+    app.cli.add_command(chest_group)
+    runner = app.test_cli_runner()
+    with closing(FlaskChestSQLite(app, db_uri="chest.db", journal_dir="memory:")) as chest:
+        chest._state.here.open_store().write([make_record(variables={"user_id": number}) for number in range(9)])
+        assert said(runner, "add", "user_id").startswith("The index on user_id took 0.")
+        assert said(runner, "list") == "user_id: flask_chest_by_user_id\n"
+        found = runner.invoke(args=["chest", "query", "--where", "user_id=7", "--format", "jsonl"]).output
+        assert json.loads(found)["variables"] == {"user_id": 7}
+        assert "Error: a variable with an index must be named by" in refused(runner, "add", "user id")
+        said(runner, "remove", "user_id")
+        assert "No variable has an index" in said(runner, "list")
+
+
 def test_absent_store_has_no_index_and_is_not_made(tmp_path: Path) -> None:
     app = Flask("shop", root_path=str(tmp_path))
     app.cli.add_command(chest_group)
     FlaskChestSQLite(app)
     runner = app.test_cli_runner()
-    if "does not implement" in runner.invoke(args=["chest", "index", "list"]).output:
-        pytest.skip("SQLite's store has no indexes yet")
     assert "No variable has an index" in said(runner, "list")
     assert "it is made when the first record is written" in refused(runner, "add", "plan")
     assert "plan has no index" in refused(runner, "remove", "plan")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
-from flask_chest import FlaskChest
+from flask_chest import FlaskChest, FlaskChestSQLite
 from flask_chest.cli import chest_group
 from flask_chest.errors import StoreUnavailable
+from flask_chest.extension.databases import ChestOptions
 from flask_chest.protocols import Store, VariableIndex
 from flask_chest.stores.memory import MemoryStore
+from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
 from indexed_store import IndexedStore
 
@@ -39,6 +41,9 @@ def runner(app: Flask, store: IndexedStore) -> Iterator[FlaskCliRunner]:
         yield app.test_cli_runner()
 
 
+NOT_MADE = "the indexes that the setting indexed asks for were not made; flask chest migrate makes them"
+
+
 def opened(app: Flask, store: Store, *, strict: bool = False) -> FlaskChest:
     chest = FlaskChest(
         app, store=store, tracked_vars=["x"], indexed="user_id,plan", strict=strict, journal_dir="memory:"
@@ -49,22 +54,37 @@ def opened(app: Flask, store: Store, *, strict: bool = False) -> FlaskChest:
 
 def test_indexes_are_made_when_a_store_without_records_opens(app: Flask, store: IndexedStore) -> None:
     store.add_index("plan")
-    with closing(opened(app, store)):
-        assert [index.variable for index in store.indexes()] == ["plan", "user_id"]
+    opened(app, store).close()
+    assert [index.variable for index in store.indexes()] == ["plan", "user_id"]
 
 
 def test_nothing_is_made_by_itself_once_there_are_records(app: Flask, store: IndexedStore) -> None:
     store.write([make_record()])
-    with closing(opened(app, store)):
-        assert store.indexes() == []
+    opened(app, store).close()
+    assert store.indexes() == []
 
 
 def test_index_that_another_process_may_be_making_is_left_alone(app: Flask, store: IndexedStore) -> None:
     store.kept = {
         name: VariableIndex(variable=name, name=f"by_{name}", valid=False) for name in ("plan", "user_id")
     }
-    with closing(opened(app, store)):
-        assert not any(index.valid for index in store.indexes())
+    opened(app, store).close()
+    assert not any(index.valid for index in store.indexes())
+
+
+def test_index_that_another_process_made_meanwhile_is_no_problem(
+    app: Flask, store: IndexedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.free.clear()
+    store.failure_then = StoreUnavailable("there is one of that name")
+    chest = opened(app, store)
+    assert store.begun.wait(60)
+    for name in ("plan", "user_id"):
+        store.kept[name] = VariableIndex(variable=name, name=f"by_{name}")
+    store.free.set()
+    chest.close()
+    assert chest.stats().faults == {}
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -90,19 +110,13 @@ def test_store_that_makes_no_indexes_opens(app: Flask) -> None:
         assert chest.stats().faults == {}
 
 
-def test_nobody_else_waits_for_an_index(app: Flask, store: IndexedStore) -> None:
+def test_nobody_waits_for_an_index(app: Flask, store: IndexedStore) -> None:
     store.free.clear()
-    opening = threading.Thread(target=opened, args=(app, store))
-    opening.start()
-    try:
-        assert store.begun.wait(60)
-        (chest,) = (state.chest for state in app.extensions["flask_chest"].states)
-        assert chest.query() == []
-        assert store.indexes() == []
-    finally:
-        store.free.set()
-        opening.join(60)
-    chest.close()
+    chest = opened(app, store)
+    assert store.begun.wait(60)
+    assert chest.query() == []
+    assert chest.close(timeout=0.1)
+    store.free.set()
 
 
 def test_migrate_makes_what_is_missing_and_check_only_looks(runner: FlaskCliRunner, store: IndexedStore) -> None:
@@ -136,3 +150,28 @@ def test_doctor_says_that_a_store_makes_no_indexes(app: Flask) -> None:
     with closing(opened(app, MemoryStore())):
         found = app.test_cli_runner().invoke(args=["chest", "doctor"])
     assert "CHEST_INDEXED is user_id, plan, but MemoryStore makes no indexes on variables." in found.output
+
+
+def test_sqlite_has_the_indexes_from_its_first_record_on(app: Flask, tmp_path: Path) -> None:
+    options: ChestOptions = {"tracked_vars": ["x"], "indexed": ["user_id", "plan"], "journal_dir": "memory:"}
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", **options)
+    app.test_client().get("/")
+    assert chest.close()
+    assert app.test_cli_runner().invoke(args=["chest", "index", "list"]).output == (
+        "plan: flask_chest_by_plan\nuser_id: flask_chest_by_user_id\n"
+    )
+    assert chest.stats().faults == {}
+
+
+def test_filled_sqlite_gets_the_indexes_from_migrate(app: Flask, tmp_path: Path) -> None:
+    with closing(SQLiteStore(tmp_path / "db")) as store:
+        store.open()
+        store.write([make_record()])
+    chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", indexed="user_id", journal_dir="memory:")
+    runner = app.test_cli_runner()
+    assert len(chest.query()) == 1
+    assert chest.close()
+    assert "No variable has an index" in runner.invoke(args=["chest", "index", "list"]).output
+    assert runner.invoke(args=["chest", "migrate", "--check"]).exit_code == 1
+    assert "The index on user_id took " in runner.invoke(args=["chest", "migrate"]).output
+    assert runner.invoke(args=["chest", "index", "list"]).output == "user_id: flask_chest_by_user_id\n"
