@@ -105,7 +105,7 @@ class Typed(Generic[V]):
         except msgspec.ValidationError:  # its message quotes the value
             declaration, held = declaration_of(self._declared), self.record.variables
             found = Check(declaration, declaration.hints).mismatches(held)
-            wrong = [f"{name} is not {expected}" for name, expected in found]
+            wrong = [f"{name} is not {declaration.expected(name)}" for name in found]
             wrong += [f"{name} is missing" for name in declaration.required - held.keys()]
             raise VariablesMismatch(
                 f"record {self.record.id} does not fit {self._declared.__name__}: {', '.join(sorted(wrong))}"
@@ -139,6 +139,10 @@ class Declaration:
         """Names of the fields without a default."""
         _check_names(declared, self.view, [field.name for field in self.fields])
 
+    def expected(self, name: str) -> str:
+        """Return the type of the field *name* as its class writes it, for messages."""
+        return _written(self.hints[name])
+
     @property
     def floats(self) -> tuple[str, ...]:
         """Names of the fields of which whole numbers become floats."""
@@ -148,33 +152,38 @@ class Declaration:
 class Check:
     """Compares variables with what is declared of them; none of them must be there."""
 
-    __slots__ = ("_all", "_each", "declaration")
+    __slots__ = ("_others", "_plain", "declaration")
 
     def __init__(self, declaration: Declaration, names: Iterable[str]) -> None:
         """Compare the fields *names* of *declaration*."""
-        hints = {name: declaration.hints[name] for name in names}
         self.declaration = declaration
-        self._each = {name: _optional({name: hint}) for name, hint in hints.items()}
-        self._all = _optional(hints)
+        self._plain: list[tuple[str, frozenset[type], frozenset[str] | None]] = []
+        """Fields of which the value's type decides, or a look into a set: 0.1 µs each, in every request."""
+        self._others: list[tuple[str, type[msgspec.Struct]]] = []
+        for name in names:
+            hint = declaration.hints[name]
+            if get_origin(hint) is Literal and {type(value) for value in get_args(hint)} == {str}:
+                self._plain.append((name, frozenset({str}), frozenset(get_args(hint))))
+            elif (types := _plain_types(hint)) is not None:
+                self._plain.append((name, types, None))
+            else:
+                self._others.append((name, msgspec.defstruct("Other", [(name, hint)])))
 
-    def mismatches(self, held: Mapping[str, JSONValue]) -> Sequence[tuple[str, str]]:
-        """Return each variable in *held* that is not as declared, and the type that is expected."""
-        try:
-            msgspec.convert(held, self._all)
-        except msgspec.ValidationError:  # its message quotes the value
-            return [
-                (name, _expected(self.declaration.hints[name]))
-                for name in self._each
-                if not self._fits(held, name)
-            ]
-        return ()
-
-    def _fits(self, held: Mapping[str, JSONValue], name: str) -> bool:
-        try:
-            msgspec.convert(held, self._each[name])
-        except msgspec.ValidationError:
-            return False
-        return True
+    def mismatches(self, held: Mapping[str, JSONValue]) -> Sequence[str]:
+        """Return the names of the variables in *held* that are not as declared."""
+        found: Sequence[str] = ()
+        for name, types, values in self._plain:
+            if name in held:
+                value = held[name]
+                if type(value) not in types or (values is not None and value not in values):
+                    found = (*found, name)
+        for name, other in self._others:
+            if name in held:
+                try:
+                    msgspec.convert({name: held[name]}, other)
+                except msgspec.ValidationError:  # its message quotes the value
+                    found = (*found, name)
+        return found
 
 
 @lru_cache(maxsize=1024)
@@ -193,12 +202,6 @@ def is_declared(value: object) -> TypeGuard[type[Variables]]:
         f"{value.__name__} declares no variables: derive it from flask_chest.Variables, "
         f"as in class {value.__name__}(Variables)"
     )
-
-
-def _optional(hints: Mapping[str, Any]) -> type[msgspec.Struct]:
-    """Make a struct with these fields, of which none must be there."""
-    fields = [(name, hint | msgspec.UnsetType, msgspec.UNSET) for name, hint in hints.items()]
-    return msgspec.defstruct("Optional", fields)
 
 
 def _field(declared: type[Variables], each: msgspec.structs.FieldInfo, hint: object) -> Field:
@@ -262,12 +265,32 @@ def _extras(hint: object) -> Iterator[object]:
             yield from _extras(each)
 
 
-def _expected(hint: object) -> str:
+def _plain_types(hint: object) -> frozenset[type] | None:
+    """Return the types of the values that *hint* allows; ``None`` where more than the type decides."""
+    if get_origin(hint) in (Union, UnionType):
+        found = [_plain_types(each) for each in get_args(hint)]
+        return None if None in found else frozenset[type]().union(*(types for types in found if types))
+    if get_origin(hint) is Annotated:
+        inner, *extras = get_args(hint)
+        return None if any(isinstance(extra, msgspec.Meta) for extra in extras) else _plain_types(inner)
+    return _PLAIN_TYPES.get(hint) if isinstance(hint, type) else None
+
+
+_PLAIN_TYPES: Mapping[type, frozenset[type]] = {
+    bool: frozenset({bool}),
+    int: frozenset({int}),
+    float: frozenset({float, int}),
+    str: frozenset({str}),
+    NoneType: frozenset({NoneType}),
+}
+
+
+def _written(hint: object) -> str:
     """Write *hint* as in a class, without what annotates it."""
     if get_origin(hint) is Annotated:
-        return _expected(get_args(hint)[0])
+        return _written(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
-        return " | ".join(map(_expected, get_args(hint)))
+        return " | ".join(map(_written, get_args(hint)))
     if hint is NoneType:
         return "None"
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

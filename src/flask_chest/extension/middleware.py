@@ -22,7 +22,7 @@ from werkzeug.wsgi import ClosingIterator
 from flask_chest._process import pass_interruption
 from flask_chest.capture.tracking import METHODS, Rule, all_rules_of, misplaced_views
 from flask_chest.capture.values import TRUNCATED
-from flask_chest.declared import Check
+from flask_chest.declared import Declaration
 from flask_chest.errors import VariablesMismatch
 from flask_chest.extension.request import RequestState, StreamedResponse, WatchedApp, WatchedChunks, start_watched
 from flask_chest.extension.route_plan import NOTHING_ASKED, RoutePlan
@@ -371,16 +371,15 @@ def _to_the_end(
         raise
 
 
-def _compare(state: ChestState, record: Record, checks: Iterable[Check]) -> None:
-    """Count which variables of *record* are not as declared; under ``strict``, raise for one."""
-    for check in checks:
-        for name, expected in check.mismatches(record.variables):
-            value = record.variables[name]
-            if not (isinstance(value, str) and value.endswith(TRUNCATED)):
-                reason = f"{name} is not {expected}, as {check.declaration.declared.__name__} declares"
-                state.latest.tally.problem(reason)
-                if state.settings.strict:
-                    raise VariablesMismatch(reason)
+def _count_mismatches(state: ChestState, record: Record, declaration: Declaration, names: Iterable[str]) -> None:
+    """Count for *state* the variables *names* of *record*, which are not as declared; under ``strict``, raise."""
+    for name in names:
+        value = record.variables[name]
+        if not (isinstance(value, str) and value.endswith(TRUNCATED)):
+            wrong = f"{name} is not {declaration.expected(name)}, as {declaration.declared.__name__} declares"
+            state.latest.tally.problem(wrong)
+            if state.settings.strict:
+                raise VariablesMismatch(wrong)
 
 
 def _keep(request_state: RequestState, records: Iterable[tuple[ChestState, Record]]) -> None:
@@ -390,8 +389,9 @@ def _keep(request_state: RequestState, records: Iterable[tuple[ChestState, Recor
             continue
         try:
             state.latest.keep(record)
-            if (checks := request_state.plan.checks) and state in checks:
-                _compare(state, record, checks[state])
+            for check in request_state.plan.checks.get(state, ()):
+                if names := check.mismatches(record.variables):
+                    _count_mismatches(state, record, check.declaration, names)
         except Exception as error:
             failure = failure or error  # the other chests get their records first
     if failure is not None:  # only under strict
