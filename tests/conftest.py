@@ -19,7 +19,14 @@ settings.load_profile("patient")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite(
-    "flask_chest.testing", "http_receiver", "influxdb_receiver", "json_values", "server_contract", "servers"
+    "flask_chest.testing",
+    "http_receiver",
+    "influxdb_receiver",
+    "json_values",
+    "server_contract",
+    "servers",
+    "view_contract",
+    "view_contract",
 )
 
 

@@ -18,6 +18,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from flask_chest.declared import Declaration
 from flask_chest.errors import ContractError
 from flask_chest.record import JSONValue, Query, Record
 
@@ -423,6 +424,37 @@ class VariableIndexes(Protocol):
     @abstractmethod
     def remove_index(self, variable: str, /) -> bool:
         """Remove the index on *variable*, and return whether there was one."""
+
+
+ViewState: TypeAlias = Literal["absent", "same", "different"]
+"""Whether a view is there, and whether it is as its class declares."""
+
+
+@runtime_checkable
+class FlatViews(Protocol):
+    """Shows records as a table: the columns of a record, and a typed one for each variable that a class declares.
+
+    A column is NULL where the record lacks the variable, or has one of another kind.
+    """
+
+    @abstractmethod
+    def view_name(self, declaration: Declaration, /) -> str:
+        """Return the name of the view; raise `ConfigurationError` if it is too long for the database."""
+
+    @abstractmethod
+    def view_sql(self, declaration: Declaration, /) -> str:
+        """Return the statements that `make_view` runs, for whoever reviews them."""
+
+    @abstractmethod
+    def view_state(self, declaration: Declaration, /) -> ViewState:
+        """Return whether the view is there, and as it is declared; "same" where this role may not see that.
+
+        Raises `SchemaError` if something else has its name.
+        """
+
+    @abstractmethod
+    def make_view(self, declaration: Declaration, /) -> None:
+        """Make the view, or put it in the place of an earlier one; nothing is done where it is the same."""
 
 
 class Exporter(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -28,6 +28,7 @@ from flask_chest.testing.records import make_record
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
 from servers import DatabaseServer
 from statistics_property import StatisticsProperty
+from view_contract import RunSQL, ViewContract
 
 _numbers = count()
 
@@ -83,9 +84,20 @@ class TestMySQLStore(
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,
+    ViewContract,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""
+
+    quote = "`"
+
+    @pytest.fixture
+    def run_sql(self, admin: pymysql.cursors.Cursor) -> RunSQL:
+        def run(sql: str) -> Sequence[Sequence[object]]:
+            admin.execute(sql)
+            return admin.fetchall()
+
+        return run
 
 
 class TestTroubles(ServerTroubles):

@@ -40,6 +40,7 @@ from server_contract import (
 )
 from servers import DatabaseServer
 from statistics_property import StatisticsProperty
+from view_contract import RunSQL, ViewContract
 
 _numbers = count()
 
@@ -91,9 +92,18 @@ class TestPostgreSQLStore(
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,
+    ViewContract,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""
+
+    @pytest.fixture
+    def run_sql(self, admin: psycopg.Connection[tuple[Any, ...]]) -> RunSQL:
+        def run(sql: str) -> list[tuple[object, ...]]:
+            cursor = admin.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
+
+        return run
 
 
 class TestTroubles(ServerTroubles):

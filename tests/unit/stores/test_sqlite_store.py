@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ from flask_chest.testing.contracts import (
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
 from statistics_property import StatisticsProperty
+from view_contract import RunSQL, ViewContract
 
 MINUTE = timedelta(minutes=1)
 
@@ -47,7 +49,12 @@ class TestSQLiteStore(
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,
+    ViewContract,
 ):
+    @pytest.fixture
+    def run_sql(self, path: Path) -> RunSQL:
+        return partial(execute, path)
+
     @pytest.fixture
     def store(self, path: Path) -> Iterator[SQLiteStore]:
         with closing(opened(path)) as store:

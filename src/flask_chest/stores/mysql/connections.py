@@ -24,6 +24,7 @@ from flask_chest.errors import (
 from flask_chest.record import encode_text
 from flask_chest.stores._records import Row
 from flask_chest.stores.mysql.variables import variables_of
+from flask_chest.stores.mysql.views import MYSQL_VIEW
 from flask_chest.stores.sql.narrowing import Variables
 from flask_chest.stores.sql.pool import (
     READ_ONLY,
@@ -58,6 +59,7 @@ MYSQL = Dialect(
     # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
     path=lambda name: f"$.{encode_text(name)}",
     number="CASE WHEN value REGEXP '^[-0-9]' THEN CAST(CAST(value AS CHAR) AS DOUBLE) END",
+    view=MYSQL_VIEW,
     seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",
 )
 

@@ -21,6 +21,7 @@ from flask_chest.errors import (
 )
 from flask_chest.stores._records import Row
 from flask_chest.stores.postgresql.variables import of_record
+from flask_chest.stores.postgresql.views import POSTGRESQL_VIEW
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly, StatementTimeout
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
@@ -52,6 +53,7 @@ POSTGRESQL = Dialect(
     """,
     path=str,
     number="CASE WHEN value ~ '^[-0-9]' THEN value::double precision END",
+    view=POSTGRESQL_VIEW,
     seen="""
         concat(
             (time_unix_nano >= 0)::integer, lpad((time_unix_nano & 9223372036854775807)::text, 19, '0'), id

@@ -16,6 +16,7 @@ from flask_chest.stores._records import SCALARS
 
 if TYPE_CHECKING:
     from flask_chest.stores.sql.narrowing import Variables
+    from flask_chest.stores.sql.views import ViewSyntax
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -125,6 +126,7 @@ class Dialect:
     """The number in a ``value`` in double precision; NULL where that holds no number."""
     seen: LiteralString
     """A text for each ``record`` that sorts as (time, id)."""
+    view: ViewSyntax
 
 
 class Session(Protocol):

@@ -21,6 +21,7 @@ from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.tables import Database, Dialect, Session, SQLValue
 from flask_chest.stores.sqlite.files import OpenFiles, make_file
 from flask_chest.stores.sqlite.variables import of_record
+from flask_chest.stores.sqlite.views import SQLITE_VIEW
 
 FORK_PATIENCE = 1.0
 """Seconds that a fork waits for threads that read or write just then, never for one that waits for a lock."""
@@ -61,6 +62,7 @@ SQLITE = Dialect(
     value="flask_chest_value(record.variables, ?)",
     path=str,
     number="flask_chest_number(value)",
+    view=SQLITE_VIEW,
     seen="printf('%d%019d', time_unix_nano >= 0, time_unix_nano & 9223372036854775807) || id",
 )
 
