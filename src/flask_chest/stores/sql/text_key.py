@@ -101,6 +101,8 @@ class TextKey(VariableSQL):
             alternatives.append((f"{self.key} = {UNREADABLE}", ()))
         any_of = " OR ".join([sql for sql, _ in alternatives])
         values = tuple(value for _, bound in alternatives for value in bound)
+        if not others:
+            return any_of, values  # few values of other types have the same key, and it costs to tell them
         return f"({any_of}) AND {self._is_of(', '.join(sorted(set(kinds))))}", values
 
     def _add_number(self, value: float, keys: list[SQLValue], others: list[Condition]) -> None:

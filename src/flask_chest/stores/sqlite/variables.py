@@ -105,15 +105,18 @@ class SQLiteVariable(VariableSQL):
     def bound(self, asked: Bound) -> Condition | None:
         """Return the condition that the variable is on one side of a number or a text."""
         above = asked.operator in {"gt", "ge"}
+        # All numbers come before all texts, and those before all blobs. A range with both ends makes SQLite
+        # prefer the index to a walk through the records by time.
         if isinstance(asked.value, str):
-            end = (lowest if above else highest)(asked.value)
-            side: LiteralString = f"{self.value} >= {_FROM}" if above else f"{self.value} <= {_UP_TO}"
-            # All numbers come before all texts.
-            lower: LiteralString = "" if above else f"{self.value} >= '' AND "
-            return self._within(f"{lower}{side} AND {self.type} = 'text'", (end,))
-        low, high = around(asked.value)
-        upper: LiteralString = f"{self.value} >= ? AND {self.value} < ''" if above else f"{self.value} <= ?"
-        return self._within(f"{upper} AND {self.type} IN ('integer', 'real')", (low if above else high,))
+            end: SQLValue = (lowest if above else highest)(asked.value)
+            low, high = (_FROM, "x''") if above else ("''", _UP_TO)
+            kinds: LiteralString = "'text'"
+        else:
+            end = around(asked.value)[0 if above else 1]
+            low, high = ("?", "''") if above else ("-9e999", "?")
+            kinds = "'integer', 'real'"
+        within: LiteralString = f"{self.value} >= {low} AND {self.value} <= {high}"
+        return self._within(f"{within} AND {self.type} IN ({kinds})", (end,))
 
     def is_set(self) -> Condition | None:
         """Return the condition that the record has the variable."""
