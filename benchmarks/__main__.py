@@ -30,6 +30,8 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "gunicorn_rate": ("gunicorn_rate", "main"),
     "sqlite_write": ("sqlite_write", "main"),
     "id_order": ("id_order", "main"),
+    "sqlite_indexes": ("index_cost", "sqlite_indexes"),
+    "postgresql_indexes": ("index_cost", "postgresql_indexes"),
     "postgresql_write": ("server_write", "postgresql_write"),
     "mysql_write": ("server_write", "mysql_write"),
     "mariadb_write": ("server_write", "mariadb_write"),

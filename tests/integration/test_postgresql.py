@@ -124,9 +124,12 @@ def test_filters_read_an_index(
         "_request": Query(request_id="r7"),
         "_trace": Query(trace_id=f"{7:032x}"),
         "_route": Query(route="/7"),
+        "_status": Query(status_code=404),
         "_time": Query(),
+        "_time (of nearly all)": Query(status_code=200),
     }
-    for index, question in questions.items():
+    for role, question in questions.items():
+        index = role.partition(" ")[0]
         statement = chunk(Tables(name, POSTGRESQL), question, before=None, size=50)
         plan = admin.execute(b"EXPLAIN " + statement.sql.encode(), statement.values).fetchall()
         text = "\n".join(line for (line,) in plan)

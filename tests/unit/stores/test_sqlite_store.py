@@ -262,6 +262,8 @@ class TestQueries:
             (Query(route="/"), "flask_chest_route"),
             (Query(route="/", since_unix_nano=1), "flask_chest_route"),
             (Query(status_code=500, until_unix_nano=9), "flask_chest_status"),
+            (Query(status_code=404), "flask_chest_status"),
+            (Query(status_code=200), "flask_chest_time"),
         ],
         ids=str,
     )
@@ -274,6 +276,16 @@ class TestQueries:
         assert f"INDEX {index}" in plan
         # What asks for one request or trace finds few records; they may be sorted.
         assert ("TEMP B-TREE" in plan) == (index in {"flask_chest_request", "flask_chest_trace"})
+
+    def test_table_whose_index_holds_every_status_answers_alike(self, store: SQLiteStore, path: Path) -> None:
+        execute(path, "DROP INDEX flask_chest_status")
+        execute(path, "CREATE INDEX flask_chest_status ON flask_chest (status_code, time_unix_nano, id)")
+        store.close()
+        store.open()
+        found, missing = make_record(status_code=200), make_record(status_code=404)
+        store.write([found, missing])
+        assert list(store.query(Query(status_code=404))) == [missing]
+        assert list(store.query(Query(status_code=200))) == [found]
 
     def test_view_answers_questions_about_variables(self, store: SQLiteStore, path: Path) -> None:
         store.write(

@@ -42,7 +42,7 @@ _FIRST: tuple[LiteralString, ...] = (
     'CREATE INDEX "{name}_request" ON {records} (request_id)',
     'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
     'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
-    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id)',
+    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id) WHERE status_code <> 200',
     # The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
     r"""
     CREATE VIEW {variables} AS

@@ -13,6 +13,11 @@ from flask_chest.stores.sql.narrowing import narrowing
 from flask_chest.stores.sql.pool import StatementTimeout
 from flask_chest.stores.sql.tables import Condition, Database, SQLValue, Tables, row_record
 
+USUAL_STATUS = 200
+"""Status of nearly all records: an index leaves it out where it can, as the newest of them are found by time."""
+NOT_USUAL: LiteralString = "status_code <> 200"
+"""Condition of that index, which a statement must repeat for the database to see that it holds the answer."""
+
 CHUNK = 500
 """Records that are fetched at a time: no statement stays open while the caller looks at them."""
 
@@ -84,6 +89,8 @@ def column_conditions(query: Query) -> Iterator[Condition]:
         value = getattr(query, name)
         if value is not None and bindable(value):
             yield f"{name} = ?", (value,)
+    if query.status_code not in (None, USUAL_STATUS):
+        yield NOT_USUAL, ()
     if query.status_class is not None:
         bounds = (query.status_class * 100, query.status_class * 100 + 99)
         first, last = (min(max(bound, MIN_INTEGER), MAX_INTEGER) for bound in bounds)

@@ -25,6 +25,12 @@ from flask_chest.stores.sqlite.views import SQLITE_VIEW
 
 FORK_PATIENCE = 1.0
 """Seconds that a fork waits for threads that read or write just then, never for one that waits for a lock."""
+LOG_PAGES = 8_000
+"""Pages in the write-ahead log, 32 MB, from which on they go into the file: SQLite's 1,000 are less than a batch.
+
+Ids are random, so that a batch changes a page for nearly each record. What several batches change goes into the
+file once.
+"""
 LOCK_SECONDS = 0.02
 """Seconds that SQLite itself waits for a lock; longer waits happen here, without a connection."""
 
@@ -259,6 +265,7 @@ class SQLiteConnections(Database):
             add_functions(connection)
             connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is not left in free pages
             connection.execute("PRAGMA synchronous = FULL")  # in WAL mode less does not survive a power cut
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             if not create:
                 self._schema.check(SQLiteSession(connection))
                 self._note_files(before)

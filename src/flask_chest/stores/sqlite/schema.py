@@ -39,7 +39,7 @@ _FIRST: tuple[LiteralString, ...] = (
     'CREATE INDEX "{name}_request" ON {records} (request_id)',
     'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
     'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
-    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id)',
+    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id) WHERE status_code <> 200',
     """
     CREATE VIEW {variables} AS
     SELECT
