@@ -215,6 +215,8 @@ def _field(declared: type[Variables], each: msgspec.structs.FieldInfo, hint: obj
         kind = _kind(msgspec.inspect.type_info(hint))
     except TypeError as exc:
         raise ConfigurationError(f"{where} has a type that JSON cannot hold: {exc}") from exc
+    if indexed and not each.name.isascii():
+        raise ConfigurationError(f"{where} cannot be indexed: the name must be of ASCII letters, digits and _")
     if indexed and kind == "json":
         raise ConfigurationError(
             f"{where} cannot be indexed: an index is for values of one kind (bool, int, float or str, or None)"

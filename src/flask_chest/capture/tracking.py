@@ -113,6 +113,12 @@ class TrackedNames:
             MappingProxyType({method: names | everywhere for method, names in by_method.items()}), everywhere
         )
 
+    @property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """What its classes declare, for whatever method."""
+        names = [*self.by_method.values(), self.otherwise]
+        return tuple(dict.fromkeys(each for asked in names for each in asked.declarations))
+
     def for_method(self, method: str) -> Names:
         """Return the names for a request's *method*; HEAD without a list of its own has GET's."""
         if method == "HEAD" and "HEAD" not in self.by_method:

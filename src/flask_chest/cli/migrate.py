@@ -7,24 +7,30 @@ from collections.abc import Sequence
 import click
 
 from flask_chest.cli._group import asking_store, chest_group, the_chests
-from flask_chest.cli._output import say
+from flask_chest.cli._output import say, say_data
 from flask_chest.cli.index import make_index
+from flask_chest.declared import Declaration
 from flask_chest.errors import ConfigurationError, SchemaError
-from flask_chest.extension.indexed import missing_indexes
-from flask_chest.protocols import Store, VariableIndexes
+from flask_chest.extension.derived import missing_indexes
+from flask_chest.protocols import FlatViews, Store, VariableIndexes
 
 
 @chest_group.command("migrate")
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 where something would be changed.")
-def migrate(*, check: bool) -> None:
+@click.option("--sql", "as_sql", is_flag=True, help="Change nothing; print the statements that make the views.")
+def migrate(*, check: bool, as_sql: bool) -> None:
     """Make the tables of the app's chests where they are missing, and migrate older ones.
 
     The first record does that by itself, unless the store was given create=False: then it is for this command,
-    run by an app whose role may create tables. It also makes the indexes of CHEST_INDEXED, as index add does.
+    run by an app whose role may create tables. It also makes the indexes of CHEST_INDEXED and of declared
+    classes, as index add does, and the views of these classes; a view of an earlier declaration is replaced.
 
     \b
     Example: flask --app shop chest migrate --check
     """  # noqa: D301 - \b is click's mark for lines to keep
+    if as_sql:
+        _say_sql()
+        return
     wrong = 0
     for chest in the_chests():
         state = chest._state
@@ -34,8 +40,10 @@ def migrate(*, check: bool) -> None:
                 if not check:
                     store.open()  # not as an app does, which would begin to make the indexes itself
                 description = store.status().description
-                missing = _without_index(store, state.settings.indexed, check=check)
-                say(f"{description}: {'no index on ' + ', '.join(missing) if missing else 'up to date'}.")
+                derived = state.derived()
+                missing = _without_index(store, derived.indexed, check=check)
+                missing += _without_view(store, derived.views, check=check)
+                say(f"{description}: {', '.join(missing) or 'up to date'}.")
                 wrong += len(missing)
             except (SchemaError, ConfigurationError) as exc:
                 wrong += 1
@@ -45,13 +53,40 @@ def migrate(*, check: bool) -> None:
 
 
 def _without_index(store: Store, names: Sequence[str], *, check: bool) -> list[str]:
-    """Return those of *names* that have no index and should; without *check* make it instead."""
+    """Return which of *names* have no index; without *check* make it instead."""
     if not isinstance(store, VariableIndexes):
         return []
     missing = missing_indexes(store, names)
     if check:
-        return missing
+        return [f"no index on {', '.join(missing)}"] if missing else []
     for name in missing:
         if (seconds := make_index(store, name)) is not None:
             say(f"The index on {name} took {seconds:.1f} s.")
     return []
+
+
+def _without_view(store: Store, views: Sequence[Declaration], *, check: bool) -> list[str]:
+    """Return which of *views* are missing or differ; without *check* make them instead."""
+    if not isinstance(store, FlatViews):
+        return []
+    wrong: list[str] = []
+    for declaration in views:
+        name, found = store.view_name(declaration), store.view_state(declaration)
+        if found == "same":
+            continue
+        if check:
+            wrong.append(f"no view {name}" if found == "absent" else f"another view {name}")
+        else:
+            store.make_view(declaration)
+            say(f"The view {name} was {'made' if found == 'absent' else 'replaced'}.")
+    return wrong
+
+
+def _say_sql() -> None:
+    for chest in the_chests():
+        store, derived = chest._state.here.store, chest._state.derived()
+        if isinstance(store, FlatViews):
+            for declaration in derived.views:
+                say_data(store.view_sql(declaration).rstrip())
+        for name in derived.indexed if isinstance(store, VariableIndexes) else ():
+            say_data(f"-- The index on {name}: flask chest index add {name}")

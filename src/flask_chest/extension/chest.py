@@ -135,6 +135,7 @@ class FlaskChest:
             logger.warning(MISSPELT.format(name=name, meant=meant))
         state = ChestState(
             chest=self,
+            app=app,
             settings=settings,
             make_store=self._store_factory(app, settings),
             store_is_lent=is_made(self._store, "write"),

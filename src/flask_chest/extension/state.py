@@ -28,9 +28,9 @@ from flask_chest.background.retention import INTERVAL, RetentionReport, Retentio
 from flask_chest.background.stats import ChestStats, Health, Tally
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
-from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
+from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames, all_rules_of
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.extension.indexed import index_if_empty
+from flask_chest.extension.derived import Derived, derived_from, make_if_empty
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.lazy_store import LazyStore
 from flask_chest.extension.settings import Settings
@@ -50,6 +50,8 @@ from flask_chest.record import Query, Record
 from flask_chest.request_ids import continue_time_after, new_request_id
 
 if TYPE_CHECKING:
+    from flask import Flask
+
     from flask_chest.extension.chest import FlaskChest
 
 P = ParamSpec("P")
@@ -75,6 +77,7 @@ class ChestState:
         self,
         *,
         chest: FlaskChest,
+        app: Flask,
         settings: Settings,
         make_store: Callable[[], Store],
         store_is_lent: bool = False,
@@ -85,6 +88,7 @@ class ChestState:
         blueprint_rules: Sequence[BlueprintRule] = (),
     ) -> None:
         self._processes = PerProcess(self._new_process)
+        self._app = ref(app)
         self.chest = chest
         self.settings = settings
         self.make_store = make_store
@@ -135,9 +139,24 @@ class ChestState:
             settings=self.settings,
             place=self._place,
             make_store=_making_weakly(self),
+            derived=_weakly(self.derived),
             store_is_lent=self._store_is_lent,
             jobs=self.jobs,
         )
+
+    def derived(self) -> Derived:
+        """Return what the store is to have for what is declared now, for the app, its blueprints and its views.
+
+        Raise `ConfigurationError` if two classes would have one view.
+        """
+        app = self._app()
+        tracked = [self.app_rule.tracked] if self.app_rule is not None else []
+        tracked += [rule.tracked for rule in self.blueprint_rules]
+        for view in app.view_functions.values() if app is not None else ():
+            rules = all_rules_of(view)
+            tracked += [rule.tracked for rule in rules if rule.chests is None or self.chest in rule.chests]
+        declarations = dict.fromkeys(each for names in tracked for each in names.declarations)
+        return derived_from(list(declarations), self.settings.indexed)
 
     def start(self, *, testing: bool) -> bool:
         """Start in this process, and close at its end; see `ProcessState.start`."""
@@ -161,6 +180,7 @@ class ProcessState:
         settings: Settings,
         place: JournalPlace,
         make_store: Callable[[], Store],
+        derived: Callable[[], Derived | None],
         store_is_lent: bool,
         jobs: Mapping[str, ExportJob],
     ) -> None:
@@ -171,8 +191,9 @@ class ProcessState:
         self.instance = f"{settings.instance}:{self.pid}"
         """Name of this process in `Record.instance`."""
         self.tally = Tally(logger)
-        self._store = LazyStore(make_store, opened=_weakly(self._index_if_empty))
-        self._indexing: threading.Thread | None = None
+        self._store = LazyStore(make_store, opened=_weakly(self._make_if_empty))
+        self._derived = derived
+        self._making_derived: threading.Thread | None = None
         self._store_is_lent = store_is_lent
         """Whether the store was given as an object, which others may hold too."""
         self.exports = ExportJobs(self._store.open)
@@ -216,19 +237,17 @@ class ProcessState:
         """Return the store, opened; raise `StoreError` when it cannot be."""
         return self._store.open()
 
-    def _index_if_empty(self, store: Store) -> None:
-        failed = _weakly(self._not_indexed)
+    def _make_if_empty(self, store: Store) -> None:
+        failed = _weakly(self._not_derived)
         try:
             with suppress_instrumentation():
-                self._indexing = index_if_empty(store, self._settings.indexed, failed=failed)
+                self._making_derived = make_if_empty(store, self._derived() or Derived(), failed=failed)
         except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-            self._not_indexed(exc)
+            self._not_derived(exc)
 
-    def _not_indexed(self, error: Exception) -> None:
+    def _not_derived(self, error: Exception) -> None:
         # Also under strict, as a search without an index finds the same.
-        self.tally.problem(
-            "the indexes that the setting indexed asks for were not made; flask chest migrate makes them", error
-        )
+        self.tally.problem("indexes or views of variables were not made; flask chest migrate makes them", error)
 
     def keep(self, record: Record, *, take_along: bool = True) -> None:
         """Take *record*, and with *take_along* complete two of the streams that nobody closed.
@@ -502,8 +521,8 @@ class ProcessState:
         intake, self.intake = self.intake, None
         stored = intake.close(timeout) if intake is not None else True
         ended = self.exports.close(max(0.0, deadline - time.monotonic()))
-        if self._indexing is not None:
-            self._indexing.join(max(0.0, deadline - time.monotonic()))
+        if self._making_derived is not None:
+            self._making_derived.join(max(0.0, deadline - time.monotonic()))
         store, free = self._store.take_away(max(0.1, deadline - time.monotonic()))
         if not free:
             return False  # the store hangs while it opens

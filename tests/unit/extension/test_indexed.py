@@ -41,7 +41,7 @@ def runner(app: Flask, store: IndexedStore) -> Iterator[FlaskCliRunner]:
         yield app.test_cli_runner()
 
 
-NOT_MADE = "the indexes that the setting indexed asks for were not made; flask chest migrate makes them"
+NOT_MADE = "indexes or views of variables were not made; flask chest migrate makes them"
 
 
 def opened(app: Flask, store: Store, *, strict: bool = False) -> FlaskChest:
@@ -97,10 +97,7 @@ def test_failure_to_make_an_index_is_counted_and_the_record_kept(
         assert chest.flush()
         assert len(chest.query()) == 1
         (reason,) = chest.stats().faults
-        assert (
-            reason
-            == "the indexes that the setting indexed asks for were not made; flask chest migrate makes them"
-        )
+        assert reason == "indexes or views of variables were not made; flask chest migrate makes them"
     assert "the disk is full" in caplog.text
 
 
@@ -139,7 +136,7 @@ def test_doctor_says_which_index_is_missing_and_how_to_make_it(
     store.kept["plan"] = VariableIndex(variable="plan", name="by_plan", valid=False)
     found = runner.invoke(args=["chest", "doctor"])
     assert found.exit_code == 0
-    assert "CHEST_INDEXED names user_id, which has no index, as there were records already" in found.output
+    assert "user_id should be indexed and is not, as there were records already" in found.output
     assert "run flask chest index add user_id." in found.output
     assert "plan has the index by_plan, which the database does not use" in found.output
     runner.invoke(args=["chest", "migrate"])
@@ -149,7 +146,7 @@ def test_doctor_says_which_index_is_missing_and_how_to_make_it(
 def test_doctor_says_that_a_store_makes_no_indexes(app: Flask) -> None:
     with closing(opened(app, MemoryStore())):
         found = app.test_cli_runner().invoke(args=["chest", "doctor"])
-    assert "CHEST_INDEXED is user_id, plan, but MemoryStore makes no indexes on variables." in found.output
+    assert "MemoryStore makes no indexes on variables: user_id, plan cannot be indexed." in found.output
 
 
 def test_sqlite_has_the_indexes_from_its_first_record_on(app: Flask, tmp_path: Path) -> None:

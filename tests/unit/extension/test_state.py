@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from flask_chest.background.stats import ChestStats
 from flask_chest.errors import ContractError, JournalClosed, StoreUnavailable
@@ -37,7 +38,9 @@ def make_state(make_store: Callable[[], Store], **given: object) -> ChestState:
         environ={},
     )
     place = JournalPlace(root=Path("/nowhere"), default=Path("/nowhere"), chest="chest", app="shop")
-    state = ChestState(chest=FlaskChest(), settings=settings, make_store=make_store, place=place)
+    state = ChestState(
+        chest=FlaskChest(), app=Flask("shop"), settings=settings, make_store=make_store, place=place
+    )
     _made.append(state)
     return state
 

@@ -48,6 +48,7 @@ _ODD_OF_CHEST = (
     _hints.nothing_recorded_yet,
     _hints.migrated_by_alembic,
     _hints.without_index,
+    _hints.without_view,
     _hints.journal_of_others,
     _hints.errors_outweigh,
     _hints.never_set,

@@ -19,7 +19,7 @@ from flask_chest.cli.status import report_of
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.journal.accounts import who_else_may_write
-from flask_chest.protocols import Addressed, HasNeighbours, VariableIndexes
+from flask_chest.protocols import Addressed, FlatViews, HasNeighbours, VariableIndexes
 from flask_chest.record import Query, Record
 
 NEWEST = 200
@@ -48,14 +48,10 @@ def same_tables(app: Flask) -> Iterator[str]:
 
 
 def without_index(chest: FlaskChest) -> Iterator[str]:
-    store, names, setting = (
-        chest._state.here.store,
-        chest._state.settings.indexed,
-        f"{chest.config_prefix}_INDEXED",
-    )
+    store, names = chest._state.here.store, chest._state.derived().indexed
     if not isinstance(store, VariableIndexes):
         if names:
-            yield f"{setting} is {', '.join(names)}, but {type(store).__name__} makes no indexes on variables."
+            yield f"{type(store).__name__} makes no indexes on variables: {', '.join(names)} cannot be indexed."
         return
     with suppress(Exception):  # what a store raises is said elsewhere
         there = store.indexes()
@@ -65,8 +61,23 @@ def without_index(chest: FlaskChest) -> Iterator[str]:
         for name in names:
             if name not in {index.variable for index in there}:
                 yield (
-                    f"{setting} names {name}, which has no index, as there were records already: run flask chest "
+                    f"{name} should be indexed and is not, as there were records already: run flask chest "
                     f"index add {name}. Until then a search by it reads all records of its span of time."
+                )
+
+
+def without_view(chest: FlaskChest) -> Iterator[str]:
+    store = chest._state.here.store
+    if not isinstance(store, FlatViews):
+        return
+    with suppress(Exception):  # what a store raises is said elsewhere
+        for declaration in chest._state.derived().views:
+            name, found = store.view_name(declaration), store.view_state(declaration)
+            if found != "same":
+                why = "is missing" if found == "absent" else "is of another declaration"
+                yield (
+                    f"The view {name} of {declaration.declared.__name__} {why}: run flask chest migrate, once no "
+                    "process of an earlier release of the app needs it as it is."
                 )
 
 

@@ -1,0 +1,97 @@
+"""What is derived from the variables of records in a store: indexes on them, and views of declared classes.
+
+A process makes it by itself while there are no records. Afterwards that may take long, or take from a process of
+another generation of the app what it has made for itself: then it is for an operator, and `flask chest migrate`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from flask_chest.background.suppression import suppress_instrumentation
+from flask_chest.declared import Declaration
+from flask_chest.errors import ConfigurationError
+from flask_chest.protocols import FlatViews, Store, VariableIndexes
+from flask_chest.record import Query
+
+
+class Derived(NamedTuple):
+    """What a chest wants to have in its store."""
+
+    indexed: tuple[str, ...] = ()
+    """Variables that are to have an index."""
+    views: tuple[Declaration, ...] = ()
+    """Declared classes that are to have a view."""
+
+
+def derived_from(declarations: Sequence[Declaration], indexed: Sequence[str]) -> Derived:
+    """Return what *declarations*, and the variables of the setting *indexed*, ask for.
+
+    Raise `ConfigurationError` if two classes would have one view.
+    """
+    views: dict[str, Declaration] = {}
+    for each in declarations:
+        known = views.setdefault(each.view, each)
+        if known is not each:
+            first, second = known.declared, each.declared
+            raise ConfigurationError(
+                f"{first.__module__}.{first.__qualname__} and {second.__module__}.{second.__qualname__} would "
+                "have one view: give one of them another name"
+            )
+    names = [field.name for each in declarations for field in each.fields if field.indexed]
+    return Derived(tuple(dict.fromkeys([*indexed, *names])), tuple(views.values()))
+
+
+def missing_indexes(store: VariableIndexes, names: Sequence[str]) -> list[str]:
+    """Return those of *names* on which there is no index that the database uses; raise what *store* raises."""
+    there = {index.variable for index in store.indexes() if index.valid}
+    return [name for name in names if name not in there]
+
+
+def make_if_empty(
+    store: Store, derived: Derived, *, failed: Callable[[Exception], object]
+) -> threading.Thread | None:
+    """Begin to make what is *derived* if *store* holds no records, and return the thread that does.
+
+    An index that is not valid is left alone, as another process may be making it, and so is a view that is there.
+    In a thread of its own, since a database may wait for every transaction that has begun before, the caller's
+    among them. Raise what *store* raises, and tell *failed* what it raises in the thread, which holds nothing
+    else.
+    """
+    if not any(derived) or any(store.query(Query(limit=1))):
+        return None
+    makes: list[Callable[[], object]] = []
+    if isinstance(store, FlatViews):
+        makes += [partial(store.make_view, each) for each in derived.views if store.view_state(each) == "absent"]
+    if isinstance(store, VariableIndexes):
+        there = _indexed(store)
+        makes += [partial(_make_index, store, name) for name in derived.indexed if name not in there]
+    if not makes:
+        return None
+    thread = threading.Thread(target=_make, args=(makes, failed), name="flask_chest indexes", daemon=True)
+    thread.start()
+    return thread
+
+
+def _make(makes: Sequence[Callable[[], object]], failed: Callable[[Exception], object]) -> None:
+    with suppress_instrumentation():
+        for make in makes:
+            try:
+                make()
+            except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
+                failed(exc)
+
+
+def _make_index(store: VariableIndexes, name: str) -> None:
+    try:
+        store.add_index(name)
+    except Exception:
+        if name not in _indexed(store):  # else another process was first
+            raise
+
+
+def _indexed(store: VariableIndexes) -> set[str]:
+    return {index.variable for index in store.indexes()}
