@@ -184,11 +184,7 @@ def test_generations_of_an_app_leave_each_others_view_alone(path: Path) -> None:
             assert following.flush()
             first_app.test_client().get("/9")
             assert first.flush()
-            assert user_ids(path) == [
-                (7,),
-                (None,),
-                (9,),
-            ]
+            assert user_ids(path) == [7, None, 9]
             found = next_app.test_cli_runner().invoke(args=["chest", "doctor"])
             assert (
                 "The view flask_chest_visit of Visit is of another declaration: run flask chest migrate"
@@ -198,12 +194,7 @@ def test_generations_of_an_app_leave_each_others_view_alone(path: Path) -> None:
             assert "The view flask_chest_visit was replaced." in replaced.output
             first_app.test_client().get("/10")
             assert first.flush()
-    assert user_ids(path) == [
-        (None,),
-        ("8",),
-        (None,),
-        (None,),
-    ]
+    assert user_ids(path) == [None, "8", None, None]
 
 
 def test_doctor_says_which_view_is_missing(filled: Path) -> None:
