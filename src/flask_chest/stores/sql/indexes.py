@@ -72,7 +72,7 @@ def index_name(table: str, variable: str) -> str:
     name = f"{table}_by_{variable}"
     if len(name) <= MAX_IDENTIFIER and variable == variable.lower():
         return name
-    digest = sha256(variable.encode()).hexdigest()[:_DIGITS]
+    digest = sha256(name.encode()).hexdigest()[:_DIGITS]
     return f"{name[: MAX_IDENTIFIER - _DIGITS - 1]}_{digest}"
 
 

@@ -21,6 +21,9 @@ NOT_USUAL: LiteralString = "status_code <> 200"
 CHUNK = 500
 """Records that are fetched at a time: no statement stays open while the caller looks at them."""
 
+GROWTH = 8
+"""How many times larger the next chunk is, where the last was small and not enough."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -35,8 +38,8 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
     left = query.limit
     before: Record | None = None
     narrows = query.asks_for_variables
+    size = CHUNK if left is None else min(left, CHUNK)
     while left is None or left > 0:
-        size = CHUNK if left is None or (query.asks_for_variables and not narrows) else min(left, CHUNK)
         try:
             rows = _rows(database, tables, query, narrows=narrows, before=before, size=size)
         except (SchemaError, StatementTimeout):
@@ -44,7 +47,7 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
             # more records than it has the time for.
             if not narrows:
                 raise
-            narrows = False
+            narrows, size = False, CHUNK
             continue
         for row in rows:
             before = row_record(row)
@@ -55,6 +58,7 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
                     return
         if len(rows) < size:
             return
+        size = min(GROWTH * size, CHUNK)  # of so many fewer belong to the answer than were asked for
 
 
 def _rows(
