@@ -30,8 +30,9 @@ from flask_chest.stores.sqlite import SQLiteStore
 Opened: TypeAlias = Iterator[Mapping[str, Store]]
 
 RELEASE = "as released"
+INDEXES = ("time", "request", "trace", "route", "status", "errors")
 ORDERED = "request ids in order"
-_DROP = {name: f'DROP INDEX "{{name}}_{name}"' for name in ("time", "request", "trace", "route", "status")}
+_DROP = {name: f'DROP INDEX "{{name}}_{name}"' for name in INDEXES}
 VARIANTS: Mapping[str, Sequence[str]] = {
     RELEASE: [],
     **{f"without {name}": [drop] for name, drop in _DROP.items()},

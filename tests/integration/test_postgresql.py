@@ -125,6 +125,8 @@ def test_filters_read_an_index(
         "_trace": Query(trace_id=f"{7:032x}"),
         "_route": Query(route="/7"),
         "_status": Query(status_code=404),
+        "_errors": Query(errors=True),
+        "_errors (by status)": Query(status_class=5),
         "_time": Query(),
         "_time (of nearly all)": Query(status_code=200),
     }

@@ -264,6 +264,10 @@ class TestQueries:
             (Query(status_code=500, until_unix_nano=9), "flask_chest_status"),
             (Query(status_code=404), "flask_chest_status"),
             (Query(status_code=200), "flask_chest_time"),
+            (Query(errors=True), "flask_chest_errors"),
+            (Query(errors=True, since_unix_nano=1), "flask_chest_errors"),
+            (Query(status_class=5), "flask_chest_errors"),
+            (Query(status_class=4), "flask_chest_time"),
         ],
         ids=str,
     )

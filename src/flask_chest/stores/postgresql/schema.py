@@ -43,6 +43,9 @@ _FIRST: tuple[LiteralString, ...] = (
     'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
     'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
     'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id) WHERE status_code <> 200',
+    """
+    CREATE INDEX "{name}_errors" ON {records} (time_unix_nano, id) WHERE error IS NOT NULL OR status_code >= 500
+    """,
     # The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
     r"""
     CREATE VIEW {variables} AS

@@ -17,6 +17,8 @@ USUAL_STATUS = 200
 """Status of nearly all records: an index leaves it out where it can, as the newest of them are found by time."""
 NOT_USUAL: LiteralString = "status_code <> 200"
 """Condition of that index, which a statement must repeat for the database to see that it holds the answer."""
+IS_ERROR: LiteralString = "(error IS NOT NULL OR status_code >= 500)"
+"""Condition of the index of the errors, for `Record.is_error`; the number is `SERVER_ERROR`."""
 
 CHUNK = 500
 """Records that are fetched at a time: no statement stays open while the caller looks at them."""
@@ -100,8 +102,8 @@ def column_conditions(query: Query) -> Iterator[Condition]:
         first, last = (min(max(bound, MIN_INTEGER), MAX_INTEGER) for bound in bounds)
         # The plus keeps SQLite from the index on the status, by which it would sort a whole class for each chunk.
         yield "+status_code BETWEEN ? AND ?", (first, last)
-    if query.errors:
-        yield "(error IS NOT NULL OR status_code >= ?)", (SERVER_ERROR,)
+    if query.errors or query.status_class == SERVER_ERROR // 100:
+        yield IS_ERROR, ()
     # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be bound.
     since, until = query.since_unix_nano, query.until_unix_nano
     if since is not None:

@@ -14,7 +14,7 @@ from flask_chest.stores.sql.tables import Session, Tables
 PROGRAM = "flask_chest"
 """The first column of the one row of ``{schema}``; the second is the version."""
 
-INDEXES = ("_time", "_request", "_trace", "_route", "_status")
+INDEXES = ("_time", "_request", "_trace", "_route", "_status", "_errors")
 """Ends of the indexes' names."""
 
 Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]

@@ -41,6 +41,9 @@ _FIRST: tuple[LiteralString, ...] = (
     'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
     'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id) WHERE status_code <> 200',
     """
+    CREATE INDEX "{name}_errors" ON {records} (time_unix_nano, id) WHERE error IS NOT NULL OR status_code >= 500
+    """,
+    """
     CREATE VIEW {variables} AS
     SELECT
         record.id, request_id, time_unix_nano,
