@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
+import psycopg
 import pytest
 from benchmarks.web_servers import PATIENCE, happens
 from flask import Flask, abort, g
@@ -22,6 +23,7 @@ from flask_chest import FlaskChest, RecordsRejected, SchemaError
 from flask_chest.cli import chest_group
 from flask_chest.decorator import flask_chest
 from flask_chest.extension.chest import chests_of
+from flask_chest.protocols import VariableIndexes
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import RecordingExporter
@@ -216,3 +218,63 @@ def test_values_are_counted_and_summed_up(run: Run) -> None:
     assert [(each["group"], each["records"]) for each in by_plan] == [("free", 15), ("=pro", 15)]
     assert run("top", "plan", "--route", "/elsewhere") == "No record was found with the variable 'plan'.\n"
     assert run("stats", "plan") == "No record was found with a number in 'plan'.\n"
+    assert run("top", "plan", "--where", "user_id>=1", "--limit", "1") == 'records  plan\n     10  "=pro"\n'
+    assert json.loads(run("stats", "user_id", "--where", "plan=free", "--json"))["records"] == REQUESTS // 2
+
+
+@pytest.mark.usefixtures("served")
+def test_conditions_find_the_same_with_and_without_an_index(run: Run) -> None:
+    conditions = ("user_id=2", "user_id>=1", "user_id in 0,2", "user_id is set", "plan>a", "plan in free")
+    found = [run("query", "--where", each) for each in conditions]
+    assert [len(each.splitlines()) for each in found] == [10, 20, 20, 30, 15, 15]
+    for variable in ("user_id", "plan"):
+        assert run("index", "add", variable).startswith(f"The index on {variable} took ")
+        assert run("index", "add", variable) == f"{variable} has an index already.\n"
+    assert [json.loads(line)["variable"] for line in run("index", "list", "--json").splitlines()] == [
+        "plan",
+        "user_id",
+    ]
+    assert [run("query", "--where", each) for each in conditions] == found
+    assert run("index", "remove", "plan") == "The index on plan is removed.\n"
+    assert "plan has no index" in run("index", "remove", "plan", code=1)
+    assert [run("query", "--where", each) for each in conditions] == found
+
+
+def test_processes_that_begin_together_make_the_indexes_of_an_empty_store(
+    again: int, uri: str, tmp_path: Path
+) -> None:
+    make_store = store_from_uri(uri, root=tmp_path, name=f"commands_{next(_numbers)}")
+    apps = [Flask(f"shop{number}") for number in range(4)]
+    chests = [
+        FlaskChest(app, store=make_store, journal_dir="memory:", tracked_vars=["x"], indexed="user_id,plan")
+        for app in apps
+    ]
+    for app in apps:  # each writes in a thread of its own
+        app.test_client().get("/")
+    for chest in chests:
+        assert chest.close(30)
+    assert [chest.stats().faults for chest in chests] == [{}] * 4
+    apps[0].cli.add_command(chest_group)
+    runner = apps[0].test_cli_runner()
+    with closing(chests[0]):
+        assert "up to date" in runner.invoke(args=["chest", "migrate", "--check"]).output
+        assert runner.invoke(args=["chest", "doctor"]).output == "Nothing is wrong.\n"
+
+
+def test_nobody_waits_for_an_index_that_waits_for_a_transaction(
+    postgresql: DatabaseServer, tmp_path: Path
+) -> None:
+    app = Flask("shop")
+    make_store = store_from_uri(postgresql.uri, root=tmp_path, name=f"commands_{next(_numbers)}")
+    chest = FlaskChest(app, store=make_store, journal_dir="memory:", tracked_vars=["x"], indexed="user_id")
+    with psycopg.connect(postgresql.uri) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT 1")
+        app.test_client().get("/")
+        assert chest.flush(30)
+        assert len(chest.query()) == 1
+        connection.rollback()
+    assert chest.close(30)
+    with closing(make_store()) as store:
+        assert isinstance(store, VariableIndexes)
+        assert [(index.variable, index.valid) for index in store.indexes()] == [("user_id", True)]

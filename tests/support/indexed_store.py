@@ -11,13 +11,12 @@ from flask_chest.stores.memory import MemoryStore
 
 
 class IndexedStore(MemoryStore, VariableIndexes):
-    """Fails with *failure*, or once it has begun with *failure_then*; makes an index only while it is *free*."""
+    """Fails with *failure* if it has one, and makes an index only while it is *free*."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[str, VariableIndex] = {}
         self.failure: Exception | None = None
-        self.failure_then: Exception | None = None
         self.begun = threading.Event()
         self.free = threading.Event()
         self.free.set()
@@ -31,8 +30,6 @@ class IndexedStore(MemoryStore, VariableIndexes):
             return False
         self.begun.set()
         assert self.free.wait(60)
-        if self.failure_then is not None:
-            raise self.failure_then
         self.kept[variable] = VariableIndex(variable=variable, name=f"by_{variable}")
         return True
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.declared import Declaration
 from flask_chest.errors import ConfigurationError
-from flask_chest.protocols import FlatViews, Store, VariableIndexes
+from flask_chest.protocols import FlatViews, Leases, Store, VariableIndexes
 from flask_chest.record import Query
+
+_TASK = "indexes"
+_LEASE = timedelta(hours=1)
+"""Time after which another process may begin, should the first one hang."""
 
 
 class Derived(NamedTuple):
@@ -52,13 +57,14 @@ def missing_indexes(store: VariableIndexes, names: Sequence[str]) -> list[str]:
 
 
 def make_if_empty(
-    store: Store, derived: Derived, *, failed: Callable[[Exception], object]
+    store: Store, derived: Derived, *, owner: str, failed: Callable[[Exception], object]
 ) -> threading.Thread | None:
     """Begin to make what is *derived* if *store* holds no records, and return the thread that does.
 
     An index that is not valid is left alone, as another process may be making it, and so is a view that is there.
-    In a thread of its own, since a database may wait for every transaction that has begun before, the caller's
-    among them. Raise what *store* raises, and tell *failed* what it raises in the thread, which holds nothing
+    Of several processes one makes them, if the store has leases: *owner* is a text of no other process. In a
+    thread of its own, since a database may wait for every transaction that has begun before, the caller's among
+    them. Raise what *store* raises, and tell *failed* what it raises in the thread, which holds nothing
     else.
     """
     if not any(derived) or any(store.query(Query(limit=1))):
@@ -67,31 +73,37 @@ def make_if_empty(
     if isinstance(store, FlatViews):
         makes += [partial(store.make_view, each) for each in derived.views if store.view_state(each) == "absent"]
     if isinstance(store, VariableIndexes):
-        there = _indexed(store)
-        makes += [partial(_make_index, store, name) for name in derived.indexed if name not in there]
+        there = {index.variable for index in store.indexes()}
+        makes += [partial(store.add_index, name) for name in derived.indexed if name not in there]
     if not makes:
         return None
-    thread = threading.Thread(target=_make, args=(makes, failed), name="flask_chest indexes", daemon=True)
+    thread = threading.Thread(
+        target=_make_alone, args=(store, makes, owner, failed), name="flask_chest indexes", daemon=True
+    )
     thread.start()
     return thread
 
 
-def _make(makes: Sequence[Callable[[], object]], failed: Callable[[Exception], object]) -> None:
+def _make_alone(
+    store: Store, makes: Sequence[Callable[[], object]], owner: str, failed: Callable[[Exception], object]
+) -> None:
     with suppress_instrumentation():
-        for make in makes:
-            try:
-                make()
-            except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
-                failed(exc)
+        try:
+            if not isinstance(store, Leases):
+                _make(makes, failed)
+            # In PostgreSQL, builds on one table may wait for each other: one fails, and its index stays invalid.
+            elif store.hold(_TASK, owner=owner, lease=_LEASE):
+                try:
+                    _make(makes, failed)
+                finally:
+                    store.let_go(_TASK, owner=owner)
+        except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
+            failed(exc)
 
 
-def _make_index(store: VariableIndexes, name: str) -> None:
-    try:
-        store.add_index(name)
-    except Exception:
-        if name not in _indexed(store):  # else another process was first
-            raise
-
-
-def _indexed(store: VariableIndexes) -> set[str]:
-    return {index.variable for index in store.indexes()}
+def _make(makes: Sequence[Callable[[], object]], failed: Callable[[Exception], object]) -> None:
+    for make in makes:
+        try:
+            make()
+        except Exception as exc:  # noqa: BLE001 - as above; what comes next may succeed
+            failed(exc)

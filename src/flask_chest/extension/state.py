@@ -238,10 +238,14 @@ class ProcessState:
         return self._store.open()
 
     def _make_if_empty(self, store: Store) -> None:
-        failed = _weakly(self._not_derived)
         try:
             with suppress_instrumentation():
-                self._making_derived = make_if_empty(store, self._derived() or Derived(), failed=failed)
+                self._making_derived = make_if_empty(
+                    store,
+                    self._derived() or Derived(),
+                    owner=f"{self.instance} {new_request_id()}",
+                    failed=_weakly(self._not_derived),
+                )
         except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything
             self._not_derived(exc)
 

@@ -72,19 +72,17 @@ def test_index_that_another_process_may_be_making_is_left_alone(app: Flask, stor
     assert not any(index.valid for index in store.indexes())
 
 
-def test_index_that_another_process_made_meanwhile_is_no_problem(
-    app: Flask, store: IndexedStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_process_makes_the_indexes(app: Flask, store: IndexedStore) -> None:
     store.free.clear()
-    store.failure_then = StoreUnavailable("there is one of that name")
-    chest = opened(app, store)
+    first = opened(app, store)
     assert store.begun.wait(60)
-    for name in ("plan", "user_id"):
-        store.kept[name] = VariableIndex(variable=name, name=f"by_{name}")
+    second = opened(Flask("shop"), store)
+    assert second.close(60)
+    assert store.indexes() == []
     store.free.set()
-    chest.close()
-    assert chest.stats().faults == {}
-    assert caplog.text == ""
+    assert first.close(60)
+    assert [index.variable for index in store.indexes()] == ["plan", "user_id"]
+    assert first.stats().faults == second.stats().faults == {}
 
 
 @pytest.mark.parametrize("strict", [False, True])
