@@ -240,9 +240,7 @@ def test_conditions_find_the_same_with_and_without_an_index(run: Run) -> None:
     assert [run("query", "--where", each) for each in conditions] == found
 
 
-def test_processes_that_begin_together_make_the_indexes_of_an_empty_store(
-    again: int, uri: str, tmp_path: Path
-) -> None:
+def test_processes_that_begin_together_make_the_indexes_of_an_empty_store(uri: str, tmp_path: Path) -> None:
     make_store = store_from_uri(uri, root=tmp_path, name=f"commands_{next(_numbers)}")
     apps = [Flask(f"shop{number}") for number in range(4)]
     chests = [
