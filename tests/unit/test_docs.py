@@ -11,7 +11,14 @@ from documents import Page, run
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-PROGRAMS = {"capture.md": 4, "delivery.md": 2, "operating.md": 3, "opentelemetry.md": 2, "privacy.md": 1, "variables.md": 1}
+PROGRAMS = {
+    "capture.md": 4,
+    "delivery.md": 2,
+    "operating.md": 3,
+    "opentelemetry.md": 2,
+    "privacy.md": 1,
+    "variables.md": 1,
+}
 
 
 @pytest.mark.parametrize(
