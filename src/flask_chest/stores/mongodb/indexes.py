@@ -48,7 +48,7 @@ class MongoDBIndexes(MongoDBPart, VariableIndexes):
         return True
 
     def index_progress(self, variable: str, /) -> float | None:
-        """Return the share that is done of what the server does for the index on *variable* just now.
+        """Return the share that is done of the step that the server is at for the index on *variable*.
 
         Return ``None`` where nobody makes it, or the user may not see what the server does.
         """
@@ -96,25 +96,33 @@ def _drop(collections: Collections, name: str) -> bool:
 
 
 def _builds(collections: Collections) -> Mapping[str, float]:
-    """Return the indexes of the records that are being built, by name, with the share that is done."""
     database = collections.database
     try:
         operations = list(database.client["admin"].aggregate([{"$currentOp": {"allUsers": True}}]))
     except OperationFailure:  # the user lacks the right, or the server the command
         return {}
-    builds: dict[str, float] = {}
+    return builds(operations, database=database.name, collection=collections.records.name)
+
+
+def builds(operations: Iterable[Document], *, database: str, collection: str) -> Mapping[str, float]:
+    """Return which indexes of *collection* the *operations* build, by name, with the share that is done."""
+    found: dict[str, float] = {}
     for operation in operations:
         command = operation.get("command")
-        if not isinstance(command, Mapping) or command.get("createIndexes") != collections.records.name:
-            continue
-        if command.get("$db", database.name) != database.name:
-            continue
-        for index in command.get("indexes", ()):
-            # Whoever waits for a build is seen too, without its progress.
-            builds[index["name"]] = max(builds.get(index["name"], 0.0), _share(operation.get("progress")))
-    return builds
+        if (
+            isinstance(command, Mapping)
+            and command.get("createIndexes") == collection
+            and command.get("$db", database) == database
+        ):
+            for index in command.get("indexes", ()):
+                # Whoever waits for a build is seen too, without its progress.
+                name, share = index["name"], _share(operation.get("progress"))
+                found[name] = max(found.get(name, 0.0), share)
+    return found
 
 
-def _share(progress: Document | None) -> float:
-    done, total = (progress or {}).get("done"), (progress or {}).get("total")
+def _share(progress: object) -> float:
+    if not isinstance(progress, Mapping):
+        return 0.0
+    done, total = progress.get("done"), progress.get("total")
     return min(1.0, done / total) if isinstance(done, int) and isinstance(total, int) and total > 0 else 0.0
