@@ -159,7 +159,7 @@ class Redaction:
         return text
 
 
-def parse_rules(value: object, setting: str) -> tuple[Redact, ...]:
+def parse_redact(value: object, setting: str) -> tuple[Redact, ...]:
     """Check rules: each a `Redact`, a glob, or a mapping of options, as in JSON. Raises `ConfigurationError`."""
     if isinstance(value, str | Redact):
         value = (value,)

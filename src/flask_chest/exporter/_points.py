@@ -72,7 +72,7 @@ class PointParts:
         return {(name, _kind(value)) for name, value in self.fields.items()}
 
 
-class PointRules:
+class PointSchema:
     """How the records of one exporter become points; *tags* names the variables that become tags."""
 
     def __init__(self, tags: Sequence[str], custom_tags: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from flask_chest.exporter._points import (
     OWN_TAGS,
     FieldTypeConflicts,
     PointParts,
-    PointRules,
+    PointSchema,
     writable,
 )
 from flask_chest.exporter._refusals import Refusal
@@ -81,7 +81,7 @@ class InfluxDBExporter(EndpointExporter):
         self._org = org
         self._bucket = bucket
         self._measurement = writable(measurement)
-        self._rules = PointRules((tags,) if isinstance(tags, str) else tags, custom_tags or {})
+        self._schema = PointSchema((tags,) if isinstance(tags, str) else tags, custom_tags or {})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self._host} org={self._org!r} bucket={self._bucket!r}>"
@@ -117,7 +117,7 @@ class InfluxDBExporter(EndpointExporter):
         unwritable: dict[str, str] = {}
         for record in records:
             try:
-                parts = self._rules.parts(record, conflicts)
+                parts = self._schema.parts(record, conflicts)
                 lines.append(self._point(parts).to_line_protocol().encode())
             except UnicodeEncodeError:
                 unwritable[record.id] = "it holds a lone surrogate, which UTF-8 cannot encode"

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 from flask_chest.background.retention import RetentionPolicy
-from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_rules
+from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_redact
 from flask_chest.capture.sampling import Rate, Sampling
 from flask_chest.capture.tracking import (
     Computed,
@@ -168,7 +168,7 @@ def _rate(value: object, key: str) -> Rate:
     return value
 
 
-def _nanoseconds(value: object, key: str) -> int:
+def _seconds(value: object, key: str) -> int:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise ConfigurationError(f"{key} must be a number of seconds, such as 0.5, or a timedelta, got {value!r}")
@@ -240,7 +240,7 @@ def _one_of(words: tuple[T, ...], value: object, key: str) -> T:
 
 
 _NUMBERS: frozenset[Callable[[Any, str], object]] = frozenset(
-    {_boolean, _journal_bytes, _size, _rate, _nanoseconds, _scheduler_mode, _writer_mode}
+    {_boolean, _journal_bytes, _size, _rate, _seconds, _scheduler_mode, _writer_mode}
 )
 """Checks of settings that may be numbers or booleans; all others may be strings that look like such."""
 
@@ -310,7 +310,7 @@ class Settings:
     """Functions that convert values of the app's own types."""
     indexed: tuple[str, ...] = _setting(_indexed, default=())
     """Variables by which the database is to find records without reading all the others."""
-    redact: tuple[Redact, ...] = _setting(parse_rules, default=())
+    redact: tuple[Redact, ...] = _setting(parse_redact, default=())
     """Rules for what is hidden, besides what has a name that looks secret."""
     hash_key: str | None = _setting(_hash_key, default=None, shown=False)
     """Key of the hashes that rules may ask for."""
@@ -324,7 +324,7 @@ class Settings:
     """Share of the requests that is kept."""
     keep_errors: bool = _setting(_boolean, default=True)
     """Whether to keep every request with an error or a status from 500 on, whatever *sample* says."""
-    keep_slower_than_ns: int | None = _setting(_nanoseconds, default=None, name="keep_slower_than")
+    keep_slower_than_ns: int | None = _setting(_seconds, default=None, name="keep_slower_than")
     """Nanoseconds from which on a request is kept, whatever *sample* says; ``None`` for no such limit."""
     retention: RetentionPolicy = _setting(RetentionPolicy.parse, default=RetentionPolicy())
     """Limits for records that every exporter has had."""
