@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -26,7 +28,7 @@ from flask_chest.extension.chest import chests_of
 from flask_chest.protocols import VariableIndexes
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
-from flask_chest.testing import RecordingExporter
+from flask_chest.testing import RecordingExporter, make_record
 from servers import DatabaseServer
 
 Run: TypeAlias = Callable[..., str]
@@ -273,6 +275,45 @@ def test_nobody_waits_for_an_index_that_waits_for_a_transaction(
         assert len(chest.query()) == 1
         connection.rollback()
     assert chest.close(30)
+    with closing(make_store()) as store:
+        assert isinstance(store, VariableIndexes)
+        assert [(index.variable, index.valid) for index in store.indexes()] == [("user_id", True)]
+
+
+SHOP = """
+from pathlib import Path
+from flask import Flask
+from flask_chest import FlaskChest
+from flask_chest.stores import store_from_uri
+app = Flask("shop")
+FlaskChest(app, store=store_from_uri({uri!r}, root=Path(), name={name!r}))
+"""
+
+
+def test_index_that_was_interrupted_is_made_after_all(postgresql: DatabaseServer, tmp_path: Path) -> None:
+    name = f"commands_{next(_numbers)}"
+    make_store = store_from_uri(postgresql.uri, root=tmp_path, name=name)
+    with closing(make_store()) as store:
+        store.open()
+        store.write([make_record(variables={"user_id": 7})])
+    (tmp_path / "shop.py").write_text(SHOP.format(uri=postgresql.uri, name=name))
+    add = [sys.executable, "-m", "flask", "--app", "shop", "chest", "index", "add", "user_id"]
+    with (
+        psycopg.connect(postgresql.uri) as reader,
+        psycopg.connect(postgresql.uri, autocommit=True) as looking,
+    ):
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")
+        building = "SELECT 1 FROM pg_stat_activity WHERE starts_with(query, %s)"
+        begin = f'CREATE INDEX CONCURRENTLY "{name}_by_user_id"'
+        with subprocess.Popen(add, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as adding:
+            assert happens(lambda: looking.execute(building, (begin,)).fetchone() is not None, seconds=PATIENCE)
+            adding.send_signal(signal.SIGINT)
+            _, said = adding.communicate(timeout=PATIENCE)
+        assert adding.returncode == 1
+        assert "Interrupted: the database may go on by itself" in said
+        reader.rollback()
+    assert happens(lambda: subprocess.run(add, cwd=tmp_path, check=False).returncode == 0, seconds=PATIENCE)
     with closing(make_store()) as store:
         assert isinstance(store, VariableIndexes)
         assert [(index.variable, index.valid) for index in store.indexes()] == [("user_id", True)]
