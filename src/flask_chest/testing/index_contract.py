@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 import pytest
 
-from flask_chest.errors import ConfigurationError
+from flask_chest.errors import ConfigurationError, StoreUnavailable
 from flask_chest.protocols import Store, VariableIndexes
 from flask_chest.record import JSONValue, Query, ge, is_set, lt, one_of
 from flask_chest.testing.records import make_record
@@ -118,6 +120,19 @@ class IndexContract:
         store.remove_index("user_id")
         assert [list(store.query(query)) for query in queries] == before
         assert len(before[0]) == 30
+
+    def test_many_may_make_an_index_at_once(self, store: IndexedStore) -> None:
+        store.write([make_record(variables={"user_id": number}) for number in range(500)])
+
+        def add(_: int) -> bool:
+            with suppress(StoreUnavailable):  # another one makes it just now
+                return store.add_index("user_id")
+            return False
+
+        with ThreadPoolExecutor(4) as threads:
+            assert any(list(threads.map(add, range(4))))
+        assert [(index.variable, index.valid) for index in store.indexes()] == [("user_id", True)]
+        assert not store.add_index("user_id")
 
     def test_progress_of_what_nobody_makes_is_none(self, store: IndexedStore) -> None:
         assert store.index_progress("user_id") is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import LiteralString
 
+from psycopg import errors
+
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import VariableIndex
 from flask_chest.stores.postgresql.connections import PostgreSQLConnections
@@ -42,22 +44,25 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
 
     def _add(self, variable: LiteralString) -> bool:
         name = index_name(self._tables.name, variable)
-        index = self._index(variable)
+        with self._database.reading() as session:
+            is_taken = self._schema.has_table(session, name)
+        index = self._index(variable)  # later: whose name was taken is listed by now if it is ours
+        if index is None and is_taken:
+            raise foreign_name(self._schema.place, name)
         if index is not None and not index.valid:
             if self._progress(variable) is not None:
                 raise StoreUnavailable(f"{self._schema.place}: another process makes the index; try again later")
             index = self._index(variable)  # it may have been finished just now
         if index is not None and index.valid:
             return False
-        if index is None:
-            with self._database.reading() as session:
-                if self._schema.has_table(session, name):
-                    raise foreign_name(self._schema.place, name)
         on = self._tables.sql(f"{{records}} ({key(variable)}, time_unix_nano DESC, id DESC)")
         with self._database.outside() as session:
             if index is not None:
                 session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
-            session.change(f'CREATE INDEX CONCURRENTLY "{name}" ON {on}')
+            try:
+                session.change(f'CREATE INDEX CONCURRENTLY "{name}" ON {on}')
+            except errors.DuplicateTable:  # another process was first
+                return False
         return True
 
     def _remove(self, variable: str) -> bool:
