@@ -17,6 +17,7 @@ from flask_chest.record import Record
 from flask_chest.stores._records import storable_rows
 from flask_chest.stores.sql.tables import COLUMNS, SQLValue
 from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.stores.sqlite.connections import LOG_PAGES
 from flask_chest.testing.records import make_record
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ def connect(path: Path) -> sqlite3.Connection:
     open_store(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
     return connection
 
 
