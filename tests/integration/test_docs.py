@@ -98,8 +98,12 @@ def check_sql_page(page: Page, server: DatabaseServer, admin: Ask, folder: Path)
     assert answers[:2] == [answer.code for answer in page.blocks("text", "answer")]
     assert answers[2].startswith("/buy/<item> | 4 | ")
     run(the(page, "python", "store") + "chest._state.here.store.open()\n", server, folder)
+    index = "assert chest._state.here.store.add_index('plan')\n"
+    run(the(page, "python", "chest") + index, server, folder)
     admin(the(page, "sql", "running"))
     program = the(page, "python", "chest") + buying(8)
+    program += "assert len(chest.query(where={'plan': 'pro'})) == 4\n"
+    program += "assert [index.variable for index in chest._state.here.store.indexes()] == ['plan']\n"
     run(program, server, folder, user="shop_web", options=", create=False")
 
 
