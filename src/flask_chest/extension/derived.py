@@ -6,12 +6,12 @@ another generation of the app what it has made for itself: then it is for an ope
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
+from flask_chest._process import native_lock, start_native_thread, threads_run
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.declared import Declaration
 from flask_chest.errors import ConfigurationError
@@ -40,7 +40,7 @@ def derived_from(declarations: Sequence[Declaration], indexed: Sequence[str]) ->
     views: dict[str, Declaration] = {}
     for each in declarations:
         known = views.setdefault(each.view, each)
-        if known is not each:
+        if known.declared is not each.declared:
             first, second = known.declared, each.declared
             raise ConfigurationError(
                 f"{first.__module__}.{first.__qualname__} and {second.__module__}.{second.__qualname__} would "
@@ -58,8 +58,8 @@ def missing_indexes(store: VariableIndexes, names: Sequence[str]) -> list[str]:
 
 def make_if_empty(
     store: Store, derived: Derived, *, owner: str, failed: Callable[[Exception], object]
-) -> threading.Thread | None:
-    """Begin to make what is *derived* if *store* holds no records, and return the thread that does.
+) -> Making | None:
+    """Begin to make what is *derived* if *store* holds no records, and return what does.
 
     An index that is not valid is left alone, as another process may be making it, and so is a view that is there.
     Of several processes one makes them, if the store has leases: *owner* is a text of no other process. In a
@@ -67,7 +67,7 @@ def make_if_empty(
     them. Raise what *store* raises, and tell *failed* what it raises in the thread, which holds nothing
     else.
     """
-    if not any(derived) or any(store.query(Query(limit=1))):
+    if not any(derived) or not threads_run() or any(store.query(Query(limit=1))):
         return None
     makes: list[Callable[[], object]] = []
     if isinstance(store, FlatViews):
@@ -77,11 +77,29 @@ def make_if_empty(
         makes += [partial(store.add_index, name) for name in derived.indexed if name not in there]
     if not makes:
         return None
-    thread = threading.Thread(
-        target=_make_alone, args=(store, makes, owner, failed), name="flask_chest indexes", daemon=True
-    )
-    thread.start()
-    return thread
+    return Making(partial(_make_alone, store, makes, owner, failed))
+
+
+class Making:
+    """A thread that makes what is derived, native also under gevent, whose greenlets would all wait for it."""
+
+    def __init__(self, make: Callable[[], None]) -> None:
+        """Begin to *make*; ``RuntimeError`` where no more threads can be started."""
+        self._over = native_lock()
+        self._over.acquire()
+        start_native_thread(partial(_and_then, make, self._over.release))
+
+    def join(self, timeout: float) -> None:
+        """Wait at most *timeout* seconds until it is over."""
+        if self._over.acquire(timeout=timeout):
+            self._over.release()
+
+
+def _and_then(make: Callable[[], None], then: Callable[[], None]) -> None:
+    try:
+        make()
+    finally:
+        then()
 
 
 def _make_alone(

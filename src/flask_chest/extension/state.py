@@ -30,7 +30,7 @@ from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
 from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames, all_rules_of
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.extension.derived import Derived, derived_from, make_if_empty
+from flask_chest.extension.derived import Derived, Making, derived_from, make_if_empty
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.lazy_store import LazyStore
 from flask_chest.extension.settings import Settings
@@ -193,7 +193,7 @@ class ProcessState:
         self.tally = Tally(logger)
         self._store = LazyStore(make_store, opened=_weakly(self._make_if_empty))
         self._derived = derived
-        self._making_derived: threading.Thread | None = None
+        self._making_derived: Making | None = None
         self._store_is_lent = store_is_lent
         """Whether the store was given as an object, which others may hold too."""
         self.exports = ExportJobs(self._store.open)

@@ -94,8 +94,8 @@ def test_failure_to_make_an_index_is_counted_and_the_record_kept(
         app.test_client().get("/")
         assert chest.flush()
         assert len(chest.query()) == 1
-        (reason,) = chest.stats().faults
-        assert reason == "indexes or views of variables were not made; flask chest migrate makes them"
+    (reason,) = chest.stats().faults
+    assert reason == "indexes or views of variables were not made; flask chest migrate makes them"
     assert "the disk is full" in caplog.text
 
 
