@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from typing import Any
 
 import psycopg
 import pytest
 
-from flask_chest.errors import SchemaError, StoreUnavailable
+from flask_chest.errors import RecordRefused, SchemaError, StoreUnavailable
 from flask_chest.protocols import VariableIndex
-from flask_chest.record import Query, Record, ge, one_of
+from flask_chest.record import Query, Record, ge, gt, le, lt, one_of
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing.records import make_record
 from plans import statement_of
@@ -228,3 +228,27 @@ def test_limits_of_an_apps_own_pool_do_not_end_it_and_stay_as_they_were(
             for each in ("statement_timeout", "lock_timeout")
         ]
         assert limits == [("70ms",), ("80ms",)]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+def test_answer_is_the_same_in_a_database_of_another_encoding(
+    postgresql: DatabaseServer, admin: Admin, encoding: str
+) -> None:
+    database = f"in_{encoding.lower()}"
+    sorts = "LC_COLLATE 'C' LC_CTYPE 'C'"
+    admin.execute(f"CREATE DATABASE {database} TEMPLATE template0 ENCODING '{encoding}' {sorts}".encode())
+    texts = ["", "a", "~", "\x7f", "é" * 200, "é" * 300, "é" * 299 + "x", "ÿ", "日本", "丂", "㐀", "ｱ", "ア", "¥"]
+    with closing(PostgreSQLStore(postgresql.uri_with(database=database))) as store:
+        store.open()
+        store.add_index("v")
+        records = []
+        for text in texts:
+            with suppress(RecordRefused):  # the encoding lacks it
+                store.write([record := make_record(variables={"v": text})])
+                records.append(record)
+        assert len(records) > 5
+        for text in texts:
+            bounds = [("v", make(text)) for make in (gt, ge, lt, le, one_of)]
+            for query in (Query(where={"v": text}), *(Query(conditions=(bound,)) for bound in bounds)):
+                assert list(store.query(query)) == [each for each in records[::-1] if query.matches(each)], query
+    admin.execute(f"DROP DATABASE {database}".encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias, cast
 
 import psycopg
@@ -22,14 +22,20 @@ from flask_chest.errors import (
 from flask_chest.stores._records import Row
 from flask_chest.stores.postgresql.variables import of_record
 from flask_chest.stores.postgresql.views import POSTGRESQL_VIEW
+from flask_chest.stores.sql.narrowing import Variables
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly, StatementTimeout
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
-from flask_chest.stores.sql.tables import Dialect, SQLValue, Tables
+from flask_chest.stores.sql.tables import Dialect, Session, SQLValue, Tables
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Pool: TypeAlias = AppPool[Connection]
 """The part of ``psycopg_pool.ConnectionPool`` that is used."""
+
+
+def _variables(session: Session, _: Tables) -> Variables:
+    encoding = session.encoding if isinstance(session, PostgreSQLSession) else "UTF8"
+    return partial(of_record, encoding=encoding)
 
 
 POSTGRESQL = Dialect(
@@ -38,7 +44,7 @@ POSTGRESQL = Dialect(
     lock=" FOR UPDATE",
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
-    variables=lambda *_: of_record,
+    variables=_variables,
     # Of an escaped NUL, which the functions that read JSON refuse, another escape is made meanwhile that no text
     # holds, once that of the backslash is one of which no other can be a part.
     value=r"""
@@ -208,6 +214,11 @@ class PostgreSQLSession(ServerSession):
         self._cursor = connection.cursor(row_factory=tuple_row)  # an app's pool may lend others
         # Of this cursor alone: the connection may be the app's. The text is decoded as on every other store.
         self._cursor.adapters.register_loader("json", TextLoader)
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the database."""
+        return self._connection.info.parameter_status("server_encoding") or ""
 
     def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
         """Fetch all that a SELECT finds."""

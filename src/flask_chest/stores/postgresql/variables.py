@@ -12,8 +12,12 @@ NUL = "\x01"
 """Character that stands for a NUL, which PostgreSQL does not take: the next one, so that the order stays."""
 
 
-def of_record(name: str) -> VariableSQL | None:
-    """Return the variable *name* of a ``record``."""
+_SORTED = {"UTF8", "LATIN1", "SQL_ASCII"}
+"""Encodings whose bytes sort as code points do; the last one holds what we write, which is UTF-8."""
+
+
+def of_record(name: str, *, encoding: str = "UTF8") -> VariableSQL | None:
+    """Return the variable *name* of a ``record`` in a database of this *encoding*."""
     if not is_indexable(name):
         return None
     json: LiteralString = f"({_document('record.')} -> '{name}')::text"
@@ -23,6 +27,8 @@ def of_record(name: str) -> VariableSQL | None:
         number=f"{json}::double precision",
         null_is_absent=True,
         floats_as_written=True,
+        cut="left(?, 255)",
+        sorts=encoding in _SORTED,
         nul=NUL,
     )
 

@@ -112,6 +112,6 @@ def highest(text: str) -> str:
     return text[: found.start()] + ("\x02" if found.group() <= "\x01" else "\U0010ffff")
 
 
-def marks(values: Sequence[SQLValue]) -> LiteralString:
-    """Return as many question marks as there are *values*."""
-    return ", ".join(["?" for _ in values])
+def marks(values: Sequence[SQLValue], mark: LiteralString = "?") -> LiteralString:
+    """Return *mark* as many times as there are *values*."""
+    return ", ".join([mark for _ in values])

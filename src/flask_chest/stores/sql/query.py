@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
-from flask_chest.errors import SchemaError
+from flask_chest.errors import RecordRefused, SchemaError
 from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores.sql.narrowing import narrowing
@@ -44,9 +44,9 @@ def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
     while left is None or left > 0:
         try:
             rows = _rows(database, tables, query, narrows=narrows, before=before, size=size)
-        except (SchemaError, StatementTimeout):
-            # Another process removed the index just now, or none serves the question and the database looks at
-            # more records than it has the time for.
+        except (SchemaError, StatementTimeout, RecordRefused):
+            # Another process removed the index just now; or none serves the question, and the database looks at
+            # more records than it has the time for; or its encoding lacks a character that is asked for.
             if not narrows:
                 raise
             narrows, size = False, CHUNK

@@ -42,6 +42,10 @@ class TextKey(VariableSQL):
     """Whether the key of ``null`` is NULL, as that of no value is."""
     floats_as_written: bool = False
     """Whether the key of a float is what our encoder wrote, and not what the database makes of it."""
+    cut: LiteralString = "?"
+    """SQL for a text that is compared, where the database counts other characters than Python does."""
+    sorts: bool = True
+    """Whether the database sorts texts by code point."""
     nul: str = "\0"
     """Character that stands in keys for a NUL."""
     has_unreadable: bool = False
@@ -78,13 +82,15 @@ class TextKey(VariableSQL):
     def bound(self, asked: Bound) -> Condition | None:
         """Return the condition that the variable is on one side of a number or a text."""
         above = asked.operator in {"gt", "ge"}
-        compared: LiteralString = ">= ?" if above else "<= ?"
+        compared: LiteralString = ">= " if above else "<= "
+        if isinstance(asked.value, str) and not self.sorts:
+            return self._is_of(_TEXT), ()
         if isinstance(asked.value, str):
             end = (lowest if above else highest)(asked.value)[:KEY_LENGTH]
             unreadable: LiteralString = f" OR {self.key} = {UNREADABLE}" if self.has_unreadable else ""
-            return f"({self.key} {compared}{unreadable}) AND {self._is_of(_TEXT)}", (end,)
+            return f"({self.key} {compared}{self.cut}{unreadable}) AND {self._is_of(_TEXT)}", (end,)
         low, high = around(asked.value)
-        return self._number(compared, (low if above else high,))
+        return self._number(compared + "?", (low if above else high,))
 
     def is_set(self) -> Condition | None:
         """Return the condition that the record has the variable."""
@@ -96,7 +102,7 @@ class TextKey(VariableSQL):
         alternatives = list(others)
         if keys:
             unreadable: LiteralString = f", {UNREADABLE}" if self.has_unreadable else ""
-            alternatives.insert(0, (f"{self.key} IN ({marks(keys)}{unreadable})", tuple(keys)))
+            alternatives.insert(0, (f"{self.key} IN ({marks(keys, self.cut)}{unreadable})", tuple(keys)))
         elif self.has_unreadable:
             alternatives.append((f"{self.key} = {UNREADABLE}", ()))
         any_of = " OR ".join([sql for sql, _ in alternatives])
