@@ -131,7 +131,7 @@ class Declaration:
         self.declared = declared
         self.view = _snake_case(declared.__name__)
         """End of the name of its view."""
-        self.hints = get_type_hints(declared, include_extras=True)
+        self.hints = _hints(declared)
         """Name of each field → its annotation."""
         found = msgspec.structs.fields(declared)
         self.fields = tuple(_field(declared, each, self.hints[each.name]) for each in found)
@@ -202,6 +202,16 @@ def is_declared(value: object) -> TypeGuard[type[Variables]]:
         f"{value.__name__} declares no variables: derive it from flask_chest.Variables, "
         f"as in class {value.__name__}(Variables)"
     )
+
+
+def _hints(declared: type[Variables]) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(declared, include_extras=True)
+    except NameError as exc:
+        raise ConfigurationError(
+            f"{declared.__name__} of {declared.__module__} has an annotation that names {exc.name!r}, which its "
+            "module does not define: define or import it there, and not in a function or under TYPE_CHECKING"
+        ) from exc
 
 
 def _field(declared: type[Variables], each: msgspec.structs.FieldInfo, hint: object) -> Field:
@@ -300,6 +310,8 @@ def _written(hint: object) -> str:
 
 def _check_names(declared: type[Variables], view: str, names: list[str]) -> None:
     here = f"{declared.__name__} of {declared.__module__}"
+    if not declared.__name__.isidentifier():
+        raise ConfigurationError(f"{here} has a name that is no identifier, which its view would have")
     if not names:
         raise ConfigurationError(f"{here} declares no variable: annotate a field, as in user_id: int")
     if view in TABLES:

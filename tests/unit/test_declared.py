@@ -141,8 +141,11 @@ def made(name: str, **fields: object) -> type[Variables]:
         (made("Visit", **{"a" * 64: int}), "longer than 63 bytes"),
         (made("Visit", tags=Annotated[list[str], Indexed()]), r"Visit.tags cannot be indexed"),
         (made("Visit", key=Annotated[int | str, Indexed()]), r"Visit.key cannot be indexed"),
+        (made("Visit", größe=Annotated[int, Indexed()]), "the name must be of ASCII letters, digits and _"),
+        (made('V"; DROP TABLE x; --', x=int), "has a name that is no identifier, which its view would have"),
+        (made("Visit", x="Missing"), "has an annotation that names 'Missing', which its module does not define"),
     ],
-    ids=["empty", "table", "field", "twins", "long", "container", "union"],
+    ids=["empty", "table", "field", "twins", "long", "list", "union", "ascii", "class", "undefined"],
 )
 def test_class_that_no_database_could_have_is_refused(declared: type[Variables], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
