@@ -14,6 +14,8 @@ from uuid import UUID
 import msgspec
 import pytest
 from flask import Blueprint, Flask, g
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_chest import (
     ConfigurationError,
@@ -26,11 +28,12 @@ from flask_chest import (
     VariablesMismatch,
     variables,
 )
-from flask_chest.declared import TABLES, declaration_of
+from flask_chest.declared import TABLES, Check, declaration_of
 from flask_chest.decorator import flask_chest
 from flask_chest.record import JSONValue
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sql.tables import TABLE_SUFFIXES
+from json_values import json_values
 
 
 class Visit(Variables):
@@ -332,6 +335,34 @@ def test_form_of_every_declared_type_fits(app: Flask) -> None:
         (row,) = chest.query(Forms)
         assert not chest.stats().faults
         assert {name: getattr(row.variables, name) for name in given} == given
+
+
+class Kinds(Variables):
+    flag: bool
+    count: int
+    share: float | None
+    text: str
+    level: Literal["low", "high"]
+    rank: Literal[1, 2] | None
+    few: Annotated[int, msgspec.Meta(le=3)]
+    size: Size
+    items: list[int]
+
+
+ALLOWED: st.SearchStrategy[JSONValue] = st.sampled_from(["low", "high", "s", "l", 1, 2, 3, 1.0, True])
+
+
+@given(st.sampled_from([field.name for field in declaration_of(Kinds).fields]), json_values | ALLOWED)
+def test_values_that_fit_are_those_that_a_row_can_be_made_of(name: str, value: JSONValue) -> None:
+    declaration = declaration_of(Kinds)
+    optional = msgspec.defstruct("One", [(name, declaration.hints[name])])
+    try:
+        msgspec.convert({name: value}, optional)
+    except msgspec.ValidationError:
+        expected = [name]
+    else:
+        expected = []
+    assert list(Check(declaration, declaration.hints).mismatches({name: value})) == expected
 
 
 # Typed rows
