@@ -74,11 +74,11 @@ class IndexContract:
         store.write(records)
         assert [list(store.query(Query(where={name: 7}))) for name in variables] == [[each] for each in records]
 
-    @pytest.mark.parametrize("name", _NO_IDENTIFIERS, ids=ascii)
-    def test_name_that_is_no_identifier_is_refused(self, store: IndexedStore, name: str) -> None:
+    @pytest.mark.parametrize("variable", _NO_IDENTIFIERS, ids=ascii)
+    def test_name_that_is_no_identifier_is_refused(self, store: IndexedStore, variable: str) -> None:
         for use in (store.add_index, store.remove_index, store.index_progress):
             with pytest.raises(ConfigurationError, match="got "):
-                use(name)
+                use(variable)
         assert store.indexes() == []
 
     def test_every_value_is_kept_and_found_by_an_index(self, store: IndexedStore) -> None:

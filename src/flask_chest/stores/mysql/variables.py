@@ -8,6 +8,7 @@ from typing import LiteralString
 
 from flask_chest.protocols import VariableIndex
 from flask_chest.stores._indexes import is_indexable
+from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.indexes import index_name
 from flask_chest.stores.sql.narrowing import Variables, VariableSQL, is_name
 from flask_chest.stores.sql.tables import Session, Tables
@@ -31,13 +32,16 @@ def of_record(name: str, *, columns: Mapping[str, LiteralString], mariadb: bool)
         return None
     json = _json(name, "record.")
     column = columns.get(name)
-    return TextKey(
+    read = TextKey(
         key=key(name, "record.", mariadb=mariadb) if column is None else f"record.`{column}`",
         json=json,
         number=f"CAST(CAST({json} AS CHAR) AS DOUBLE)",
         floats_as_written=mariadb,  # MySQL has another way of writing some
         has_unreadable=mariadb,
     )
+    if column is not None:
+        return read
+    return AsWritten(name=name, contains="INSTR(record.variables, ?) > 0", read=read)
 
 
 def keyed(session: Session, tables: Tables) -> list[VariableIndex]:
