@@ -58,6 +58,8 @@ class RequestState(msgspec.Struct, eq=False):
     """The ``g`` from which the variables were taken."""
     seen: Mapping[str, object] = _NOTHING
     """Contents of ``g`` at the capture, if they may change without being set again."""
+    compares: bool = False
+    """Whether variables are still to be compared with their declarations, as they were not when taken."""
     request_id: str | None = None
     trace: TraceContext | None = None
     captured: Sequence[tuple[ChestState, Variables]] = ()
@@ -89,7 +91,7 @@ class RequestState(msgspec.Struct, eq=False):
         for state, capture in plan.asked:
             variables = capture.plain(held)
             if variables is None:
-                self.seen = dict(held)
+                self.seen, self.compares = dict(held), True
                 variables = converted(state, capture, held)
             captured.append((state, variables))
             if state.observer is not None:
@@ -114,6 +116,7 @@ class RequestState(msgspec.Struct, eq=False):
         later: list[tuple[ChestState, Variables]] = []
         for (state, capture), (_, earlier) in zip(self.plan.asked, captured, strict=True):
             plain = capture.plain(held)
+            self.compares = self.compares or plain is None
             variables = capture.again(held, self.seen, earlier) if plain is None else earlier | plain
             later.append((state, variables))
         return later
