@@ -459,7 +459,7 @@ def seconds_of_forks() -> float:
 @pytest.mark.parametrize("new", [False, True])
 def test_fork_waits_for_no_thread_that_waits_for_a_lock(path: Path, new: bool) -> None:
     record = make_record()
-    with closing(SQLiteStore(path)) as store:
+    with closing(SQLiteStore(path, busy_timeout=120)) as store:
         if not new:
             store.open()
 
