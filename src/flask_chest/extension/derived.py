@@ -6,13 +6,16 @@ another generation of the app what it has made for itself: then it is for an ope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
+from flask import Flask
+
 from flask_chest._process import native_lock, start_native_thread, threads_run
 from flask_chest.background.suppression import suppress_instrumentation
+from flask_chest.capture.tracking import TrackedNames, all_rules_of
 from flask_chest.declared import Declaration
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import FlatViews, Leases, Store, VariableIndexes
@@ -30,6 +33,14 @@ class Derived(NamedTuple):
     """Variables that are to have an index."""
     views: tuple[Declaration, ...] = ()
     """Declared classes that are to have a view."""
+
+
+def declarations_of(app: Flask | None, chest: object, tracked: Iterable[TrackedNames]) -> list[Declaration]:
+    """Return what *tracked* declares, and what the views of *app* do for *chest* as they are now."""
+    asked = list(tracked)
+    for view in app.view_functions.values() if app is not None else ():
+        asked += [rule.tracked for rule in all_rules_of(view) if rule.chests is None or chest in rule.chests]
+    return list(dict.fromkeys(each for names in asked for each in names.declarations))
 
 
 def derived_from(declarations: Sequence[Declaration], indexed: Sequence[str]) -> Derived:

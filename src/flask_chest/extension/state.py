@@ -28,9 +28,9 @@ from flask_chest.background.retention import INTERVAL, RetentionReport, Retentio
 from flask_chest.background.stats import ChestStats, Health, Tally
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.background.writer import ADOPT_SECONDS, JournalOnly, Writer, WriteThrough
-from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames, all_rules_of
+from flask_chest.capture.tracking import AppRule, BlueprintRule, Names, TrackedNames
 from flask_chest.errors import ChestError, JournalClosed, JournalError, JournalFull, StoreUnavailable
-from flask_chest.extension.derived import Derived, Making, derived_from, make_if_empty
+from flask_chest.extension.derived import Derived, Making, declarations_of, derived_from, make_if_empty
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.lazy_store import LazyStore
 from flask_chest.extension.settings import Settings
@@ -149,14 +149,9 @@ class ChestState:
 
         Raise `ConfigurationError` if two classes would have one view.
         """
-        app = self._app()
-        tracked = [self.app_rule.tracked] if self.app_rule is not None else []
-        tracked += [rule.tracked for rule in self.blueprint_rules]
-        for view in app.view_functions.values() if app is not None else ():
-            rules = all_rules_of(view)
-            tracked += [rule.tracked for rule in rules if rule.chests is None or self.chest in rule.chests]
-        declarations = dict.fromkeys(each for names in tracked for each in names.declarations)
-        return derived_from(list(declarations), self.settings.indexed)
+        rules = [self.app_rule, *self.blueprint_rules]
+        tracked = [rule.tracked for rule in rules if rule is not None]
+        return derived_from(declarations_of(self._app(), self.chest, tracked), self.settings.indexed)
 
     def start(self, *, testing: bool) -> bool:
         """Start in this process, and close at its end; see `ProcessState.start`."""
