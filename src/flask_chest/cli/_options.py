@@ -3,60 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from typing import TypeVar
 
 import click
 
-from flask_chest._clocks import nanoseconds
-from flask_chest.background.retention import parse_span
 from flask_chest.capture.tracking import known_method
-from flask_chest.cli._conditions import Asked, parse_condition, written
-from flask_chest.record import FIELDS, Bound, Condition, JSONValue, OneOf, Query, same_value
+from flask_chest.errors import ConfigurationError
+from flask_chest.extension.conditions import Asked, parse_condition, written
+from flask_chest.extension.question_text import Status, parse_status, parse_time, told_apart
+from flask_chest.record import FIELDS, Bound, Query
 
+T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def span(text: str) -> timedelta:
-    """Read a span of time, as ``90s``, ``15m``, ``2h``, ``30d`` or ``4w``."""
-    found = parse_span(text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is not a span of time, or too long; write 90s, 15m, 2h, 30d or 4w")
-    return found
+def said(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Return *parse* as the type of an option, whose `ConfigurationError` is said of the option."""
 
+    @wraps(parse)
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ConfigurationError as exc:
+            raise click.BadParameter(str(exc)) from None
 
-def parse_time(text: str) -> int:
-    """Return a time in nanoseconds since 1970: ISO 8601, UTC if it says no zone, or how long ago, ``2h``."""
-    if re.fullmatch(r"\d+[smhdw]", text):
-        return time.time_ns() - nanoseconds(span(text))
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a time; write 2026-11-23, 2026-11-23T12:00:00+01:00, or 2h for two hours ago"
-        ) from None
-    return nanoseconds(read.replace(tzinfo=read.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A status code, or the first digit of several."""
-
-    code: int | None = None
-    digit: int | None = None
-
-
-def parse_status(text: str) -> Status:
-    """Read a status code, ``404``, or a class of them, ``5xx``."""
-    if re.fullmatch(r"[1-9]xx", text, re.IGNORECASE):
-        return Status(digit=int(text[0]))
-    if re.fullmatch(r"\d{1,5}", text, re.ASCII):
-        return Status(code=int(text))
-    raise click.BadParameter(f"{text!r} is not a status; write a code, as 404, or a class of them, as 5xx")
+    return convert
 
 
 json_option = click.option(
@@ -92,7 +65,7 @@ def asking(command: Command) -> Command:
             click.option("--method", help="Only records with this HTTP method, in any case."),
             click.option(
                 "--status",
-                type=parse_status,
+                type=said(parse_status),
                 metavar="CODE",
                 help="Only records with this status code, as 404, or with one that begins so, as 5xx.",
             ),
@@ -104,7 +77,7 @@ def asking(command: Command) -> Command:
             click.option(
                 "--where",
                 multiple=True,
-                type=parse_condition,
+                type=said(parse_condition),
                 metavar="CONDITION",
                 help=(
                     "Only records with such a variable: user_id=7, 'price>=100' (or > < <=), 'plan in pro,free' "
@@ -122,12 +95,15 @@ def within(command: Command) -> Command:
     """Add the options for a span of time."""
     since = click.option(
         "--since",
-        type=parse_time,
+        type=said(parse_time),
         metavar="TIME",
         help="Only records since 2026-11-23T12:00 (UTC unless it says +01:00), or since 2h ago, written 2h.",
     )
     until = click.option(
-        "--until", type=parse_time, metavar="TIME", help="Only records before this time, written the same way."
+        "--until",
+        type=said(parse_time),
+        metavar="TIME",
+        help="Only records before this time, written the same way.",
     )
     return since(until(command))
 
@@ -148,7 +124,10 @@ def question(
     """Return the query that the options of `asking` and `within` describe."""
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
-    values, conditions = _told_apart(where)
+    try:
+        values, conditions = told_apart(where)
+    except ConfigurationError as exc:
+        raise click.UsageError(f"--where {exc}") from None
     return Query(
         request_id=request_id,
         trace_id=trace_id,
@@ -163,20 +142,3 @@ def question(
         until_unix_nano=until,
         limit=limit,
     )
-
-
-def _told_apart(
-    where: Iterable[tuple[str, Asked]],
-) -> tuple[dict[str, JSONValue], tuple[tuple[str, Condition], ...]]:
-    values: dict[str, JSONValue] = {}
-    conditions: list[tuple[str, Condition]] = []
-    for name, asked in where:
-        if isinstance(asked, Condition):
-            conditions.append((name, asked))
-        elif same_value(values.setdefault(name, asked), asked):
-            continue
-        else:
-            one, other = written(name, values[name]), written(name, asked)
-            either = written(name, OneOf((values[name], asked)))
-            raise click.UsageError(f"--where {one} and {other} cannot both hold; for either, ask '{either}'")
-    return values, tuple(conditions)

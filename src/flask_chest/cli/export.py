@@ -10,17 +10,20 @@ import msgspec
 
 from flask_chest.background.export_run import ExportReport
 from flask_chest.cli._group import Failure, asking_store, at, chest_group, format_time, the_chests
-from flask_chest.cli._options import json_option, parse_time
+from flask_chest.cli._options import json_option, said
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import report_of
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.question_text import parse_time
 from flask_chest.protocols import Rejection, Rejections
 
 
 @chest_group.command("export")
 @click.argument("name", required=False)
-@click.option("--since", type=parse_time, metavar="TIME", help="Also deliver again what began from this time on.")
+@click.option(
+    "--since", type=said(parse_time), metavar="TIME", help="Also deliver again what began from this time on."
+)
 @click.option("--all", "everything", is_flag=True, help="Also deliver again all that is kept.")
 def export(*, name: str | None, since: int | None, everything: bool) -> None:
     """Deliver now what the exporter NAME has not had yet, or all exporters of the app.
@@ -44,9 +47,9 @@ def export(*, name: str | None, since: int | None, everything: bool) -> None:
 @chest_group.command("replay")
 @click.argument("name")
 @click.option(
-    "--since", type=parse_time, required=True, metavar="TIME", help="Deliver what began from this time on."
+    "--since", type=said(parse_time), required=True, metavar="TIME", help="Deliver what began from this time on."
 )
-@click.option("--until", type=parse_time, metavar="TIME", help="Deliver what began before this time.")
+@click.option("--until", type=said(parse_time), metavar="TIME", help="Deliver what began before this time.")
 def replay(*, name: str, since: int, until: int | None) -> None:
     """Deliver again, by the exporter NAME, what it has had: for a target that has lost something.
 

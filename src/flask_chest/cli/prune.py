@@ -11,10 +11,11 @@ import click
 from flask_chest._clocks import nanoseconds
 from flask_chest.background.retention import in_batches, tell_time
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
-from flask_chest.cli._options import span
+from flask_chest.cli._options import said
 from flask_chest.cli._output import amount, say
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.question_text import span
 from flask_chest.protocols import Retention
 from flask_chest.record import Query
 
@@ -22,7 +23,7 @@ from flask_chest.record import Query
 @chest_group.command("prune")
 @click.option(
     "--older-than",
-    type=span,
+    type=said(span),
     help="Age from which records are deleted: 90s, 15m, 2h, 30d, 4w. [default: CHEST_RETENTION]",
 )
 @click.option(

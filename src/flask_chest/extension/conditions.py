@@ -1,4 +1,4 @@
-"""What ``--where`` asks of a variable, as text.
+"""What is asked of a variable, as text: what ``--where`` takes, and the viewer's addresses.
 
 A condition is the name of a variable, then an operator, then what the operator compares with::
 
@@ -20,8 +20,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeAlias
-
-import click
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.record import (
@@ -51,7 +49,7 @@ _MISTAKEN = ("=", "<", ">")
 
 
 def parse_condition(text: str) -> tuple[str, Asked]:
-    """Read a variable and what it is asked for, as this module describes."""
+    """Read a variable and what it is asked for, as this module describes; raise `ConfigurationError`."""
     name, found = _name_and_operator(text.strip())
     value = found.string[found.end() :].strip()
     sign, is_list, _ = found.groups()
@@ -60,7 +58,7 @@ def parse_condition(text: str) -> tuple[str, Asked]:
     if not sign:
         return name, is_set()
     if value.startswith(_MISTAKEN):
-        raise click.BadParameter(
+        raise ConfigurationError(
             f"{text!r}: the operators are = > >= < <= in, is set; "
             f"if the value is the text {value}, write it as {_encoded(value)}"
         )
@@ -91,18 +89,18 @@ def _name_and_operator(text: str) -> tuple[str, re.Match[str]]:
         try:
             name, end = _decoder.raw_decode(text)
         except ValueError:
-            raise click.BadParameter(
+            raise ConfigurationError(
                 f"{text!r} begins with a quotation mark, so its name must be a string of JSON, as in '\"a=b\"=7'"
             ) from None
         if (found := _OPERATOR.match(text, end)) is not None:
             return name, found
     elif (found := _OPERATOR.search(text)) is not None and (name := text[: found.start()]):
         if _NEGATED.search(name):
-            raise click.BadParameter(
+            raise ConfigurationError(
                 f"{text!r}: no operator says not; if {name} is the name, write it as {_encoded(name)}"
             )
         return name, found
-    raise click.BadParameter(
+    raise ConfigurationError(
         f"{text!r} must be a condition on a variable, as user_id=7, 'price>=100', 'plan in pro,free' "
         "or 'user_id is set'"
     )
@@ -113,7 +111,7 @@ def _bound(sign: str, value: str, text: str) -> Condition:
     if value and (is_number(read) or isinstance(read, str)):
         with suppress(ConfigurationError):  # of 1e999
             return _BOUNDS[sign](read)
-    raise click.BadParameter(
+    raise ConfigurationError(
         f"{text!r} must compare with a finite number or a text; a text that looks like JSON is quoted: '\"true\"'"
     )
 
@@ -127,7 +125,7 @@ def _items(value: str, text: str) -> list[JSONValue]:
         items.append(item)
     is_array = len(items) == 1 and isinstance(items[0], list)
     if is_array or (value.startswith("(") and value.endswith(")")):
-        raise click.BadParameter(
+        raise ConfigurationError(
             f"{text!r} must list its values without brackets, as in 'plan in pro,free'"
             + (f"; an array as the one value is asked for by ={value}" if is_array else "")
         )
@@ -143,7 +141,7 @@ def _first(items: str, text: str) -> tuple[JSONValue, str, str]:
             return item, rest[:1], rest[1:]
     item, comma, rest = items.partition(",")
     if not item or item.startswith('"'):
-        raise click.BadParameter(
+        raise ConfigurationError(
             f"{text!r} must list values, as in 'plan in pro,free'; a text that is empty, begins with a quotation "
             "mark or holds a comma is written as a string of JSON"
         )
