@@ -84,6 +84,13 @@ def store(make_store: MakeStore) -> Any:
     return store
 
 
+@pytest.fixture(scope="session")
+def smallest_indexed(database: DatabaseServer) -> float:
+    """SecantusDB's keys hold no exponent below -128, and put what is nearer to zero among the largest numbers."""
+    with MongoClient[Any](database.uri) as client:
+        return 1e-128 if "secantusVersion" in client.server_info() else 0.0
+
+
 class TestMongoDBStore(
     StoreContract,
     OutboxContract,
@@ -96,6 +103,10 @@ class TestMongoDBStore(
     IndexedFindingProperty,
 ):
     """Does what every store does."""
+
+    @pytest.fixture(autouse=True)
+    def know_the_engine(self, smallest_indexed: float) -> None:
+        self.smallest_indexed = smallest_indexed
 
 
 class TestTroubles(ServerTroubles):

@@ -144,6 +144,9 @@ class FindingProperty:
 class IndexedFindingProperty:
     """Needs the fixture *store*, which is open; what else it holds does not matter."""
 
+    smallest_indexed = 0.0
+    """Distance from zero below which the engine is known to misplace a number in an index."""
+
     @settings(
         max_examples=60,
         suppress_health_check=[
@@ -159,6 +162,10 @@ class IndexedFindingProperty:
         rows, queries = drawn
         if not store.indexes():
             store.add_index(INDEXED_NAME)
+        for row in rows:
+            value = row.get(INDEXED_NAME)
+            if isinstance(value, float) and abs(value) < self.smallest_indexed:
+                row[INDEXED_NAME] = 0.0
         assert_found(store, [{"a": _DEEP, **row} for row in rows] if deep == 0 else rows, queries)
 
 

@@ -28,6 +28,8 @@ SPAN_CHUNKS = 4
 _PRESENT: Document = {"$exists": True}
 """Operator for a variable that has any value; to MongoDB ``None`` alone is equal to what is not there."""
 _BOUNDS = {"gt": "$gte", "ge": "$gte", "lt": "$lte", "le": "$lte"}
+_TINY = 1e-128
+"""What some engines cannot place in an index if it is nearer to zero: their keys hold no smaller exponent."""
 
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
 
@@ -114,7 +116,10 @@ def _variable_conditions(query: Query) -> Iterator[tuple[str, Document]]:
 def _operator(asked: Condition) -> Document:
     if isinstance(asked, Bound) and _comparable(asked.value):
         # With the bound itself: where whole numbers are compared in double precision, more are equal to it.
-        return {_BOUNDS[asked.operator]: asked.value}
+        operator, value = _BOUNDS[asked.operator], asked.value
+        if isinstance(value, float) and (0 < value < _TINY if operator == "$gte" else -_TINY < value < 0):
+            value = 0.0
+        return {operator: value}
     if isinstance(asked, OneOf):
         return _one_of(asked.values, {"$in": list(asked.values)})
     return _PRESENT
