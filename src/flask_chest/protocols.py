@@ -18,6 +18,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from flask_chest.aggregates import AggregateQuery, Answer
 from flask_chest.declared import Declaration
 from flask_chest.errors import ContractError
 from flask_chest.record import JSONValue, Query, Record
@@ -381,6 +382,18 @@ class Statistics(Protocol):
         """Sum up the numbers in *variable* of the records that match; the group with the most records first.
 
         With a `Variable` as *by*, records that lack it are left out. Numbers are taken in double precision.
+        """
+
+
+@runtime_checkable
+class Aggregation(Protocol):
+    """Measures all records that match a question, in groups and spans of time, in the database."""
+
+    @abstractmethod
+    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
+        """Return the answer, of one moment, which is the same on every store.
+
+        Raises `QueryTimeout` where it takes longer than *timeout*; no work is left behind in the database then.
         """
 
 

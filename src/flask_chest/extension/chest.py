@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack, overload
+from typing import Unpack, overload
 from weakref import WeakKeyDictionary
 
-import msgspec
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
-from flask_chest._clocks import nanoseconds
 from flask_chest._makers import is_made, maker_of
+from flask_chest.aggregates import DEFAULT_TOP, AggregateQuery, Answer, Column, Measure, Variable
 from flask_chest.background.export_run import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LEASE,
@@ -29,17 +28,21 @@ from flask_chest.background.exports import ExportJob, named_maker
 from flask_chest.background.retention import RetentionReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.explain import explanations
-from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars, known_method
+from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.declared import Typed, V
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
+from flask_chest.extension.aggregation import ask
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
+from flask_chest.extension.questions import DEFAULT_TIMEOUT, Filters, RecordFilters, query_of, without_one_of
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.shutdown import EXIT_TIMEOUT_SECONDS
+from flask_chest.extension.spans import Every, bounds_of_spans
 from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal import forget_refused
 from flask_chest.protocols import (
+    Aggregation,
     Erasure,
     Exporter,
     Rejections,
@@ -48,37 +51,12 @@ from flask_chest.protocols import (
     Store,
     VariablesObserver,
 )
-from flask_chest.record import Condition, OneOf, Query, Record, Where, same_value
+from flask_chest.record import Record, Where
 from flask_chest.stores import store_from_uri
 
 DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
 """Seconds for which a query waits for records that this process has just made."""
-_NO_VARIABLES: Where = MappingProxyType({})
-
-
-class Filters(TypedDict, total=False):
-    """What narrows the answer of `FlaskChest.query`; what is ``None`` or left out does not.
-
-    *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact value
-    and type (1, 1.0 and ``True`` differ), or holds conditions, as in ``{"price": ge(100)}``: those of `gt`, `ge`,
-    `lt`, `le`, `one_of` and `is_set`, or a tuple of several. *status_class* is the first digit of a status code,
-    as 5 for 500 to 599; with *errors*, only requests that ended in an exception or with a status from 500 on.
-    *limit* bounds the answer, with ``None`` for all.
-    """
-
-    id: str | None
-    request_id: str | None
-    trace_id: str | None
-    route: str | None
-    method: str | None
-    status_code: int | None
-    status_class: int | None
-    errors: bool
-    since: datetime | None
-    until: datetime | None
-    where: Where
-    limit: int | None
 
 
 class FlaskChest:
@@ -205,16 +183,47 @@ class FlaskChest:
         return found if declared is None else (Typed(record, declared) for record in found)
 
     def _records(self, filters: Filters) -> Iterator[Record]:
-        asked: dict[str, Any] = {"where": _NO_VARIABLES, "limit": None, **filters}
-        for name in ("since", "until"):
-            asked[f"{name}_unix_nano"] = _unix_nano(asked.pop(name, None), name)
-        limit = asked["limit"]
-        question = _question(**asked)
-        if limit is not None and limit < 0:
-            raise ConfigurationError(f"limit must be 0 or more, or None for all, got {limit!r}")
+        question = query_of(filters)
         state = self._state
         self._await_own_records()
         return iter(state.here.open_store().query(question))
+
+    def aggregate(
+        self,
+        *measures: Measure[object],
+        by: Column | Variable | Sequence[Column | Variable] = (),
+        every: Every | None = None,
+        top: int = DEFAULT_TOP,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+        **filters: Unpack[RecordFilters],
+    ) -> Answer:
+        """Return what *measures* give for all records that match, computed in the database.
+
+        With *by*, columns of the record or variables, also for each group of records that have them in common:
+        the *top* ones by the first measure, all others together, and all. With *every*, a time or ``"auto"``,
+        also for each span of time from *since*, which it needs, until *until*, or else now; spans of days begin
+        at midnight in the zone of *since*. Records of a sample count for those that it left out, unless a measure
+        is not weighted. ``row[measure]`` is the value of a measure in a row of the answer.
+
+        Records that this process has just made are waited for, up to two seconds. Raises `QueryTimeout` after
+        *timeout*, and `CapabilityMissing` if the store cannot aggregate.
+        """
+        bounds: tuple[int, ...] = ()
+        if every is not None:
+            since, until = filters.get("since"), filters.get("until") or datetime.now(UTC)
+            if since is None:
+                raise ConfigurationError("every needs since, as in since=datetime.now(UTC) - timedelta(days=1)")
+            filters["until"] = until
+            question, bounds = query_of(filters), bounds_of_spans(since, until, every)
+        else:
+            question = query_of(filters)
+        keys = (by,) if isinstance(by, str | Variable) else tuple(by)
+        query = AggregateQuery(measures=measures, by=keys, bounds=bounds, query=question, top=top)
+        store = self._state.here.open_store()
+        if not isinstance(store, Aggregation):
+            raise CapabilityMissing(store, "Aggregation")
+        self._await_own_records()
+        return ask(store, query, timeout=timeout)
 
     def trace_link(self, record: Record) -> str | None:
         """Return the URL of the trace of *record*, or ``None`` if it has none or ``trace_url`` is not set."""
@@ -239,7 +248,7 @@ class FlaskChest:
             raise CapabilityMissing(store, "Erasure")
         self._await_own_records()
         count = 0
-        for question in _without_one_of(_question(where=where, request_id=request_id, limit=None)):
+        for question in without_one_of(query_of({"where": where, "request_id": request_id})):
             count += store.forget(question)
             for state in list(self._states.values()):
                 forget_refused(state.here.journal_config.folder, question)
@@ -490,55 +499,6 @@ class FlaskChest:
             return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
         hint = "; an address belongs in CHEST_URI"
         return maker_of(store, "write", setting="store", kind="a Store", hint=hint)
-
-
-def _question(*, where: Where, **asked: object) -> Query:
-    """Return the query; raise `ConfigurationError` for a value of the wrong type, which would match nothing."""
-    if not isinstance(where, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
-        raise ConfigurationError(
-            f'where must map variables to values, as in {{"user_id": 7}}, got a {type(where).__name__}'
-        )
-    wanted: dict[str, object] = {}
-    conditions: list[tuple[str, Condition]] = []
-    for name, value in where.items():
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Condition):
-                conditions.append((name, each))
-            else:
-                wanted[name] = each
-    asked.update(where=wanted, conditions=tuple(conditions))
-    method = asked.get("method")
-    if isinstance(method, str):
-        asked["method"] = known_method(method)
-    try:
-        return msgspec.convert(asked, Query)
-    except msgspec.ValidationError as exc:
-        raise ConfigurationError(f"invalid query: {exc}") from None
-
-
-def _without_one_of(question: Query) -> Iterator[Query]:
-    """Yield a query for each value that *question* leaves open: what is forgotten is remembered by its digest."""
-    for place, (name, asked) in enumerate(question.conditions):
-        if isinstance(asked, OneOf):
-            others = question.conditions[:place] + question.conditions[place + 1 :]
-            for value in asked.values:
-                if name not in question.where or same_value(question.where[name], value):
-                    narrower = msgspec.structs.replace(
-                        question, where={**question.where, name: value}, conditions=others
-                    )
-                    yield from _without_one_of(narrower)
-            return
-    yield question
-
-
-def _unix_nano(moment: datetime | None, name: str) -> int | None:
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - not all users check types
-        raise ConfigurationError(f"{name} must be a datetime, as in datetime.now(UTC), got {moment!r}")
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"{name} must have a time zone, as in datetime.now(UTC), got {moment!r}")
-    return nanoseconds(moment - datetime(1970, 1, 1, tzinfo=UTC))
 
 
 def current_request_id() -> str | None:

@@ -18,8 +18,10 @@ import msgspec
 
 from flask_chest._clocks import MAX_STEP_NANO, ClockNote, encode_note, is_held, nanoseconds
 from flask_chest._process import PerProcess
+from flask_chest.aggregates import AggregateQuery, Answer
 from flask_chest.errors import StoreAbsent
 from flask_chest.protocols import (
+    Aggregation,
     Busy,
     Claim,
     CountsDropped,
@@ -44,6 +46,7 @@ from flask_chest.protocols import (
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
 from flask_chest.stores._records import storable_rows
+from flask_chest.stores.reference import aggregate
 from flask_chest.stores.statistics import check_group, count, sum_up, whole
 
 logger = logging.getLogger("flask_chest.stores")
@@ -79,6 +82,7 @@ class MemoryStore(
     Rejections,
     Retention,
     Erasure,
+    Aggregation,
     Statistics,
     Leases,
     HostClocked,
@@ -312,6 +316,10 @@ class MemoryStore(
         """Sum up the numbers in *variable* of the records that match; the group with the most records first."""
         check_group(by)
         return sum_up(self.query(whole(query)), variable, by=by)
+
+    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:  # noqa: ARG002 - nothing is waited for
+        """Return the answer from the records that match; their number is bounded by the memory of the process."""
+        return aggregate(self.query(whole(query.query)), query)
 
     def boundary(self, newest: int, /) -> int | None:
         """Return the time before which all but *newest* records began; ``None`` if there are no more."""

@@ -23,6 +23,7 @@ import pytest
 
 from flask_chest.protocols import Exporter, hand_over
 from flask_chest.record import JSONValue
+from flask_chest.testing.aggregation_contract import AggregatingStore, AggregationContract
 from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract, LeasesContract
 from flask_chest.testing.index_contract import IndexContract, IndexedStore
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
@@ -33,6 +34,8 @@ from flask_chest.testing.store_contract import NAMES, VALUES, SinkContract, Stor
 __all__ = [
     "NAMES",
     "VALUES",
+    "AggregatingStore",
+    "AggregationContract",
     "CountingStore",
     "DeletingStore",
     "DeletionContract",

@@ -3,11 +3,13 @@ import multiprocessing
 
 import pytest
 
+from aggregation_property import AggregationProperty
 from finding_property import FindingProperty
 from flask_chest.errors import SchemaError
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing.contracts import (
+    AggregationContract,
     DeletionContract,
     LeasesContract,
     OutboxContract,
@@ -25,6 +27,8 @@ class TestMemoryStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    AggregationContract,
+    AggregationProperty,
     FindingProperty,
 ):
     @pytest.fixture

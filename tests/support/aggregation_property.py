@@ -1,0 +1,250 @@
+"""Aggregates of any records, compared with those of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import cast
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flask_chest.aggregates import (
+    AggregateQuery,
+    Answer,
+    Column,
+    Count,
+    Distinct,
+    ErrorRate,
+    Histogram,
+    Maximum,
+    Mean,
+    Measure,
+    Minimum,
+    Number,
+    Percentiles,
+    Row,
+    Sum,
+    Variable,
+)
+from flask_chest.record import Bound, Condition, IsSet, JSONValue, OneOf, Query, Record
+from flask_chest.stores.aggregates import identity
+from flask_chest.stores.reference import aggregate
+from flask_chest.testing import make_record
+from flask_chest.testing.contracts import AggregatingStore
+from json_values import integers, json_values, texts
+
+_few: st.SearchStrategy[JSONValue] = st.sampled_from(
+    [
+        0,
+        0.0,
+        -0.0,
+        False,
+        1,
+        1.0,
+        True,
+        "1",
+        "",
+        "a",
+        "A",
+        None,
+        [1],
+        [],
+        {"a": 1},
+        {},
+        2**53,
+        -(2**63),
+        1e16,
+        0.1,
+    ]
+)
+# What is subnormal is zero to some databases, and nobody measures it.
+_floats = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
+_small = st.integers(-5, 5) | st.sampled_from([0.5, 1.25, 2.5])
+_values: st.SearchStrategy[JSONValue] = _few | _few | _small | json_values | integers | _floats | texts
+_columns: st.SearchStrategy[Column] = st.sampled_from(["route", "method", "status_code", "status_class", "error"])
+_moments = count(1)
+_names = ("v", "w")
+_variables = st.sampled_from([Variable(name) for name in _names])
+_durations: st.SearchStrategy[Number] = st.just("duration")
+_of = _durations | _variables
+_keys = _columns | _variables
+
+_measures: st.SearchStrategy[Measure[object]] = st.one_of(
+    st.builds(Count, weighted=st.booleans()),
+    st.builds(ErrorRate, weighted=st.booleans()),
+    st.builds(Sum, of=_of, weighted=st.booleans()),
+    st.builds(Mean, of=_of, weighted=st.booleans()),
+    st.builds(Minimum, _of),
+    st.builds(Maximum, _of),
+    st.builds(
+        lambda of, ps, weighted: Percentiles(of, *ps, weighted=weighted),
+        _of,
+        st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True),
+        st.booleans(),
+    ),
+    st.builds(Distinct, _keys),
+    st.builds(
+        lambda of, bounds, weighted: Histogram(of, *sorted(bounds), weighted=weighted),
+        _of,
+        st.sets(st.sampled_from([-1e300, -1.0, 0.0, 0.002, 0.5, 1.0, 2.0, 2.0**53, 1e300]), min_size=1),
+        st.booleans(),
+    ),
+)
+
+_conditions: st.SearchStrategy[Condition] = st.one_of(
+    st.builds(Bound, st.sampled_from(["gt", "ge", "lt", "le"]), st.sampled_from([0, 1, 0.5, "a", "1"])),
+    st.builds(OneOf, st.lists(_few, max_size=3).map(tuple)),
+    st.just(IsSet()),
+)
+
+
+@st.composite
+def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
+    """Draw records at times of their own, and a question about them."""
+    # In multiples of a leap day's length, around the beginning of 1970 and far from it.
+    began = (next(_moments) - 50) * 1_000
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.dictionaries(st.sampled_from(_names), _values, max_size=2),
+                st.sampled_from([None, "/a", "/b", "/A"]),
+                st.integers(0, 30),
+                st.sampled_from([200, 200, 404, 500, 503]),
+                st.sampled_from([0, 1, 1_000_000, 2_000_000, 1_999_999, 10**12]),
+            ),
+            max_size=14,
+        )
+    )
+    records = [
+        make_record(
+            time_unix_nano=began + moment,
+            route=route,
+            status_code=status,
+            error="KeyError" if status == 503 else None,
+            duration_ns=duration,
+            variables=variables,
+        )
+        for variables, route, moment, status, duration in rows
+    ]
+    bounds = draw(st.none() | st.sets(st.integers(-1, 32), min_size=2, max_size=6))
+    query = Query(since_unix_nano=began, until_unix_nano=began + 1_000)
+    if draw(st.integers(0, 3)) == 0:
+        query = query_with(query, draw(_conditions))
+    if draw(st.integers(0, 5)) == 0:
+        query = query_where(query, draw(_few))
+    return records, AggregateQuery(
+        measures=tuple(draw(st.lists(_measures, min_size=1, max_size=4, unique=True))),
+        by=tuple(draw(st.lists(_keys, max_size=2, unique=True))),
+        bounds=() if bounds is None else tuple(began + bound for bound in sorted(bounds)),
+        query=query,
+        top=draw(st.sampled_from([1, 2, 3, 20])),
+    )
+
+
+def query_with(query: Query, condition: Condition) -> Query:
+    return Query(
+        since_unix_nano=query.since_unix_nano,
+        until_unix_nano=query.until_unix_nano,
+        conditions=(("w", condition),),
+    )
+
+
+def query_where(query: Query, value: JSONValue) -> Query:
+    return Query(
+        since_unix_nano=query.since_unix_nano,
+        until_unix_nano=query.until_unix_nano,
+        conditions=query.conditions,
+        where={"w": value},
+    )
+
+
+class AggregationProperty:
+    """Needs the fixture *store*, which is open; what else it holds does not matter."""
+
+    @settings(
+        max_examples=60,
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.differing_executors,
+        ],
+    )
+    @given(asked=_asked())
+    def test_answer_about_any_records_is_that_of_the_reference(
+        self, store: AggregatingStore, asked: tuple[list[Record], AggregateQuery]
+    ) -> None:
+        records, query = asked
+        store.write(records)
+        expected = aggregate([record for record in records if query.query.matches(record)], query)
+        assert_same(store.aggregate(query), expected, records)
+
+
+def assert_same(found: Answer, expected: Answer, records: Sequence[Record]) -> None:
+    """Compare counts and percentiles exactly, sums within 1e-9 of what their numbers are without sign."""
+    assert found.left_out == expected.left_out, found.query
+    first = found.query.measures[0]
+    sizes = {measure: sum(abs(each) for each in _numbers(measure, records)) for measure in found.query.measures}
+    if isinstance(first, Sum | Mean):
+        # Sums that are nearly equal may change places, and which are the first of many then differs.
+        if len(expected.groups) == found.query.top:
+            return
+        found, expected = _by_key(found), _by_key(expected)
+    _assert_rows(found, expected, sizes)
+    assert len(found.series) == len(expected.series)
+    for bucket, wanted in zip(found.series, expected.series, strict=True):
+        assert (bucket.begin_unix_nano, bucket.end_unix_nano) == (wanted.begin_unix_nano, wanted.end_unix_nano)
+
+
+def _assert_rows(found: Answer, expected: Answer, sizes: Mapping[Measure[object], float]) -> None:
+    for rows, wanted in ((found, expected), *zip(found.series, expected.series, strict=True)):
+        for row, other in zip(
+            (*rows.groups, rows.others, rows.all), (*wanted.groups, wanted.others, wanted.all), strict=True
+        ):
+            assert identity(row.key) == identity(other.key), found.query
+            assert [type(key) for key in row.key] == [type(key) for key in other.key]
+            assert row.records == other.records, found.query
+            for measure, value in row.values.items():
+                _assert_value(measure, value, other.values[measure], sizes[measure], found.query)
+
+
+def _assert_value(
+    measure: Measure[object], value: object, wanted: object, size: float, query: AggregateQuery
+) -> None:
+    if isinstance(measure, Sum | Mean) and wanted is not None:
+        assert type(value) is float, query
+        assert math.isclose(value, cast("float", wanted), rel_tol=1e-9, abs_tol=1e-9 * size + 1e-300), (
+            measure,
+            query,
+        )
+    elif isinstance(measure, ErrorRate) and wanted is not None:
+        assert math.isclose(cast("float", value), cast("float", wanted), rel_tol=1e-12), query
+    else:
+        assert value == wanted, (measure, query)
+        assert type(value) is type(wanted), (measure, query)
+
+
+def _numbers(measure: Measure[object], records: Sequence[Record]) -> list[float]:
+    if not isinstance(measure, Sum | Mean):
+        return []
+    numbers: list[float] = []
+    for record in records:
+        value = record.duration_ns / 1e9 if measure.of == "duration" else record.variables.get(measure.of.name)
+        if isinstance(value, int | float) and abs(value) <= 1e290:
+            numbers.append(float(value) / 1.0)
+    return numbers
+
+
+def _by_key(answer: Answer) -> Answer:
+    order = sorted(range(len(answer.groups)), key=lambda number: identity(answer.groups[number].key))
+
+    def arranged(rows: Sequence[Row]) -> tuple[Row, ...]:
+        return tuple(rows[number] for number in order)
+
+    return replace(
+        answer,
+        groups=arranged(answer.groups),
+        series=tuple(replace(bucket, groups=arranged(bucket.groups)) for bucket in answer.series),
+    )
