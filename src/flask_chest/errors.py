@@ -13,6 +13,7 @@
     │   └── JournalClosed         hand the record to a new one
     ├── StoreError
     │   ├── StoreUnavailable      keep the records and try again later
+    │   ├── QueryTimeout          ask for less, or allow more time: an answer took too long
     │   ├── SchemaError           an operator acts: foreign, older or newer tables
     │   │   └── StoreAbsent       nothing was recorded there yet; the first record makes it
     │   └── RecordRefused         never try the named records again; write the others
@@ -24,7 +25,8 @@ A message holds the setting, the bad value and the way out; never a password, a 
 The driver's own exception is the ``__cause__``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import MappingProxyType
 
 REPLACEMENT = "\ufffd"
@@ -84,6 +86,23 @@ class StoreError(ChestError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached or is locked; what was not kept can be written again later."""
+
+
+class QueryTimeout(StoreError):
+    """The work on an answer took as long as it may, and was ended in the database too; the store is well."""
+
+    def __init__(self, timeout: timedelta, *, unindexed: Sequence[str] = ()) -> None:
+        """Name the *timeout*, and variables that were asked for and could have an index."""
+        self.timeout = timeout
+        """The time that the answer could take."""
+        self.unindexed = tuple(unindexed)
+        """Variables that were asked for and have no index, where one would help."""
+        commands = " and ".join(f"`flask chest index add {name}`" for name in self.unindexed)
+        index = f" make an index ({commands})," if commands else ""
+        super().__init__(
+            f"the answer took longer than {timeout.total_seconds():g} s; ask for a narrower range of time,"
+            f"{index} or allow a longer timeout"
+        )
 
 
 class SchemaError(StoreError):

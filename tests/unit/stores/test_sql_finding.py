@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class Watched(Database):
     def reading(self) -> Iterator[Session]:
         with self._database.reading() as session:
             yield WatchedSession(session, self._look)
+
+    def answering(self, *, timeout: timedelta | None) -> AbstractContextManager[Session]:
+        return self._database.answering(timeout=timeout)
 
     def writing(self) -> AbstractContextManager[Session]:
         return self._database.writing()

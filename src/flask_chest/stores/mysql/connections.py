@@ -23,6 +23,7 @@ from flask_chest.errors import (
 )
 from flask_chest.record import encode_text
 from flask_chest.stores._records import Row
+from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.mysql.variables import variables_of
 from flask_chest.stores.mysql.views import MYSQL_VIEW
 from flask_chest.stores.sql.narrowing import Variables
@@ -65,7 +66,8 @@ MYSQL = Dialect(
 
 _ROOM: LiteralString = "GREATEST(@@max_allowed_packet, @@net_buffer_length) - 2"
 """SQL for the bytes in a statement at most: a longer one ends the connection, over TLS without a word of why."""
-_WAIT_AS_BEFORE = "SET SESSION wait_timeout = @flask_chest_wait"
+KILL_SECONDS = 5
+"""Seconds to tell the server that nobody waits for an answer any more."""
 _TOO_LONG_STATEMENT = {3024, 1969}
 """MySQL's and MariaDB's code for a statement that took too long."""
 
@@ -268,11 +270,11 @@ def _code(error: BaseException) -> int:
 
 
 @contextmanager
-def _patient(connection: Connection) -> Iterator[None]:
-    """Let the block wait for the server's answer for as long as that takes."""
+def _reading(connection: Connection, seconds: float | None) -> Iterator[None]:
+    """Let the block wait *seconds* for the server's answer; ``None`` is for as long as that takes."""
     known = vars(connection)
     before = {name: known[name] for name in ("_read_timeout",) if name in known}
-    known.update(dict.fromkeys(before))
+    known.update(dict.fromkeys(before, seconds))
     try:
         yield
     finally:
@@ -349,6 +351,62 @@ class MySQLSession(ServerSession):
         return int(now)
 
 
+class MySQLAnswer(MySQLSession):
+    """A session whose statements take no longer together than a limit allows."""
+
+    def __init__(self, connection: Connection, limit: TimeLimit, *, patience: float) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self._limit = limit
+        self._patience = patience
+        self._mariadb = _is_mariadb(connection)
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        milliseconds = self._limit.milliseconds()
+        try:
+            # The server ends the statement; this is for a network that went dead.
+            with _reading(self._connection, self._patience + milliseconds / 1000 if milliseconds else None):
+                if self._mariadb:
+                    sql = f"SET STATEMENT max_statement_time = {milliseconds / 1000} FOR {sql}"
+                else:
+                    # Not as a hint: that must stand behind the SELECT, which need not be the first word.
+                    self.change(f"SET SESSION max_execution_time = {milliseconds}")
+                return super().rows(sql, values)
+        except err.Error as exc:
+            if _code(exc) in _TOO_LONG_STATEMENT and self._limit.is_over:
+                raise self._limit.exceeded() from exc
+            raise
+        except BaseException:
+            _kill_statement(self._connection)
+            raise
+
+
+def _kill_statement(connection: Connection) -> None:
+    """End the statement that *connection* runs; the server would not notice before it sends an answer.
+
+    That takes another connection, and is done on the same object, which has all that one needs: a pool that the
+    app gave may have none left.
+    """
+    # SQLAlchemy's pools lend theirs in a wrapper, whose close means something else.
+    connection = getattr(connection, "driver_connection", connection)
+    (thread,) = getattr(connection, "server_thread_id", (0,))  # which its types leave out
+    with suppress(Exception):  # who interrupted the statement has an exception of their own
+        with suppress(err.Error):  # PyMySQL has closed it, unless the statement was just being sent
+            connection.close()
+        vars(connection).update(connect_timeout=KILL_SECONDS, _read_timeout=KILL_SECONDS)
+        connection.connect()
+        try:
+            with connection.cursor(Cursor) as cursor:
+                cursor.execute("KILL QUERY %s", (thread,))
+        finally:
+            connection.close()
+
+
+def _is_mariadb(connection: Connection) -> bool:
+    return is_mariadb(str(getattr(connection, "server_version", "")))  # which its types leave out
+
+
 class MySQLConnections(ServerConnections[Connection, MySQLSession]):
     """Lends sessions whose transactions end by themselves when their process is stopped in one."""
 
@@ -385,12 +443,27 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
             raise self._store_error(exc) from exc
 
     @contextmanager
+    def snapshot(self, limit: TimeLimit) -> Iterator[MySQLSession]:
+        """Lend a session in a transaction that only reads, and whose statements take no longer than *limit*."""
+        try:
+            with self._pool.connection() as connection:
+                session = MySQLAnswer(connection, limit, patience=self._patience)
+                self._look_at_mode(session)
+                mariadb = _is_mariadb(connection)
+                session.change("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # of the next one alone
+                begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                with self._transaction(session, begin, *() if mariadb else ("max_execution_time",)):
+                    yield session
+        except err.Error as exc:
+            raise self._store_error(exc) from exc
+
+    @contextmanager
     def altering(self) -> Iterator[MySQLSession]:
         """Lend a session for changes to a table, which may take long; for a lock they wait as others do."""
         with self.reading():
             pass  # looks at the tables
         try:
-            with self._pool.connection() as connection, _patient(connection):
+            with self._pool.connection() as connection, _reading(connection, None):
                 session = MySQLSession(connection)
                 session.change(
                     f"SET @flask_chest_lock = @@lock_wait_timeout, SESSION lock_wait_timeout = {self._patience}"
@@ -411,20 +484,26 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
             self._trusted = True
 
     @contextmanager
-    def _transaction(self, session: MySQLSession) -> Iterator[None]:
+    def _transaction(
+        self, session: MySQLSession, begin: LiteralString = "BEGIN", *changed: LiteralString
+    ) -> Iterator[None]:
+        """Begin a transaction, and set the variables that are *changed* in it as before when it ends."""
+        kept = ("wait_timeout", *changed)
+        before = ", ".join(f"@flask_chest_{name} = @@{name}" for name in kept)
+        as_before = "SET " + ", ".join(f"SESSION {name} = @flask_chest_{name}" for name in kept)
         # Who is stopped in a transaction holds up nobody for longer than they wait for a lock: MySQL has no limit
         # for that but the one for idle connections.
-        session.change(f"SET @flask_chest_wait = @@wait_timeout, SESSION wait_timeout = {self._patience}")
-        session.change("BEGIN")
+        session.change(f"SET {before}, SESSION wait_timeout = {self._patience}")
+        session.change(begin)
         try:
             yield
         except BaseException:
             with suppress(err.Error, OSError):
                 session.change("ROLLBACK")
-                session.change(_WAIT_AS_BEFORE)
+                session.change(as_before)
             raise
         session.change("COMMIT")
-        session.change(_WAIT_AS_BEFORE)
+        session.change(as_before)
 
     def _store_error(self, exc: err.Error) -> StoreError:
         code = _code(exc)

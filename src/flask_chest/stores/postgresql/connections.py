@@ -20,6 +20,7 @@ from flask_chest.errors import (
     StoreUnavailable,
 )
 from flask_chest.stores._records import Row
+from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.postgresql.variables import of_record
 from flask_chest.stores.postgresql.views import POSTGRESQL_VIEW
 from flask_chest.stores.sql.narrowing import Variables
@@ -66,6 +67,9 @@ POSTGRESQL = Dialect(
         ) COLLATE "C"
     """,
 )
+
+CANCEL_SECONDS = 5.0
+"""Seconds to tell the server that nobody waits for an answer any more."""
 
 _COPY = "COPY {records} (position, {columns}) FROM STDIN"
 
@@ -251,6 +255,24 @@ class PostgreSQLSession(ServerSession):
         return int(now)
 
 
+class PostgreSQLAnswer(PostgreSQLSession):
+    """A session whose statements take no longer together than a limit allows."""
+
+    def __init__(self, connection: Connection, limit: TimeLimit) -> None:
+        super().__init__(connection)
+        self._limit = limit
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        self.change(f"SET LOCAL statement_timeout = {self._limit.milliseconds()}")
+        try:
+            return super().rows(sql, values)
+        except errors.QueryCanceled as exc:
+            if self._limit.is_over:
+                raise self._limit.exceeded() from exc
+            raise  # somebody else's doing
+
+
 class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
     """Lends sessions in transactions that set all they need by SET LOCAL, which a pooler between allows."""
 
@@ -268,14 +290,22 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
             max(1, round(seconds * 1000)) for seconds in (statement_timeout, lock_timeout)
         )
         # Who is stopped between statements holds up nobody for longer than they wait for a lock.
+        always = f"""
+            SET LOCAL lock_timeout = {self._lock_ms};
+            SET LOCAL idle_in_transaction_session_timeout = {self._lock_ms};
+            SET LOCAL TimeZone = 'UTC'
+        """
         # Who waited for a lock must see what was committed meanwhile; a role may have another level by default.
         self._settings = f"""
             SET LOCAL transaction_isolation = 'read committed';
             SET LOCAL statement_timeout = {statement_ms};
-            SET LOCAL lock_timeout = {self._lock_ms};
-            SET LOCAL idle_in_transaction_session_timeout = {self._lock_ms};
             SET LOCAL synchronous_commit = on;
-            SET LOCAL TimeZone = 'UTC'
+            {always}
+        """
+        self._snapshot_settings = f"""
+            SET LOCAL transaction_isolation = 'repeatable read';
+            SET LOCAL transaction_read_only = on;
+            {always}
         """
 
     def writing(self) -> AbstractContextManager[PostgreSQLSession]:
@@ -297,10 +327,21 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
     @contextmanager
     def unchecked(self) -> Iterator[PostgreSQLSession]:
         """Lend a session in a transaction, whatever tables there are."""
+        with self._transaction(self._settings) as connection:
+            yield PostgreSQLSession(connection)
+
+    @contextmanager
+    def snapshot(self, limit: TimeLimit) -> Iterator[PostgreSQLSession]:
+        """Lend a session in a transaction that only reads, and whose statements take no longer than *limit*."""
+        with self._transaction(self._snapshot_settings) as connection, _cancelled(connection):
+            yield PostgreSQLAnswer(connection, limit)
+
+    @contextmanager
+    def _transaction(self, settings: str) -> Iterator[Connection]:
         try:
             with self._pool.connection() as connection, connection.transaction():
-                connection.execute(self._settings.encode())
-                yield PostgreSQLSession(connection)
+                connection.execute(settings.encode())
+                yield connection
         except psycopg.Error as exc:
             raise self._store_error(exc) from exc
 
@@ -335,6 +376,20 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")
         kind = _KINDS.get(type(exc), StoreUnavailable)
         return kind(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
+
+
+@contextmanager
+def _cancelled(connection: Connection) -> Iterator[None]:
+    """End the statement, in the server too, in whose midst an exception ends the block."""
+    try:
+        yield
+    except BaseException:
+        # psycopg does so itself for Ctrl-C, and not for what gevent throws into a greenlet.
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=CANCEL_SECONDS)
+            connection.close()  # its answer was not read
+        raise
 
 
 @contextmanager

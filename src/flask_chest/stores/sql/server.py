@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
 from typing import Generic, LiteralString, Protocol, TypeVar
 
 from flask_chest._process import PerProcess
@@ -12,6 +13,7 @@ from flask_chest.errors import SchemaError
 from flask_chest.protocols import VariableIndexes
 from flask_chest.record import Record
 from flask_chest.stores._records import Row, in_chunks, storable_rows
+from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.options import full_address
 from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
@@ -58,6 +60,20 @@ class ServerConnections(Database, Generic[C_co, S_co]):
                 self._schema.check(session)
                 self._checked.set(True)
             yield session
+
+    @contextmanager
+    def answering(self, *, timeout: timedelta | None) -> Iterator[S_co]:
+        """Lend a session for the statements of one answer, on one snapshot; see `Database.answering`."""
+        limit = TimeLimit(timeout)
+        if not self._checked.get():
+            with self.reading():
+                pass
+        with self.snapshot(limit) as session:
+            yield session
+
+    @abstractmethod
+    def snapshot(self, limit: TimeLimit) -> AbstractContextManager[S_co]:
+        """Lend a session in a transaction that only reads, and whose statements take no longer than *limit*."""
 
     @abstractmethod
     def recording(self) -> AbstractContextManager[S_co]:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.errors import ConfigurationError, SchemaError
@@ -155,6 +156,15 @@ class Database(Protocol):
     @abstractmethod
     def reading(self) -> AbstractContextManager[Session]:
         """Lend a session for single statements."""
+
+    @abstractmethod
+    def answering(self, *, timeout: timedelta | None) -> AbstractContextManager[Session]:
+        """Lend a session for the statements of one answer, which read one snapshot of the database.
+
+        When *timeout* is over, from the beginning of the block, the statement that runs is ended in the
+        database and raises `QueryTimeout`, and so does each later one. A statement that any exception
+        interrupts, such as Ctrl-C, is ended there too.
+        """
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[Session]:

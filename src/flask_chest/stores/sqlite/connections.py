@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -17,9 +18,11 @@ import msgspec
 
 from flask_chest._process import native_rlock
 from flask_chest.errors import SchemaError, StoreAbsent, StoreError, StoreUnavailable
+from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.tables import Database, Dialect, Session, SQLValue
 from flask_chest.stores.sqlite.files import OpenFiles, make_file
+from flask_chest.stores.sqlite.interruption import run_interruptibly
 from flask_chest.stores.sqlite.variables import of_record
 from flask_chest.stores.sqlite.views import SQLITE_VIEW
 
@@ -96,6 +99,19 @@ class SQLiteSession(Session):
         return time.time_ns()
 
 
+class SQLiteAnswer(SQLiteSession):
+    """A session whose statements take no longer together than a limit allows."""
+
+    def __init__(self, connection: sqlite3.Connection, limit: TimeLimit) -> None:
+        super().__init__(connection)
+        self._limit = limit
+
+    def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch all that a SELECT finds."""
+        rows = super().rows
+        return run_interruptibly(self.connection, lambda: rows(sql, values), self._limit)
+
+
 class SQLiteConnections(Database):
     """A pool: idle connections are taken again last in first out; there is one for each concurrent user.
 
@@ -134,6 +150,14 @@ class SQLiteConnections(Database):
         """Lend a session for single statements."""
         with self.connection() as connection:
             yield SQLiteSession(connection)
+
+    @contextmanager
+    def answering(self, *, timeout: timedelta | None) -> Iterator[SQLiteSession]:
+        """Lend a session for the statements of one answer, on one snapshot; see `Database.answering`."""
+        limit = TimeLimit(timeout)
+        with self.connection() as connection:
+            connection.execute("BEGIN")  # ends when the connection comes back
+            yield SQLiteAnswer(connection, limit)
 
     @contextmanager
     def writing(self) -> Iterator[SQLiteSession]:
