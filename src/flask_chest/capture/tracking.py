@@ -260,6 +260,20 @@ def _of_method_decorators(view_class: object, method: str) -> tuple[Rule, ...]:
     return found
 
 
+_NEVER_ATTRIBUTE = "__flask_chest_never__"
+
+
+def record_never(view: T) -> T:
+    """Mark *view* as one whose requests no chest records, whoever asks, and return it."""
+    setattr(view, _NEVER_ATTRIBUTE, True)
+    return view
+
+
+def is_recorded(view: object) -> bool:
+    """Return whether requests to *view* are recorded where somebody asks."""
+    return not getattr(view, _NEVER_ATTRIBUTE, False)
+
+
 def all_rules_of(view: object) -> tuple[Rule, ...]:
     """Read the rules of a view for every method; a rule for several of them comes several times."""
     return tuple(rule for method in sorted(METHODS) for rule in rules_of(view, method))

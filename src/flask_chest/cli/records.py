@@ -18,7 +18,6 @@ from flask_chest.cli._options import asking, hints, question, within
 from flask_chest.cli._output import (
     FORMATS,
     Format,
-    json_line,
     lines,
     say,
     say_data,
@@ -27,6 +26,7 @@ from flask_chest.cli._output import (
 )
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.record_text import json_line
 from flask_chest.record import Query, Record, encode_variables
 
 TAIL_WINDOW_NANO = 10_000_000_000

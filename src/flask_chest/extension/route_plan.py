@@ -14,7 +14,7 @@ from flask import Flask
 
 from flask_chest._process import pass_interruption
 from flask_chest.capture.extractor import Extractor
-from flask_chest.capture.tracking import Names, Rule, TrackedNames, rules_of
+from flask_chest.capture.tracking import Names, Rule, TrackedNames, is_recorded, rules_of
 from flask_chest.declared import Check
 from flask_chest.extension.state import ChestState
 from flask_chest.protocols import RequestIdGenerator
@@ -66,7 +66,7 @@ class RoutePlan:
         rules = rules_of(view, method) if view is not None else ()
         rules = tuple(dict.fromkeys((*rules, *ran)))
         asked: list[Asked] = []
-        for state in states:
+        for state in states if is_recorded(view) else ():
             names = _names(state, rules, app, endpoint=endpoint, route=route, method=method)
             if names is not None:
                 asked.append(Asked(state, Extractor(names, state.value_rules)))

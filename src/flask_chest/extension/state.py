@@ -89,6 +89,7 @@ class ChestState:
     ) -> None:
         self._processes = PerProcess(self._new_process)
         self._app = ref(app)
+        self.app_name = app.name
         self.chest = chest
         self.settings = settings
         self.make_store = make_store

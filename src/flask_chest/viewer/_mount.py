@@ -1,0 +1,228 @@
+"""The blueprint: every address goes through one gate, then one question at a time is asked and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.resources import files
+from typing import NamedTuple
+
+import msgspec
+from flask import Blueprint, current_app, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.exceptions import NotFound
+
+from flask_chest.background.suppression import suppress_instrumentation
+from flask_chest.capture.tracking import record_never
+from flask_chest.errors import ConfigurationError, StoreUnavailable, describe
+from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.record_text import escaped_json
+from flask_chest.viewer._access import Allow, Gate, logger
+from flask_chest.viewer._asking import Ask, Links, Parameter, Refusal, Shown
+from flask_chest.viewer._response import ViewerResponse
+from flask_chest.viewer._templates import render, with_notice
+from flask_chest.viewer._turns import LastPages, turn
+from flask_chest.viewer.pages import record, records
+
+READS = ("GET", "HEAD")
+FILES: Mapping[str, str] = {
+    "viewer.css": "text/css",
+    "viewer.js": "text/javascript",
+    "favicon.svg": "image/svg+xml",
+}
+HTML, JSON = "text/html", "application/json"
+
+
+class Page(NamedTuple):
+    """One page, which is there as HTML and, with ``.json`` behind its address, as JSON."""
+
+    endpoint: str
+    rule: str
+    """Its address below the viewer's."""
+    json_rule: str
+    show: Callable[[Ask], Shown]
+
+
+PAGES: Sequence[Page] = (
+    Page("records", "/records", "/records.json", records.show),
+    Page("record", "/records/<record_id>", "/records/<record_id>.json", record.show),
+)
+
+
+def viewer(
+    chest: FlaskChest, *, url: str = "/chest", allow: Allow, name: str = "flask_chest_viewer"
+) -> Blueprint:
+    """Return a blueprint with pages that show what *chest* holds, below *url*.
+
+    *allow* is called in each request, without arguments. Where it does not return ``True`` itself, every address
+    answers as one that does not exist; with `basic_auth` it asks for a password. The pages only read, their
+    requests are recorded by no chest, and one question at a time is asked in a process. A second viewer on an app
+    needs a *name* of its own.
+    """
+    if not url.startswith("/"):
+        raise ConfigurationError(f"url must begin with a slash, as in url='/chest', got {url!r}")
+    return mounted(chest, url=url, gate=Gate(allow), name=name, app_context=nullcontext)
+
+
+def mounted(
+    chest: FlaskChest,
+    *,
+    url: str,
+    gate: Gate,
+    name: str,
+    app_context: Callable[[], AbstractContextManager[object]],
+) -> Blueprint:
+    """Return the blueprint of a viewer that asks *chest* within *app_context*."""
+    blueprint = Blueprint(name, __name__, url_prefix=url.rstrip("/") or None)
+    mount = _Mount(chest, gate, app_context)
+    for page in PAGES:
+        blueprint.add_url_rule(page.rule, page.endpoint, mount.view_of(page, HTML), **_ROUTING)
+        blueprint.add_url_rule(page.json_rule, f"{page.endpoint}_json", mount.view_of(page, JSON), **_ROUTING)
+    blueprint.add_url_rule("/static/<filename>", "file", mount.guarded(_file), **_ROUTING)
+    # Whatever else lies below, so that it is asked who comes before anything is said; routing answers 400 to a
+    # websocket's request where only another kind of route is.
+    absent = mount.guarded(_absent)
+    for endpoint, options in (("absent", {}), ("websocket", {"websocket": True})):
+        for rule in ("/", "/<path:path>"):
+            blueprint.add_url_rule(rule, endpoint, absent, **{**_ROUTING, **options})
+    blueprint.record(_take_every_method)
+    return blueprint
+
+
+_ROUTING = {"strict_slashes": False, "merge_slashes": False, "provide_automatic_options": False}
+"""Routing neither redirects nor answers by itself, which would tell that there is a viewer."""
+
+
+def _take_every_method(state: BlueprintSetupState) -> None:
+    """Let the rules take every method, also one that no server knows, where routing would answer 405."""
+    prefix = f"{state.name_prefix}.{state.name}.".lstrip(".")
+    for rule in state.app.url_map.iter_rules():
+        if rule.endpoint.startswith(prefix):
+            rule.methods = None
+
+
+_PATH = frozenset({"record_id", "filename", "path"})
+"""Variables in the addresses of the pages; others are in the prefix that the app gave."""
+
+
+class _Mount:
+    """A viewer on the apps where its blueprint is registered."""
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        gate: Gate,
+        app_context: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._chest = chest
+        self._gate = gate
+        self._app_context = app_context
+        self._last_pages = LastPages()
+
+    def guarded(self, answer: Callable[..., ViewerResponse]) -> Callable[..., ViewerResponse]:
+        """Return a view that asks who comes, then what for, and then gives *answer*."""
+
+        def view(**path: str) -> ViewerResponse:
+            if not self._gate.opens():
+                if self._gate.challenge is None:
+                    raise NotFound  # as the app answers what does not exist
+                response = self._refused(Refusal(401, "Who is there?", "This page asks for a password."))
+                response.headers["WWW-Authenticate"] = self._gate.challenge
+                return response
+            if request.method not in READS:
+                return self._refused(Refusal(405, "Only to read", "The viewer changes nothing."))
+            try:
+                return answer(**path)
+            except Refusal as exc:
+                return self._refused(exc)
+
+        return record_never(view)
+
+    def view_of(self, page: Page, mimetype: str) -> Callable[..., ViewerResponse]:
+        """Return the view of *page* in one of its two forms."""
+
+        def answer(**path: str) -> ViewerResponse:
+            address = request.url
+            with turn() as free, suppress_instrumentation():
+                if free:
+                    body = self._made(page, mimetype, path)
+                    self._last_pages.keep(address, body)
+                    return ViewerResponse(body, mimetype=mimetype)
+            kept = self._last_pages.get(address)
+            if kept is None:
+                raise Refusal(
+                    503,
+                    "One moment",
+                    "Another question is being answered, and there is one at a time in a process. "
+                    "This page tries again by itself.",
+                    retry_after=1,
+                )
+            body = kept.body if mimetype == JSON else with_notice(kept.body, kept.age)
+            return ViewerResponse(body, mimetype=mimetype, headers={"Age": str(int(kept.age))})
+
+        return self.guarded(answer)
+
+    def _made(self, page: Page, mimetype: str, path: Mapping[str, str]) -> bytes:
+        try:
+            ask = Ask(chest=self._chest, given=Parameter(request.args), path=path, links=_links())
+            with self._app_context():
+                shown = page.show(ask)
+        except ConfigurationError as exc:
+            raise Refusal(400, "This address means nothing", f"{exc}.") from None
+        except StoreUnavailable as exc:
+            raise Refusal(503, "The store does not answer", describe(exc), retry_after=5) from exc
+        except Refusal:
+            raise
+        except Exception as exc:
+            logger.warning("the viewer could not show a page: %s", describe(exc))
+            raise Refusal(500, "The page could not be made", describe(exc)) from exc
+        if mimetype == JSON:
+            return f"{escaped_json(msgspec.json.encode(shown.as_json()).decode())}\n".encode()
+        return render(
+            shown.template,
+            name=self._name(),
+            links=ask.links,
+            page=shown,
+            now=ask.now_unix_nano,
+            address=ask.links.to(f"{page.endpoint}_json", request.args.to_dict(flat=False), **path),
+            endpoint=page.endpoint,
+            milliseconds=ask.milliseconds,
+        ).encode()
+
+    def _name(self) -> str:
+        """Return how to call the chest: like its app, and itself where it is not the usual one."""
+        with self._app_context():
+            app_name = self._chest._state.app_name
+        return app_name if self._chest.name == "chest" else f"{app_name} · {self._chest.name}"
+
+    def _refused(self, refusal: Refusal) -> ViewerResponse:
+        if request.path.endswith(".json"):
+            text = msgspec.json.encode({"status": refusal.status, "error": str(refusal)}).decode()
+            response = ViewerResponse(f"{escaped_json(text)}\n", refusal.status, mimetype=JSON)
+        else:
+            body = render("refusal.html", name=self._name(), links=_links(), page=refusal, endpoint="")
+            response = ViewerResponse(body, refusal.status, mimetype=HTML)
+        if refusal.status == 405:  # noqa: PLR2004
+            response.headers["Allow"] = ", ".join(READS)
+        if refusal.retry_after is not None:
+            response.headers["Retry-After"] = str(refusal.retry_after)
+        return response
+
+
+def _links() -> Links:
+    # Not url_for, into whose addresses functions of the app may put parameters that no page has.
+    adapter, blueprint = current_app.create_url_adapter(request), request.blueprint
+    assert adapter is not None and blueprint is not None  # noqa: S101, PT018 - this is a request to it
+    of_prefix = {name: value for name, value in (request.view_args or {}).items() if name not in _PATH}
+    return Links(adapter, blueprint, of_prefix)
+
+
+def _file(filename: str, **_: str) -> ViewerResponse:
+    if filename not in FILES:
+        return _absent()
+    content = files("flask_chest.viewer").joinpath("static", filename).read_bytes()
+    return ViewerResponse(content, mimetype=FILES[filename])
+
+
+def _absent(**_: str) -> ViewerResponse:
+    raise Refusal(404, "Nothing is here", "The viewer has no such page.")

@@ -1,0 +1,1 @@
+"""The pages, one module for each: what it asks, and what it shows."""

@@ -1,0 +1,79 @@
+"""``/records/<id>``: all that is known of one request, and what happened around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flask_chest.extension.conditions import written
+from flask_chest.extension.record_text import fields_of
+from flask_chest.record import JSONValue, Query, Record
+from flask_chest.viewer._asking import Ask, Refusal
+from flask_chest.viewer._filters import shell_command
+
+AROUND_NANO = 15 * 60 * 1_000_000_000
+"""How far before and after a request its neighbours are looked for."""
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Records that have something in common with the one that is shown."""
+
+    title: str
+    records: Sequence[Record]
+    link: str
+    """Address of all of them."""
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """One record."""
+
+    record: Record
+    trace_link: str | None
+    explanations: Sequence[str]
+    """What was hidden or cut, and why."""
+    related: Sequence[Related]
+    units: dict[str, str] = field(default_factory=dict)
+    """Unit of each declared variable that has one."""
+    template: str = "record.html"
+
+    @property
+    def command(self) -> str:
+        """The command that shows the same."""
+        return shell_command("flask", "chest", "show", self.record.request_id)
+
+    @property
+    def python(self) -> str:
+        """The call of Python that finds it."""
+        return f"chest.query(id={self.record.id!a})"
+
+    def condition(self, name: str, value: JSONValue) -> str:
+        """Return the condition that finds the records with this value."""
+        return written(name, value)
+
+    def as_json(self) -> object:
+        """Return the record and what is told of it."""
+        return {
+            "record": fields_of(self.record),
+            "trace_link": self.trace_link,
+            "explanations": list(self.explanations),
+        }
+
+
+def show(ask: Ask) -> RecordPage:
+    """Find the record of the path and what is around it."""
+    ask.given.check_taken()
+    wanted = ask.path["record_id"]
+    record = next(ask.records(Query(id=wanted, limit=1)), None)
+    if record is None:
+        raise Refusal(404, "No such record", "It was deleted since, or it was never kept under this id.")
+    return RecordPage(
+        record=record,
+        trace_link=ask.chest.trace_link(record),
+        explanations=ask.chest.explain(record),
+        related=[],
+        units=ask.units,
+    )
