@@ -13,8 +13,9 @@ from flask.cli import AppGroup, NoAppException
 from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent, describe, printable
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import behind
+from flask_chest.extension.report import OtherAccount
 
-_SAID_WHOLE = ConfigurationError, CapabilityMissing, StoreAbsent
+_SAID_WHOLE = ConfigurationError, CapabilityMissing, StoreAbsent, OtherAccount
 """Errors that their user can correct, and whose message needs nothing before it."""
 
 

@@ -12,10 +12,10 @@ from flask_chest.background.export_run import ExportReport
 from flask_chest.cli._group import Failure, asking_store, at, chest_group, format_time, the_chests
 from flask_chest.cli._options import json_option, said
 from flask_chest.cli._output import say, say_json
-from flask_chest.cli.status import report_of
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.question_text import parse_time
+from flask_chest.extension.report import report_of
 from flask_chest.protocols import Rejection, Rejections
 
 

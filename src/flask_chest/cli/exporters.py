@@ -9,8 +9,9 @@ import click
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import json_option
 from flask_chest.cli._output import say, say_json
-from flask_chest.cli.status import exporter_line, not_run_line, report_of
+from flask_chest.cli.status import exporter_line, not_run_line
 from flask_chest.errors import StoreAbsent
+from flask_chest.extension.report import report_of
 from flask_chest.protocols import ExporterRegistry
 
 

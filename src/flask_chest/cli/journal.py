@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import click
-import msgspec
 
-from flask_chest.cli._accounts import why_closed, why_not_to_write
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import json_option
 from flask_chest.cli._output import amount, say, say_json
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.journal import JournalConfig, obstacle, other_folders
-from flask_chest.journal.inspection import SegmentReport, inspect, refused_records
-from flask_chest.protocols import Identified
+from flask_chest.extension.report import Orphan, orphans_of, segments_of
+from flask_chest.journal import obstacle
+from flask_chest.journal.inspection import SegmentReport, inspect
+from flask_chest.journal.other_accounts import why_not_to_write
 
 _OWNERS = {
     "stores": "stored by its process",
@@ -88,29 +86,6 @@ def replay(*, folder: Path | None) -> None:
             say(f"{amount(stored)} stored.")
 
 
-class Orphan(msgspec.Struct, frozen=True, kw_only=True):
-    """What processes that are gone have left in a folder, and no process will store by itself."""
-
-    orphaned_in: str
-    segments: int
-    waiting_records: int
-    oldest_unix_nano: int | None
-    own_folder: bool
-    """Whether it is the folder of the journal, where it was left for a store with other parameters."""
-
-
-def orphans_of(chest: FlaskChest) -> list[Orphan]:
-    """Look for what was left for other addresses of the store of *chest*, and for another store at this one."""
-    folder = folder_of(chest)
-    own = {state.here.journal_config.folder for state in chest._states.values()}
-    found = [_orphan(other, inspect(other, store=None)) for other in _open(other_folders(_config(chest)), own)]
-    if folder is not None:
-        foreign = {segment.segment for segment in segments_of(chest) if segment.of_another_store}
-        there = [segment for segment in inspect(folder, store=None) if segment.segment in foreign]
-        found.insert(0, _orphan(folder, there, own=True))
-    return [orphan for orphan in found if orphan is not None]
-
-
 def orphan_line(orphan: Orphan) -> str:
     """Return a sentence that says where *orphan* is, and how it is stored."""
     why = (
@@ -122,24 +97,6 @@ def orphan_line(orphan: Orphan) -> str:
         f"{amount(orphan.waiting_records)} waiting in {orphan.orphaned_in}, {why}: if they belong here, run "
         f"flask chest journal replay --from {shlex.quote(orphan.orphaned_in)}"
     )
-
-
-def _orphan(folder: Path, segments: list[SegmentReport], *, own: bool = False) -> Orphan | None:
-    left = [segment for segment in segments if segment.owner == "gone" and segment.waiting_bytes]
-    times = [segment.oldest_unix_nano for segment in left if segment.oldest_unix_nano is not None]
-    if not left:
-        return None
-    return Orphan(
-        orphaned_in=str(folder),
-        segments=len(left),
-        waiting_records=sum(segment.waiting_records for segment in left),
-        oldest_unix_nano=min(times, default=None),
-        own_folder=own,
-    )
-
-
-def _open(folders: list[Path], but: AbstractSet[Path | None]) -> list[Path]:
-    return [folder for folder in folders if folder not in but and why_closed(folder) is None]
 
 
 def _chest_of(folder: Path) -> FlaskChest:
@@ -157,41 +114,11 @@ def _chest_of(folder: Path) -> FlaskChest:
     return (named or chests)[0]
 
 
-def _config(chest: FlaskChest) -> JournalConfig:
-    return chest._state.here.journal_config
-
-
-def segments_of(chest: FlaskChest) -> list[SegmentReport]:
-    """Look at the segments of *chest*; there are none where its journal is in memory."""
-    folder = folder_of(chest)
-    if folder is None:
-        return []
-    store = chest._state.here.store
-    store_id = store.store_id if isinstance(store, Identified) else None
-    return inspect(folder, store=_config(chest).store, store_id=store_id)
-
-
-def refused_by_store(chest: FlaskChest) -> int:
-    """Count the records that the store of *chest* refused for good."""
-    folder = folder_of(chest)
-    return 0 if folder is None else refused_records(folder)
-
-
 def check_account(chest: FlaskChest) -> None:
     """Exit where this account should write nothing into the journal of *chest*."""
     folder = chest._state.here.journal_config.folder
     if folder is not None and (why := why_not_to_write(folder)) is not None:
         raise Failure(why)
-
-
-def folder_of(chest: FlaskChest) -> Path | None:
-    """Find the folder of the journal of *chest*; exit where it is another account's, and closed to this one."""
-    folder = chest._state.here.journal_config.folder
-    if folder is None:
-        return None
-    if (why := why_closed(folder)) is not None:
-        raise Failure(why)
-    return folder if folder.is_dir() else None
 
 
 def _segment_line(segment: SegmentReport) -> str:

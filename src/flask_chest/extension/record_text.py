@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -22,7 +22,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """C0 without tab and line ends, DEL and C1, in which a terminal's sequences begin."""
 
 
-def fields_of(record: Record) -> dict[str, object]:
+def fields_of(record: Record) -> Mapping[str, object]:
     """Return the fields of *record* by name, as JSON shows them."""
     return msgspec.structs.asdict(record) | {"variables": dict(record.variables)}
 

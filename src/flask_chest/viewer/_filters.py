@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from flask_chest.capture.tracking import known_method
@@ -44,12 +44,9 @@ class Filters:
     query: Query = field(default_factory=Query)
 
     @classmethod
-    def read(cls, given: Parameter, *, also: Sequence[tuple[str, Asked]] = ()) -> Filters:
-        """Take the filters from the parameters that were *given*, and *also* these conditions.
-
-        Raise `ConfigurationError` for what means nothing, and for too many.
-        """
-        found = cls(
+    def read(cls, given: Parameter) -> Filters:
+        """Take the filters from the parameters that were *given*."""
+        return cls(
             route=given.one("route"),
             method=given.one("method"),
             status=given.one("status"),
@@ -58,11 +55,17 @@ class Filters:
             since=given.one("since"),
             until=given.one("until"),
             errors=given.flag("errors"),
-            where=(*also, *map(parse_condition, given.several("where"))),
-        )
-        if len(found.chips) > MAX_FILTERS:
-            raise ConfigurationError(f"there are {len(found.chips)} filters, and at most {MAX_FILTERS} are taken")
-        return replace(found, query=found._meant())
+            where=tuple(map(parse_condition, given.several("where"))),
+        ).checked()
+
+    def checked(self) -> Filters:
+        """Return the filters with the query that they mean.
+
+        Raise `ConfigurationError` for what means nothing, and for too many.
+        """
+        if len(self.chips) > MAX_FILTERS:
+            raise ConfigurationError(f"there are {len(self.chips)} filters, and at most {MAX_FILTERS} are taken")
+        return replace(self, query=self._meant())
 
     def _meant(self) -> Query:
         status = parse_status(self.status) if self.status is not None else Status()

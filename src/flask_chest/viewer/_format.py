@@ -111,6 +111,17 @@ def json_block(value: JSONValue) -> str:
     return "\n".join(escaped_json(line) for line in text.split("\n"))
 
 
+def value_text(value: JSONValue) -> str:
+    """Write a value in one line; a text without its quotation marks, if it could be nothing else."""
+    if not isinstance(value, str) or not value or value != value.strip() or value[0] in '["{':
+        return json_text(value)
+    return json_text(value) if value in _WORDS or value[0] in _NUMERIC else printable(value)
+
+
+_WORDS = frozenset({"true", "false", "null"})
+_NUMERIC = frozenset("0123456789-")
+
+
 def shortened(text: str, length: int = 80) -> str:
     """Return the beginning of a *text* that is longer than *length*, and a mark."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -22,7 +22,7 @@ from flask_chest.viewer._asking import Ask, Links, Parameter, Refusal, Shown
 from flask_chest.viewer._response import ViewerResponse
 from flask_chest.viewer._templates import render, with_notice
 from flask_chest.viewer._turns import LastPages, turn
-from flask_chest.viewer.pages import record, records
+from flask_chest.viewer.pages import delivery, record, records, timeline
 
 READS = ("GET", "HEAD")
 FILES: Mapping[str, str] = {
@@ -46,6 +46,8 @@ class Page(NamedTuple):
 PAGES: Sequence[Page] = (
     Page("records", "/records", "/records.json", records.show),
     Page("record", "/records/<record_id>", "/records/<record_id>.json", record.show),
+    Page("timeline", "/timeline", "/timeline.json", timeline.show),
+    Page("delivery", "/delivery", "/delivery.json", delivery.show),
 )
 
 

@@ -30,6 +30,7 @@ _environment.filters.update(
     relative=_format.relative,
     json_text=_format.json_text,
     json_block=_format.json_block,
+    value_text=_format.value_text,
     shortened=_format.shortened,
     plain=_format.plain,
 )

@@ -12,8 +12,8 @@ import pytest
 from flask import Flask, Response, g
 
 from flask_chest import FlaskChest, FlaskChestSQLite, Record
-from flask_chest.cli.journal import segments_of
 from flask_chest.decorator import flask_chest
+from flask_chest.extension.report import segments_of
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from flask_chest.cli._output import amount
-from flask_chest.cli.status import report_of
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.report import report_of
 from flask_chest.protocols import ExporterRegistry, ExporterStatus, Leases
 
 UNSEEN_NANO = 3600 * 1_000_000_000

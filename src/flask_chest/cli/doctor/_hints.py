@@ -15,8 +15,8 @@ from flask_chest import health
 from flask_chest.capture.extractor import CapturedName
 from flask_chest.capture.redaction import NOTHING_HIDDEN
 from flask_chest.cli.index import unfinished
-from flask_chest.cli.status import report_of
 from flask_chest.extension.chest import FlaskChest, chests_of
+from flask_chest.extension.report import report_of
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.journal.accounts import who_else_may_write
 from flask_chest.protocols import Addressed, FlatViews, HasNeighbours, VariableIndexes

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from flask_chest.cli._accounts import why_closed
 from flask_chest.cli._group import format_time
 from flask_chest.cli._output import amount
 from flask_chest.cli.doctor._clocks import NEWS_NANO
-from flask_chest.cli.journal import complaints, folder_of, orphan_line, orphans_of, segments_of
+from flask_chest.cli.journal import complaints, orphan_line
 from flask_chest.cli.status import losses_line
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.report import folder_of, orphans_of, segments_of
 from flask_chest.journal import obstacle, used_bytes
 from flask_chest.journal.inspection import SegmentReport
 from flask_chest.journal.losses import losses_in
+from flask_chest.journal.other_accounts import why_closed
 
 FULL = 0.9
 """Share of CHEST_JOURNAL_BYTES from which a journal counts as full."""

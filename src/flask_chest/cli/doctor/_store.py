@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from flask_chest.cli.doctor._clocks import wrong_clocks
 from flask_chest.cli.doctor._journal import other_account
-from flask_chest.cli.status import report_of
 from flask_chest.errors import describe
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.report import report_of
 from flask_chest.protocols import Leases
 
 

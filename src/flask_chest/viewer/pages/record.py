@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from flask_chest.extension.conditions import written
 from flask_chest.extension.record_text import fields_of
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.viewer._asking import Ask, Refusal
 from flask_chest.viewer._filters import shell_command
+from flask_chest.viewer._format import plain, shortened
 
 AROUND_NANO = 15 * 60 * 1_000_000_000
 """How far before and after a request its neighbours are looked for."""
@@ -74,6 +77,35 @@ def show(ask: Ask) -> RecordPage:
         record=record,
         trace_link=ask.chest.trace_link(record),
         explanations=ask.chest.explain(record),
-        related=[],
+        related=[each for each in _related(ask, record) if each is not None],
         units=ask.units,
     )
+
+
+def _related(ask: Ask, record: Record) -> Iterator[Related | None]:
+    """Yield what has something in common with *record*, as far as an index finds it."""
+    request_id = {"request_id": record.request_id}
+    found = _others(ask, record, Query(request_id=record.request_id))
+    yield _shown("The same request id", found, ask.links.to("records", request_id))
+    if record.trace_id is not None:
+        found = _others(ask, record, Query(trace_id=record.trace_id))
+        yield _shown("The same trace", found, ask.links.to("records", {"trace_id": record.trace_id}))
+    since, until = record.time_unix_nano - AROUND_NANO, record.time_unix_nano + AROUND_NANO
+    for name in ask.indexed:
+        value = record.variables.get(name)
+        if value is None or isinstance(value, list | dict):
+            continue
+        around = Query(where={name: value}, since_unix_nano=since, until_unix_nano=until)
+        text = shortened(plain(written(name, value)), 60)
+        link = ask.links.to("timeline", {"where": [written(name, value)]})
+        yield _shown(f"Within 15 min: {text}", _others(ask, record, around), link)
+
+
+def _others(ask: Ask, record: Record, query: Query) -> list[Record]:
+    asked = msgspec.structs.replace(query, limit=NEIGHBOURS + 2)
+    return [each for each in ask.records(asked) if each.id != record.id]
+
+
+def _shown(title: str, found: Sequence[Record], link: str) -> Related | None:
+    """Return what is shown of *found*, or ``None`` if there is nothing."""
+    return Related(title, found[:NEIGHBOURS], link, len(found) > NEIGHBOURS) if found else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.record_text import fields_of
 from flask_chest.record import Record
-from flask_chest.viewer._asking import Ask
+from flask_chest.viewer._asking import Ask, Parameter
 from flask_chest.viewer._filters import Filters, shell_command
 
 PAGE_SIZE = 50
@@ -24,8 +24,6 @@ class RecordsPage:
     older: str | None
     """Address of the next page."""
     is_first: bool
-    indexed: tuple[str, ...]
-    """Variables by which records are found fast."""
     template: str = "records.html"
 
     @property
@@ -51,23 +49,25 @@ class RecordsPage:
 def show(ask: Ask) -> RecordsPage:
     """Ask for a page of records."""
     filters = Filters.read(ask.given)
-    before = _cursor(ask.given.one("before"))
+    before = read_cursor(ask.given)
     ask.given.check_taken()
     records, more = ask.page_of_records(filters.query, before=before, size=PAGE_SIZE)
-    older = None
-    if more:
-        last = records[-1]
-        older = ask.links.to("records", filters.with_(before=f"{last.time_unix_nano}-{last.id}"))
     return RecordsPage(
         filters=filters,
         records=records,
-        older=older,
+        older=ask.links.to("records", filters.with_(before=cursor_of(records[-1]))) if more else None,
         is_first=before is None,
-        indexed=ask.indexed,
     )
 
 
-def _cursor(text: str | None) -> tuple[int, str] | None:
+def cursor_of(record: Record) -> str:
+    """Write where a page ends, for the address of the next one."""
+    return f"{record.time_unix_nano}-{record.id}"
+
+
+def read_cursor(given: Parameter) -> tuple[int, str] | None:
+    """Take the time and id after which a page begins; ``None`` for the first one."""
+    text = given.one("before")
     if text is None:
         return None
     found = re.fullmatch(r"(\d{1,20})-(.+)", text, re.ASCII)
