@@ -50,6 +50,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False, array_like=Tru
     trace_flags: int | None = None
     trace_remote: bool | None = None
     variables: Mapping[str, JSONValue] = {}
+    sample_rate: float = 1.0
+    """Probability, above 0, with which a request like it is kept: it stands for ``1 / sample_rate`` requests."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):

@@ -279,7 +279,7 @@ def test_tables_that_were_made_by_half_are_completed_only_by_who_may(
     admin.execute(f"UPDATE `{name}_schema` SET version = 0")
     assert told(MySQLStore(database.uri, name=name, create=False), SchemaError) == (
         f"the tables of '{name}' in MySQL {database.address}/chest are of the older version 0; "
-        "they are migrated by a store that may, with create=True"
+        "they are migrated by a store that may, with create=True: run flask chest migrate there"
     )
     with closing(MySQLStore(database.uri, name=name)) as store:
         store.open()

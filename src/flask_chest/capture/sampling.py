@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from flask_chest.errors import ConfigurationError
 from flask_chest.record import Record
 
@@ -34,14 +36,19 @@ class Sampling:
         rate = self.rate() if callable(self.rate) else self.rate
         if not isinstance(rate, int | float) or not 0 <= rate <= 1:  # type: ignore[redundant-expr]  # may be unchecked
             raise ConfigurationError(f"sample must return a number from 0 to 1, got {rate!r}")
-        return rate
+        return float(rate)  # an int, a bool or a subclass of float would not be stored
 
-    def keeps(self, record: Record, rate: float) -> bool:
-        """Return whether *record* is kept at *rate*."""
+    def sampled(self, record: Record, rate: float) -> Record | None:
+        """Return *record* with the probability with which such a one is kept at *rate*; ``None`` if it is not.
+
+        That is *rate*, but 1 for those that are all kept.
+        """
         if self.keep_errors and record.is_error:
-            return True
+            return record
         if self.keep_slower_than_ns is not None and record.duration_ns >= self.keep_slower_than_ns:
-            return True
+            return record
         if record.trace_id is not None:
-            return int(record.trace_id[16:], 16) < round(rate * _TRACE_RANGE)
-        return zlib.crc32(record.request_id.encode(errors="replace")) < round(rate * _ID_RANGE)
+            kept = int(record.trace_id[16:], 16) < round(rate * _TRACE_RANGE)
+        else:
+            kept = zlib.crc32(record.request_id.encode(errors="replace")) < round(rate * _ID_RANGE)
+        return replace(record, sample_rate=rate) if kept else None

@@ -384,8 +384,9 @@ def _count_mismatches(state: ChestState, record: Record, declaration: Declaratio
 
 def _keep(request_state: RequestState, records: Iterable[tuple[ChestState, Record]]) -> None:
     failure: Exception | None = None
-    for state, record in records:
-        if request_state.rates is not None and not request_state.keeps(state, record):
+    for state, made in records:
+        record = made if request_state.rates is None else request_state.sampled(state, made)
+        if record is None:
             continue
         try:
             state.latest.keep(record)

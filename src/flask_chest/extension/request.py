@@ -166,12 +166,12 @@ class RequestState(msgspec.Struct, eq=False):
             time_unix_nano += 1  # each has its own: two chests may deliver into one InfluxDB series
         return records
 
-    def keeps(self, state: ChestState, record: Record) -> bool:
-        """Return whether the chest of *state* keeps *record*; count it if not."""
+    def sampled(self, state: ChestState, record: Record) -> Record | None:
+        """Return *record* as the chest of *state* keeps it; ``None`` if it does not, which is counted."""
         if self.rates is None or state.sampling is None:
-            return True
-        kept = state.sampling.keeps(record, self.rates[state])
-        if not kept:
+            return record
+        kept = state.sampling.sampled(record, self.rates[state])
+        if kept is None:
             state.latest.tally.sampled_out()
         return kept
 
@@ -317,8 +317,7 @@ class StreamedResponse:
         elif not self._ended:  # a client left
             with suppress(Exception):
                 self.capture()
-        record = self._completed(state, opened)
-        return record if request_state.keeps(state, record) else None
+        return request_state.sampled(state, self._completed(state, opened))
 
     def _lasted(self) -> int:
         return time.perf_counter_ns() - self._request_state.started_ns

@@ -25,6 +25,7 @@ logger = logging.getLogger("flask_chest.stores")
 
 _TEXT: frozenset[type] = frozenset({str})
 _INTEGER: frozenset[type] = frozenset({int})
+_FLOAT: frozenset[type] = frozenset({float})
 _ABSENT: frozenset[type] = frozenset({NoneType})
 
 _TYPES: dict[str, frozenset[type]] = {
@@ -42,12 +43,13 @@ _TYPES: dict[str, frozenset[type]] = {
     "trace_flags": _INTEGER | _ABSENT,
     "trace_remote": _ABSENT | {bool},
     "instance": _TEXT,
+    "sample_rate": _FLOAT,
 }
 
 SCALARS: tuple[str, ...] = tuple(_TYPES)
 """A record's fields but its variables, in the order in which stores keep them."""
 
-scalars: Callable[[Record], tuple[str | int | None, ...]] = attrgetter(*SCALARS)
+scalars: Callable[[Record], tuple[str | float | None, ...]] = attrgetter(*SCALARS)
 
 _SIGNATURES = frozenset(product(*_TYPES.values()))
 """All that the types of a record's scalars together can be."""
@@ -57,7 +59,7 @@ _NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
 
 _encode = msgspec.json.Encoder().encode
 
-Row: TypeAlias = tuple[str | int | None, ...]
+Row: TypeAlias = tuple[str | float | None, ...]
 """The `SCALARS` of a record, then its variables as JSON."""
 
 
@@ -91,6 +93,8 @@ def _row(record: Record) -> Row:
         and MIN_INTEGER <= (record.trace_flags or 0) <= MAX_INTEGER
     ):
         raise ValueError("one of its numbers is beyond 64 bits")
+    if not 0 < record.sample_rate <= 1:
+        raise ValueError("sample_rate is not above 0 and at most 1")
     variables = dict(record.variables)
     for name, variable in variables.items():
         if type(name) is not str:

@@ -25,6 +25,7 @@ def make_record(
     trace_flags: int | None = None,
     trace_remote: bool | None = None,
     variables: Mapping[str, JSONValue] | None = None,
+    sample_rate: float = 1.0,
 ) -> Record:
     """Make a record as a request leaves it: with new ids, later than the one before, one variable."""
     return Record(
@@ -43,4 +44,5 @@ def make_record(
         trace_flags=trace_flags,
         trace_remote=trace_remote,
         variables={"user_id": 42} if variables is None else variables,
+        sample_rate=sample_rate,
     )

@@ -102,6 +102,16 @@ class SinkContract:
         sink.write([record])
         assert list(kept()) == [record]
 
+    @pytest.mark.parametrize(
+        "rate", [1.0, 0.1, 1 / 3, 1e-6, 0.1 + 0.2, 1 - 2**-53, 2.2250738585072014e-308], ids=repr
+    )
+    def test_sample_rate_comes_back_as_the_same_double(
+        self, sink: Sink, kept: Callable[[], Sequence[Record]], rate: float
+    ) -> None:
+        record = make_record(sample_rate=rate)
+        sink.write([record])
+        assert list(kept()) == [record]
+
     def test_negative_zero_keeps_its_sign(self, sink: Sink, kept: Callable[[], Sequence[Record]]) -> None:
         sink.write([make_record(variables={"v": -0.0})])
         zero = kept()[0].variables["v"]
@@ -187,8 +197,15 @@ class StoreContract(SinkContract):
             make_record(variables={"v": math.inf}),
             make_record(request_id="\ud800"),
             make_record(duration_ns=2**63),
+            make_record(sample_rate=0.0),
+            make_record(sample_rate=1.5),
+            make_record(sample_rate=math.nan),
+            make_record(sample_rate=1),
         ],
-        ids=["text", "name", "array", "object", "nan", "infinity", "request_id", "duration_ns"],
+        ids=[
+            *("text", "name", "array", "object", "nan", "infinity", "request_id", "duration_ns"),
+            *("no_rate", "large_rate", "nan_rate", "whole_rate"),
+        ],
     )
     def test_record_that_cannot_be_kept_is_named_and_nothing_of_its_batch_kept(
         self, store: Store, unstorable: Record

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask, Response, g, request, stream_with_context
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import flask_chest as package
 from flask_chest import FlaskChest
@@ -79,8 +80,9 @@ def test_errors_are_sampled_too_if_so_wanted(shop: Flask) -> None:
 @pytest.mark.parametrize("bound", [1.5, timedelta(seconds=1.5)])
 def test_slow_requests_are_recorded_whatever_the_share(bound: float | timedelta) -> None:
     sampling = Sampling(rate=0, keep_errors=True, keep_slower_than_ns=1_500_000_000)
-    assert sampling.keeps(make_record(duration_ns=1_500_000_000), 0)
-    assert not sampling.keeps(make_record(duration_ns=1_499_999_999), 0)
+    slow = make_record(duration_ns=1_500_000_000)
+    assert sampling.sampled(slow, 0) == slow
+    assert sampling.sampled(make_record(duration_ns=1_499_999_999), 0) is None
     app = Flask("shop")
     with opened(app, sample=0, keep_slower_than=bound) as chest:
         assert chest._state.sampling == sampling
@@ -90,15 +92,18 @@ def test_slow_requests_are_recorded_whatever_the_share(bound: float | timedelta)
 def test_what_a_low_rate_keeps_a_higher_one_keeps_too(trace: int, low: float, high: float) -> None:
     low, high = sorted((low, high))
     record = make_record(trace_id=f"{trace:032x}")
-    assert always(high).keeps(record, high) or not always(low).keeps(record, low)
+    assert always(high).sampled(record, high) or not always(low).sampled(record, low)
 
 
 @given(traces, st.floats(0, 1))
 def test_trace_decides_alone_and_as_opentelemetry_decides(trace: int, rate: float) -> None:
     sampler = pytest.importorskip("opentelemetry.sdk.trace.sampling").TraceIdRatioBased(rate)
-    kept = always(rate).keeps(make_record(trace_id=f"{trace:032x}"), rate)
-    assert kept == always(rate).keeps(make_record(trace_id=f"{trace:032x}", request_id="other"), rate)
-    assert kept == (sampler.should_sample(None, trace, "span").decision.value == 2)
+    record = make_record(trace_id=f"{trace:032x}")
+    kept = always(rate).sampled(record, rate)
+    assert kept in (None, replace(record, sample_rate=rate))
+    other = always(rate).sampled(replace(record, request_id="other"), rate)
+    assert (kept is None) == (other is None)
+    assert (kept is not None) == (sampler.should_sample(None, trace, "span").decision.value == 2)
 
 
 def test_function_says_the_share_of_the_current_request(shop: Flask) -> None:
@@ -108,17 +113,55 @@ def test_function_says_the_share_of_the_current_request(shop: Flask) -> None:
         assert len(chest.query()) == 2
 
 
+@pytest.mark.parametrize("rate", [1 / 3, lambda: 1 / 3, lambda: AppFloat(1 / 3)])
+def test_record_carries_the_rate_that_decided_on_it(shop: Flask, rate: float | Callable[[], float]) -> None:
+    with opened(shop, sample=rate) as chest:
+        for _ in range(60):
+            shop.test_client().get("/")
+        records = chest.query()
+        assert 0 < len(records) < 60
+        assert {(type(record.sample_rate), record.sample_rate) for record in records} == {(float, 1 / 3)}
+
+
+class AppFloat(float):
+    """Comes back from the app's own function, as NumPy's floats do."""
+
+
+@pytest.mark.parametrize("rate", [1, True, lambda: 1, lambda: True])
+def test_rate_of_one_is_a_float_however_it_is_said(shop: Flask, rate: float | Callable[[], float]) -> None:
+    with opened(shop, sample=rate) as chest:
+        shop.test_client().get("/")
+        assert [repr(record.sample_rate) for record in chest.query()] == ["1.0"]
+
+
+def test_what_is_kept_whole_carries_the_rate_of_one(shop: Flask) -> None:
+    with opened(shop, sample=0.25) as chest:
+        for _ in range(40):
+            shop.test_client().get("/boom")
+        assert [record.sample_rate for record in chest.query()] == [1.0] * 40
+    slow = make_record(duration_ns=1_000, sample_rate=1.0)
+    sampling = Sampling(rate=0.25, keep_errors=False, keep_slower_than_ns=1_000)
+    assert sampling.sampled(slow, 0.25) == slow
+
+
+def test_errors_that_are_sampled_carry_the_rate(shop: Flask) -> None:
+    with opened(shop, sample=0.25, keep_errors=False) as chest:
+        for _ in range(100):
+            shop.test_client().get("/boom")
+        assert {record.sample_rate for record in chest.query()} == {0.25}
+
+
 def raising() -> float:
     raise RuntimeError("hunter2")
 
 
-@pytest.mark.parametrize("sample", [raising, lambda: 2, lambda: "many"])
+@pytest.mark.parametrize("sample", [raising, lambda: 2, lambda: -0.1, lambda: float("nan"), lambda: "many"])
 def test_function_that_fails_costs_no_record(
     shop: Flask, sample: Callable[[], float], caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(shop, sample=sample) as chest:
         assert shop.test_client().get("/").status_code == 200
-        assert len(chest.query()) == 1
+        assert [record.sample_rate for record in chest.query()] == [1.0]
         assert sum(chest.stats().faults.values()) == 1
     assert "hunter2" not in caplog.text
 

@@ -14,6 +14,7 @@ from flask_chest.stores._records import SCALARS, scalars
 
 Document: TypeAlias = dict[str, Any]
 
+_FIELDS = [name for name in SCALARS if name not in {"id", "sample_rate"}]
 _UNWANTED = re.compile(r"^\$|[%.\0]")
 _EMPTY = "%"
 """Stands for an empty name; no other is encoded as a percent sign alone."""
@@ -55,10 +56,7 @@ def decode_value(value: object) -> Any:
 
 def document_of(record: Record, *, written_unix_nano: int) -> Document:
     """Make the document of *record*, which has no position yet."""
-    document: Document = {
-        name: Int64(value) if type(value) is int else value
-        for name, value in zip(SCALARS, scalars(record), strict=True)
-    }
+    document: Document = {name: encode_value(value) for name, value in zip(SCALARS, scalars(record), strict=True)}
     document["_id"] = document.pop("id")
     document["variables"] = encode_value(dict(record.variables))
     document["position"] = None
@@ -68,5 +66,10 @@ def document_of(record: Record, *, written_unix_nano: int) -> Document:
 
 def record_of(document: Mapping[str, Any]) -> Record:
     """Make the record again."""
-    fields = {name: decode_value(document[name]) for name in SCALARS if name != "id"}
-    return Record(id=document["_id"], variables=decode_value(document["variables"]), **fields)
+    fields = {name: decode_value(document[name]) for name in _FIELDS}
+    return Record(
+        id=document["_id"],
+        variables=decode_value(document["variables"]),
+        sample_rate=document.get("sample_rate", 1.0),  # which an earlier release does not write
+        **fields,
+    )

@@ -10,7 +10,7 @@ from pymysql import err
 
 from flask_chest.errors import StoreUnavailable
 from flask_chest.stores.mysql.connections import is_mariadb
-from flask_chest.stores.sql.schema import Migrations, SQLSchema
+from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session, Tables
 
 # Statements that change tables are no part of a transaction here: each must do no harm when it comes again.
@@ -124,11 +124,48 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
+_RATE = Addition(
+    table="records",
+    column="sample_rate",
+    statements=("ALTER TABLE {records} ADD COLUMN sample_rate double NOT NULL DEFAULT 1.0",),
+)
+_VIEW_WITH_RATE: tuple[LiteralString, ...] = (
+    """
+    CREATE OR REPLACE VIEW {variables} AS
+    SELECT
+        id, request_id, time_unix_nano,
+        TIMESTAMPADD(MICROSECOND, time_unix_nano DIV 1000, TIMESTAMP'1970-01-01 00:00:00.000000') AS time,
+        duration_ns, method, route, endpoint, status_code, error,
+        trace_id, span_id, trace_flags, trace_remote, instance,
+        name,
+        CASE kind
+            WHEN 'UNSIGNED INTEGER' THEN 'integer' WHEN 'DOUBLE' THEN 'number' WHEN 'DECIMAL' THEN 'number'
+            ELSE LOWER(kind)
+        END AS type,
+        CASE
+            WHEN kind IN ('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL') THEN CAST(value AS double)
+            WHEN kind = 'BOOLEAN' THEN value = 'true'
+        END AS number,
+        CASE WHEN kind IN ('STRING', 'ARRAY', 'OBJECT') THEN value END AS text,
+        sample_rate
+    FROM (
+        SELECT
+            record.*,
+            variable.name,
+            JSON_TYPE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS kind,
+            JSON_UNQUOTE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS value
+        FROM {records} AS record
+        JOIN JSON_TABLE(JSON_KEYS(record.variables), '$[*]' COLUMNS (name longtext PATH '$')) AS variable
+    ) AS variable
+    """,
+)
+
 
 class MySQLSchema(SQLSchema):
     """What one chest's part of a database must look like."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
+    _additions = (_RATE, Addition(table="variables", column="sample_rate", statements=_VIEW_WITH_RATE))
 
     def __init__(self, tables: Tables, *, place: str, creates: bool, patience: float) -> None:
         """Wait *patience* seconds for another process that makes the tables."""
@@ -151,6 +188,13 @@ class MySQLSchema(SQLSchema):
         ((version,),) = session.rows("SELECT version()")
         collation = "utf8mb4_nopad_bin" if is_mariadb(version) else "utf8mb4_0900_bin"
         return statement.replace("<collation>", f"CHARACTER SET utf8mb4 COLLATE {collation}")
+
+    def _columns(self, session: Session, table: str) -> set[str]:
+        select = self.tables.sql(
+            "SELECT lower(column_name) FROM information_schema.columns"
+            " WHERE table_schema = database() AND lower(table_name) = lower(?)"
+        )
+        return {str(name) for (name,) in session.rows(select, (table,))}
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         select = self.tables.sql(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import LiteralString
 
-from flask_chest.stores.sql.schema import Migrations, SQLSchema
+from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session
 
 _FIRST: tuple[LiteralString, ...] = (
@@ -122,6 +122,42 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
+_RATE = Addition(
+    table="records",
+    column="sample_rate",
+    statements=("ALTER TABLE {records} ADD COLUMN sample_rate double precision NOT NULL DEFAULT 1.0",),
+)
+_VIEW_WITH_RATE: tuple[LiteralString, ...] = (
+    r"""
+    CREATE OR REPLACE VIEW {variables} AS
+    SELECT
+        record.id, request_id, time_unix_nano,
+        timestamptz 'epoch' + (time_unix_nano / 1000) * interval '1 microsecond' AS time,
+        duration_ns, method, route, endpoint, status_code, error,
+        trace_id, span_id, trace_flags, trace_remote, instance,
+        variable.key AS name,
+        CASE
+            WHEN json_typeof(variable.value) = 'number' AND variable.value::text !~ '[.eE]' THEN 'integer'
+            ELSE json_typeof(variable.value)
+        END AS type,
+        CASE json_typeof(variable.value)
+            WHEN 'number' THEN variable.value::text::numeric
+            WHEN 'boolean' THEN (variable.value::text = 'true')::integer::numeric
+        END AS number,
+        CASE
+            WHEN json_typeof(variable.value) IN ('array', 'object') THEN variable.value::text
+            WHEN json_typeof(variable.value) = 'string' THEN variable.value #>> '{{}}'
+        END AS text,
+        sample_rate
+    FROM {records} AS record CROSS JOIN LATERAL json_each(
+        CASE
+            WHEN strpos(record.variables::text, '\u0000') = 0 THEN record.variables
+            ELSE replace(record.variables::text, '\u0000', '\ufffd')::json
+        END
+    ) AS variable
+    """,
+)
+
 _LOCK = 0x666C63686573
 """The key of the advisory lock under which tables are made: the first letters of "flchest"."""
 
@@ -130,11 +166,19 @@ class PostgreSQLSchema(SQLSchema):
     """What one chest's part of a database must look like; it lies in the first schema of the search path."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
+    _additions = (_RATE, Addition(table="variables", column="sample_rate", statements=_VIEW_WITH_RATE))
 
     @contextmanager
     def _alone(self, session: Session) -> Iterator[None]:
         session.rows(self.tables.sql("SELECT pg_advisory_xact_lock(?)"), (_LOCK,))
         yield
+
+    def _columns(self, session: Session, table: str) -> set[str]:
+        select = self.tables.sql(
+            "SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+            " WHERE pg_table_is_visible(attrelid) AND relname = ? AND attnum > 0 AND NOT attisdropped"
+        )
+        return {name for (name,) in session.rows(select, (table,))}
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         select = self.tables.sql(

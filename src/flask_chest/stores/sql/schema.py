@@ -6,6 +6,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import LiteralString, TypeAlias
 
 from flask_chest.errors import SchemaError, StoreAbsent
@@ -21,10 +22,26 @@ Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
 """Statements that bring the tables from version 0 to 1, 1 to 2, …; released ones never change."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """A column that came later, and whose absence tells that *statements* are still to be run.
+
+    It has a default and leaves the version as it is: a process of an earlier release, which stops at a newer
+    version, goes on writing and reading beside this one while an app is deployed.
+    """
+
+    table: str
+    """Role of the table, or of the view."""
+    column: str
+    statements: tuple[LiteralString, ...]
+
+
 class SQLSchema(ABC):
     """What the part of a database that belongs to one chest must look like."""
 
     _migrations: Migrations
+    _additions: tuple[Addition, ...]
+    """Made in their order, each of them if the table is there without its column."""
     _elsewhere = "another database"
     """Way out, for messages, where another program has a table of such a name."""
 
@@ -35,6 +52,10 @@ class SQLSchema(ABC):
         self.creates = creates
         self._newest = len(self._migrations)
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
+        self._migrated = (
+            f"they are migrated {self._by_whom}{', or' if creates else ':'} run flask chest migrate"
+            f"{'' if creates else ' there'}"
+        )
         self._ours = f"the tables of {tables.name!r} in {place}"
         self.store_id: str | None = None
         """The id that was made with the tables; where they are made again, they keep the one that is known."""
@@ -45,9 +66,13 @@ class SQLSchema(ABC):
         if version is None:
             raise StoreAbsent(f"{self._ours} do not exist yet; they are made {self._by_whom}")
         if version < self._newest:
-            raise SchemaError(
-                f"{self._ours} are of the older version {version}; they are migrated {self._by_whom}"
-            )
+            raise SchemaError(f"{self._ours} are of the older version {version}; {self._migrated}")
+        for addition in self._additions:
+            if addition.table == "records" and self._lacks(session, addition):
+                raise SchemaError(
+                    f"{self._ours} are of an earlier release, without the column {addition.column}; "
+                    f"{self._migrated}"
+                )
 
     def has_table(self, session: Session, name: str) -> bool:
         """Return whether there is a table *name*, whoever made it."""
@@ -55,7 +80,7 @@ class SQLSchema(ABC):
 
     def make(self, session: Session) -> None:
         """Make or migrate our tables; of several processes one does it, and the others wait for it."""
-        if self.version(session) != self._newest:
+        if self.version(session) != self._newest or any(self._lacks(session, each) for each in self._additions):
             with self._alone(session):
                 self._migrate(session)
 
@@ -65,8 +90,14 @@ class SQLSchema(ABC):
 
     def _migrate(self, session: Session) -> None:
         version = self.version(session)
-        if version == self._newest:
-            return  # another process was first
+        if version != self._newest:
+            self._migrate_from(version, session)
+        for addition in self._additions:
+            # Not if another process was first.
+            for statement in addition.statements if self._lacks(session, addition) else ():
+                session.change(self._adapted(self.tables.sql(statement), session))
+
+    def _migrate_from(self, version: int | None, session: Session) -> None:
         for migration in self._migrations[version or 0 :]:
             for statement in migration:
                 session.change(self._adapted(self.tables.sql(statement), session))
@@ -75,6 +106,11 @@ class SQLSchema(ABC):
             (self._newest, self.store_id or uuid.uuid4().hex),
         )
         self._read_id(session)
+
+    def _lacks(self, session: Session, addition: Addition) -> bool:
+        """Return whether *addition* is to be made; not in a view that was dropped, or may not be seen."""
+        columns = self._columns(session, self.tables.names[addition.table])
+        return bool(columns) and addition.column not in columns
 
     def version(self, session: Session) -> int | None:
         """Read the version; ``None`` where none of our names is taken."""
@@ -103,6 +139,10 @@ class SQLSchema(ABC):
     def _adapted(self, statement: str, session: Session) -> str:  # noqa: ARG002 - for those that differ
         """Fit a migration's *statement* to the release of the server."""
         return statement
+
+    @abstractmethod
+    def _columns(self, session: Session, table: str) -> set[str]:
+        """Return the names of the columns of *table*, or of a view; none if there is none."""
 
     @abstractmethod
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:

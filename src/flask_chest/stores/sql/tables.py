@@ -69,6 +69,7 @@ def row_record(row: Sequence[Any]) -> Record:
         trace_flags,
         trace_remote,
         instance,
+        sample_rate,
         variables,
     ) = row
     return Record(
@@ -88,6 +89,7 @@ def row_record(row: Sequence[Any]) -> Record:
         # SQLite and MySQL keep it as an integer.
         trace_remote=None if trace_remote is None else bool(trace_remote),
         variables=_variables(record_id, variables),
+        sample_rate=sample_rate,
     )
 
 

@@ -16,7 +16,7 @@ _MARK = "flask_chest view"
 _DIGITS = 16
 _COLUMNS: LiteralString = (
     "record.id, request_id, time_unix_nano, {time} AS time, duration_ns, method, route, endpoint, status_code, "
-    "error, trace_id, span_id, trace_flags, trace_remote, instance"
+    "error, trace_id, span_id, trace_flags, trace_remote, instance, sample_rate"
 )
 
 

@@ -8,7 +8,7 @@ from typing import LiteralString
 
 from flask_chest._clocks import ClockNote, encode_note
 from flask_chest.errors import StoreUnavailable
-from flask_chest.stores.sql.schema import Migrations, SQLSchema
+from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session
 
 _FIRST: tuple[LiteralString, ...] = (
@@ -114,11 +114,43 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
+_RATE = Addition(
+    table="records",
+    column="sample_rate",
+    statements=("ALTER TABLE {records} ADD COLUMN sample_rate REAL NOT NULL DEFAULT 1.0",),
+)
+_VIEW_WITH_RATE: tuple[LiteralString, ...] = (
+    "DROP VIEW {variables}",
+    """
+    CREATE VIEW {variables} AS
+    SELECT
+        record.id, request_id, time_unix_nano,
+        strftime('%Y-%m-%dT%H:%M:%S', time_unix_nano / 1000000000, 'unixepoch')
+            || printf('.%03dZ', time_unix_nano / 1000000 % 1000) AS time,
+        duration_ns, method, route, endpoint, status_code, error,
+        trace_id, span_id, trace_flags, trace_remote, instance,
+        variable.key AS name,
+        CASE variable.type
+            WHEN 'true' THEN 'boolean' WHEN 'false' THEN 'boolean'
+            WHEN 'real' THEN 'number' WHEN 'text' THEN 'string'
+            ELSE variable.type
+        END AS type,
+        CASE variable.type
+            WHEN 'integer' THEN variable.value WHEN 'real' THEN variable.value
+            WHEN 'true' THEN 1 WHEN 'false' THEN 0
+        END AS number,
+        CASE WHEN variable.type IN ('text', 'array', 'object') THEN variable.value END AS text,
+        sample_rate
+    FROM {records} AS record, json_each(record.variables) AS variable
+    """,
+)
+
 
 class SQLiteSchema(SQLSchema):
     """What one chest's part of an SQLite file must look like."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
+    _additions = (_RATE, Addition(table="variables", column="sample_rate", statements=_VIEW_WITH_RATE))
     _elsewhere = "another file"
 
     def make(self, session: Session) -> None:
@@ -143,6 +175,9 @@ class SQLiteSchema(SQLSchema):
         super()._migrate(session)
         note = encode_note(ClockNote.taken(session.now_unix_nano()))
         session.change(self.tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
+
+    def _columns(self, session: Session, table: str) -> set[str]:
+        return {name for (name,) in session.rows("SELECT name FROM pragma_table_info(?)", (table,))}
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         rows = session.rows(
