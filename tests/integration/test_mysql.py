@@ -137,6 +137,32 @@ def test_following_chunks_read_the_index_from_where_the_last_ended(
     assert "filesort" not in str(plan["Extra"]), plan
 
 
+@pytest.mark.parametrize("limit", [None, 1, 3, 20, 700])
+@pytest.mark.parametrize("user_id", [1, 500, 777, 10_000])
+def test_answer_without_an_index_is_the_same_by_time_and_by_a_scan(
+    store: MySQLStore, monkeypatch: pytest.MonkeyPatch, user_id: int, limit: int | None
+) -> None:
+    monkeypatch.setattr("flask_chest.stores.sql.query.NEWEST", 50)
+    numbers = range(1_500)
+    records = [
+        make_record(
+            time_unix_nano=1_000 + number // 7, variables={"user_id": 1 if number % 2 else number, "n": number}
+        )
+        for number in numbers
+    ]
+    store.write(records)
+    question = Query(where={"user_id": user_id}, limit=limit)
+    in_order = sorted(filter(question.matches, records), key=lambda record: (record.time_unix_nano, record.id))
+    assert list(store.query(question)) == in_order[::-1][:limit]
+
+
+def test_scan_reads_no_index(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:
+    store.write([make_record() for _ in range(3_000)])
+    admin.execute(f"ANALYZE TABLE `{name}`")
+    plan = plan_of(admin, name, Query(until_unix_nano=kept(store)[10].time_unix_nano), scan=True)
+    assert (plan["key"], plan["type"]) == (None, "ALL"), plan
+
+
 def test_view_gives_a_row_for_each_variable(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:
     variables: dict[str, JSONValue] = {
         "a": 1,

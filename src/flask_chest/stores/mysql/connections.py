@@ -61,6 +61,7 @@ MYSQL = Dialect(
     path=lambda name: f"$.{encode_text(name)}",
     number="CASE WHEN value REGEXP '^[-0-9]' THEN CAST(CAST(value AS CHAR) AS DOUBLE) END",
     view=MYSQL_VIEW,
+    scan=" USE INDEX ()",
     seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",
 )
 

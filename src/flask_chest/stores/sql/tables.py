@@ -130,6 +130,8 @@ class Dialect:
     seen: LiteralString
     """A text for each ``record`` that sorts as (time, id)."""
     view: ViewSyntax
+    scan: LiteralString = ""
+    """Words after a table that is to be read from end to end; empty where the database itself knows when to."""
 
 
 class Session(Protocol):
