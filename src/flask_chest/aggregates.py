@@ -6,6 +6,7 @@ known by its exact value and type.
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from math import isfinite
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.record import Query, is_number
+from flask_chest.record import FIELDS, Query, is_number
 
 MAX_NUMBER = 1e290
 """Size up to which a number counts; beyond it, databases raise where they add up."""
@@ -38,6 +39,8 @@ Column: TypeAlias = Literal[
 ]
 """What a record has beside its variables; ``status_class`` is the first digit of the status code."""
 COLUMN_NAMES: tuple[Column, ...] = get_args(Column)
+RESERVED = frozenset({"duration", *COLUMN_NAMES, *FIELDS})
+"""Names that, where they are not quoted, are no variable's."""
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Bounds in seconds between the bins of durations: those of OpenTelemetry's ``http.server.request.duration``."""
@@ -125,7 +128,7 @@ class Sum(_Weighted[float]):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return self._labelled(f"sum({_name(self.of)})")
+        return self._labelled(f"sum({written_name(self.of)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class Mean(_Weighted["float | None"]):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return self._labelled(f"mean({_name(self.of)})")
+        return self._labelled(f"mean({written_name(self.of)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class Minimum(Measure["float | None"]):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return f"min({_name(self.of)})"
+        return f"min({written_name(self.of)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ class Maximum(Measure["float | None"]):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return f"max({_name(self.of)})"
+        return f"max({written_name(self.of)})"
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -199,16 +202,16 @@ class Percentiles(_Weighted["Mapping[int, float | None]"]):
 
     @property
     def label(self) -> str:
-        """The measure as the command line writes it."""
-        return ",".join(self._labels())
+        """The measure as the command line writes it, as in ``p50,p95(duration)``."""
+        return self._label(*self.ps)
 
     def columns(self, value: object) -> Iterator[tuple[str, float | None]]:
         """Yield a column for each percentile."""
         found = cast("Mapping[int, float | None]", value)
-        yield from zip(self._labels(), (found[p] for p in self.ps), strict=True)
+        return ((self._label(p), found[p]) for p in self.ps)
 
-    def _labels(self) -> Iterator[str]:
-        return (self._labelled(f"p{p}({_name(self.of)})") for p in self.ps)
+    def _label(self, *ps: int) -> str:
+        return self._labelled(f"{','.join(f'p{p}' for p in ps)}({written_name(self.of)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +226,7 @@ class Distinct(Measure[int]):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return f"distinct({_name(self.of)})"
+        return f"distinct({written_name(self.of)})"
 
 
 class Bin(NamedTuple):
@@ -260,14 +263,14 @@ class Histogram(_Weighted["tuple[Bin, ...]"]):
 
     @property
     def label(self) -> str:
-        """The measure as the command line writes it."""
-        return self._labelled(f"histogram({_name(self.of)})")
+        """The measure as the command line writes it, as in ``histogram(price,10,20)``."""
+        return self._labelled(f"histogram({','.join((written_name(self.of), *map(_bound, self.bounds)))})")
 
     def columns(self, value: object) -> Iterator[tuple[str, float | None]]:
         """Yield a column for each bin, named by its lower bound."""
         for found in cast("tuple[Bin, ...]", value):
-            lower = "-inf" if found.lower is None else f"{found.lower:.10g}"
-            yield f"{self.label}[{lower}]", found.requests
+            lower = "-inf" if found.lower is None else _bound(found.lower)
+            yield self._labelled(f"histogram({written_name(self.of)})[{lower}]"), found.requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,8 +360,20 @@ class Answer(Rows):
         return self.left_out == 0
 
 
-def _name(of: Number | Column) -> str:
-    return of.name if isinstance(of, Variable) else of
+def written_name(of: Number | Column) -> str:
+    """Write what is measured, or grouped by, as the command line does.
+
+    A variable that has the name of a field, or of the duration, or could be mistaken for more than a name, is
+    written as a string of JSON.
+    """
+    if not isinstance(of, Variable):
+        return of
+    is_plain = of.name == of.name.strip() != "" and of.name.isprintable() and not set(of.name) & set('"(),')
+    return of.name if is_plain and of.name not in RESERVED else json.dumps(of.name, ensure_ascii=False)
+
+
+def _bound(bound: float) -> str:
+    return repr(bound).removesuffix(".0")
 
 
 def _check_number(of: object, measure: Measure[object]) -> None:

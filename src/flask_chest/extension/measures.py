@@ -1,23 +1,31 @@
-"""Measures and groups as text: what the command line and the viewer's addresses take.
+"""Measures and groups as text: what ``flask chest aggregate`` takes, and the viewer's addresses.
 
-::
+A measure is its name, and in parentheses what it is of::
 
-    count  error_rate  sum(total)  mean(total)  min(total)  max(total)
-    p95(duration)  distinct(user_id)  histogram(duration)  unweighted(count)
+    count                  number of requests
+    error_rate             share of those that ended in an error
+    mean(total)            of a variable; so are sum, min and max
+    p95(duration)          percentile of the duration, in seconds, which stands where nothing does: p95
+    p50,p95,p99(duration)  several of them
+    distinct(user_id)      number of different values; of a column, too: distinct(route)
+    histogram(price)       how many are between bounds; these are given as in histogram(price,10,20,50)
+    unweighted(count)      of records, whatever a record of a sample counts for
 
-Without parentheses ``p95``, ``mean`` and the like are of the duration. A name is that of a column where there is
-one, and else of a variable; in quotation marks, as a string of JSON, it is always a variable's: ``by="route"``.
+A name is the duration's, a column's, as ``route`` and ``status_class``, or else a variable's. A variable that has
+the name of a field of the record, or holds parentheses, a comma or a quotation mark, is written as a string of
+JSON: ``mean("a)b")``, ``"route"``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flask_chest.aggregates import (
     COLUMN_NAMES,
+    HUNDRED,
+    RESERVED,
     Column,
     Count,
     Distinct,
@@ -31,27 +39,18 @@ from flask_chest.aggregates import (
     Percentiles,
     Sum,
     Variable,
+    written_name,
 )
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension.question_text import span
-from flask_chest.extension.spans import Every
 
-DURATION = "duration"
-_UNWEIGHTED = re.compile(r"unweighted\((.*)\)", re.DOTALL)
-_CALL = re.compile(r"(?P<name>[a-z_]+|p\d+)(\((?P<of>.+)\))?", re.DOTALL)
-_OF_NUMBER: Mapping[str, Callable[[Number], Measure[object]]] = {
-    "sum": Sum,
-    "mean": Mean,
-    "min": Minimum,
-    "max": Maximum,
-    "histogram": Histogram,
-}
-_OF_NUMBER_UNWEIGHTED: Mapping[str, Callable[[Number], Measure[object]]] = {
-    "sum": lambda of: Sum(of, weighted=False),
-    "mean": lambda of: Mean(of, weighted=False),
-    "histogram": lambda of: Histogram(of, weighted=False),
-}
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_MEASURES = (
+    "count, error_rate, p95(duration), mean(total), sum(total), min(total), max(total), distinct(user_id) or "
+    "histogram(price)"
+)
+_UNWEIGHTED = re.compile(r"unweighted\s*\((.*)\)", re.DOTALL)
+_CALL = re.compile(r"(?P<name>[a-z_]+|p\d+(?:\s*,\s*p\d+)*)\s*(?:\((?P<of>.+)\))?", re.DOTALL | re.ASCII)
+_WEIGHTED: Mapping[str, Callable[..., Measure[object]]] = {"sum": Sum, "mean": Mean}
+_NOT_WEIGHTED: Mapping[str, Callable[[Number], Measure[object]]] = {"min": Minimum, "max": Maximum}
 
 
 def parse_measures(texts: Iterable[str]) -> tuple[Measure[object], ...]:
@@ -65,9 +64,8 @@ def parse_measures(texts: Iterable[str]) -> tuple[Measure[object], ...]:
             key: object = (Percentiles, measure.of, measure.weighted)
             known = found.get(key)
             before = known.ps if isinstance(known, Percentiles) else ()
-            found[key] = Percentiles(
-                measure.of, *dict.fromkeys((*before, *measure.ps)), weighted=measure.weighted
-            )
+            ps = dict.fromkeys((*before, *measure.ps))
+            found[key] = Percentiles(measure.of, *ps, weighted=measure.weighted)
         else:
             found[measure] = measure
     return tuple(found.values())
@@ -78,80 +76,127 @@ def parse_measure(text: str) -> Measure[object]:
     unweighted = _UNWEIGHTED.fullmatch(text.strip())
     found = _CALL.fullmatch(unweighted[1].strip() if unweighted else text.strip())
     if found is None:
-        raise _unknown(text)
+        raise ConfigurationError(f"{text!r} is no measure; write {_MEASURES}")
     name, of, weighted = found["name"], found["of"], unweighted is None
-    if name in ("count", "error_rate") and of is None:
+    if not weighted and (name in _NOT_WEIGHTED or name == "distinct"):
+        raise ConfigurationError(f"{text!r} is no measure, as {name} is never weighted; write {found[0]}")
+    if name in ("count", "error_rate"):
+        if of is not None:
+            raise ConfigurationError(f"{text!r}: {name} is of all requests that are asked for; write {name}")
         return Count(weighted=weighted) if name == "count" else ErrorRate(weighted=weighted)
-    if name == "distinct" and of is not None and weighted:
+    if name == "distinct":
+        if of is None:
+            raise ConfigurationError(f"{text!r}: say of what, as in distinct(user_id)")
         return Distinct(parse_key(of))
-    number = parse_number(of if of is not None else DURATION)
-    if (percentile := re.fullmatch(r"p(\d+)", name)) is not None:
-        return Percentiles(number, int(percentile[1]), weighted=weighted)
-    make = (_OF_NUMBER if weighted else _OF_NUMBER_UNWEIGHTED).get(name)
-    if make is None:
-        raise _unknown(text)
-    return make(number)
+    return _of_number(text, name, of, weighted=weighted)
 
 
-def _unknown(text: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{text!r} is no measure; write count, error_rate, p95(duration), mean(total), sum(total), min(total), "
-        "max(total), distinct(user_id) or histogram(duration)"
-    )
+def _of_number(text: str, name: str, of: str | None, *, weighted: bool) -> Measure[object]:
+    if name == "histogram":
+        number, bounds = _histogram(text, of or "duration")
+        return Histogram(number, *bounds, weighted=weighted)
+    ps = [int(p) for p in re.findall(r"p(\d+)", name, re.ASCII)]
+    if not ps and name not in _WEIGHTED and name not in _NOT_WEIGHTED:
+        raise ConfigurationError(f"{text!r} is no measure; write {_MEASURES}")
+    number = parse_number(of or "duration")
+    if not ps:
+        return _WEIGHTED[name](number, weighted=weighted) if name in _WEIGHTED else _NOT_WEIGHTED[name](number)
+    if len(set(ps)) < len(ps) or not all(1 <= p <= HUNDRED for p in ps):
+        raise ConfigurationError(
+            f"{text!r}: percentiles are different ones from p1 to p100, as in p50,p95,p99(duration)"
+        )
+    return Percentiles(number, *ps, weighted=weighted)
+
+
+def _histogram(text: str, of: str) -> tuple[Number, list[float]]:
+    first, *rest = _arguments(of)
+    try:
+        return _number(*first), [float(each) for each, _ in rest]
+    except ValueError as exc:
+        if isinstance(exc, ConfigurationError):
+            raise
+        raise ConfigurationError(
+            f"{text!r}: the bounds of a histogram are increasing numbers, as in histogram(price,10,20,50)"
+        ) from None
 
 
 def parse_number(text: str) -> Number:
-    """Read what a measure is of: ``duration``, or a variable."""
-    name, is_quoted = _name(text)
-    return "duration" if name == DURATION and not is_quoted else Variable(name)
+    """Read what a measure is of, ``duration`` or a variable; raise `ConfigurationError` for anything else."""
+    return _number(*_only(text))
 
 
 def parse_key(text: str) -> Column | Variable:
-    """Read by what is grouped: a column where there is one of the name, and else a variable."""
-    name, is_quoted = _name(text)
-    return name if name in COLUMN_NAMES and not is_quoted else Variable(name)
+    """Read by what is grouped: a column where there is one of the name, and else a variable.
 
-
-def _name(text: str) -> tuple[str, bool]:
-    """Return a name, and whether it stands in quotation marks."""
-    text = text.strip()
-    if text.startswith('"'):
-        try:
-            name = json.loads(text)
-        except ValueError:
-            raise ConfigurationError(
-                f"{text} begins with a quotation mark, so it must be a string of JSON"
-            ) from None
-        return str(name), True
-    if not text or "(" in text or ")" in text:
-        raise ConfigurationError(f"{text!r} is no name; one with parentheses is written as a string of JSON")
-    return text, False
+    Raise `ConfigurationError` for a field by which nothing is grouped.
+    """
+    name, is_quoted = _only(text)
+    if is_quoted or name not in RESERVED:
+        return Variable(name)
+    for column in COLUMN_NAMES:
+        if column == name:
+            return column
+    raise ConfigurationError(
+        f"{name} is a field by which nothing is grouped; those that can be are {', '.join(COLUMN_NAMES)}, "
+        f"and a variable of that name is written {_quoted(name)}"
+    )
 
 
 def written_key(key: Column | Variable) -> str:
     """Write what `parse_key` reads as *key*."""
-    return _written(key.name, COLUMN_NAMES) if isinstance(key, Variable) else key
+    return written_name(key)
 
 
 def written_number(of: Number) -> str:
     """Write what `parse_number` reads as *of*."""
-    return _written(of.name, (DURATION,)) if isinstance(of, Variable) else of
+    return written_name(of)
 
 
-def _written(name: str, taken: Iterable[str]) -> str:
-    is_plain = name == name.strip() != "" and not name.startswith('"') and "(" not in name and ")" not in name
-    return name if is_plain and name not in taken else json.dumps(name, ensure_ascii=False)
-
-
-def parse_every(text: str) -> Every:
-    """Read the length of the spans of a series: ``auto``, or a span of time, as ``5m``, ``1h`` or ``1d``."""
-    return "auto" if text == "auto" else span(text)
-
-
-def every_text(every: timedelta) -> str:
-    """Write a span of time as `parse_every` reads it."""
-    seconds = int(every.total_seconds())
-    size, unit = next(
-        each for each in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")) if not seconds % each[0]
+def _number(name: str, is_quoted: bool) -> Number:  # noqa: FBT001 - as `_arguments` yields them
+    if is_quoted or name not in RESERVED:
+        return Variable(name)
+    if name == "duration":
+        return "duration"
+    raise ConfigurationError(
+        f"{name} is a field that is not measured, but duration (in seconds) and variables are; "
+        f"a variable of that name is written {_quoted(name)}"
     )
-    return f"{seconds // size}{unit}"
+
+
+def _only(text: str) -> tuple[str, bool]:
+    found = list(_arguments(text))
+    if len(found) > 1:
+        raise ConfigurationError(f"{text!r} must be one name; one that holds a comma is written {_quoted(text)}")
+    return found[0]
+
+
+def _arguments(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield what commas separate, and whether it stands in quotation marks."""
+    comma, rest = ",", text
+    while comma:
+        rest = rest.strip()
+        if is_quoted := rest.startswith('"'):
+            try:
+                decoded, end = _decoder.raw_decode(rest)
+            except ValueError:
+                raise ConfigurationError(
+                    f"{text!r} holds a quotation mark: the name must be a string of JSON, as in {_quoted('a,b')}"
+                ) from None
+            word, rest = str(decoded), rest[end:].strip()
+            between, comma, rest = rest.partition(",")
+        else:
+            word, comma, rest = rest.partition(",")
+            word, between = word.strip(), ""
+        if between or (not is_quoted and (not word or set(word) & set('"()'))):
+            raise ConfigurationError(
+                f"{text!r} is no name; one that is empty, or holds parentheses or quotation marks, "
+                f"is written as a string of JSON, as in {_quoted('a)b')}"
+            )
+        yield word, is_quoted
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
+_decoder = json.JSONDecoder()

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from flask_chest._clocks import nanoseconds
 from flask_chest.aggregates import MAX_BUCKETS
 from flask_chest.errors import ConfigurationError
+from flask_chest.extension.question_text import span, span_text
 
 Every: TypeAlias = timedelta | Literal["auto"]
 """How long a span is; ``"auto"`` is the shortest round one of which there are not too many."""
@@ -25,6 +26,11 @@ _ROUND = (
 )
 
 
+def parse_every(text: str) -> Every:
+    """Read how long a span is: ``auto``, or a span of time, as ``5m``, ``1h`` or ``1d``."""
+    return "auto" if text == "auto" else span(text)
+
+
 def bounds_of_spans(since: datetime, until: datetime, every: Every) -> tuple[int, ...]:
     """Return the bounds of the spans from *since* to *until*, in nanoseconds since 1970.
 
@@ -32,19 +38,21 @@ def bounds_of_spans(since: datetime, until: datetime, every: Every) -> tuple[int
     whole weeks on Mondays. Shorter ones are counted from the midnight before *since*. The first one holds
     *since*, and the last one ends at *until* or later. Raises `ConfigurationError` for more than `MAX_BUCKETS`.
     """
-    if until <= since:
+    given: object = every
+    if given != "auto" and not (isinstance(given, timedelta) and given > timedelta(0)):
+        raise ConfigurationError(f'every must be a timedelta of more than nothing, or "auto", got {every!r}')
+    end = until.astimezone(UTC)  # datetimes of one zone are compared by the clock on the wall
+    if end <= since.astimezone(UTC):
         return ()
     try:
         if every == "auto":
-            return next(found for step in _ladder() if (found := _bounds(since, until, step)) is not None)
-        if every <= timedelta(0):
-            raise ConfigurationError(f"every must be more than nothing, or 'auto', got {every!r}")
-        found = _bounds(since, until, every)
+            return next(found for step in _ladder() if (found := _bounds(since, end, step)) is not None)
+        found = _bounds(since, end, every)
         if found is None:
-            fits = next(step for step in _ladder() if step > every and _bounds(since, until, step) is not None)
+            fits = next(step for step in _ladder() if step > every and _bounds(since, end, step) is not None)
             raise ConfigurationError(
-                f"every={every} makes more than {MAX_BUCKETS} spans of {until - since}; "
-                f"the smallest round one that fits is {fits!r}"
+                f"every {span_text(every)} there would be a span, and {MAX_BUCKETS} are the most; "
+                f"the shortest round ones that are not too many are of {span_text(fits)}: every={fits!r}"
             )
     except OverflowError:
         raise ConfigurationError("every divides times from the year 1678 to 2262; set since and until") from None
@@ -56,15 +64,17 @@ def _ladder() -> Iterator[timedelta]:
     return chain(_ROUND, (_ROUND[-1] * 2**power for power in count(1)))
 
 
-def _bounds(since: datetime, until: datetime, step: timedelta) -> tuple[int, ...] | None:
+def _bounds(since: datetime, end: datetime, step: timedelta) -> tuple[int, ...] | None:
     """Return the bounds of spans of *step*, or ``None`` for too many."""
-    if (until - since) / step > MAX_BUCKETS:
-        return None
     found: list[int] = []
-    for bound in _by_days(since, step.days) if step % DAY == timedelta(0) else _by_clock(since, step):
-        found.append(_unix_nano(bound))
-        if bound >= until:
-            return tuple(found) if len(found) <= MAX_BUCKETS + 1 else None
+    for moment in _by_days(since, step.days) if step % DAY == timedelta(0) else _by_clock(since, step):
+        bound = _unix_nano(moment)
+        if not found or bound > found[-1]:  # a zone may have left out a day
+            found.append(bound)
+        if moment >= end:
+            return tuple(found)
+        if len(found) > MAX_BUCKETS:
+            return None
     raise OverflowError  # the calendar ends
 
 
