@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeAlias
 
+import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
 from bson.int64 import Int64
@@ -27,6 +28,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.mongodb.documents import Document
 
 Client: TypeAlias = "MongoClient[Document]"
@@ -149,6 +151,24 @@ class Collections:
                     )
                 self._checked.set(True)
             yield self
+
+    @contextmanager
+    def answering(self, *, timeout: timedelta | None) -> Iterator[Collections]:
+        """Let the collections be read for one answer.
+
+        When *timeout* is over, from the beginning of the block, what runs is ended in the server and raises
+        `QueryTimeout`, and so does all that is read later.
+        """
+        limit = TimeLimit(timeout)
+        # Of None pymongo would make the client's own time-out.
+        with self.checked(), pymongo.timeout(NO_LIMIT if timeout is None else limit.seconds()):
+            try:
+                yield self
+            except mongo.PyMongoError as exc:
+                # Else it waited for a connection, and the server may be away.
+                if MAX_TIME_EXPIRED in _codes(exc) or (isinstance(exc, mongo.NetworkTimeout) and limit.is_over):
+                    raise limit.exceeded() from exc
+                raise
 
     @contextmanager
     def unchecked(self) -> Iterator[Collections]:
@@ -279,6 +299,10 @@ def ended(until: str, *, lease: timedelta) -> Document:
     return {"$or": [{"$lte": [until, NOW]}, {"$gt": [until, {"$add": [NOW, Int64(latest)]}]}]}
 
 
+MAX_TIME_EXPIRED = 50
+"""The code of what a server ended because it took too long."""
+NO_LIMIT = 24 * 60 * 60
+"""Seconds after which an answer that may take any time is given up."""
 NOT_PRIMARY = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 """The codes of a server that is no longer the primary, or is about to end."""
 
