@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -71,8 +72,8 @@ class Watched(Store):
         finally:
             self.longest = max(self.longest, time.monotonic() - began)
 
-    def query(self, query: Query, /) -> Iterable[Record]:
-        return self.inner.query(query)
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
+        return self.inner.query(query, timeout=timeout)
 
     def status(self) -> StoreStatus:
         return self.inner.status()

@@ -48,10 +48,12 @@ class Reader(Protocol):
     """Answers questions about records."""
 
     @abstractmethod
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         """Yield the records that match, newest first by (time, id), at most ``query.limit`` of them.
 
-        What matches is defined by `Query.matches`. Records are fetched while the caller iterates.
+        What matches is defined by `Query.matches`. Records are fetched while the caller iterates. The store works
+        on the answer for no longer than *timeout* in all; the time in which the caller looks at records does not
+        count. After that it raises `QueryTimeout`, and no work is left behind; what came before is valid.
         """
 
 

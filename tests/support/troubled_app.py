@@ -7,6 +7,7 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -58,8 +59,8 @@ class WatchedStore(Store):
     def write(self, records: Sequence[Record], /) -> None:
         self._watched().write(records)
 
-    def query(self, query: Query, /) -> Iterable[Record]:
-        return self._watched().query(query)
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
+        return self._watched().query(query, timeout=timeout)
 
     def status(self) -> StoreStatus:
         return self._watched().status()

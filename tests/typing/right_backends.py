@@ -35,7 +35,7 @@ class ListStore:
     def write(self, batch: Sequence[Record], /) -> None:
         self.kept.extend(batch)
 
-    def query(self, question: Query, /) -> Iterator[Record]:
+    def query(self, question: Query, /, *, timeout: timedelta | None = None) -> Iterator[Record]:
         return iter([record for record in self.kept if question.matches(record)])
 
     def status(self) -> StoreStatus:
@@ -57,7 +57,7 @@ class ExplicitStore(Store):
 
     def write(self, records: Sequence[Record], /) -> None: ...
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         return []
 
     def status(self) -> StoreStatus:

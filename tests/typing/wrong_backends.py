@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 from flask_chest import Exporter, FlaskChest, Query, Record, Sink, Store
 from flask_chest.protocols import StoreStatus
@@ -13,7 +14,7 @@ class WithoutStatus:
 
     def write(self, records: Sequence[Record], /) -> None: ...
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         return []
 
     def close(self) -> None: ...
@@ -40,7 +41,7 @@ class WrongSignature:
 
     def write(self, record: Record, /) -> None: ...
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         return []
 
     def close(self) -> None: ...

@@ -10,12 +10,19 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, NoAppException
 
-from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent, describe, printable
+from flask_chest.errors import (
+    CapabilityMissing,
+    ConfigurationError,
+    QueryTimeout,
+    StoreAbsent,
+    describe,
+    printable,
+)
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import behind
 from flask_chest.extension.report import OtherAccount
 
-_SAID_WHOLE = ConfigurationError, CapabilityMissing, StoreAbsent, OtherAccount
+_SAID_WHOLE = ConfigurationError, CapabilityMissing, StoreAbsent, QueryTimeout, OtherAccount
 """Errors that their user can correct, and whose message needs nothing before it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import wraps
 from typing import TypeVar
 
@@ -12,7 +13,8 @@ import click
 from flask_chest.capture.tracking import known_method
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.conditions import Asked, parse_condition, written
-from flask_chest.extension.question_text import Status, parse_status, parse_time, told_apart
+from flask_chest.extension.question_text import Status, parse_status, parse_time, span, told_apart
+from flask_chest.extension.questions import checked_timeout
 from flask_chest.record import FIELDS, Bound, Query
 
 T = TypeVar("T")
@@ -106,6 +108,27 @@ def within(command: Command) -> Command:
         help="Only records before this time, written the same way.",
     )
     return since(until(command))
+
+
+def limited(command: Command) -> Command:
+    """Add the option for how long the store may work on an answer; it comes as a ``timedelta`` or ``None``."""
+    return click.option(
+        "--timeout",
+        type=said(_timeout),
+        metavar="TIME",
+        default="30s",
+        show_default=True,
+        help="Give up when the database has worked so long on the answer, as 30s or 5m; none for no limit.",
+    )(command)
+
+
+def _timeout(text: str) -> timedelta | None:
+    if text in {"none", "0"}:
+        return None
+    try:
+        return checked_timeout(span(text))
+    except ConfigurationError:
+        raise ConfigurationError(f"{text!r} is not a time to wait; write 30s, 5m or 2h, or none") from None
 
 
 def question(

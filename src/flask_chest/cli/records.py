@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ import msgspec
 from click.core import ParameterSource
 
 from flask_chest.cli._group import Failure, asking_store, chest_group, format_time, the_chests
-from flask_chest.cli._options import asking, hints, question, within
+from flask_chest.cli._options import asking, hints, limited, question, within
 from flask_chest.cli._output import (
     FORMATS,
     Format,
@@ -35,7 +36,8 @@ TAIL_WINDOW_NANO = 10_000_000_000
 
 @chest_group.command("show")
 @click.argument("id_", metavar="ID")
-def show(*, id_: str) -> None:
+@limited
+def show(*, id_: str, timeout: timedelta | None) -> None:
     """Show the record, or those of the request or trace, ID, with a link to the trace if trace_url is set.
 
     \b
@@ -46,7 +48,7 @@ def show(*, id_: str) -> None:
     found = 0
     for chest in the_chests():
         asked = (Query(id=id_), Query(request_id=id_), Query(trace_id=id_))
-        for record in next(filter(None, (list(answers(chest, each)) for each in asked)), ()):
+        for record in next(filter(None, (list(answers(chest, each, timeout=timeout)) for each in asked)), ()):
             found += 1
             say(*_record_lines(record, chest.trace_link(record)))
     if not found:
@@ -69,7 +71,16 @@ def show(*, id_: str) -> None:
     help="Output format.",
 )
 @click.option("--column", "columns", multiple=True, help="Variable that gets its own column in CSV. Repeatable.")
-def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...], **asked: Any) -> None:
+@limited
+def query(
+    *,
+    limit: int,
+    everything: bool,
+    form: Format,
+    columns: tuple[str, ...],
+    timeout: timedelta | None,
+    **asked: Any,
+) -> None:
     """Print records, newest first; any number of them takes no more memory.
 
     \b
@@ -83,7 +94,7 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
         raise click.UsageError("--column is for --format csv")
     wanted = question(**asked, limit=None if everything else limit)
     chests = the_chests()
-    records = (record for chest in chests for record in answers(chest, wanted))
+    records = (record for chest in chests for record in answers(chest, wanted, timeout=timeout))
     counted = _Counted(records)
     for line in lines(_with_progress(counted), form, columns=columns):
         say_styled(line) if form == "table" else say_data(line)
@@ -106,7 +117,8 @@ def query(*, limit: int, everything: bool, form: Format, columns: tuple[str, ...
     show_default=True,
     help="Seconds between two looks.",
 )
-def tail(*, count: int, follow: bool, interval: float, **asked: Any) -> None:
+@limited
+def tail(*, count: int, follow: bool, interval: float, timeout: timedelta | None, **asked: Any) -> None:
     """Print the last records, oldest first: in colours on a terminal, else as JSON lines.
 
     \b
@@ -116,14 +128,19 @@ def tail(*, count: int, follow: bool, interval: float, **asked: Any) -> None:
     since = time.time_ns() - TAIL_WINDOW_NANO
     chests = the_chests()
     recent = question(**asked, since=since)
-    seen = {each.id: each.time_unix_nano for chest in chests if follow for each in answers(chest, recent)}
-    for record in _latest(chests, question(**asked), count=count):
+    seen = {
+        each.id: each.time_unix_nano
+        for chest in chests
+        if follow
+        for each in answers(chest, recent, timeout=timeout)
+    }
+    for record in _latest(chests, question(**asked), count=count, timeout=timeout):
         seen[record.id] = record.time_unix_nano
         _say_record(record, for_people=for_people)
     with suppress(KeyboardInterrupt):  # which is how to end it
         while follow:
             wanted = question(**asked, since=since)
-            found = [each for chest in chests for each in answers(chest, wanted)]
+            found = [each for chest in chests for each in answers(chest, wanted, timeout=timeout)]
             for record in sorted(found, key=lambda each: each.time_unix_nano):
                 if record.id not in seen:
                     seen[record.id] = record.time_unix_nano
@@ -140,15 +157,17 @@ def _say_record(record: Record, *, for_people: bool) -> None:
         say_data(json_line(record))
 
 
-def answers(chest: FlaskChest, wanted: Query) -> Iterator[Record]:
+def answers(chest: FlaskChest, wanted: Query, *, timeout: timedelta | None) -> Iterator[Record]:
     """Yield what the store of *chest* answers: nothing where there is none yet; exit where it cannot."""
     with suppress(StoreAbsent), asking_store():
-        yield from chest._state.here.store.query(wanted)
+        yield from chest._state.here.store.query(wanted, timeout=timeout)
 
 
-def _latest(chests: Iterable[FlaskChest], wanted: Query, *, count: int) -> list[Record]:
+def _latest(
+    chests: Iterable[FlaskChest], wanted: Query, *, count: int, timeout: timedelta | None
+) -> list[Record]:
     newest = msgspec.structs.replace(wanted, limit=count)
-    found = [record for chest in chests for record in answers(chest, newest)]
+    found = [record for chest in chests for record in answers(chest, newest, timeout=timeout)]
     return sorted(found, key=lambda each: each.time_unix_nano)[-count:] if count else []
 
 

@@ -94,7 +94,7 @@ def stats(
 
 def _with_field(chest: FlaskChest, wanted: Query, field: str) -> Iterator[Record]:
     """Yield the records that match, with *field* among their variables: stores count variables alone."""
-    for record in answers(chest, wanted):
+    for record in answers(chest, wanted, timeout=None):
         value: JSONValue = getattr(record, field)
         if value is not None:
             yield msgspec.structs.replace(record, variables={**record.variables, field: value})

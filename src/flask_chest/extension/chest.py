@@ -34,7 +34,14 @@ from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
 from flask_chest.extension.aggregation import ask
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
-from flask_chest.extension.questions import DEFAULT_TIMEOUT, Filters, RecordFilters, query_of, without_one_of
+from flask_chest.extension.questions import (
+    DEFAULT_TIMEOUT,
+    Filters,
+    RecordFilters,
+    checked_timeout,
+    query_of,
+    without_one_of,
+)
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.shutdown import EXIT_TIMEOUT_SECONDS
@@ -164,7 +171,8 @@ class FlaskChest:
 
         With a class of *declared* variables, return `Typed` rows; those of other classes and routes are among
         them unless filtered out. Records that this process has just made are waited for, up to two seconds.
-        Raises `StoreError` when the store cannot answer.
+        Raises `QueryTimeout` when the store has worked on the answer for *timeout*, 30 seconds unless said or
+        ``None``, and another `StoreError` when it cannot answer.
         """
         found = self._records({"limit": 100, **filters})
         return list(found) if declared is None else [Typed(record, declared) for record in found]
@@ -183,10 +191,11 @@ class FlaskChest:
         return found if declared is None else (Typed(record, declared) for record in found)
 
     def _records(self, filters: Filters) -> Iterator[Record]:
+        timeout = checked_timeout(filters.pop("timeout", DEFAULT_TIMEOUT))
         question = query_of(filters)
         state = self._state
         self._await_own_records()
-        return iter(state.here.open_store().query(question))
+        return iter(state.here.open_store().query(question, timeout=timeout))
 
     def aggregate(
         self,
@@ -223,7 +232,7 @@ class FlaskChest:
         if not isinstance(store, Aggregation):
             raise CapabilityMissing(store, "Aggregation")
         self._await_own_records()
-        return ask(store, query, timeout=timeout)
+        return ask(store, query, timeout=checked_timeout(timeout))
 
     def trace_link(self, record: Record) -> str | None:
         """Return the URL of the trace of *record*, or ``None`` if it has none or ``trace_url`` is not set."""

@@ -42,9 +42,13 @@ class RecordFilters(TypedDict, total=False):
 
 
 class Filters(RecordFilters, total=False):
-    """What narrows the answer of `FlaskChest.query`: `RecordFilters`, and *limit*, ``None`` for all."""
+    """What narrows the answer of `FlaskChest.query`: `RecordFilters`, and *limit*, ``None`` for all.
+
+    *timeout* is how long the store may work on the answer, 30 seconds unless said; ``None`` is no limit.
+    """
 
     limit: int | None
+    timeout: timedelta | None
 
 
 def query_of(filters: RecordFilters) -> Query:
@@ -67,6 +71,17 @@ def query_of(filters: RecordFilters) -> Query:
     if query.limit is not None and query.limit < 0:
         raise ConfigurationError(f"limit must be 0 or more, or None for all, got {query.limit!r}")
     return query
+
+
+def checked_timeout(timeout: object) -> timedelta | None:
+    """Return *timeout*; raise `ConfigurationError` unless it is more than no time, or ``None`` for no limit."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
+        raise ConfigurationError(
+            f"timeout must be a timedelta of more than 0, as in timedelta(seconds=30), or None, got {timeout!r}"
+        )
+    return timeout
 
 
 def _told_apart(where: object) -> tuple[dict[str, object], tuple[tuple[str, Condition], ...]]:

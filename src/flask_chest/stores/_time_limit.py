@@ -1,12 +1,17 @@
-"""How long a store may work on an answer."""
+"""How long a store may work on an answer, and what would make that shorter."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
 
-from flask_chest.errors import QueryTimeout
+from flask_chest.errors import QueryTimeout, StoreError
+from flask_chest.protocols import VariableIndexes
+from flask_chest.record import Query
+from flask_chest.stores._indexes import is_indexable
 
 
 class TimeLimit:
@@ -42,3 +47,46 @@ class TimeLimit:
         """Return the error of an answer that took longer."""
         assert self._timeout is not None  # noqa: S101 - nothing is longer than no limit
         return QueryTimeout(self._timeout)
+
+
+class TimeBudget:
+    """The time that the pieces of work on an answer may take together; ``None`` is no limit."""
+
+    def __init__(self, timeout: timedelta | None) -> None:
+        self._timeout = timeout
+        self._left = timeout
+
+    @contextmanager
+    def working(self) -> Iterator[timedelta | None]:
+        """Let a piece of work take what is left."""
+        began = time.monotonic()
+        try:
+            yield self._left
+        except QueryTimeout as exc:
+            # It says what was left for this piece.
+            raise exc if self._timeout is None else QueryTimeout(self._timeout) from exc.__cause__
+        finally:
+            if self._left is not None:
+                self._left -= timedelta(seconds=time.monotonic() - began)
+
+
+@contextmanager
+def naming_indexes(query: Query, indexes: VariableIndexes) -> Iterator[None]:
+    """Let a `QueryTimeout` name the variables by which *query* could be answered faster, had they an index."""
+    try:
+        yield
+    except QueryTimeout as exc:
+        missing = _missing(query, indexes)
+        if not missing:
+            raise
+        raise QueryTimeout(exc.timeout, unindexed=missing) from exc.__cause__
+
+
+def _missing(query: Query, indexes: VariableIndexes) -> list[str]:
+    asked = dict.fromkeys([*query.where, *(name for name, _ in query.conditions)])
+    try:
+        there = {index.variable for index in indexes.indexes() if index.valid}
+    except StoreError:
+        return []
+    # One is enough: a database reads by it, and looks at the others in what it finds.
+    return [] if there & asked.keys() else [name for name in asked if is_indexable(name)]

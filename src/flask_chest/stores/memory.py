@@ -46,6 +46,7 @@ from flask_chest.protocols import (
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
 from flask_chest.stores._records import storable_rows
+from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.statistics import check_group, count, sum_up, whole
 
@@ -154,10 +155,15 @@ class MemoryStore(
                         "record %s came again with other content; what was kept first stays", record.id
                     )
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         """Yield the records that match, newest first, of those that are kept at the first step."""
+        found: list[Record] = []
         with self._alone():
-            found = [record for record in self._kept.values() if query.matches(record)]
+            limit = TimeLimit(timeout)
+            for record in self._kept.values():
+                limit.seconds()  # raises when none are left
+                if query.matches(record):
+                    found.append(record)
         found.sort(key=lambda record: (record.time_unix_nano, record.id), reverse=True)
         for record in found if query.limit is None else found[: max(0, query.limit)]:
             yield _copy(record)
@@ -317,9 +323,9 @@ class MemoryStore(
         check_group(by)
         return sum_up(self.query(whole(query)), variable, by=by)
 
-    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:  # noqa: ARG002 - nothing is waited for
+    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
         """Return the answer from the records that match; their number is bounded by the memory of the process."""
-        return aggregate(self.query(whole(query.query)), query)
+        return aggregate(self.query(whole(query.query), timeout=timeout), query)
 
     def boundary(self, newest: int, /) -> int | None:
         """Return the time before which all but *newest* records began; ``None`` if there are no more."""

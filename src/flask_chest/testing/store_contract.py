@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from operator import attrgetter
 from typing import Literal
 
 import msgspec
 import pytest
 
-from flask_chest.errors import RecordRefused
+from flask_chest.errors import QueryTimeout, RecordRefused
 from flask_chest.protocols import Sink, Store, hand_over
 from flask_chest.record import Bound, Condition, JSONValue, Query, Record, ge, is_set, lt, one_of
 from flask_chest.testing.records import make_record
@@ -374,6 +375,16 @@ class StoreContract(SinkContract):
         assert list(store.query(Query(limit=1))) == newest_first[:1]
         assert list(store.query(Query(limit=0))) == []
         assert list(store.query(Query(limit=None))) == newest_first
+
+    def test_answer_that_takes_too_long_is_given_up(self, store: Store) -> None:
+        """A limit that no store can keep ends the answer, and a later one is whole again."""
+        records = [make_record() for _ in range(3)]
+        store.write(records)
+        with pytest.raises(QueryTimeout) as info:
+            list(store.query(Query(), timeout=timedelta(microseconds=1)))
+        assert info.value.timeout == timedelta(microseconds=1)
+        for timeout in (timedelta(minutes=1), None):
+            assert list(store.query(Query(), timeout=timeout)) == records[::-1]
 
     def test_limit_counts_what_matches(self, store: Store) -> None:
         records = [make_record(variables={"even": index % 2 == 0}) for index in range(1_400)]

@@ -52,7 +52,7 @@ class BrokenStore:
     def write(self, records: Sequence[Record], /) -> None:
         raise self.error
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         raise self.error
 
     def status(self) -> StoreStatus:

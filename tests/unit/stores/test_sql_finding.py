@@ -1,7 +1,8 @@
-"""How many statements a question takes, and what happens to one that takes the database too long."""
+"""How many statements a question takes, and how long."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
@@ -10,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from flask_chest.errors import StoreUnavailable
-from flask_chest.record import JSONValue, Query, Record
-from flask_chest.stores.sql.pool import StatementTimeout
+from flask_chest.errors import QueryTimeout, SchemaError
+from flask_chest.record import JSONValue, Query, Record, ge, is_set, le
 from flask_chest.stores.sql.query import CHUNK, find
 from flask_chest.stores.sql.tables import Database, Session, SQLValue
 from flask_chest.stores.sqlite import SQLiteStore
@@ -26,13 +26,16 @@ class Watched(Database):
         self._database = database
         self._look = look
 
+    def reading(self) -> AbstractContextManager[Session]:
+        return self._watched(self._database.reading())
+
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        with self._database.reading() as session:
+    def _watched(self, lent: AbstractContextManager[Session]) -> Iterator[Session]:
+        with lent as session:
             yield WatchedSession(session, self._look)
 
     def answering(self, *, timeout: timedelta | None) -> AbstractContextManager[Session]:
-        return self._database.answering(timeout=timeout)
+        return self._watched(self._database.answering(timeout=timeout))
 
     def writing(self) -> AbstractContextManager[Session]:
         return self._database.writing()
@@ -74,29 +77,65 @@ def asked(store: SQLiteStore, query: Query, look: Callable[[str], None]) -> list
     return list(find(Watched(store._database, look), store._tables, query))
 
 
-def test_question_that_takes_the_database_too_long_goes_on_by_the_time(store: SQLiteStore) -> None:
+def test_question_goes_on_by_the_time_where_an_index_was_just_removed(store: SQLiteStore) -> None:
     records = [make_record(variables={"user_id": number % 2}) for number in range(2 * CHUNK + 10)]
     store.write(records)
     statements: list[str] = []
 
-    def end_what_looks_into_variables(sql: str) -> None:
+    def miss_what_looks_into_variables(sql: str) -> None:
         statements.append(sql)
         if "json_extract" in sql:
-            raise StatementTimeout("it took too long")
+            raise SchemaError("no such column")
 
-    found = asked(store, Query(where={"user_id": 1}, limit=None), end_what_looks_into_variables)
+    found = asked(store, Query(where={"user_id": 1}, limit=None), miss_what_looks_into_variables)
     assert found == records[::-2]
     assert len(statements) == 4
 
 
-def test_question_without_variables_that_takes_too_long_fails(store: SQLiteStore) -> None:
-    store.write([make_record()])
+def test_limit_is_of_all_chunks_and_not_of_what_the_caller_does(store: SQLiteStore) -> None:
+    records = [make_record() for _ in range(3 * CHUNK)]
+    store.write(records)
+    limit = timedelta(seconds=2)
+    answer = find(store._database, store._tables, Query(limit=None), timeout=limit)
+    first = next(answer)
+    time.sleep(limit.total_seconds())
+    assert [first, *answer] == records[::-1]
 
-    def end(_: str) -> None:
-        raise StatementTimeout("it took too long")
 
-    with pytest.raises(StoreUnavailable, match="too long"):
-        asked(store, Query(), end)
+def test_chunks_share_the_limit(store: SQLiteStore) -> None:
+    store.write([make_record() for _ in range(3 * CHUNK)])
+    limit = timedelta(seconds=2)
+
+    def wait(_: str) -> None:
+        time.sleep(limit.total_seconds() / 2)
+
+    answer = find(Watched(store._database, wait), store._tables, Query(limit=None), timeout=limit)
+    kept: list[Record] = []
+    with pytest.raises(QueryTimeout, match="longer than 2 s"):
+        kept.extend(answer)
+    assert len(kept) in {CHUNK, 2 * CHUNK}  # what came before is valid
+
+
+@pytest.mark.parametrize(
+    ("query", "unindexed"),
+    [
+        (Query(where={"user_id": 7}), ("user_id",)),
+        (Query(where={"user_id": 7}, conditions=(("price", ge(3)), ("plan", is_set()))), ()),
+        (Query(conditions=(("price", ge(3)), ("price", le(9)))), ("price",)),
+        (Query(where={"the price": 3}), ()),  # which can have no index
+        (Query(), ()),
+    ],
+)
+def test_time_out_names_the_variables_that_could_have_an_index(
+    store: SQLiteStore, query: Query, unindexed: tuple[str, ...]
+) -> None:
+    store.add_index("plan")
+    with pytest.raises(QueryTimeout) as info:
+        list(store.query(query, timeout=timedelta(microseconds=1)))
+    assert info.value.unindexed == unindexed
+    commands = [f"flask chest index add {name}" for name in unindexed]
+    assert [command for command in commands if command in str(info.value)] == commands
+    assert ("index" in str(info.value)) is bool(unindexed)
 
 
 @pytest.mark.parametrize(("value", "other"), [([7], []), ({"a": 1}, {})])  # of both the database knows the type

@@ -12,6 +12,7 @@ from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRef
 from flask_chest.protocols import Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds, in_chunks, storable_rows
+from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, POOL_SIZE
 
 try:
@@ -169,9 +170,10 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, MongoDBInd
                     self._delete_late(left, there, later)
             self._dropped.add(len(records) - len(left))
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         """Yield the records that match, newest first; no cursor is open while the caller iterates."""
-        return find(self._collections, query)
+        with naming_indexes(query, self):
+            yield from find(self._collections, query, timeout=timeout)
 
     def status(self) -> StoreStatus:
         """Count what is kept; the size is that of the collection with its indexes."""

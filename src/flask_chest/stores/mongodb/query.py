@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import islice
 
 from bson.int64 import Int64
@@ -12,6 +13,7 @@ from pymongo import DESCENDING
 
 from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Bound, Condition, JSONValue, OneOf, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
+from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.mongodb.client import Collections
 from flask_chest.stores.mongodb.documents import Document, encode_name, record_of
 
@@ -34,12 +36,13 @@ _TINY = 1e-128
 ORDER = [("time_unix_nano", DESCENDING), ("_id", DESCENDING)]
 
 
-def find(collections: Collections, query: Query) -> Iterator[Record]:
-    """Yield what matches *query*."""
-    return islice(filter(query.matches, _candidates(collections, query)), query.limit)
+def find(collections: Collections, query: Query, *, timeout: timedelta | None = None) -> Iterator[Record]:
+    """Yield what matches *query*, for which MongoDB works no longer than *timeout*."""
+    candidates = _candidates(collections, query, TimeBudget(timeout))
+    return islice(filter(query.matches, candidates), query.limit)
 
 
-def _candidates(collections: Collections, query: Query) -> Iterator[Record]:
+def _candidates(collections: Collections, query: Query, budget: TimeBudget) -> Iterator[Record]:
     """Yield what the database finds, the newest first, in spans of time.
 
     MongoDB reads an index in its order and stops at the limit. Engines that speak its protocol were seen to sort
@@ -56,7 +59,7 @@ def _candidates(collections: Collections, query: Query) -> Iterator[Record]:
         begin = end - length
         last = length > GROWING_SPANS_NANO[-1] or (since is not None and begin <= since)
         span = query if last else replace(query, since_unix_nano=begin)
-        with collections.checked():
+        with budget.working() as left, collections.answering(timeout=left):
             documents = list(collections.records.find(condition(span, before=before), sort=ORDER, limit=size))
         for document in documents:
             before = record_of(document)

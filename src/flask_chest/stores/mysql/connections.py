@@ -34,7 +34,6 @@ from flask_chest.stores.sql.pool import (
     GivenPool,
     Lender,
     ServerReadOnly,
-    StatementTimeout,
 )
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
@@ -514,8 +513,7 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
         if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")
-        kind = StatementTimeout if code in _TOO_LONG_STATEMENT else StoreUnavailable
-        kind = ServerReadOnly if code in _READ_ONLY else kind
+        kind = ServerReadOnly if code in _READ_ONLY else StoreUnavailable
         return kind(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
 
 

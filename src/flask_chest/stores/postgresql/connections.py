@@ -24,7 +24,7 @@ from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.postgresql.variables import of_record
 from flask_chest.stores.postgresql.views import POSTGRESQL_VIEW
 from flask_chest.stores.sql.narrowing import Variables
-from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly, StatementTimeout
+from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
 from flask_chest.stores.sql.tables import Dialect, Session, SQLValue, Tables
@@ -444,7 +444,6 @@ def _advice(state: str, text: str) -> str:
 
 _KINDS: Mapping[type[psycopg.Error], type[StoreUnavailable]] = {
     errors.ReadOnlySqlTransaction: ServerReadOnly,
-    errors.QueryCanceled: StatementTimeout,
 }
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _NAME = "create it, or correct the name"

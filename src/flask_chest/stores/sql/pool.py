@@ -29,10 +29,6 @@ class ServerReadOnly(StoreUnavailable):
     """The server took no write: it is a replica, or was the primary until a moment ago."""
 
 
-class StatementTimeout(StoreUnavailable):
-    """The server ended a statement that took too long."""
-
-
 class Lender(Protocol[C_co]):
     """Lends connections, and ends those that lead nowhere any more."""
 

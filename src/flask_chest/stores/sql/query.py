@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, LiteralString
 
 from msgspec.structs import replace
@@ -11,10 +12,10 @@ from msgspec.structs import replace
 from flask_chest.errors import RecordRefused, SchemaError
 from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
+from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.narrowing import narrowing
-from flask_chest.stores.sql.pool import StatementTimeout
-from flask_chest.stores.sql.tables import Condition, Database, SQLValue, Tables, row_record
+from flask_chest.stores.sql.tables import Condition, Database, Session, SQLValue, Tables, row_record
 
 USUAL_STATUS = 200
 """Status of nearly all records: an index leaves it out where it can, as the newest of them are found by time."""
@@ -43,31 +44,34 @@ class Statement:
     values: tuple[SQLValue, ...]
 
 
-def find(database: Database, tables: Tables, query: Query) -> Iterator[Record]:
-    """Yield what matches *query*, with a session lent for each chunk.
+def find(
+    database: Database, tables: Tables, query: Query, *, timeout: timedelta | None = None
+) -> Iterator[Record]:
+    """Yield what matches *query*, with a session lent for each chunk; all of them take *timeout* at most.
 
     By time, each record is fetched at random, which takes twice as long as a scan and sorting what that finds;
     but it stops where the limit is reached. Which of them is faster shows among the newest records.
     """
-    boundary = _boundary(database, tables, query)
+    budget = TimeBudget(timeout)
+    boundary = _boundary(database, tables, query, budget)
     if boundary is None:
-        yield from _find(database, tables, query)
+        yield from _find(database, tables, query, budget)
         return
     found = 0
-    for record in _find(database, tables, replace(query, since_unix_nano=boundary)):
+    for record in _find(database, tables, replace(query, since_unix_nano=boundary), budget):
         found += 1
         yield record
     left = None if query.limit is None else query.limit - found
     rest = replace(query, until_unix_nano=boundary, limit=left)
-    yield from _find(database, tables, rest, scans=found * RARE < (left or CHUNK))
+    yield from _find(database, tables, rest, budget, scans=found * RARE < (left or CHUNK))
 
 
-def _boundary(database: Database, tables: Tables, query: Query) -> int | None:
+def _boundary(database: Database, tables: Tables, query: Query, budget: TimeBudget) -> int | None:
     """Return the time of the last of the newest records, where all must be looked at and are more than those."""
     narrows_otherwise = next(column_conditions(query), None) is not None
     if not tables.dialect.scan or not query.asks_for_variables or narrows_otherwise:
         return None
-    with database.reading() as session:
+    with budget.working() as left, database.answering(timeout=left) as session:
         variables = tables.dialect.variables(session, tables)
         found = [variables(name) for name in (*query.where, *(name for name, _ in query.conditions))]
         narrowing_ones = [variable for variable in found if variable is not None]
@@ -80,7 +84,9 @@ def _boundary(database: Database, tables: Tables, query: Query) -> int | None:
     return int(last[0][0]) if last else None
 
 
-def _find(database: Database, tables: Tables, query: Query, *, scans: bool = False) -> Iterator[Record]:
+def _find(
+    database: Database, tables: Tables, query: Query, budget: TimeBudget, *, scans: bool = False
+) -> Iterator[Record]:
     left = query.limit
     before: Record | None = None
     narrows = query.asks_for_variables
@@ -88,10 +94,11 @@ def _find(database: Database, tables: Tables, query: Query, *, scans: bool = Fal
     while left is None or left > 0:
         try:
             scan = scans and narrows and before is None  # where more is left, it is not rare
-            rows = _rows(database, tables, query, narrows=narrows, before=before, size=size, scan=scan)
-        except (SchemaError, StatementTimeout, RecordRefused):
-            # Another process removed the index just now; or none serves the question, and the database looks at
-            # more records than it has the time for; or its encoding lacks a character that is asked for.
+            with budget.working() as time_left, database.answering(timeout=time_left) as session:
+                rows = _rows(session, tables, query, narrows=narrows, before=before, size=size, scan=scan)
+        except (SchemaError, RecordRefused):
+            # Another process removed the index just now; or the database's encoding lacks a character that is
+            # asked for.
             if not narrows:
                 raise
             narrows, size = False, CHUNK
@@ -109,7 +116,7 @@ def _find(database: Database, tables: Tables, query: Query, *, scans: bool = Fal
 
 
 def _rows(
-    database: Database,
+    session: Session,
     tables: Tables,
     query: Query,
     *,
@@ -118,11 +125,10 @@ def _rows(
     size: int,
     scan: bool,
 ) -> list[tuple[Any, ...]]:
-    with database.reading() as session:
-        variables = tables.dialect.variables(session, tables) if narrows else lambda _: None
-        narrowed = list(narrowing(query, variables))
-        statement = chunk(tables, query, narrowed=narrowed, before=before, size=size, scan=scan)
-        return session.rows(statement.sql, statement.values)
+    variables = tables.dialect.variables(session, tables) if narrows else lambda _: None
+    narrowed = list(narrowing(query, variables))
+    statement = chunk(tables, query, narrowed=narrowed, before=before, size=size, scan=scan)
+    return session.rows(statement.sql, statement.values)
 
 
 def chunk(

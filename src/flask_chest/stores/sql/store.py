@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus, VariableIndex, VariableIndexes
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds
+from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.sql.deletion import SQLDeletion
 from flask_chest.stores.sql.outbox import SQLOutbox
 from flask_chest.stores.sql.query import find
@@ -31,9 +33,10 @@ class SQLStore(SQLOutbox, SQLDeletion, SQLStatistics, SQLViews, VariableIndexes,
         """The id that was made with the tables; ``None`` until they are known."""
         return self._schema.store_id
 
-    def query(self, query: Query, /) -> Iterable[Record]:
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         """Yield the records that match, newest first; nothing is locked while the caller iterates."""
-        return find(self._database, self._tables, query)
+        with naming_indexes(query, self):
+            yield from find(self._database, self._tables, query, timeout=timeout)
 
     def status(self) -> StoreStatus:
         """Count the records that are kept, and measure the room they take with their indexes."""
