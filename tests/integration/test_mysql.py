@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -25,6 +25,7 @@ from flask_chest.testing.contracts import (
     StoreContract,
 )
 from flask_chest.testing.records import make_record
+from older_release import MakeSQLStore, OlderReleaseContract
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
 from servers import DatabaseServer
 from statistics_property import StatisticsProperty
@@ -85,11 +86,16 @@ class TestMySQLStore(
     IndexContract,
     IndexedFindingProperty,
     ViewContract,
+    OlderReleaseContract,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""
 
     quote = "`"
+
+    @pytest.fixture
+    def make_sql_store(self, make_store: Callable[[], MySQLStore]) -> MakeSQLStore:
+        return make_store
 
     @pytest.fixture
     def run_sql(self, admin: pymysql.cursors.Cursor) -> RunSQL:

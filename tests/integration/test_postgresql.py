@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -28,6 +28,7 @@ from flask_chest.testing.contracts import (
     StoreContract,
 )
 from flask_chest.testing.records import make_record
+from older_release import MakeSQLStore, OlderReleaseContract
 from server_contract import (
     MakeStore,
     ServerStoreContract,
@@ -93,9 +94,14 @@ class TestPostgreSQLStore(
     IndexContract,
     IndexedFindingProperty,
     ViewContract,
+    OlderReleaseContract,
     ServerStoreContract,
 ):
     """Does what every store does, and every store on a server."""
+
+    @pytest.fixture
+    def make_sql_store(self, make_store: Callable[[], PostgreSQLStore]) -> MakeSQLStore:
+        return make_store
 
     @pytest.fixture
     def run_sql(self, admin: psycopg.Connection[tuple[Any, ...]]) -> RunSQL:

@@ -42,6 +42,7 @@ records = st.builds(
     trace_flags=st.none() | integers,
     trace_remote=st.none() | st.booleans(),
     variables=st.dictionaries(texts, json_values, max_size=4),
+    sample_rate=st.floats(0, 1, exclude_min=True),
 )
 
 

@@ -19,7 +19,7 @@ from flask_chest.record import JSONValue, Record
 FieldValue: TypeAlias = bool | int | float | str
 
 OWN_TAGS = ("method", "route", "endpoint", "status_code", "instance")
-OWN_FIELDS = ("record_id", "request_id", "trace_id", "span_id", "duration_ns", "error")
+OWN_FIELDS = ("record_id", "request_id", "trace_id", "span_id", "duration_ns", "error", "sample_rate")
 """Never tags: nearly every request has a value of its own, and so would have a series of its own."""
 SUFFIXES = {"float": "_number", "integer": "_int", "string": "_text", "boolean": "_bool"}
 """InfluxDB's name of a type → what is put behind a field's name that has another type there already."""
@@ -130,6 +130,7 @@ def _own_fields(record: Record) -> dict[str, FieldValue]:
         "span_id": record.span_id,
         "duration_ns": float(record.duration_ns),
         "error": record.error,
+        "sample_rate": record.sample_rate,
     }
     return {name: value for name, value in own.items() if value is not None}
 

@@ -136,6 +136,7 @@ def _event(record: Record, prefix: str) -> LogRecord:
         "flask_chest.request_id": record.request_id,
         "flask_chest.instance": record.instance,
         "flask_chest.duration_ns": record.duration_ns,
+        "flask_chest.sample_rate": record.sample_rate,
         "http.request.method": record.method,
         "http.route": record.route,
         "http.response.status_code": record.status_code,

@@ -14,7 +14,7 @@ from flask_chest.record import JSONValue, Record
 from flask_chest.testing.records import make_record
 from influxdb_receiver import Point, Receiver
 
-OWN_FIELDS = {"record_id", "request_id", "duration_ns"}
+OWN_FIELDS = {"record_id", "request_id", "duration_ns", "sample_rate"}
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_whole_record_is_one_point(receiver: Receiver) -> None:
         span_id="b7ad6b7169203331",
         trace_flags=1,
         trace_remote=True,
+        sample_rate=0.1,
         variables={"user_id": 42, "plan": "pro"},
     )
 
@@ -86,6 +87,7 @@ def test_whole_record_is_one_point(receiver: Receiver) -> None:
             "span_id": "b7ad6b7169203331",
             "duration_ns": 1_234_567,
             "error": "ZeroDivisionError",
+            "sample_rate": 0.1,
             "user_id": 42.0,
             "plan": "pro",
         },

@@ -206,7 +206,7 @@ def test_conflict_that_is_not_understood_puts_suffixes_on_all_variables(
     exporter.export([record(0, plan=1, beta=True), record(1, plan="x")])
 
     first, second = receiver.requests[-1].points
-    own = {"record_id", "request_id", "duration_ns"}
+    own = {"record_id", "request_id", "duration_ns", "sample_rate"}
     assert set(first.fields) == {*own, "plan_number", "beta_bool"}
     assert set(second.fields) == {*own, "plan_text"}
 
@@ -225,7 +225,7 @@ def test_conflicts_that_influxdb_3_names_put_suffixes_on_these_fields_alone(
 
     assert len(receiver.requests) == 2
     first, second = receiver.requests[-1].points
-    own = {"record_id", "request_id", "duration_ns"}
+    own = {"record_id", "request_id", "duration_ns", "sample_rate"}
     assert set(first.fields) == {*own, "it's_number", "beta_bool", "other"}
     assert set(second.fields) == {*own, "it's"}
 

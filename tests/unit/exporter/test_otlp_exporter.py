@@ -97,6 +97,7 @@ def test_record_is_an_event_with_the_ids_of_its_trace(
         span_id=SPAN,
         trace_flags=3,
         trace_remote=False,
+        sample_rate=0.1,
         variables={"user_id": 7, "plan": "pro", "deep": {"x": [1, 1.5, None, True]}},
     )
     exporter.export([record])
@@ -115,6 +116,7 @@ def test_record_is_an_event_with_the_ids_of_its_trace(
         "flask_chest.request_id": record.request_id,
         "flask_chest.instance": record.instance,
         "flask_chest.duration_ns": record.duration_ns,
+        "flask_chest.sample_rate": 0.1,
         "http.request.method": "GET",
         "http.route": "/",
         "http.response.status_code": 200,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
+from pathlib import Path
 from typing import cast
 from zlib import crc32
 
@@ -12,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from flask_chest.journal._frames import (
     COMPLETE,
@@ -38,7 +42,7 @@ from flask_chest.journal._frames import (
 from flask_chest.record import Record, same_value
 from flask_chest.testing.contracts import VALUES
 from flask_chest.testing.records import make_record
-from journals import records, version_2_header
+from journals import Reports, adopted, records, version_2_header
 
 MARKER = bytes.fromhex("c0ffee00deadbeef")
 OTHER_MARKER = bytes.fromhex("0123456789abcdef")
@@ -291,3 +295,63 @@ def test_header_that_is_cut_says_nothing() -> None:
     header = make_header(IDENTITY)[:-1]
     assert read_header(header) is None
     assert read_stored(header, size=10_000) == HEADER_BYTES
+
+
+OLDER_SEGMENT = zlib.decompress(
+    base64.b64decode(
+        "eNpLy0nOSC0u4WJkYGAwAeKg31lhDCDABCYZHM7t/cSAB1QrgfUrWUFpHaXikvyiVCAfQusoZeYVlyTmJYOEylOTrAyUahlGwaABGv8n"
+        "TnkRFzwtaevZj9kggfk3VQwMLSwNEk1TdBOTLc10zc1NknSTkpNTdZOMDYwMLC0TLQxMzRcX6RqeF58+55+ZFgPjOQaxxwmL3V1DFuov"
+        "zcxLSa04c2IpOK4PgEDT8tLi1KL4zBStpSX5JYk5p+0foNq9kCnVr4d4uy2Is3uFd2qla1FRftFNBYPENHMzU0NLQ7PkFBPjlBQLExOL"
+        "1CQjQ8NkCwNjQ8vkDUnmiSlmSeaGZpZGBsbGxoaMhxtgjvt5r14tGOg2RuIcZ0lCwDQAAA4Ioyk="
+    )
+)
+"""Segment of a killed process of the release before ``sample_rate``: two records, and one that streams."""
+
+
+class OlderRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What the release before ``sample_rate`` reads a payload as."""
+
+    id: str
+    request_id: str
+    time_unix_nano: int
+    duration_ns: int
+    method: str
+    route: str | None
+    endpoint: str | None
+    status_code: int
+    instance: str
+    error: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    trace_flags: int | None = None
+    trace_remote: bool | None = None
+    variables: Mapping[str, object] = {}
+
+
+def test_segment_of_the_release_before_is_replayed(tmp_path: Path) -> None:
+    (tmp_path / "0-00000001-28ff9194e85e5396.journal").write_bytes(OLDER_SEGMENT)
+    reports = Reports()
+    found = adopted(tmp_path, reports=reports)
+    assert [(record.id[-4:], record.error, record.sample_rate) for record in found] == [
+        ("8057", None, 1.0),
+        ("8058", "KeyError", 1.0),
+        ("8059", "interrupted", 1.0),
+    ]
+    assert found[0].variables == {"user_id": 42, "total": 0.5}
+    assert found[1].trace_remote is True
+    assert reports == {}
+
+
+def test_release_before_reads_a_new_segment_but_for_the_rate() -> None:
+    header = read_header(make_header(IDENTITY))
+    assert header is not None
+    assert header.version == 1  # at any other it would leave the segment to a later release
+    record = make_record(error="KeyError", trace_flags=0, variables={"a": [1, 1.0, None]}, sample_rate=0.1)
+    older = msgspec.msgpack.decode(encode_record(record), type=OlderRecord)
+    assert all(same_value(getattr(older, name), getattr(record, name)) for name in OlderRecord.__struct_fields__)
+    assert decode_record(msgspec.msgpack.encode(older)) == replace(record, sample_rate=1.0)
+
+
+@given(records)
+def test_rate_comes_back_from_a_frame_as_the_same_double(record: Record) -> None:
+    assert decode_record(encode_record(record)).sample_rate == record.sample_rate

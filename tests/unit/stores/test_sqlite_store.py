@@ -33,6 +33,7 @@ from flask_chest.testing.contracts import (
 )
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
+from older_release import SQLITE_INSERT, MakeSQLStore, OlderReleaseContract
 from statistics_property import StatisticsProperty
 from view_contract import RunSQL, ViewContract
 
@@ -50,7 +51,14 @@ class TestSQLiteStore(
     IndexContract,
     IndexedFindingProperty,
     ViewContract,
+    OlderReleaseContract,
 ):
+    its_insert = SQLITE_INSERT
+
+    @pytest.fixture
+    def make_sql_store(self, path: Path) -> MakeSQLStore:
+        return lambda: SQLiteStore(path)
+
     @pytest.fixture
     def run_sql(self, path: Path) -> RunSQL:
         return partial(execute, path)
