@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, assert_type
 
 from flask import Blueprint, Flask, Response
 from flask.views import MethodView, View
 
 from flask_chest import (
+    Answer,
+    Bin,
+    Bucket,
+    Count,
+    Distinct,
+    ErrorRate,
     FlaskChest,
     FlaskChestSQLite,
+    Histogram,
     Indexed,
+    Mean,
+    Measure,
+    Minimum,
+    Percentiles,
     Record,
     RequestIdGenerator,
+    Row,
+    Sum,
     TrackedVars,
     Typed,
     Unit,
+    Variable,
     Variables,
     ge,
     lt,
@@ -144,3 +159,31 @@ def rows() -> None:
         assert_type(row.variables.user_id, int)
         assert_type(row.record, Record)
     assert_type(Purchase(user_id=7, item="x"), Purchase)
+
+
+def numbers() -> None:
+    total, latency = Variable("total"), Percentiles("duration", 50, 95)
+    answer = chest.aggregate(
+        Count(),
+        ErrorRate(),
+        latency,
+        by=["route", Variable("plan")],
+        every=timedelta(hours=1),
+        since=datetime.now(UTC) - timedelta(days=1),
+        where={"total": ge(100)},
+    )
+    assert_type(answer, Answer)
+    assert_type(answer.series, tuple[Bucket, ...])
+    for row in (*answer.groups, answer.others, answer.series[0].all):
+        assert_type(row, Row)
+        assert_type(row[Count()], int)
+        assert_type(row[ErrorRate()], float | None)
+        assert_type(row[latency], Mapping[int, float | None])
+        assert_type(row[Sum(total)], float)
+        assert_type(row[Mean(total)], float | None)
+        assert_type(row[Minimum("duration")], float | None)
+        assert_type(row[Distinct("route")], int)
+        assert_type(row[Histogram(total, 10, 20)], tuple[Bin, ...])
+    chest.aggregate(Count(), by="status_class", every="auto")
+    measures: list[Measure[object]] = [Count(), Mean(total)]
+    chest.aggregate(*measures, by=total, timeout=None)

@@ -1,18 +1,22 @@
-"""`FlaskChest.aggregate`: what a person asks, as the question that a store is asked."""
+"""Aggregates as people ask for them: made into the question that a store is asked."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from math import floor, isclose, log10
 from typing import TypeVar
 
+import msgspec
+
 from flask_chest.aggregates import (
+    DEFAULT_TOP,
     DURATION_BOUNDS,
     AggregateQuery,
     Answer,
+    Column,
     Histogram,
     Maximum,
     Measure,
@@ -21,7 +25,10 @@ from flask_chest.aggregates import (
     Rows,
     Variable,
 )
+from flask_chest.errors import ConfigurationError
+from flask_chest.extension.spans import EPOCH, Every, bounds_of_spans
 from flask_chest.protocols import Aggregation
+from flask_chest.record import Query
 
 BINS = 20
 """Bins of a histogram, about, whose bounds nobody gave."""
@@ -29,6 +36,31 @@ R = TypeVar("R", bound=Rows)
 
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 _LEAST_WIDTH = 1e-290
+
+
+def aggregate_query(
+    measures: Sequence[Measure[object]],
+    *,
+    query: Query,
+    by: Sequence[Column | Variable] = (),
+    every: Every | None = None,
+    zone: tzinfo | None = UTC,
+    top: int = DEFAULT_TOP,
+) -> AggregateQuery:
+    """Return what a store is asked; with *every*, in spans as people in *zone* count time.
+
+    Without an end they end now. Raises `ConfigurationError` for what no store can answer.
+    """
+    bounds: tuple[int, ...] = ()
+    if every is not None:
+        if query.since_unix_nano is None:
+            raise ConfigurationError("every needs since, as in since=datetime.now(UTC) - timedelta(days=1)")
+        since, until = query.since_unix_nano, query.until_unix_nano
+        until = time.time_ns() if until is None else until
+        query = msgspec.structs.replace(query, until_unix_nano=until)
+        begin, end = (EPOCH + timedelta(microseconds=each) for each in (since // 1_000, -(-until // 1_000)))
+        bounds = bounds_of_spans(begin.astimezone(zone), end, every)
+    return AggregateQuery(measures=tuple(measures), by=tuple(by), bounds=bounds, query=query, top=top)
 
 
 def ask(store: Aggregation, query: AggregateQuery, *, timeout: timedelta | None) -> Answer:
@@ -40,9 +72,9 @@ def ask(store: Aggregation, query: AggregateQuery, *, timeout: timedelta | None)
         timeout = max(timeout - timedelta(seconds=time.monotonic() - began), timedelta(milliseconds=1))
     asked = replace(query, measures=tuple(chosen.get(each, each) for each in query.measures))
     answer = store.aggregate(asked, timeout=timeout)
-    meant = {measure: each for each, measure in chosen.items()}
-    if meant:
-        answer = replace(_renamed(answer, meant), series=tuple(_renamed(each, meant) for each in answer.series))
+    if chosen:
+        series = tuple(_as_asked(each, query, chosen) for each in answer.series)
+        answer = replace(_as_asked(answer, query, chosen), series=series)
     return replace(answer, query=query, elapsed=timedelta(seconds=time.monotonic() - began))
 
 
@@ -75,15 +107,10 @@ def round_bounds(least: float | None, greatest: float | None) -> tuple[float, ..
     return tuple(float(f"{(first + number) * step:.12g}") for number in range(floor(greatest / step) - first + 2))
 
 
-def _renamed(rows: R, meant: Mapping[Measure[object], Measure[object]]) -> R:
-    """Return *rows* with the measures that were *meant* in the place of those that were asked for."""
-    return replace(
-        rows,
-        groups=tuple(_row(each, meant) for each in rows.groups),
-        others=_row(rows.others, meant),
-        all=_row(rows.all, meant),
-    )
+def _as_asked(rows: R, query: AggregateQuery, chosen: Mapping[Measure[object], Measure[object]]) -> R:
+    """Return *rows* with the measures of *query*, in the place of those that were *chosen* for them."""
 
+    def row(found: Row) -> Row:
+        return replace(found, values={each: found.values[chosen.get(each, each)] for each in query.measures})
 
-def _row(row: Row, meant: Mapping[Measure[object], Measure[object]]) -> Row:
-    return replace(row, values={meant.get(measure, measure): value for measure, value in row.values.items()})
+    return replace(rows, groups=tuple(map(row, rows.groups)), others=row(rows.others), all=row(rows.all))

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
 from flask_chest._makers import is_made, maker_of
-from flask_chest.aggregates import DEFAULT_TOP, AggregateQuery, Answer, Column, Measure, Variable
+from flask_chest.aggregates import DEFAULT_TOP, Answer, Column, Measure, Variable
 from flask_chest.background.export_run import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LEASE,
@@ -31,7 +31,7 @@ from flask_chest.capture.explain import explanations
 from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.declared import Typed, V
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
-from flask_chest.extension.aggregation import ask
+from flask_chest.extension.aggregation import aggregate_query, ask
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
 from flask_chest.extension.questions import (
@@ -45,7 +45,7 @@ from flask_chest.extension.questions import (
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.shutdown import EXIT_TIMEOUT_SECONDS
-from flask_chest.extension.spans import Every, bounds_of_spans
+from flask_chest.extension.spans import Every
 from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal import forget_refused
 from flask_chest.protocols import (
@@ -217,17 +217,15 @@ class FlaskChest:
         Records that this process has just made are waited for, up to two seconds. Raises `QueryTimeout` after
         *timeout*, and `CapabilityMissing` if the store cannot aggregate.
         """
-        bounds: tuple[int, ...] = ()
-        if every is not None:
-            since, until = filters.get("since"), filters.get("until") or datetime.now(UTC)
-            if since is None:
-                raise ConfigurationError("every needs since, as in since=datetime.now(UTC) - timedelta(days=1)")
-            filters["until"] = until
-            question, bounds = query_of(filters), bounds_of_spans(since, until, every)
-        else:
-            question = query_of(filters)
-        keys = (by,) if isinstance(by, str | Variable) else tuple(by)
-        query = AggregateQuery(measures=measures, by=keys, bounds=bounds, query=question, top=top)
+        since = filters.get("since")
+        query = aggregate_query(
+            measures,
+            query=query_of(filters),
+            by=(by,) if isinstance(by, str | Variable) else by,
+            every=every,
+            zone=since.tzinfo if since is not None else UTC,
+            top=top,
+        )
         store = self._state.here.open_store()
         if not isinstance(store, Aggregation):
             raise CapabilityMissing(store, "Aggregation")
