@@ -216,7 +216,7 @@ class Percentiles(_Weighted["Mapping[int, float | None]"]):
 
 @dataclass(frozen=True, slots=True)
 class Distinct(Measure[int]):
-    """Number of different keys that groups by *of* would have; records that lack the variable do not count."""
+    """Number of different keys that groups by *of* would have; records that lack it do not count."""
 
     of: Column | Variable
 

@@ -244,9 +244,9 @@ def encode_variables(variables: Mapping[str, JSONValue]) -> str:
     return _encoder.encode(variables).decode()
 
 
-def encode_text(text: str) -> str:
-    """Encode as `encode_variables` does a name."""
-    return _encoder.encode(text).decode()
+def encode_value(value: JSONValue) -> str:
+    """Encode as `encode_variables` does a name or a value."""
+    return _encoder.encode(value).decode()
 
 
 def decode_variables(text: str | bytes) -> dict[str, JSONValue]:

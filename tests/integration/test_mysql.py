@@ -10,6 +10,7 @@ from typing import Any
 import pymysql
 import pytest
 
+from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mysql import MySQLStore
@@ -17,6 +18,7 @@ from flask_chest.stores.mysql.connections import MYSQL, Address
 from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
+    AggregationContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -82,6 +84,8 @@ class TestMySQLStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    AggregationContract,
+    AggregationProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,

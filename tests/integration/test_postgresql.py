@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
@@ -20,6 +21,7 @@ from flask_chest.stores.postgresql.connections import POSTGRESQL
 from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
+    AggregationContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -90,6 +92,8 @@ class TestPostgreSQLStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    AggregationContract,
+    AggregationProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,

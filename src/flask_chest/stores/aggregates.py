@@ -51,7 +51,7 @@ class Cell:
 
     records: int
     """Number of the records."""
-    sums: Sequence[object]
+    sums: list[object]
     """What it found for each measure:
 
     * `Count`: the sum of weights; `ErrorRate`: that of the errors, and that of all;

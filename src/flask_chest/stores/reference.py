@@ -130,8 +130,9 @@ def _sums(measure: Measure[object], records: Sequence[Record]) -> object:
     if isinstance(measure, ErrorRate):
         return sum(each for record, each in zip(records, weights, strict=True) if record.is_error), sum(weights)
     if isinstance(measure, Distinct):
+        absent = NoScalar.ABSENT if isinstance(measure.of, Variable) else None
         keys = (_key(record, measure.of) for record in records)
-        return len({identity((key,)) for key in keys if key is not NoScalar.ABSENT})
+        return len({identity((key,)) for key in keys if key is not absent})
     return _OF_NUMBERS[type(measure)](measure, _weighed(measured(measure), records, weights))
 
 

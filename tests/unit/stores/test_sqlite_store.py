@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.errors import ConfigurationError, SchemaError, StoreUnavailable
 from flask_chest.protocols import Claim
@@ -24,6 +25,7 @@ from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.stores.sqlite.connections import SQLITE, SQLiteSession
 from flask_chest.stores.sqlite.schema import SQLiteSchema
 from flask_chest.testing.contracts import (
+    AggregationContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -47,6 +49,8 @@ class TestSQLiteStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    AggregationContract,
+    AggregationProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,

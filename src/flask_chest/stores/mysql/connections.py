@@ -21,7 +21,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
-from flask_chest.record import encode_text
+from flask_chest.record import encode_value
 from flask_chest.stores._records import Row
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.mysql.variables import variables_of
@@ -57,8 +57,12 @@ MYSQL = Dialect(
     variables=_variables,
     value="CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)",  # compared as bytes
     # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
-    path=lambda name: f"$.{encode_text(name)}",
-    number="CASE WHEN value REGEXP '^[-0-9]' THEN CAST(CAST(value AS CHAR) AS DOUBLE) END",
+    path=lambda name: f"$.{encode_value(name)}",
+    number="CASE WHEN {value} REGEXP '^[-0-9]' THEN CAST(CAST({value} AS CHAR) AS DOUBLE) END",
+    written="CAST(JSON_EXTRACT(?, '$') AS BINARY)",
+    seconds="duration_ns / 1e9",
+    status_class="status_code DIV 100",
+    weight="1000000",
     view=MYSQL_VIEW,
     scan=" USE INDEX ()",
     seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",

@@ -59,7 +59,11 @@ POSTGRESQL = Dialect(
         END COLLATE "C"
     """,
     path=str,
-    number="CASE WHEN value ~ '^[-0-9]' THEN value::double precision END",
+    number="CASE WHEN {value} ~ '^[-0-9]' THEN {value}::double precision END",
+    written='?::text COLLATE "C"',
+    seconds="duration_ns / 1e9::double precision",
+    status_class="status_code / 100",
+    weight="1000000",
     view=POSTGRESQL_VIEW,
     seen="""
         concat(

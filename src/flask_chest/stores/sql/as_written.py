@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
-from flask_chest.record import Bound, JSONValue, encode_text, encode_variables
+from flask_chest.record import Bound, JSONValue, encode_value, encode_variables
 from flask_chest.stores.sql.narrowing import NOTHING, VariableSQL
 from flask_chest.stores.sql.tables import Condition
 
@@ -43,13 +43,13 @@ class AsWritten(VariableSQL):
         if values and not written:
             return NOTHING
         if not values or len(written) > MOST:
-            written = (f"{encode_text(self.name)}:",)
+            written = (f"{encode_value(self.name)}:",)
         found = " OR ".join([self.contains for _ in written])
         return (f"({found})", written) if read is None else (f"({found}) AND ({read[0]})", (*written, *read[1]))
 
     def _written(self, value: JSONValue) -> Sequence[str]:
         if isinstance(value, list | dict):  # of an object, the keys may come in another order
-            return (f"{encode_text(self.name)}:",)
+            return (f"{encode_value(self.name)}:",)
         alike = (0.0, -0.0) if isinstance(value, float) and value == 0 else (value,)
         try:
             return [encode_variables({self.name: each})[1:-1] for each in alike]

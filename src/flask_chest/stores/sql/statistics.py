@@ -91,7 +91,7 @@ class SQLStatistics(SQLPart, Statistics):
         where, asked = _where(query)
         sums = _SUMS.format(
             value=dialect.value,
-            number=dialect.number,
+            number=dialect.number.format(value="value"),
             seen=dialect.seen,
             category=dialect.value if isinstance(by, Variable) else "NULL" if by is None else "route",
             if_grouped=" AND category IS NOT NULL" if isinstance(by, Variable) else "",

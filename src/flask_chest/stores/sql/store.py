@@ -10,6 +10,7 @@ from flask_chest.protocols import HasNeighbours, Store, StoreStatus, VariableInd
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds
 from flask_chest.stores._time_limit import naming_indexes
+from flask_chest.stores.sql.aggregates import SQLAggregation
 from flask_chest.stores.sql.deletion import SQLDeletion
 from flask_chest.stores.sql.outbox import SQLOutbox
 from flask_chest.stores.sql.query import find
@@ -19,7 +20,9 @@ from flask_chest.stores.sql.tables import Database, Session
 from flask_chest.stores.sql.views import SQLViews
 
 
-class SQLStore(SQLOutbox, SQLDeletion, SQLStatistics, SQLViews, VariableIndexes, HasNeighbours, Store):
+class SQLStore(
+    SQLOutbox, SQLDeletion, SQLStatistics, SQLAggregation, SQLViews, VariableIndexes, HasNeighbours, Store
+):
     """A store on the tables of *schema* in *database*, with *indexes* on variables."""
 
     def __init__(self, database: Database, schema: SQLSchema, indexes: VariableIndexes) -> None:

@@ -126,7 +126,15 @@ class Dialect:
     path: Callable[[str], str]
     """Function that returns what is bound for a variable's name."""
     number: LiteralString
-    """The number in a ``value`` in double precision; NULL where that holds no number."""
+    """The number in a ``{value}`` in double precision; NULL where that holds no number."""
+    written: LiteralString
+    """The text of a scalar, bound as JSON, as it is in a ``value``."""
+    seconds: LiteralString
+    """The duration of a record in double precision."""
+    status_class: LiteralString
+    """The first digit of a status code."""
+    weight: LiteralString
+    """For how many millionths of a request a record counts, as a whole number."""
     seen: LiteralString
     """A text for each ``record`` that sorts as (time, id)."""
     view: ViewSyntax

@@ -70,7 +70,11 @@ SQLITE = Dialect(
     variables=lambda *_: of_record,
     value="flask_chest_value(record.variables, ?)",
     path=str,
-    number="flask_chest_number(value)",
+    number="flask_chest_number({value})",
+    written="?",
+    seconds="duration_ns / 1e9",
+    status_class="status_code / 100",
+    weight="1000000",
     view=SQLITE_VIEW,
     seen="printf('%d%019d', time_unix_nano >= 0, time_unix_nano & 9223372036854775807) || id",
 )
