@@ -65,6 +65,7 @@ _floats = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False
 _small = st.integers(-5, 5) | st.sampled_from([0.5, 1.25, 2.5])
 _values: st.SearchStrategy[JSONValue] = _few | _few | _small | json_values | integers | _floats | texts
 _columns: st.SearchStrategy[Column] = st.sampled_from(["route", "method", "status_code", "status_class", "error"])
+_rates = st.sampled_from([1.0] * 6 + [0.1, 0.5, 1 / 3, 1e-6, 1e-9])
 _moments = count(1)
 _names = ("v", "w")
 _variables = st.sampled_from([Variable(name) for name in _names])
@@ -114,6 +115,7 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
                 st.integers(0, 30),
                 st.sampled_from([200, 200, 404, 500, 503]),
                 st.sampled_from([0, 1, 1_000_000, 2_000_000, 1_999_999, 10**12]),
+                _rates,
             ),
             max_size=14,
         )
@@ -126,8 +128,9 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
             error="KeyError" if status == 503 else None,
             duration_ns=duration,
             variables=variables,
+            sample_rate=rate,
         )
-        for variables, route, moment, status, duration in rows
+        for variables, route, moment, status, duration, rate in rows
     ]
     bounds = draw(st.none() | st.sets(st.integers(-1, 32), min_size=2, max_size=6))
     query = Query(since_unix_nano=began, until_unix_nano=began + 1_000)
@@ -233,7 +236,7 @@ def _numbers(measure: Measure[object], records: Sequence[Record]) -> list[float]
     for record in records:
         value = record.duration_ns / 1e9 if measure.of == "duration" else record.variables.get(measure.of.name)
         if isinstance(value, int | float) and abs(value) <= 1e290:
-            numbers.append(float(value) / 1.0)
+            numbers.append(float(value) / (max(record.sample_rate, 1e-6) if measure.weighted else 1.0))
     return numbers
 
 

@@ -121,10 +121,7 @@ def _cell(query: AggregateQuery, records: Sequence[Record]) -> Cell:
 
 
 def _sums(measure: Measure[object], records: Sequence[Record]) -> object:
-    weights = [
-        weight(getattr(each, "sample_rate", 1.0)) if getattr(measure, "weighted", True) else WHOLE
-        for each in records
-    ]
+    weights = [weight(each.sample_rate) if getattr(measure, "weighted", True) else WHOLE for each in records]
     if isinstance(measure, Count):
         return sum(weights)
     if isinstance(measure, ErrorRate):

@@ -323,6 +323,45 @@ class AggregationContract:
         assert answer.all[Sum(V)] == answer.all[Maximum(V)] == 1e290
         assert answer.all[Percentiles(V, 50)] == {50: 1.0}
 
+    def test_sampled_record_counts_for_those_that_were_left_out(self, store: AggregatingStore) -> None:
+        store.write([_record(sample_rate=0.1, variables={"v": 10}) for _ in range(9)])
+        store.write([_record(status_code=500, variables={"v": 1000}) for _ in range(5)])
+        measures = (Count(), ErrorRate(), Sum(V), Mean(V), Histogram(V, 100))
+        row = _ask(store, *measures, by=["method"]).groups[0]
+        assert row.records == 14
+        assert row[Count()] == 95
+        assert row[ErrorRate()] == pytest.approx(5 / 95, rel=1e-9)
+        assert row[Sum(V)] == pytest.approx(9 * 10 * 10 + 5 * 1000, rel=1e-9)
+        assert row[Mean(V)] == pytest.approx(5900 / 95, rel=1e-9)
+        assert [each.requests for each in row[Histogram(V, 100)]] == [90, 5]
+        assert _ask(store, Minimum(V), Maximum(V)).all[Maximum(V)] == 1000
+
+    def test_percentile_goes_by_weight(self, store: AggregatingStore) -> None:
+        store.write([_record(sample_rate=0.1, variables={"v": 10}) for _ in range(9)])
+        store.write([_record(variables={"v": 1000}) for _ in range(5)])
+        weighted, plain = Percentiles(V, 50, 94, 95, 100), Percentiles(V, 50, 64, 65, weighted=False)
+        row = _ask(store, weighted, plain).all
+        assert row[weighted] == {50: 10.0, 94: 10.0, 95: 1000.0, 100: 1000.0}
+        assert row[plain] == {50: 10.0, 64: 10.0, 65: 1000.0}
+
+    def test_what_is_not_weighted_is_of_records(self, store: AggregatingStore) -> None:
+        store.write([_record(sample_rate=0.5, variables={"v": 1}), _record(variables={"v": 4}, error="E")])
+        measures = (
+            Count(weighted=False),
+            ErrorRate(weighted=False),
+            Sum(V, weighted=False),
+            Mean(V, weighted=False),
+            Histogram(V, 2, weighted=False),
+        )
+        row = _ask(store, *measures).all
+        assert list(row.values.values()) == [2, 0.5, 5.0, 2.5, ((None, 2.0, 1), (2.0, None, 1))]
+
+    def test_request_counts_are_rounded_once(self, store: AggregatingStore) -> None:
+        store.write([_record(sample_rate=2 / 3) for _ in range(3)])
+        answer = _ask(store, Count(), by=["route"], bounds=(-1, 0, 1))
+        assert answer.all[Count()] == 5  # 4.5 and, as a weight is rounded to a millionth, no less
+        assert answer.all.records == 3
+
     def test_hostile_names_of_variables_are_only_names(self, store: AggregatingStore) -> None:
         for name in ['a"b', "x') --", "a'b", "$set", "a.b", "[0]", "", " ", "`", "%s", "?", "\\", "é", "select"]:
             store.write([_record(request_id=repr(name), variables={name: 3})])
@@ -354,6 +393,7 @@ def _record(
     time_unix_nano: int = 0,
     request_id: str = "r",
     variables: dict[str, JSONValue] | None = None,
+    sample_rate: float = 1.0,
 ) -> Record:
     return make_record(
         route=route,
@@ -364,6 +404,7 @@ def _record(
         time_unix_nano=time_unix_nano,
         request_id=request_id,
         variables=variables or {},
+        sample_rate=sample_rate,
     )
 
 

@@ -63,7 +63,7 @@ POSTGRESQL = Dialect(
     written='?::text COLLATE "C"',
     seconds="duration_ns / 1e9::double precision",
     status_class="status_code / 100",
-    weight="1000000",
+    weight="floor(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)::bigint",
     view=POSTGRESQL_VIEW,
     seen="""
         concat(

@@ -1,8 +1,10 @@
 """Aggregates as SQL: what is asked becomes a few statements in one snapshot, each grouped in another way.
 
 A statement is a pile of SELECTs. ``raw`` reads columns and variables of the records that are meant, each once;
-``found`` makes keys, numbers and spans of time of them; ``ranked`` numbers them for percentiles; the last one adds up.
+``found`` makes keys, numbers and spans of time of them; ``ranked`` numbers them for percentiles; the last one adds
+up. Values are bound, so all text in a statement is from here.
 """
+# ruff: noqa: S608 - as just said
 
 from __future__ import annotations
 
@@ -175,8 +177,8 @@ class _Aggregates:
         values = source.values
         if grouping.top is not None:
             sql = (
-                f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source.sql}{grouped}) AS grouped"
-                f" ORDER BY place IS NULL, place DESC, {read.order_of_keys()} LIMIT ?"
+                f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source.sql}{grouped})"
+                f" AS ordered ORDER BY place IS NULL, place DESC, {read.order_of_keys()} LIMIT ?"
             )
             values = (*values, grouping.top)
         found: list[_Group] = []
@@ -323,7 +325,7 @@ class _Read:
         return ", ".join(order)
 
     def _raw(self, session: Session, tables: Tables, meant: Query) -> Condition:
-        columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error"]
+        columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error", "sample_rate"]
         columns += [each for each in _COLUMNS if each in {*self._query.by, *self.distinct}]
         read = [f"{self._dialect.value} AS {name}" for name in self._variables.values()]
         paths = [
@@ -402,32 +404,36 @@ def _piece(measure: Measure[object], read: _Read, *, sampled: bool) -> _Piece:
     if isinstance(measure, Percentiles):
         return _percentiles(measure, at, by_weight=sampled and measure.weighted)
     if isinstance(measure, Distinct):
-        sql: LiteralString = f"count(DISTINCT {read.distinct[measure.of]})"
-        return _Piece(columns=(sql,), sums=lambda found: int(found[0]), rank=sql)
-    total: LiteralString = f"sum({weight} * x{at})"
-    having: LiteralString = f"sum(CASE WHEN x{at} IS NOT NULL THEN {weight} ELSE 0 END)"
-    match measure:
-        case Count():
-            return _Piece(columns=(f"sum({weight})",), sums=lambda found: int(found[0]), rank=f"sum({weight})")
-        case ErrorRate():
-            return _Piece(
-                columns=(f"sum({weight} * e)", f"sum({weight})"),
-                sums=lambda found: (int(found[0]), int(found[1])),
-                rank=f"sum({weight} * e) * 1e0 / sum({weight})",
-            )
-        case Sum():
-            return _Piece(columns=(total,), sums=lambda found: found[0], rank=f"coalesce({total}, 0)")
-        case Mean():
-            return _Piece(
-                columns=(total, having),
-                sums=lambda found: (found[0], int(found[1])),
-                rank=f"{total} / nullif({having}, 0)",
-            )
-        case Histogram():
-            return _Piece(sums=lambda _: nothing(measure), rank=having)
-        case _:
-            sql = f"{'min' if isinstance(measure, Minimum) else 'max'}(x{at})"
-            return _Piece(columns=(sql,), sums=lambda found: _float(found[0]), rank=sql)
+        keys: LiteralString = f"count(DISTINCT {read.distinct[measure.of]})"
+        return _Piece(columns=(keys,), sums=_whole, rank=keys)
+    if isinstance(measure, Count):
+        return _Piece(columns=(f"sum({weight})",), sums=_whole, rank=f"sum({weight})")
+    if isinstance(measure, ErrorRate):
+        errors: LiteralString = f"sum({weight} * e)"
+        return _Piece(
+            columns=(errors, f"sum({weight})"),
+            sums=lambda found: (int(found[0]), int(found[1])),
+            rank=f"{errors} * 1e0 / sum({weight})",
+        )
+    return _of_number(measure, f"x{at}", weight)
+
+
+def _of_number(measure: Measure[object], number: LiteralString, weight: LiteralString) -> _Piece:
+    total: LiteralString = f"sum({weight} * {number})"
+    having: LiteralString = f"sum(CASE WHEN {number} IS NOT NULL THEN {weight} ELSE 0 END)"
+    if isinstance(measure, Sum):
+        return _Piece(columns=(total,), sums=lambda found: found[0], rank=f"coalesce({total}, 0)")
+    if isinstance(measure, Mean):
+        mean: LiteralString = f"{total} / nullif({having}, 0)"
+        return _Piece(columns=(total, having), sums=lambda found: (found[0], int(found[1])), rank=mean)
+    if isinstance(measure, Histogram):
+        return _Piece(sums=lambda _: nothing(measure), rank=having)
+    extreme: LiteralString = f"{'min' if isinstance(measure, Minimum) else 'max'}({number})"
+    return _Piece(columns=(extreme,), sums=lambda found: _float(found[0]), rank=extreme)
+
+
+def _whole(found: Sequence[Any]) -> int:
+    return int(found[0])
 
 
 def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) -> _Piece:
@@ -542,4 +548,4 @@ def _key(text: SQLValue) -> Key:
         return NoScalar.LIST
     if text == "{":
         return NoScalar.OBJECT
-    return cast("Key", _decode(str(text)))
+    return cast("Key", _decode(cast("str", text)))
