@@ -1,8 +1,8 @@
 """Aggregates as SQL: what is asked becomes a few statements in one snapshot, each grouped in another way.
 
 A statement is a pile of SELECTs. ``raw`` reads columns and variables of the records that are meant, each once;
-``found`` makes keys, numbers and spans of time of them; ``ranked`` numbers them for percentiles; the last one adds
-up. Values are bound, so all text in a statement is from here.
+``found`` makes keys, numbers and spans of time of them; ``ranked`` numbers them for percentiles; the last one
+adds up. Values are bound, so all text in a statement is from here.
 """
 # ruff: noqa: S608 - as just said
 
@@ -168,7 +168,7 @@ class _Aggregates:
     def _added_up(self, grouping: _Grouping, pieces: Sequence[_Piece]) -> list[_Group]:
         read = self._read
         names = read.names(grouping)
-        columns = [column for piece in pieces for column in piece.columns]
+        columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
         source = self._ranked(grouping, names)
         select = ", ".join([*names, "count(*) AS records", *map(_named, columns, range(len(columns))), *weights])
@@ -212,7 +212,7 @@ class _Aggregates:
 
     def _windows(self, names: Sequence[LiteralString]) -> Iterator[LiteralString]:
         partition: LiteralString = f"PARTITION BY {', '.join(names)}" if names else ""
-        asked = {
+        asked: set[tuple[LiteralString, bool]] = {
             (self._read.numbers[each.of], each.weighted and self._sampled)
             for each in self._query.measures
             if isinstance(each, Percentiles)
@@ -305,7 +305,7 @@ class _Read:
         either: list[LiteralString] = []
         values: list[SQLValue] = []
         for raw in raws:
-            every = [
+            every: list[LiteralString] = [
                 f"{name} IS NULL" if each is None else f"({name} IS NOT NULL AND {name} = ?)"
                 for name, each in zip(self._keys, raw, strict=True)
             ]
@@ -319,15 +319,15 @@ class _Read:
         for of, key in zip(self._query.by, self._keys, strict=True):
             if isinstance(of, Variable):
                 number = self._dialect.number.format(value=key)
-                order += [_KIND.format(key=key), number, _WITHOUT_QUOTES.format(key=key)]
+                order.extend((_KIND.format(key=key), number, _WITHOUT_QUOTES.format(key=key)))
             else:
-                order += [f"{key} IS NOT NULL", key]
+                order.extend((f"{key} IS NOT NULL", key))
         return ", ".join(order)
 
     def _raw(self, session: Session, tables: Tables, meant: Query) -> Condition:
         columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error", "sample_rate"]
-        columns += [each for each in _COLUMNS if each in {*self._query.by, *self.distinct}]
-        read = [f"{self._dialect.value} AS {name}" for name in self._variables.values()]
+        columns.extend(each for each in _COLUMNS if each in {*self._query.by, *self.distinct})
+        read: list[LiteralString] = [f"{self._dialect.value} AS {name}" for name in self._variables.values()]
         paths = [
             self._dialect.path(name) for name in self._variables for _ in range(self._dialect.value.count("?"))
         ]
@@ -337,17 +337,20 @@ class _Read:
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         values = [value for _, bound in conditions for value in bound]
         # The limit makes the columns of a SELECT within another once, and not at each use.
-        sql: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record WHERE {where} LIMIT 9223372036854775807"
+        select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
+        sql: LiteralString = f"{select} WHERE {where} LIMIT 9223372036854775807"
         return sql, (*paths, *values)
 
     def _found(self, meant: Query) -> Condition:
-        columns = [f"{self._key_sql(of)} AS {key}" for of, key in zip(self._query.by, self._keys, strict=True)]
-        columns += [f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items()]
+        columns: list[LiteralString] = [
+            f"{self._key_sql(of)} AS {key}" for of, key in zip(self._query.by, self._keys, strict=True)
+        ]
+        columns.extend(f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items())
         for of, at in self.numbers.items():
             number = self._number_sql(of)
             columns.append(f"CASE WHEN {_WITHIN.format(number=number)} THEN {number} END AS x{at}")
             columns.append(f"{number} AS y{at}")
-        columns += [f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"]
+        columns.extend((f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
         values: tuple[SQLValue, ...] = ()
         if self._query.bounds:
             span, values = _place("time_unix_nano", self._query.bounds, first=-1)
@@ -448,6 +451,7 @@ def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) ->
     return _Piece(columns=tuple(columns), sums=lambda found: tuple(map(_float, found)), rank=columns[0])
 
 
+_DIGITS: tuple[LiteralString, ...] = ("-", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 _COLUMNS: tuple[LiteralString, ...] = ("route", "method", "endpoint", "instance", "request_id", "trace_id")
 """The columns that are read where something is grouped by them; others always are."""
 _KEY: LiteralString = (
@@ -524,7 +528,7 @@ def _named(column: LiteralString, at: int) -> LiteralString:
 
 
 def _digits(number: int) -> LiteralString:
-    return cast("LiteralString", str(number))
+    return "".join([_DIGITS["-0123456789".index(digit)] for digit in str(number)])
 
 
 def _text(value: object) -> SQLValue:
@@ -540,7 +544,7 @@ def _column(value: SQLValue, of: Column) -> Key:
     return int(value) if value is not None and of in {"status_code", "status_class"} else value
 
 
-def _key(text: SQLValue) -> Key:
+def _key(text: Any) -> Key:
     """Return the key that is written as *text*."""
     if text is None:
         return NoScalar.ABSENT
@@ -548,4 +552,4 @@ def _key(text: SQLValue) -> Key:
         return NoScalar.LIST
     if text == "{":
         return NoScalar.OBJECT
-    return cast("Key", _decode(cast("str", text)))
+    return cast("Key", _decode(text))
