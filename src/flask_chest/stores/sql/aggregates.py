@@ -57,7 +57,7 @@ class SQLAggregation(SQLPart, Aggregation):
         """Return the answer, of one moment; past *timeout*, raise `QueryTimeout`."""
         meant = msgspec.structs.replace(query.query, limit=None)
         if not _is_decidable(query, meant):
-            return aggregate(find(self._database, self._tables, meant), query)
+            return aggregate(find(self._database, self._tables, meant, timeout=timeout), query)
         with self._database.answering(timeout=timeout) as session:
             return _Aggregates(session, self._tables, query, meant).answer()
 

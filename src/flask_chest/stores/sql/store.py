@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from flask_chest.aggregates import AggregateQuery, Answer
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus, VariableIndex, VariableIndexes
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds
@@ -40,6 +41,11 @@ class SQLStore(
         """Yield the records that match, newest first; nothing is locked while the caller iterates."""
         with naming_indexes(query, self):
             yield from find(self._database, self._tables, query, timeout=timeout)
+
+    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
+        """Return the answer, of one moment; past *timeout*, raise `QueryTimeout`."""
+        with naming_indexes(query.query, self):
+            return super().aggregate(query, timeout=timeout)
 
     def status(self) -> StoreStatus:
         """Count the records that are kept, and measure the room they take with their indexes."""
