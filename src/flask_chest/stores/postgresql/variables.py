@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.stores._indexes import is_indexable
+from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.narrowing import VariableSQL
 from flask_chest.stores.sql.text_key import TextKey
 
@@ -21,7 +22,7 @@ def of_record(name: str, *, encoding: str = "UTF8") -> VariableSQL | None:
     if not is_indexable(name):
         return None
     json: LiteralString = f"({_document('record.')} -> '{name}')::text"
-    return TextKey(
+    read = TextKey(
         key=key(name, "record."),
         json=json,
         number=f"{json}::double precision",
@@ -31,6 +32,7 @@ def of_record(name: str, *, encoding: str = "UTF8") -> VariableSQL | None:
         sorts=encoding in _SORTED,
         nul=NUL,
     )
+    return AsWritten(name=name, contains="strpos(record.variables::text, ?) > 0", read=read)
 
 
 def key(name: LiteralString, prefix: LiteralString = "") -> LiteralString:
