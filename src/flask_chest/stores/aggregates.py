@@ -62,6 +62,8 @@ class Cell:
 
     A weight is a `weight`, or `WHOLE` where the measure is not weighted.
     """
+    left_out: int = 0
+    """Numbers that are beyond `MAX_NUMBER`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,32 @@ def nothing(measure: Measure[object]) -> object:
             return (0,) * (len(measure.bounds) + 1)
         case _:
             return None
+
+
+def is_additive(query: AggregateQuery) -> bool:
+    """Return whether the cells of groups can be `merged`: not those of percentiles and of different keys."""
+    return not any(isinstance(measure, Percentiles | Distinct) for measure in query.measures)
+
+
+def merged(query: AggregateQuery, cells: Iterable[Cell | None]) -> Cell | None:
+    """Return the cell of all records of *cells*, which have no record in common."""
+    there = [cell for cell in cells if cell is not None]
+    if not there:
+        return None
+    return Cell(
+        sum(cell.records for cell in there),
+        [_merged(measure, [cell.sums[at] for cell in there]) for at, measure in enumerate(query.measures)],
+        sum(cell.left_out for cell in there),
+    )
+
+
+def _merged(measure: Measure[object], sums: Sequence[Any]) -> object:
+    if isinstance(measure, ErrorRate | Mean | Histogram):
+        return [sum(each or 0 for each in parts) for parts in zip(*sums, strict=True)]
+    found = [each for each in sums if each is not None]
+    if isinstance(measure, Minimum | Maximum):
+        return (min if isinstance(measure, Minimum) else max)(found, default=None)
+    return sum(found)
 
 
 def value_of(measure: Measure[object], sums: object) -> object:

@@ -8,7 +8,7 @@ adds up. Values are bound, so all text in a statement is from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import chain
@@ -38,7 +38,17 @@ from flask_chest.protocols import Aggregation
 from flask_chest.record import COLUMN_FILTERS, Bound, JSONValue, OneOf, Query, encode_value
 from flask_chest.record import Condition as Asked
 from flask_chest.stores._records import MAX_INTEGER, bindable
-from flask_chest.stores.aggregates import Cell, Keys, Part, answer, measured, nothing, numbers
+from flask_chest.stores.aggregates import (
+    Cell,
+    Keys,
+    Part,
+    answer,
+    is_additive,
+    measured,
+    merged,
+    nothing,
+    numbers,
+)
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.sql.narrowing import MAX_VALUES, marks, narrowing
 from flask_chest.stores.sql.query import IS_ERROR, column_conditions, find
@@ -114,42 +124,47 @@ class _Aggregates:
             del groups[query.top :]
             chosen = self._read.has_key([group.raw for group in groups])
             others = f"NOT ({chosen[0]})", chosen[1]
-        whole = Part(
-            groups=[(self._read.keys_of(group.raw), group.cell) for group in groups],
-            others=None if others is None else self._one(_Grouping(where=others)),
-            all=self._one(_Grouping()),
-        )
-        series = self._series(chosen, others) if query.bounds else {}
-        return answer(query, whole, series, left_out=self._left_out())
+        series: dict[int | None, Part] = {}
+        if query.bounds:
+            found = self._groups(_Grouping(keys=True, spans=True, where=chosen)) if query.by else []
+            series = self._parts(found, others, spans=True)
+        if series and is_additive(query):
+            whole = Part(
+                groups=self._with_keys(groups),
+                others=merged(query, [part.others for part in series.values()]),
+                all=merged(query, [part.all for part in series.values()]),
+            )
+        else:
+            whole = self._parts(groups, others, spans=False).get(None, Part())
+        spans = {span: part for span, part in series.items() if span is not None}
+        return answer(query, whole, spans, left_out=0 if whole.all is None else whole.all.left_out)
 
-    def _series(self, chosen: Condition, others: Condition | None) -> dict[int, Part]:
-        of_groups: dict[int | None, list[tuple[Keys, Cell]]] = {}
-        if self._query.by:
-            for group in self._groups(_Grouping(keys=True, spans=True, where=chosen)):
-                of_groups.setdefault(group.span, []).append((self._read.keys_of(group.raw), group.cell))
-        of_others: dict[int | None, Cell] = {}
-        if others is not None:
-            of_others = {each.span: each.cell for each in self._groups(_Grouping(spans=True, where=others))}
+    def _parts(
+        self, groups: Sequence[_Group], others: Condition | None, *, spans: bool
+    ) -> dict[int | None, Part]:
+        """Return the parts of *groups* by their span of time, with what else belongs to each."""
+        by_span: dict[int | None, list[_Group]] = {}
+        for group in groups:
+            by_span.setdefault(group.span, []).append(group)
+        of_others = {} if others is None else self._by_span(_Grouping(spans=spans, where=others))
+        of_all: Mapping[int | None, Cell | None]
+        if self._query.by and is_additive(self._query):
+            of_all = {
+                span: merged(self._query, [of_others.get(span), *(each.cell for each in by_span.get(span, ()))])
+                for span in by_span.keys() | of_others.keys()
+            }
+        else:
+            of_all = self._by_span(_Grouping(spans=spans))
         return {
-            each.span: Part(groups=of_groups.get(each.span, ()), others=of_others.get(each.span), all=each.cell)
-            for each in self._groups(_Grouping(spans=True))
-            if each.span is not None
+            span: Part(groups=self._with_keys(by_span.get(span, ())), others=of_others.get(span), all=cell)
+            for span, cell in of_all.items()
         }
 
-    def _one(self, grouping: _Grouping) -> Cell | None:
-        return next((group.cell for group in self._groups(grouping)), None)
+    def _by_span(self, grouping: _Grouping) -> dict[int | None, Cell]:
+        return {group.span: group.cell for group in self._groups(grouping)}
 
-    def _left_out(self) -> int:
-        if not self._read.numbers:
-            return 0
-        beyond = " + ".join(
-            [
-                f"count(CASE WHEN {_BEYOND.format(number=f'y{at}')} THEN 1 END)"
-                for at in self._read.numbers.values()
-            ]
-        )
-        ((count,),) = self._rows(_Statement(f"SELECT {beyond} FROM found"))
-        return int(count)
+    def _with_keys(self, groups: Iterable[_Group]) -> list[tuple[Keys, Cell]]:
+        return [(self._read.keys_of(group.raw), group.cell) for group in groups]
 
     def _groups(self, grouping: _Grouping) -> list[_Group]:
         """Return what is found by *grouping*."""
@@ -171,7 +186,10 @@ class _Aggregates:
         columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
         source = self._ranked(grouping, names)
-        select = ", ".join([*names, "count(*) AS records", *map(_named, columns, range(len(columns))), *weights])
+        beyond: list[LiteralString] = [_BEYOND.format(number=f"y{at}") for at in read.numbers.values()]
+        left_out = " + ".join([f"count(CASE WHEN {condition} THEN 1 END)" for condition in beyond]) or "0"
+        named = map(_named, columns, range(len(columns)))
+        select = ", ".join([*names, "count(*) AS records", *named, *weights, f"{left_out} AS left_out"])
         grouped = f" GROUP BY {', '.join(names)}" if names else " HAVING count(*) > 0"
         sql = f"SELECT {select} FROM {source.sql}{grouped}"
         values = source.values
@@ -184,14 +202,15 @@ class _Aggregates:
         found: list[_Group] = []
         for row in self._rows(_Statement(sql, values, source.before)):
             raw, rest = row[: len(names)], row[len(names) :]
-            least, most = rest[1 + len(columns) : 3 + len(columns)]
+            least, most, left = rest[1 + len(columns) : 4 + len(columns)]
             if least != most:
                 raise _SampledError
             held = iter(rest[1:])
             sums = [piece.sums([next(held) for _ in piece.columns]) for piece in pieces]
             span = raw[-1] if grouping.spans else None
             key = tuple(map(_text, raw[:-1] if grouping.spans else raw))
-            found.append(_Group(raw=key, span=None if span is None else int(span), cell=Cell(int(rest[0]), sums)))
+            cell = Cell(int(rest[0]), sums, int(left))
+            found.append(_Group(raw=key, span=None if span is None else int(span), cell=cell))
         return found
 
     @property
