@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from datetime import datetime, timedelta
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import MapAdapter
 
-from flask_chest.errors import ConfigurationError, StoreAbsent
+from flask_chest.aggregates import DEFAULT_TOP, AggregateQuery, Answer, Column, Measure, Variable
+from flask_chest.errors import CapabilityMissing, ConfigurationError, QueryTimeout, StoreAbsent
+from flask_chest.extension import aggregation
 from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.spans import EPOCH, Every, bounds_of_spans
 from flask_chest.extension.state import ChestState
+from flask_chest.protocols import Aggregation
 from flask_chest.record import Query, Record
 
 LIMIT_SECONDS = 2.0
 """Seconds that the questions of a page may take together."""
+LEAST_SECONDS = 0.05
+"""Seconds for which no question is begun."""
+MAX_BREAKDOWNS = 3
 MAX_LENGTH = 8_192
 """Characters of a parameter's value."""
 
+T = TypeVar("T")
 Parameters: TypeAlias = Mapping[str, str | Sequence[str] | None]
 """Parameters of an address; those that are ``None`` or empty are left out."""
 
@@ -117,15 +126,30 @@ class Ask:
         """What the chest is on its app."""
         return self.chest._state
 
-    @property
-    def seconds_left(self) -> float:
-        """Seconds that are left for the questions of the page."""
-        return max(0.0, LIMIT_SECONDS - (time.monotonic() - self._began))
+    def _time_left(self) -> timedelta:
+        """Return the time that is left for questions of the page; raise `QueryTimeout` if it is too little."""
+        left = LIMIT_SECONDS - (time.monotonic() - self._began)
+        if left < LEAST_SECONDS:
+            raise QueryTimeout(timedelta(seconds=LIMIT_SECONDS))
+        return timedelta(seconds=left)
 
     @property
     def indexed(self) -> tuple[str, ...]:
         """Variables that are declared to have an index."""
         return self.state.derived().indexed
+
+    @property
+    def breakdowns(self) -> tuple[str, ...]:
+        """Variables by whose values it is told apart who is concerned: those with an index, and of few values."""
+        fields = [field for each in self.state.derived().views for field in each.fields]
+        few = [field.name for field in fields if field.kind in {"bool", "text"} and not field.indexed]
+        return tuple(dict.fromkeys([*self.indexed, *few]))[:MAX_BREAKDOWNS]
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Declared variables that are numbers, of which something can be measured."""
+        fields = [field for each in self.state.derived().views for field in each.fields]
+        return tuple(dict.fromkeys(field.name for field in fields if field.kind in {"int", "float"}))
 
     @property
     def units(self) -> dict[str, str]:
@@ -141,7 +165,37 @@ class Ask:
     def records(self, query: Query) -> Iterator[Record]:
         """Yield what the store finds now: records that this process has just made may not be among them."""
         with suppress(StoreAbsent):  # nothing is kept yet
-            yield from self.state.here.store.query(query)
+            yield from self.state.here.store.query(query, timeout=self._time_left())
+
+    def aggregate(
+        self,
+        *measures: Measure[object],
+        query: Query,
+        by: Sequence[Column | Variable] = (),
+        every: Every | None = None,
+        top: int = DEFAULT_TOP,
+    ) -> Answer:
+        """Return what *measures* give for the records that match *query*, which says since when where *every* is.
+
+        Raise `QueryTimeout` where the page has no time left.
+        """
+        store = self.state.here.store
+        if not isinstance(store, Aggregation):
+            raise CapabilityMissing(store, "Aggregation")
+        bounds: tuple[int, ...] = ()
+        if every is not None and query.since_unix_nano is not None:
+            until = query.until_unix_nano if query.until_unix_nano is not None else self.now_unix_nano
+            bounds = bounds_of_spans(_moment(query.since_unix_nano), _moment(until), every)
+            query = msgspec.structs.replace(query, until_unix_nano=until)
+        asked = AggregateQuery(measures=measures, by=tuple(by), bounds=bounds, query=query, top=top)
+        return aggregation.ask(store, asked, timeout=self._time_left())
+
+    def within_limit(self, question: Callable[[], T]) -> T | None:
+        """Return the answer to a *question*, or ``None`` if it would take longer than the page may."""
+        try:
+            return question()
+        except QueryTimeout:
+            return None
 
     def page_of_records(
         self, query: Query, *, before: tuple[int, str] | None, size: int
@@ -162,3 +216,10 @@ class Ask:
             if len(older) > size or len(found) < wanted + 8:
                 return older[:size], len(older) > size
             wanted *= 4
+
+
+def _moment(unix_nano: int) -> datetime:
+    try:
+        return EPOCH + timedelta(microseconds=unix_nano // 1_000)
+    except OverflowError:
+        raise ConfigurationError("since and until must be times of the calendar") from None

@@ -67,6 +67,13 @@ class Filters:
             raise ConfigurationError(f"there are {len(self.chips)} filters, and at most {MAX_FILTERS} are taken")
         return replace(self, query=self._meant())
 
+    def changed(self, **texts: str | None) -> Filters:
+        """Return the filters with other texts, unchecked."""
+        found = self
+        for name, text in texts.items():
+            found = replace(found, **{name: text})  # type: ignore[arg-type]  # those of _TEXTS are texts
+        return found
+
     def _meant(self) -> Query:
         status = parse_status(self.status) if self.status is not None else Status()
         since = parse_time(self.since) if self.since is not None else None
@@ -105,10 +112,10 @@ class Filters:
         kept = {name: value for name, value in self.parameters.items() if name not in changes}
         return {**kept, **{name: value for name, value in changes.items() if value is not None}}
 
-    def and_where(self, name: str, asked: Asked) -> Parameters:
-        """Return the parameters with one condition more."""
-        also = () if (name, asked) in self.where else ((name, asked),)
-        return replace(self, where=(*self.where, *also)).parameters
+    def and_where(self, name: str, asked: Asked) -> Filters:
+        """Return the filters with one condition more, unless it is there."""
+        there = {written(*each) for each in self.where}
+        return self if written(name, asked) in there else replace(self, where=(*self.where, (name, asked)))
 
     @property
     def chips(self) -> list[Chip]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -48,8 +49,17 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share of 1 as a percentage."""
-    return f"{share * 100:.3g} %" if share < 0.9995 else f"{share * 100:.0f} %"  # noqa: PLR2004
+    """Write a share of 1 as a percentage; a little is never written as nothing."""
+    value = share * 100
+    if 0 < value < 0.005:  # noqa: PLR2004
+        return "<0.01 %" if value > 1e-9 else "0 %"  # noqa: PLR2004
+    digits = 0 if value == 0 or value >= 99.95 else 2 if value < 9.995 else 1  # noqa: PLR2004
+    return f"{value:.{digits}f} %"
+
+
+def trimmed(text: str) -> str:
+    """Return a number with its unit without the zeros that end it: ``3 s`` for ``3.00 s``."""
+    return re.sub(r"(\.\d*?)0+(?= |$)", lambda found: found[1].rstrip("."), text)
 
 
 def size(count: int) -> str:

@@ -14,7 +14,7 @@ from werkzeug.exceptions import NotFound
 
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.capture.tracking import record_never
-from flask_chest.errors import ConfigurationError, StoreUnavailable, describe
+from flask_chest.errors import ConfigurationError, QueryTimeout, StoreAbsent, StoreUnavailable, describe
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.record_text import escaped_json
 from flask_chest.viewer._access import Allow, Gate, logger
@@ -22,7 +22,7 @@ from flask_chest.viewer._asking import Ask, Links, Parameter, Refusal, Shown
 from flask_chest.viewer._response import ViewerResponse
 from flask_chest.viewer._templates import render, with_notice
 from flask_chest.viewer._turns import LastPages, turn
-from flask_chest.viewer.pages import delivery, record, records, timeline
+from flask_chest.viewer.pages import compare, delivery, explore, overview, record, records, timeline
 
 READS = ("GET", "HEAD")
 FILES: Mapping[str, str] = {
@@ -30,7 +30,7 @@ FILES: Mapping[str, str] = {
     "viewer.js": "text/javascript",
     "favicon.svg": "image/svg+xml",
 }
-HTML, JSON = "text/html", "application/json"
+HTML, JSON, CSV = "text/html", "application/json", "text/csv"
 
 
 class Page(NamedTuple):
@@ -43,9 +43,13 @@ class Page(NamedTuple):
     show: Callable[[Ask], Shown]
 
 
+EXPLORE = Page("explore", "/explore", "/explore.json", explore.show)
 PAGES: Sequence[Page] = (
+    Page("overview", "/", "/overview.json", overview.show),
     Page("records", "/records", "/records.json", records.show),
     Page("record", "/records/<record_id>", "/records/<record_id>.json", record.show),
+    EXPLORE,
+    Page("compare", "/compare", "/compare.json", compare.show),
     Page("timeline", "/timeline", "/timeline.json", timeline.show),
     Page("delivery", "/delivery", "/delivery.json", delivery.show),
 )
@@ -80,12 +84,13 @@ def mounted(
     for page in PAGES:
         blueprint.add_url_rule(page.rule, page.endpoint, mount.view_of(page, HTML), **_ROUTING)
         blueprint.add_url_rule(page.json_rule, f"{page.endpoint}_json", mount.view_of(page, JSON), **_ROUTING)
+    blueprint.add_url_rule("/explore.csv", "explore_csv", mount.view_of(EXPLORE, CSV), **_ROUTING)
     blueprint.add_url_rule("/static/<filename>", "file", mount.guarded(_file), **_ROUTING)
     # Whatever else lies below, so that it is asked who comes before anything is said; routing answers 400 to a
     # websocket's request where only another kind of route is.
     absent = mount.guarded(_absent)
     for endpoint, options in (("absent", {}), ("websocket", {"websocket": True})):
-        for rule in ("/", "/<path:path>"):
+        for rule in ("/", "/<path:path>") if endpoint == "websocket" else ("/<path:path>",):
             blueprint.add_url_rule(rule, endpoint, absent, **{**_ROUTING, **options})
     blueprint.record(_take_every_method)
     return blueprint
@@ -159,7 +164,7 @@ class _Mount:
                     "This page tries again by itself.",
                     retry_after=1,
                 )
-            body = kept.body if mimetype == JSON else with_notice(kept.body, kept.age)
+            body = with_notice(kept.body, kept.age) if mimetype == HTML else kept.body
             return ViewerResponse(body, mimetype=mimetype, headers={"Age": str(int(kept.age))})
 
         return self.guarded(answer)
@@ -169,8 +174,17 @@ class _Mount:
             ask = Ask(chest=self._chest, given=Parameter(request.args), path=path, links=_links())
             with self._app_context():
                 shown = page.show(ask)
+        except StoreAbsent:
+            raise Refusal(
+                200,
+                "Nothing is kept yet",
+                "The first record makes the store: send the app a request whose variables are tracked. "
+                "If nothing appears then, flask chest doctor says why.",
+            ) from None
         except ConfigurationError as exc:
             raise Refusal(400, "This address means nothing", f"{exc}.") from None
+        except QueryTimeout as exc:
+            raise Refusal(503, "It takes too long", f"{exc}.") from exc
         except StoreUnavailable as exc:
             raise Refusal(503, "The store does not answer", describe(exc), retry_after=5) from exc
         except Refusal:
@@ -179,7 +193,9 @@ class _Mount:
             logger.warning("the viewer could not show a page: %s", describe(exc))
             raise Refusal(500, "The page could not be made", describe(exc)) from exc
         if mimetype == JSON:
-            return f"{escaped_json(msgspec.json.encode(shown.as_json()).decode())}\n".encode()
+            return f"{escaped_json(msgspec.json.encode(shown.as_json(), enc_hook=_as_dict).decode())}\n".encode()
+        if isinstance(shown, explore.ExplorePage) and mimetype == CSV:
+            return "".join(f"{line}\r\n" for line in shown.csv_lines()).encode()
         return render(
             shown.template,
             name=self._name(),
@@ -209,6 +225,13 @@ class _Mount:
         if refusal.retry_after is not None:
             response.headers["Retry-After"] = str(refusal.retry_after)
         return response
+
+
+def _as_dict(value: object) -> object:
+    """Return as a dict a mapping that is none, which msgspec does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise NotImplementedError(type(value))
 
 
 def _links() -> Links:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import flask_chest
-from flask_chest.viewer import _format
+from flask_chest.viewer import _format, _shown
 
 _STALE = "<!-- stale -->"
 """Where a page says that it was made before; texts of others are escaped, so that none contains it."""
@@ -32,6 +32,8 @@ _environment.filters.update(
     json_block=_format.json_block,
     value_text=_format.value_text,
     shortened=_format.shortened,
+    in_seconds=_shown.seconds,
+    as_rate=_shown.rate,
     plain=_format.plain,
 )
 

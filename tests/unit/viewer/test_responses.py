@@ -112,7 +112,7 @@ def test_store_that_does_not_answer_is_said_without_its_address(app: Flask) -> N
 
 def test_failure_of_a_foreign_store_is_told_by_its_type(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(MemoryStore):
-        def query(self, query: object, /) -> Iterator[object]:  # type: ignore[override]  # it never returns
+        def query(self, query: object, /, **_: object) -> Iterator[object]:  # type: ignore[override]  # it never returns
             raise RuntimeError("t0p-secret-value")
 
     chest = FlaskChest(app, store=Broken, tracked_vars=["plan"])

@@ -91,7 +91,7 @@ def _related(ask: Ask, record: Record) -> Iterator[Related | None]:
         found = _others(ask, record, Query(trace_id=record.trace_id))
         yield _shown("The same trace", found, ask.links.to("records", {"trace_id": record.trace_id}))
     since, until = record.time_unix_nano - AROUND_NANO, record.time_unix_nano + AROUND_NANO
-    for name in ask.indexed:
+    for name in ask.indexed[:1]:  # the one that was named first tells best whose request it was
         value = record.variables.get(name)
         if value is None or isinstance(value, list | dict):
             continue

@@ -1,0 +1,400 @@
+"""``/explore?measure=p95(total)&by=plan&every=1h``: one aggregate as chart, table, JSON, CSV and command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from flask_chest.aggregates import (
+    COLUMN_NAMES,
+    Answer,
+    Bin,
+    Bucket,
+    Count,
+    Histogram,
+    Measure,
+    Percentiles,
+    Row,
+    Variable,
+)
+from flask_chest.aggregates import (
+    Column as KeyColumn,
+)
+from flask_chest.errors import ConfigurationError
+from flask_chest.extension.measures import (
+    parse_key,
+    parse_measures,
+    written_key,
+    written_number,
+)
+from flask_chest.extension.record_text import csv_line
+from flask_chest.extension.spans import Every, parse_every
+from flask_chest.record import JSONValue
+from flask_chest.viewer._asking import Ask, Links, Parameters
+from flask_chest.viewer._charts import Chart, Column, Series, color
+from flask_chest.viewer._filters import Filters, shell_command
+from flask_chest.viewer._format import iso, trimmed
+from flask_chest.viewer._shown import Written, amount, json_key, json_row, key_text, narrowed
+from flask_chest.viewer.pages.overview import PERIODS, USUAL_PERIOD, columns_of, period_of
+
+MAX_MEASURES, MAX_KEYS, MAX_GROUPS = 6, 2, 100
+LINES = 6
+"""Number of groups that are drawn."""
+EVERY = ("auto", "1m", "5m", "30m", "1h", "6h", "1d", "7d")
+_SPACES = re.compile(r"\s+(?![^(]*\))")
+"""Spaces between measures, and not those within their parentheses."""
+SUGGESTED = ("count", "error_rate", "p50(duration)", "p95(duration)", "p99(duration)", "histogram(duration)")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value in a table."""
+
+    text: str
+    share: float | None
+    """Share of the greatest in its column, for a bar; ``None`` for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A row of the table."""
+
+    names: Sequence[str]
+    link: str | None
+    """Address of the records of the group."""
+    narrow: str | None
+    """Address of the same question about the group alone."""
+    cells: Sequence[Cell]
+    records: int
+    is_group: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorePage:
+    """One question and its answer, or what was left out."""
+
+    filters: Filters
+    measures: Sequence[Measure[object]]
+    by: Sequence[KeyColumn | Variable]
+    every: Every | None
+    every_text: str
+    top: int
+    answer: Answer | None
+    chart: Chart | None
+    kind: str
+    """Macro that draws the chart: ``bars``, ``lines`` or ``heatmap``."""
+    heads: Sequence[str]
+    rows: Sequence[GroupRow]
+    csv_link: str
+    known_keys: Sequence[str]
+    suggested: Sequence[str]
+    template: str = "explore.html"
+
+    @property
+    def periods(self) -> Sequence[str]:
+        """Periods to choose from."""
+        return PERIODS
+
+    @property
+    def spans(self) -> Sequence[str]:
+        """Lengths of the columns to choose from."""
+        return EVERY
+
+    @property
+    def measure_text(self) -> str:
+        """The measures as the form takes them."""
+        return " ".join(measure_texts(self.measures))
+
+    @property
+    def by_texts(self) -> list[str]:
+        """The keys as the address takes them."""
+        return [written_key(each) for each in self.by]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters of the page's own address."""
+        return {
+            **self.filters.parameters,
+            "measure": measure_texts(self.measures),
+            "by": self.by_texts,
+            "every": self.every_text,
+            "top": str(self.top),
+        }
+
+    @property
+    def command(self) -> str:
+        """The command that asks the same."""
+        words = ["flask", "chest", "aggregate", *measure_texts(self.measures)]
+        for key in self.by_texts:
+            words += ["--by", key]
+        if self.every is not None:
+            words += ["--every", self.every_text]
+        return shell_command(*words, *self.filters.options(), "--top", str(self.top))
+
+    @property
+    def python(self) -> str:
+        """The call of Python that asks the same."""
+        words = [python_measure(each) for each in self.measures]
+        if self.by:
+            words.append(f"by=[{', '.join(python_key(key) for key in self.by)}]")
+        if self.every is not None:
+            every = (
+                ascii(self.every)
+                if isinstance(self.every, str)
+                else f"timedelta(seconds={self.every.total_seconds():g})"
+            )
+            words.append(f"every={every}")
+        return f"chest.aggregate({', '.join([*words, *self.filters.arguments(), f'top={self.top}'])})"
+
+    def as_json(self) -> object:
+        """Return the answer."""
+        answer = self.answer
+        if answer is None:
+            return {"left_out": "it took longer than the 2 s of a page"}
+        return {
+            "by": self.by_texts,
+            "groups": [json_group(row) for row in answer.groups],
+            "others": json_row(answer.others),
+            "all": json_row(answer.all),
+            "series": [
+                {
+                    "begin": iso(bucket.begin_unix_nano),
+                    "end": iso(bucket.end_unix_nano),
+                    "groups": [json_group(row) for row in bucket.groups],
+                    "all": json_row(bucket.all),
+                }
+                for bucket in answer.series
+            ],
+            "complete": answer.complete,
+        }
+
+    def csv_lines(self) -> Iterator[str]:
+        """Yield the answer as lines of CSV: the groups, or the groups of each span of time."""
+        answer = self.answer
+        if answer is None:
+            return
+        times = ["begin"] if answer.series else []
+        yield csv_line([*times, *self.by_texts, "records", *_labels(answer.all)])
+        for bucket in answer.series or (answer,):
+            begin = [iso(bucket.begin_unix_nano)] if isinstance(bucket, Bucket) else []
+            for row in bucket.groups if self.by else (bucket.all,):
+                keys = [cast("JSONValue", json_key(key)) for key in row.key]
+                yield csv_line([*begin, *keys, row.records, *_values(row)])
+
+
+def _labels(row: Row) -> list[JSONValue]:
+    return [label for measure, value in row.values.items() for label, _ in measure.columns(value)]
+
+
+def _values(row: Row) -> list[JSONValue]:
+    return [value for measure, each in row.values.items() for _, value in measure.columns(each)]
+
+
+def json_group(row: Row) -> dict[str, object]:
+    """Return a group as JSON shows it."""
+    return {"key": [json_key(key) for key in row.key], **json_row(row)}
+
+
+def show(ask: Ask) -> ExplorePage:
+    """Ask the question of the address."""
+    given = ask.given
+    texts = [text for value in given.several("measure") for text in _SPACES.split(value.strip())] or ["count"]
+    measures = parse_measures(texts)
+    by: list[KeyColumn | Variable] = []
+    for key in map(parse_key, given.several("by")):
+        if key not in by:
+            by.append(key)
+    every_given = given.one("every", "auto") or "auto"
+    top = _top(given.one("top", "20") or "20")
+    filters = Filters.read(given)
+    given.check_taken()
+    if len(measures) > MAX_MEASURES or len(by) > MAX_KEYS:
+        raise ConfigurationError(f"the page takes at most {MAX_MEASURES} measures and {MAX_KEYS} groups")
+    if filters.since is None:
+        filters = filters.changed(since=USUAL_PERIOD).checked()
+    query, step = period_of(filters, ask.now_unix_nano)
+    every = None if every_given == "none" else parse_every(every_given)
+    answer = ask.within_limit(
+        lambda: ask.aggregate(*measures, query=query, by=by, every=step if every == "auto" else every, top=top)
+    )
+    asked = {**filters.parameters, "measure": measure_texts(measures), "by": [written_key(key) for key in by]}
+    asked |= {"every": every_given, "top": str(top)}
+    found = _Shown(ask, filters, measures, by, asked)
+    kind, chart = found.chart(answer) if answer is not None else ("bars", None)
+    return ExplorePage(
+        filters=filters,
+        measures=measures,
+        by=by,
+        every=every,
+        every_text=every_given,
+        top=top,
+        answer=answer,
+        chart=chart,
+        kind=kind,
+        heads=[
+            label
+            for measure in measures
+            if answer is not None and not isinstance(measure, Histogram)
+            for label, _ in measure.columns(answer.all.values[measure])
+        ],
+        rows=list(found.rows(answer)) if answer is not None else (),
+        csv_link=ask.links.to("explore_csv", asked),
+        known_keys=list(dict.fromkeys([*ask.breakdowns, *COLUMN_NAMES])),
+        suggested=[*SUGGESTED, *(f"p95({name})" for name in ask.numbers)],
+    )
+
+
+def _top(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_GROUPS:
+        raise ConfigurationError(f"top must be a number from 1 to {MAX_GROUPS}, got {text!r}")
+    return int(text)
+
+
+def measure_texts(measures: Sequence[Measure[object]]) -> list[str]:
+    """Write *measures* as the address takes them."""
+    return [each.label for each in measures]
+
+
+class _Shown:
+    """Makes chart and table of an answer."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        filters: Filters,
+        measures: Sequence[Measure[object]],
+        by: Sequence[KeyColumn | Variable],
+        asked: Parameters,
+    ) -> None:
+        self._links: Links = ask.links
+        self._units = ask.units
+        self._filters = filters
+        self._measures = measures
+        self._by = by
+        self._asked = asked
+
+    def rows(self, answer: Answer) -> Iterator[GroupRow]:
+        """Yield the rows of the table: the groups, others and all."""
+        greatest = self._greatest(answer)
+        for row in answer.groups if self._by else ():
+            only = self._only(row)
+            yield GroupRow(
+                names=[key_text(key) for key in row.key],
+                link=self._links.to("records", only) if only is not None else None,
+                narrow=self._links.to("explore", {**self._asked, **only}) if only is not None else None,
+                cells=self._cells(row, greatest),
+                records=row.records,
+            )
+        if self._by and answer.others.records:
+            yield self._summed("all others", answer.others, None)
+        yield self._summed("all", answer.all, self._links.to("records", self._filters.parameters))
+
+    def _summed(self, name: str, row: Row, link: str | None) -> GroupRow:
+        names = [name, *("" for _ in self._by[1:])]
+        return GroupRow(names, link, None, self._cells(row, {}), row.records, is_group=False)
+
+    def _only(self, row: Row) -> Parameters | None:
+        """Return the parameters that ask for the records of the group *row* alone."""
+        filters: Filters | None = self._filters
+        for by, key in zip(self._by, row.key, strict=True):
+            filters = narrowed(filters, by, key) if filters is not None else None
+        return filters.parameters if filters is not None else None
+
+    def _greatest(self, answer: Answer) -> dict[str, float]:
+        greatest: dict[str, float] = {}
+        for row in answer.groups:
+            for measure, value in row.values.items():
+                for label, each in measure.columns(value):
+                    greatest[label] = max(greatest.get(label, 0.0), each or 0.0)
+        return greatest
+
+    def _cells(self, row: Row, greatest: dict[str, float]) -> list[Cell]:
+        cells: list[Cell] = []
+        for measure, value in row.values.items():
+            if isinstance(measure, Histogram):  # which is drawn; CSV and JSON have its bins
+                continue
+            text = Written(measure, self._units)
+            for label, each in measure.columns(value):
+                most = greatest.get(label)
+                cells.append(Cell(text(each), max(each, 0.0) / most if each is not None and most else None))
+        return cells
+
+    def chart(self, answer: Answer) -> tuple[str, Chart | None]:
+        """Return how the first measure is drawn, and the chart."""
+        measure = self._measures[0]
+        if isinstance(measure, Histogram):
+            return self._histogram(measure, answer)
+        if not answer.series:
+            return "bars", None
+        columns = columns_of(answer, self._filters, self._links)
+        text = Written(measure, self._units)
+        series: list[Series] = []
+        if self._by:
+            label = next(label for label, _ in measure.columns(answer.all.values[measure]))
+            for number, row in enumerate(answer.groups[:LINES]):
+                name = ", ".join(map(key_text, row.key))
+                values = [_first(bucket.groups[number], measure) for bucket in answer.series]
+                only = self._only(row)
+                link = self._links.to("explore", {**self._asked, **only}) if only is not None else None
+                series.append(Series(name, values, color(number), link))
+            title = f"{label} by {', '.join(written_key(key) for key in self._by)}"
+        else:
+            labels = [label for label, _ in measure.columns(answer.all.values[measure])]
+            for at, label in enumerate(labels):
+                values = [_column(bucket.all, measure, at) for bucket in answer.series]
+                series.append(Series(label, values, color(at)))
+            title = ", ".join(labels)
+        kind = "bars" if isinstance(measure, Count) and not self._by else "lines"
+        return kind, Chart(title, columns, series, text)
+
+    def _histogram(self, measure: Histogram, answer: Answer) -> tuple[str, Chart]:
+        name = written_number(measure.of)
+        edge = Written(Percentiles(measure.of, 50), self._units)
+        bins = _bins(answer.all, measure)
+        labels = [_bin_label(each, edge) for each in bins]
+        if not answer.series:
+            columns = [Column(label) for label in labels]
+            series = [Series("requests", [each.requests for each in bins])]
+            return "bars", Chart(f"Requests by {name}", columns, series, amount, axis=name)
+        spans = columns_of(answer, self._filters, self._links)
+        over_time = [_bins(bucket.all, measure) for bucket in answer.series]
+        series = [Series(label, [bins[at].requests for bins in over_time]) for at, label in enumerate(labels)]
+        return "heatmap", Chart(f"Requests by {name} over time", spans, series, amount)
+
+
+def _first(row: Row, measure: Measure[object]) -> float | None:
+    return _column(row, measure, 0)
+
+
+def _column(row: Row, measure: Measure[object], at: int) -> float | None:
+    return [value for _, value in measure.columns(row.values[measure])][at]
+
+
+def _bins(row: Row, measure: Histogram) -> tuple[Bin, ...]:
+    return row[measure]
+
+
+def _bin_label(found: Bin, edge: Written) -> str:
+    if found.lower is None:
+        return f"under {trimmed(edge(found.upper))}" if found.upper is not None else "all"
+    return f"from {trimmed(edge(found.lower))}"
+
+
+def python_measure(measure: Measure[object]) -> str:
+    """Write *measure* as the call that makes it."""
+    of: object = getattr(measure, "of", None)
+    arguments = [] if of is None else [python_key(of)]
+    if isinstance(measure, Percentiles):
+        arguments += map(str, measure.ps)
+    if isinstance(measure, Histogram):
+        arguments += map(repr, measure.bounds)
+    if not getattr(measure, "weighted", True):
+        arguments.append("weighted=False")
+    return f"{type(measure).__name__}({', '.join(arguments)})"
+
+
+def python_key(key: object) -> str:
+    """Write a column, or a variable as the call that makes it."""
+    return f"Variable({key.name!a})" if isinstance(key, Variable) else ascii(key)
