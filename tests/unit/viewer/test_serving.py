@@ -1,0 +1,157 @@
+"""The viewer by itself: closed but for who brings the token, and for no other name, origin or cookie."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_chest import FlaskChest
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.viewer.serving import make_viewer_app
+from viewer_app import Keep
+
+TOKEN = "a-t0ken-of-this-test"
+
+
+@pytest.fixture
+def client(app: Flask, chest: FlaskChest) -> FlaskClient:
+    FlaskChest(Flask("other"), store=MemoryStore)  # so that the chest has to be asked on its own app
+    served = make_viewer_app(chest, app, token=TOKEN, cookie="chest_5151")
+    client = served.test_client()
+    client.environ_base["HTTP_HOST"] = "127.0.0.1:5151"
+    return client
+
+
+@pytest.fixture
+def known(client: FlaskClient) -> FlaskClient:
+    client.get(f"/?token={TOKEN}")
+    return client
+
+
+def test_token_becomes_a_cookie_that_is_not_the_token(client: FlaskClient, keep: Keep) -> None:
+    assert client.get("/").status_code == 403
+    response = client.get(f"/?token={TOKEN}")
+    assert response.status_code == 200
+    assert '<meta http-equiv="refresh" content="0; url=/">' in response.text
+    cookie = response.headers["Set-Cookie"]
+    assert cookie.startswith("chest_5151=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert TOKEN not in cookie
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    record = keep(variables={"user_id": 7})
+    for path in (
+        "/",
+        "/records",
+        f"/records/{record.id}",
+        "/timeline?user_id=7",
+        "/delivery",
+        "/static/viewer.css",
+    ):
+        response = client.get(path)
+        assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("token", ["", "x", TOKEN[:-1], TOKEN.upper()])
+def test_wrong_token_is_refused(client: FlaskClient, token: str) -> None:
+    response = client.get("/", query_string={"token": token})
+    assert response.status_code == 403
+    assert "Set-Cookie" not in response.headers
+
+
+def test_wrong_cookie_is_refused(client: FlaskClient) -> None:
+    for value in (TOKEN, "", "0" * 64):
+        client.set_cookie("chest_5151", value)
+        assert client.get("/records").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:5151", "127.0.0.1.evil.example", "192.0.2.1", "x:127.0.0.1"]
+)
+def test_other_name_is_refused_also_with_the_token(known: FlaskClient, host: str) -> None:
+    assert known.get("/records").status_code == 200
+    for path in ("/records", f"/?token={TOKEN}", "/none"):
+        assert known.get(path, headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:80", "[::1]:9", "localhost"])
+def test_name_of_this_machine_is_taken_at_any_port(known: FlaskClient, host: str) -> None:
+    assert known.get(f"/?token={TOKEN}", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_other_origin_is_refused(known: FlaskClient, headers: dict[str, str]) -> None:
+    assert known.get("/records.json", headers=headers).status_code == 403
+
+
+def test_it_only_reads_and_knows_no_other_page(known: FlaskClient) -> None:
+    assert known.post("/records").status_code == 405
+    assert known.post(f"/?token={TOKEN}").status_code == 405
+    assert known.get("/none").status_code == 404
+
+
+APP = """
+from flask import Flask, g
+from flask_chest import FlaskChestSQLite
+
+app = Flask("shop")
+chest = FlaskChestSQLite(app, db_uri={database!r}, tracked_vars=["plan"])
+
+@app.get("/")
+def index():
+    g.plan = "pro"
+    return "ok"
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    (tmp_path / "shop.py").write_text(APP.format(database=str(tmp_path / "db")))
+    visit = "import shop; shop.app.test_client().get('/'); assert shop.chest.flush()"
+    subprocess.run([sys.executable, "-c", visit], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "flask", "--app", "shop", "chest", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, PYTHONUNBUFFERED="1"),
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_command_prints_one_address_that_opens_and_no_log(served: subprocess.Popen[str]) -> None:
+    assert served.stdout is not None
+    found = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/)(\?token=\S{43})\n", served.stdout.readline())
+    assert found is not None
+    with requests.Session() as browser:
+        assert browser.get(found[1]).status_code == 403
+        assert browser.get(found[1] + found[2]).status_code == 200
+        (record,) = browser.get(f"{found[1]}records.json").json()["records"]
+    assert record["variables"] == {"plan": "pro"}
+    served.send_signal(signal.SIGINT)
+    rest, errors = served.communicate(timeout=30)
+    assert found[2] not in rest + errors
+    assert "GET" not in rest + errors
+    assert served.returncode == 0
