@@ -28,6 +28,7 @@ from flask_chest.testing.contracts import (
 )
 from flask_chest.testing.records import make_record
 from older_release import MakeSQLStore, OlderReleaseContract
+from sampled_property import SampledProperty
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
 from servers import DatabaseServer
 from statistics_property import StatisticsProperty
@@ -86,6 +87,7 @@ class TestMySQLStore(
     StatisticsProperty,
     AggregationContract,
     AggregationProperty,
+    SampledProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,

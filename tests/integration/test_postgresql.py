@@ -31,6 +31,7 @@ from flask_chest.testing.contracts import (
 )
 from flask_chest.testing.records import make_record
 from older_release import MakeSQLStore, OlderReleaseContract
+from sampled_property import SampledProperty
 from server_contract import (
     MakeStore,
     ServerStoreContract,
@@ -94,6 +95,7 @@ class TestPostgreSQLStore(
     StatisticsProperty,
     AggregationContract,
     AggregationProperty,
+    SampledProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,

@@ -17,6 +17,7 @@ from flask_chest.testing.contracts import (
     StoreContract,
 )
 from flask_chest.testing.records import make_record
+from sampled_property import SampledProperty
 from statistics_property import StatisticsProperty
 
 
@@ -29,6 +30,7 @@ class TestMemoryStore(
     StatisticsProperty,
     AggregationContract,
     AggregationProperty,
+    SampledProperty,
     FindingProperty,
 ):
     @pytest.fixture

@@ -36,6 +36,7 @@ from flask_chest.testing.contracts import (
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
 from older_release import SQLITE_INSERT, MakeSQLStore, OlderReleaseContract
+from sampled_property import SampledProperty
 from statistics_property import StatisticsProperty
 from view_contract import RunSQL, ViewContract
 
@@ -51,6 +52,7 @@ class TestSQLiteStore(
     StatisticsProperty,
     AggregationContract,
     AggregationProperty,
+    SampledProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,
