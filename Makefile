@@ -12,7 +12,7 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing unit test test-otel test-flask check bench clean new-venv
+.PHONY: help demo tracing unit test test-otel test-flask check bench screenshots clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with it
 
 test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
 	$(BIN)/python tests/support/flask_matrix.py
+
+screenshots: $(STAMP) ## Make the pictures of the viewer in docs/images, by Debian's Chromium
+	@$(BIN)/python -m examples.screenshots
 
 bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -18,6 +18,7 @@ PROGRAMS = {
     "opentelemetry.md": 2,
     "privacy.md": 1,
     "variables.md": 1,
+    "viewer.md": 1,
 }
 
 

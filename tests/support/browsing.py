@@ -1,0 +1,143 @@
+"""Debian's Chromium, which follows the links of a site and notes all that is wrong with its pages."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urldefrag, urljoin, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+DEPTH = 3
+OF_A_KIND = 3
+"""Pages of one kind that are looked at: those of one path, but for ids, with parameters of the same names."""
+LINKS = "all => all.map(each => each.getAttribute('href'))"
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run the browser; skip where it is not installed, or does not start."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Quiet(WSGIRequestHandler):
+    """Logs nothing."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Write nothing."""
+
+
+@contextmanager
+def serving(app: WSGIApplication) -> Iterator[str]:
+    """Serve *app* in threads; give the address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Crawl:
+    """What was seen of a site, page by page."""
+
+    def __init__(
+        self, page: Page, *, look: Callable[[Page], list[str]] = lambda _: [], of_a_kind: int = OF_A_KIND
+    ) -> None:
+        """Visit with *page*; *look* returns what is wrong with the first page of each kind."""
+        self._page = page
+        self._look = look
+        self._of_a_kind = of_a_kind
+        self.seen: Counter[str] = Counter()
+        """Number of pages of each kind."""
+        self.wrong: list[str] = []
+        self._origin = ""
+        self._address = ""
+        page.on("console", self._on_console)
+        page.on("request", self._on_request)
+        page.on("pageerror", lambda error: self._blame(f"a script failed: {error}"))
+        page.on("dialog", lambda dialog: self._blame(f"a dialog came up: {dialog.message}"))
+
+    def run(self, start: str, *, depth_at_most: int = DEPTH) -> None:
+        """Follow the links from *start*, as deep as may be, and look at each page."""
+        self._origin = f"{urlsplit(start).scheme}://{urlsplit(start).netloc}"
+        waiting, known = deque([(start, 0)]), {start}
+        while waiting:
+            self._address, depth = waiting.popleft()
+            if self.seen[kind_of(self._address)] >= self._of_a_kind:
+                continue
+            self.seen[kind_of(self._address)] += 1
+            for link in self._visit():
+                address = urldefrag(urljoin(self._address, link)).url
+                if depth < depth_at_most and address not in known and address.startswith(f"{self._origin}/"):
+                    known.add(address)
+                    waiting.append((address, depth + 1))
+
+    def _visit(self) -> list[str]:
+        if re.search(r"\.(json|csv|css|js|svg)(\?|$)", self._address):
+            response = self._page.request.get(self._address)
+            if not response.ok:
+                self._blame(f"answered {response.status}")
+            return []
+        answer = self._page.goto(self._address)
+        if answer is None or not answer.ok:
+            self._blame(f"answered {answer.status if answer else 'nothing'}: {self._page.inner_text('main')}")
+        if self.seen[kind_of(self._address)] == 1:
+            for complaint in self._look(self._page):
+                self._blame(complaint)
+        links: list[str] = self._page.eval_on_selector_all("a[href]", LINKS)
+        return links
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        self._blame(f"the console says: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith(f"{self._origin}/"):
+            self._blame(f"asked another origin: {request.url}")
+
+    def _blame(self, what: str) -> None:
+        self.wrong.append(f"{self._address}: {what}")
+
+
+def kind_of(address: str) -> str:
+    """Return what the addresses of pages of one kind have in common."""
+    parts = urlsplit(address)
+    path = re.sub(r"/records/[^/]+?(\.json)?$", r"/records/<id>\1", parts.path)
+    return f"{path}?{'&'.join(sorted(parse_qs(parts.query)))}"
+
+
+def accessibility(page: Page) -> list[str]:
+    """Return the violations that axe finds on *page*."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"axe: {each['id']}: {each['help']}: {', '.join(str(node['html'])[:160] for node in each['nodes'][:3])}"
+        for each in found
+    ]
+
+
+def width(page: Page) -> list[str]:
+    """Return how much wider than its window *page* is."""
+    wider: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return [f"is {wider} px wider than its window"] if wider else []
