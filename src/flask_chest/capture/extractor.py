@@ -9,7 +9,7 @@ from fnmatch import translate
 from functools import lru_cache
 from math import isfinite
 from operator import attrgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 from werkzeug.local import LocalProxy
@@ -35,6 +35,10 @@ _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 _FILLED = frozenset({list, tuple, dict, set, bytearray})
 """Types whose values may be others later, and can be read without code of the app."""
 _ABSENT = object()
+_ANY: frozenset[object] = frozenset()
+
+PlainName: TypeAlias = "tuple[str, str, frozenset[object], frozenset[object]]"
+"""Name on ``g``, key in the record, allowed types and allowed texts; an empty set allows any."""
 
 
 class CapturedName(NamedTuple):
@@ -105,7 +109,7 @@ class Extractor:
             declaration, [each.name for each in declaration.fields if verdict(each.name) is NOTHING_HIDDEN]
         )
 
-    def _plain_names(self) -> tuple[tuple[str, str, Allowed | None], ...] | None:
+    def _plain_names(self) -> tuple[PlainName, ...] | None:
         names = self._names
         if names.every or names.globs or names.computed:
             return None
@@ -117,9 +121,18 @@ class Extractor:
         declared = [field.name for each in names.declarations for field in each.fields]
         if len(allowed) < len(declared):
             return None  # more than a look into a set decides, or two classes declare one name
-        return tuple((each.name, each.key, allowed.get(each.name)) for each in self._variables)
+        return tuple(self._plain_name(each, allowed.get(each.name)) for each in self._variables)
 
-    def plain(self, held: Mapping[str, object]) -> dict[str, JSONValue] | None:  # noqa: C901 - calls would cost more
+    def _plain_name(self, name: CapturedName, allowed: Allowed | None) -> PlainName:
+        if allowed is None:
+            return name.name, name.key, _ANY, _ANY
+        if allowed.by_value:
+            return name.name, name.key, _ANY, allowed.members
+        # A whole number for a float has to be converted.
+        types = allowed.members - {int} if name.name in self._floats else allowed.members
+        return name.name, name.key, types, _ANY
+
+    def plain(self, held: Mapping[str, object]) -> dict[str, JSONValue] | None:
         """Return what `convert` would if nothing has to be converted, and all is as declared; else ``None``.
 
         Most requests leave a few short texts and numbers behind. Such values are their own form and together
@@ -128,7 +141,7 @@ class Extractor:
         if self._plain is None:
             return None
         variables: dict[str, JSONValue] = {}
-        for name, key, allowed in self._plain:
+        for name, key, types, texts in self._plain:
             if name in held:
                 value = held[name]
                 # What most are; to ask `is_small` about each would take as long as all the rest.
@@ -140,11 +153,9 @@ class Extractor:
                         return None
                 elif not is_small(value):
                     return None
-                if allowed is not None and (value if allowed.by_value else type(value)) not in allowed.members:
+                if (types and type(value) not in types) or (texts and value not in texts):
                     return None
                 variables[key] = value
-        if self._floats:
-            self._widen(variables)
         return variables
 
     def _widen(self, variables: dict[str, JSONValue]) -> None:
