@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, LiteralString, TypeAlias
 
 import pytest
 
@@ -68,6 +69,9 @@ class OlderReleaseContract:
         self._make_its_tables(make_sql_store)
         store = make_sql_store()
         self._write_as_it_does(store, run_sql)
+        assert len(run_sql(_filled(store, "SELECT * FROM {records}"))[0]) == len(
+            f"position, {ITS_COLUMNS}".split(", ")
+        )
         store.open()
         make_sql_store().open()
         assert list(store.query(Query())) == [ITS_RECORD]
@@ -117,13 +121,20 @@ class OlderReleaseContract:
 
     def _make_its_tables(self, make_sql_store: MakeSQLStore) -> None:
         older = make_sql_store()
-        older._schema._additions = ()  # its migrations are those of today, which never change
+        older._schema._additions = ()
+        older._schema._migrations = tuple(
+            tuple(_without_rate(statement) for statement in migration) for migration in older._schema._migrations
+        )
         older.open()
         older.close()
 
     def _write_as_it_does(self, store: SQLStore, run_sql: RunSQL, *, id: str = ITS_RECORD.id) -> None:  # noqa: A002
         for statement in self.its_insert:
             run_sql(_filled(store, statement).replace(ITS_RECORD.id, id))
+
+
+def _without_rate(statement: str) -> LiteralString:
+    return re.sub(r",\s*sample_rate[^,\n]*", "", statement)
 
 
 def _filled(store: SQLStore, statement: str) -> str:

@@ -114,6 +114,7 @@ def test_boolean_is_made_no_integer() -> None:
     flags=st.none() | integers,
     remote=st.none() | st.booleans(),
     route=st.none() | texts,
+    rate=st.floats(0, 1, exclude_min=True),
 )
 def test_record_comes_back_equal(
     variables: dict[str, JSONValue],
@@ -122,6 +123,7 @@ def test_record_comes_back_equal(
     flags: int | None,
     remote: bool | None,
     route: str | None,
+    rate: float,
 ) -> None:
     record = make_record(
         request_id=text,
@@ -132,6 +134,7 @@ def test_record_comes_back_equal(
         trace_flags=flags,
         trace_remote=remote,
         variables=variables,
+        sample_rate=rate,
     )
     document = through_bson(document_of(record, written_unix_nano=number))
     assert isinstance(document, dict)
@@ -144,6 +147,13 @@ def test_document_holds_a_record_and_its_place_in_the_order() -> None:
     fields = {name for name in FIELDS if name != "id"}
     assert document.keys() == fields | {"_id", "position", "written_unix_nano"}
     assert (document["_id"], document["position"], document["written_unix_nano"]) == (record.id, None, 7)
+
+
+def test_document_of_an_earlier_release_has_the_rate_of_one() -> None:
+    record = make_record()
+    document = document_of(record, written_unix_nano=7)
+    assert document.pop("sample_rate") == 1.0
+    assert record_of(document) == record
 
 
 def test_what_others_added_to_a_document_is_left_out() -> None:

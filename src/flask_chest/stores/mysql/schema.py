@@ -13,6 +13,35 @@ from flask_chest.stores.mysql.connections import is_mariadb
 from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session, Tables
 
+_VIEW: LiteralString = """
+CREATE OR REPLACE VIEW {variables} AS
+SELECT
+    id, request_id, time_unix_nano,
+    TIMESTAMPADD(MICROSECOND, time_unix_nano DIV 1000, TIMESTAMP'1970-01-01 00:00:00.000000') AS time,
+    duration_ns, method, route, endpoint, status_code, error,
+    trace_id, span_id, trace_flags, trace_remote, instance,
+    name,
+    CASE kind
+        WHEN 'UNSIGNED INTEGER' THEN 'integer' WHEN 'DOUBLE' THEN 'number' WHEN 'DECIMAL' THEN 'number'
+        ELSE LOWER(kind)
+    END AS type,
+    CASE
+        WHEN kind IN ('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL') THEN CAST(value AS double)
+        WHEN kind = 'BOOLEAN' THEN value = 'true'
+    END AS number,
+    CASE WHEN kind IN ('STRING', 'ARRAY', 'OBJECT') THEN value END AS text,
+    sample_rate
+FROM (
+    SELECT
+        record.*,
+        variable.name,
+        JSON_TYPE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS kind,
+        JSON_UNQUOTE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS value
+    FROM {records} AS record
+    JOIN JSON_TABLE(JSON_KEYS(record.variables), '$[*]' COLUMNS (name longtext PATH '$')) AS variable
+) AS variable
+"""
+
 # Statements that change tables are no part of a transaction here: each must do no harm when it comes again.
 _FIRST: tuple[LiteralString, ...] = (
     # In one statement with its row. The position of the last record: who writes records locks this row first, so
@@ -41,6 +70,7 @@ _FIRST: tuple[LiteralString, ...] = (
         trace_remote boolean,
         instance varchar(512) NOT NULL,
         variables longtext NOT NULL,
+        sample_rate double NOT NULL DEFAULT 1.0,
         UNIQUE KEY `{name}_id` (id),
         KEY `{name}_time` (time_unix_nano, id),
         KEY `{name}_request` (request_id),
@@ -49,33 +79,7 @@ _FIRST: tuple[LiteralString, ...] = (
         KEY `{name}_status` (status_code, time_unix_nano, id)
     ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
     """,
-    """
-    CREATE OR REPLACE VIEW {variables} AS
-    SELECT
-        id, request_id, time_unix_nano,
-        TIMESTAMPADD(MICROSECOND, time_unix_nano DIV 1000, TIMESTAMP'1970-01-01 00:00:00.000000') AS time,
-        duration_ns, method, route, endpoint, status_code, error,
-        trace_id, span_id, trace_flags, trace_remote, instance,
-        name,
-        CASE kind
-            WHEN 'UNSIGNED INTEGER' THEN 'integer' WHEN 'DOUBLE' THEN 'number' WHEN 'DECIMAL' THEN 'number'
-            ELSE LOWER(kind)
-        END AS type,
-        CASE
-            WHEN kind IN ('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL') THEN CAST(value AS double)
-            WHEN kind = 'BOOLEAN' THEN value = 'true'
-        END AS number,
-        CASE WHEN kind IN ('STRING', 'ARRAY', 'OBJECT') THEN value END AS text
-    FROM (
-        SELECT
-            record.*,
-            variable.name,
-            JSON_TYPE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS kind,
-            JSON_UNQUOTE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS value
-        FROM {records} AS record
-        JOIN JSON_TABLE(JSON_KEYS(record.variables), '$[*]' COLUMNS (name longtext PATH '$')) AS variable
-    ) AS variable
-    """,
+    _VIEW,
     """
     CREATE TABLE IF NOT EXISTS {exporters} (
         name varchar(255) NOT NULL PRIMARY KEY,
@@ -124,40 +128,13 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-_RATE = Addition(
-    table="records",
-    column="sample_rate",
-    statements=("ALTER TABLE {records} ADD COLUMN sample_rate double NOT NULL DEFAULT 1.0",),
-)
-_VIEW_WITH_RATE: tuple[LiteralString, ...] = (
-    """
-    CREATE OR REPLACE VIEW {variables} AS
-    SELECT
-        id, request_id, time_unix_nano,
-        TIMESTAMPADD(MICROSECOND, time_unix_nano DIV 1000, TIMESTAMP'1970-01-01 00:00:00.000000') AS time,
-        duration_ns, method, route, endpoint, status_code, error,
-        trace_id, span_id, trace_flags, trace_remote, instance,
-        name,
-        CASE kind
-            WHEN 'UNSIGNED INTEGER' THEN 'integer' WHEN 'DOUBLE' THEN 'number' WHEN 'DECIMAL' THEN 'number'
-            ELSE LOWER(kind)
-        END AS type,
-        CASE
-            WHEN kind IN ('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL') THEN CAST(value AS double)
-            WHEN kind = 'BOOLEAN' THEN value = 'true'
-        END AS number,
-        CASE WHEN kind IN ('STRING', 'ARRAY', 'OBJECT') THEN value END AS text,
-        sample_rate
-    FROM (
-        SELECT
-            record.*,
-            variable.name,
-            JSON_TYPE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS kind,
-            JSON_UNQUOTE(JSON_EXTRACT(record.variables, CONCAT('$.', JSON_QUOTE(variable.name)))) AS value
-        FROM {records} AS record
-        JOIN JSON_TABLE(JSON_KEYS(record.variables), '$[*]' COLUMNS (name longtext PATH '$')) AS variable
-    ) AS variable
-    """,
+_ADDED = (
+    Addition(
+        table="records",
+        column="sample_rate",
+        statements=("ALTER TABLE {records} ADD COLUMN sample_rate double NOT NULL DEFAULT 1.0",),
+    ),
+    Addition(table="variables", column="sample_rate", statements=(_VIEW,)),
 )
 
 
@@ -165,7 +142,7 @@ class MySQLSchema(SQLSchema):
     """What one chest's part of a database must look like."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
-    _additions = (_RATE, Addition(table="variables", column="sample_rate", statements=_VIEW_WITH_RATE))
+    _additions = _ADDED
 
     def __init__(self, tables: Tables, *, place: str, creates: bool, patience: float) -> None:
         """Wait *patience* seconds for another process that makes the tables."""

@@ -9,6 +9,36 @@ from typing import LiteralString
 from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session
 
+# The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
+_VIEW: LiteralString = r"""
+CREATE OR REPLACE VIEW {variables} AS
+SELECT
+    record.id, request_id, time_unix_nano,
+    timestamptz 'epoch' + (time_unix_nano / 1000) * interval '1 microsecond' AS time,
+    duration_ns, method, route, endpoint, status_code, error,
+    trace_id, span_id, trace_flags, trace_remote, instance,
+    variable.key AS name,
+    CASE
+        WHEN json_typeof(variable.value) = 'number' AND variable.value::text !~ '[.eE]' THEN 'integer'
+        ELSE json_typeof(variable.value)
+    END AS type,
+    CASE json_typeof(variable.value)
+        WHEN 'number' THEN variable.value::text::numeric
+        WHEN 'boolean' THEN (variable.value::text = 'true')::integer::numeric
+    END AS number,
+    CASE
+        WHEN json_typeof(variable.value) IN ('array', 'object') THEN variable.value::text
+        WHEN json_typeof(variable.value) = 'string' THEN variable.value #>> '{{}}'
+    END AS text,
+    sample_rate
+FROM {records} AS record CROSS JOIN LATERAL json_each(
+    CASE
+        WHEN strpos(record.variables::text, '\u0000') = 0 THEN record.variables
+        ELSE replace(record.variables::text, '\u0000', '\ufffd')::json
+    END
+) AS variable
+"""
+
 _FIRST: tuple[LiteralString, ...] = (
     # The position of the last record. Who writes records locks this row first, so that positions are given in
     # the order of the commits, and nobody who reads up to one misses a record that becomes visible later.
@@ -35,7 +65,8 @@ _FIRST: tuple[LiteralString, ...] = (
         trace_flags bigint,
         trace_remote boolean,
         instance text COLLATE "C" NOT NULL,
-        variables json NOT NULL
+        variables json NOT NULL,
+        sample_rate double precision NOT NULL DEFAULT 1.0
     )
     """,
     'CREATE INDEX "{name}_time" ON {records} (time_unix_nano, id)',
@@ -46,34 +77,7 @@ _FIRST: tuple[LiteralString, ...] = (
     """
     CREATE INDEX "{name}_errors" ON {records} (time_unix_nano, id) WHERE error IS NOT NULL OR status_code >= 500
     """,
-    # The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
-    r"""
-    CREATE VIEW {variables} AS
-    SELECT
-        record.id, request_id, time_unix_nano,
-        timestamptz 'epoch' + (time_unix_nano / 1000) * interval '1 microsecond' AS time,
-        duration_ns, method, route, endpoint, status_code, error,
-        trace_id, span_id, trace_flags, trace_remote, instance,
-        variable.key AS name,
-        CASE
-            WHEN json_typeof(variable.value) = 'number' AND variable.value::text !~ '[.eE]' THEN 'integer'
-            ELSE json_typeof(variable.value)
-        END AS type,
-        CASE json_typeof(variable.value)
-            WHEN 'number' THEN variable.value::text::numeric
-            WHEN 'boolean' THEN (variable.value::text = 'true')::integer::numeric
-        END AS number,
-        CASE
-            WHEN json_typeof(variable.value) IN ('array', 'object') THEN variable.value::text
-            WHEN json_typeof(variable.value) = 'string' THEN variable.value #>> '{{}}'
-        END AS text
-    FROM {records} AS record CROSS JOIN LATERAL json_each(
-        CASE
-            WHEN strpos(record.variables::text, '\u0000') = 0 THEN record.variables
-            ELSE replace(record.variables::text, '\u0000', '\ufffd')::json
-        END
-    ) AS variable
-    """,
+    _VIEW,
     """
     CREATE TABLE {exporters} (
         name text COLLATE "C" PRIMARY KEY,
@@ -122,40 +126,13 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-_RATE = Addition(
-    table="records",
-    column="sample_rate",
-    statements=("ALTER TABLE {records} ADD COLUMN sample_rate double precision NOT NULL DEFAULT 1.0",),
-)
-_VIEW_WITH_RATE: tuple[LiteralString, ...] = (
-    r"""
-    CREATE OR REPLACE VIEW {variables} AS
-    SELECT
-        record.id, request_id, time_unix_nano,
-        timestamptz 'epoch' + (time_unix_nano / 1000) * interval '1 microsecond' AS time,
-        duration_ns, method, route, endpoint, status_code, error,
-        trace_id, span_id, trace_flags, trace_remote, instance,
-        variable.key AS name,
-        CASE
-            WHEN json_typeof(variable.value) = 'number' AND variable.value::text !~ '[.eE]' THEN 'integer'
-            ELSE json_typeof(variable.value)
-        END AS type,
-        CASE json_typeof(variable.value)
-            WHEN 'number' THEN variable.value::text::numeric
-            WHEN 'boolean' THEN (variable.value::text = 'true')::integer::numeric
-        END AS number,
-        CASE
-            WHEN json_typeof(variable.value) IN ('array', 'object') THEN variable.value::text
-            WHEN json_typeof(variable.value) = 'string' THEN variable.value #>> '{{}}'
-        END AS text,
-        sample_rate
-    FROM {records} AS record CROSS JOIN LATERAL json_each(
-        CASE
-            WHEN strpos(record.variables::text, '\u0000') = 0 THEN record.variables
-            ELSE replace(record.variables::text, '\u0000', '\ufffd')::json
-        END
-    ) AS variable
-    """,
+_ADDED = (
+    Addition(
+        table="records",
+        column="sample_rate",
+        statements=("ALTER TABLE {records} ADD COLUMN sample_rate double precision NOT NULL DEFAULT 1.0",),
+    ),
+    Addition(table="variables", column="sample_rate", statements=(_VIEW,)),
 )
 
 _LOCK = 0x666C63686573
@@ -166,7 +143,7 @@ class PostgreSQLSchema(SQLSchema):
     """What one chest's part of a database must look like; it lies in the first schema of the search path."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
-    _additions = (_RATE, Addition(table="variables", column="sample_rate", statements=_VIEW_WITH_RATE))
+    _additions = _ADDED
 
     @contextmanager
     def _alone(self, session: Session) -> Iterator[None]:

@@ -19,15 +19,15 @@ INDEXES = ("_time", "_request", "_trace", "_route", "_status", "_errors")
 """Ends of the indexes' names."""
 
 Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
-"""Statements that bring the tables from version 0 to 1, 1 to 2, …; released ones never change."""
+"""Statements that bring the tables from version 0 to 1, …; a released one changes by an `Addition` alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addition:
-    """A column that came later, and whose absence tells that *statements* are still to be run.
+    """A column that tables of an earlier release lack until *statements* have been run.
 
-    It has a default and leaves the version as it is: a process of an earlier release, which stops at a newer
-    version, goes on writing and reading beside this one while an app is deployed.
+    It has a default and leaves the version as it is: a process of that release, which stops at a newer version,
+    goes on writing and reading beside this one while an app is deployed. New tables are made with it.
     """
 
     table: str
@@ -89,15 +89,13 @@ class SQLSchema(ABC):
         """Let no other process make the tables until the block, or the session's transaction, has ended."""
 
     def _migrate(self, session: Session) -> None:
-        version = self.version(session)
-        if version != self._newest:
-            self._migrate_from(version, session)
-        for addition in self._additions:
-            # Not if another process was first.
+        for addition in self._additions:  # first, as migrations that come again show what is added
+            # None if another process was first.
             for statement in addition.statements if self._lacks(session, addition) else ():
                 session.change(self._adapted(self.tables.sql(statement), session))
-
-    def _migrate_from(self, version: int | None, session: Session) -> None:
+        version = self.version(session)
+        if version == self._newest:
+            return  # here too
         for migration in self._migrations[version or 0 :]:
             for statement in migration:
                 session.change(self._adapted(self.tables.sql(statement), session))

@@ -11,6 +11,29 @@ from flask_chest.errors import StoreUnavailable
 from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session
 
+_VIEW: LiteralString = """
+CREATE VIEW {variables} AS
+SELECT
+    record.id, request_id, time_unix_nano,
+    strftime('%Y-%m-%dT%H:%M:%S', time_unix_nano / 1000000000, 'unixepoch')
+        || printf('.%03dZ', time_unix_nano / 1000000 % 1000) AS time,
+    duration_ns, method, route, endpoint, status_code, error,
+    trace_id, span_id, trace_flags, trace_remote, instance,
+    variable.key AS name,
+    CASE variable.type
+        WHEN 'true' THEN 'boolean' WHEN 'false' THEN 'boolean'
+        WHEN 'real' THEN 'number' WHEN 'text' THEN 'string'
+        ELSE variable.type
+    END AS type,
+    CASE variable.type
+        WHEN 'integer' THEN variable.value WHEN 'real' THEN variable.value
+        WHEN 'true' THEN 1 WHEN 'false' THEN 0
+    END AS number,
+    CASE WHEN variable.type IN ('text', 'array', 'object') THEN variable.value END AS text,
+    sample_rate
+FROM {records} AS record, json_each(record.variables) AS variable
+"""
+
 _FIRST: tuple[LiteralString, ...] = (
     "CREATE TABLE {schema} (program TEXT NOT NULL, version INTEGER NOT NULL, store_id TEXT, clock TEXT)",
     "INSERT INTO {schema} (program, version) VALUES ('flask_chest', 0)",
@@ -32,7 +55,8 @@ _FIRST: tuple[LiteralString, ...] = (
         trace_flags INTEGER,
         trace_remote INTEGER,
         instance TEXT NOT NULL,
-        variables TEXT NOT NULL
+        variables TEXT NOT NULL,
+        sample_rate REAL NOT NULL DEFAULT 1.0
     )
     """,
     'CREATE INDEX "{name}_time" ON {records} (time_unix_nano, id)',
@@ -43,27 +67,7 @@ _FIRST: tuple[LiteralString, ...] = (
     """
     CREATE INDEX "{name}_errors" ON {records} (time_unix_nano, id) WHERE error IS NOT NULL OR status_code >= 500
     """,
-    """
-    CREATE VIEW {variables} AS
-    SELECT
-        record.id, request_id, time_unix_nano,
-        strftime('%Y-%m-%dT%H:%M:%S', time_unix_nano / 1000000000, 'unixepoch')
-            || printf('.%03dZ', time_unix_nano / 1000000 % 1000) AS time,
-        duration_ns, method, route, endpoint, status_code, error,
-        trace_id, span_id, trace_flags, trace_remote, instance,
-        variable.key AS name,
-        CASE variable.type
-            WHEN 'true' THEN 'boolean' WHEN 'false' THEN 'boolean'
-            WHEN 'real' THEN 'number' WHEN 'text' THEN 'string'
-            ELSE variable.type
-        END AS type,
-        CASE variable.type
-            WHEN 'integer' THEN variable.value WHEN 'real' THEN variable.value
-            WHEN 'true' THEN 1 WHEN 'false' THEN 0
-        END AS number,
-        CASE WHEN variable.type IN ('text', 'array', 'object') THEN variable.value END AS text
-    FROM {records} AS record, json_each(record.variables) AS variable
-    """,
+    _VIEW,
     """
     CREATE TABLE {exporters} (
         name TEXT NOT NULL PRIMARY KEY,
@@ -114,35 +118,13 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-_RATE = Addition(
-    table="records",
-    column="sample_rate",
-    statements=("ALTER TABLE {records} ADD COLUMN sample_rate REAL NOT NULL DEFAULT 1.0",),
-)
-_VIEW_WITH_RATE: tuple[LiteralString, ...] = (
-    "DROP VIEW {variables}",
-    """
-    CREATE VIEW {variables} AS
-    SELECT
-        record.id, request_id, time_unix_nano,
-        strftime('%Y-%m-%dT%H:%M:%S', time_unix_nano / 1000000000, 'unixepoch')
-            || printf('.%03dZ', time_unix_nano / 1000000 % 1000) AS time,
-        duration_ns, method, route, endpoint, status_code, error,
-        trace_id, span_id, trace_flags, trace_remote, instance,
-        variable.key AS name,
-        CASE variable.type
-            WHEN 'true' THEN 'boolean' WHEN 'false' THEN 'boolean'
-            WHEN 'real' THEN 'number' WHEN 'text' THEN 'string'
-            ELSE variable.type
-        END AS type,
-        CASE variable.type
-            WHEN 'integer' THEN variable.value WHEN 'real' THEN variable.value
-            WHEN 'true' THEN 1 WHEN 'false' THEN 0
-        END AS number,
-        CASE WHEN variable.type IN ('text', 'array', 'object') THEN variable.value END AS text,
-        sample_rate
-    FROM {records} AS record, json_each(record.variables) AS variable
-    """,
+_ADDED = (
+    Addition(
+        table="records",
+        column="sample_rate",
+        statements=("ALTER TABLE {records} ADD COLUMN sample_rate REAL NOT NULL DEFAULT 1.0",),
+    ),
+    Addition(table="variables", column="sample_rate", statements=("DROP VIEW {variables}", _VIEW)),
 )
 
 
@@ -150,7 +132,7 @@ class SQLiteSchema(SQLSchema):
     """What one chest's part of an SQLite file must look like."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
-    _additions = (_RATE, Addition(table="variables", column="sample_rate", statements=_VIEW_WITH_RATE))
+    _additions = _ADDED
     _elsewhere = "another file"
 
     def make(self, session: Session) -> None:
