@@ -47,6 +47,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "query_memory": ("query_memory", "main"),
     "finding": ("finding", "main"),
     "index_load": ("index_load", "main"),
+    "aggregating": ("aggregating", "main"),
     "question_load": ("question_load", "main"),
 }
 """Name → module and function, which is given the command's arguments and gives its figures."""

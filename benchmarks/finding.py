@@ -92,9 +92,13 @@ def measure(engine: str, uri: str, sizes: tuple[int, int]) -> Mapping[str, float
 
 def fill(store: Store, records: int) -> None:
     begin = time.time_ns() - records * INTERVAL_NANO
+    fill_with(store, records, lambda number: varied(number, records, begin + number * INTERVAL_NANO))
+
+
+def fill_with(store: Store, records: int, make: Callable[[int], Record]) -> None:
+    """Write as many *records*, each made of its number."""
     for first in range(0, records, BATCH):
-        numbers = range(first, min(first + BATCH, records))
-        store.write([varied(number, records, begin + number * INTERVAL_NANO) for number in numbers])
+        store.write([make(number) for number in range(first, min(first + BATCH, records))])
 
 
 def varied(number: int, records: int, moment: int) -> Record:
