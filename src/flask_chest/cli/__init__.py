@@ -4,6 +4,7 @@ Only ``migrate``, ``worker`` and ``journal replay`` make a database.
 """
 
 from flask_chest.cli import (
+    aggregate,
     doctor,
     export,
     exporters,
@@ -13,13 +14,13 @@ from flask_chest.cli import (
     prune,
     records,
     serve,
-    statistics,
     status,
     worker,
 )
 from flask_chest.cli._group import chest_group
 
 __all__ = [
+    "aggregate",
     "chest_group",
     "doctor",
     "export",
@@ -30,7 +31,6 @@ __all__ = [
     "prune",
     "records",
     "serve",
-    "statistics",
     "status",
     "worker",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
 import click
 from flask import current_app
@@ -85,13 +84,3 @@ def asking_store() -> Iterator[None]:
         raise
     except Exception as exc:  # a third-party store may raise anything
         raise Failure(f"not available: {describe(exc)}") from exc
-
-
-def at(unix_nano: int) -> datetime:
-    """Return a time in nanoseconds since 1970 as a datetime, to the microsecond."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_nano // 1_000)
-
-
-def format_time(unix_nano: int) -> str:
-    """Write a time for people."""
-    return at(unix_nano).strftime("%Y-%m-%d %H:%M:%S UTC")

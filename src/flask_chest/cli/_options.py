@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from functools import wraps
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import click
 from flask_chest.capture.tracking import known_method
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.conditions import Asked, parse_condition, written
-from flask_chest.extension.question_text import Status, parse_status, parse_time, span, told_apart
+from flask_chest.extension.question_text import Status, parse_status, parse_time, parse_zone, span, told_apart
 from flask_chest.extension.questions import checked_timeout
 from flask_chest.record import FIELDS, Bound, Query
 
@@ -37,6 +37,25 @@ def said(parse: Callable[[str], T]) -> Callable[[str], T]:
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON object in each line, for programs."
 )
+
+
+zone_option = click.option(
+    "--tz",
+    "zone",
+    type=said(parse_zone),
+    metavar="ZONE",
+    default="UTC",
+    show_default=True,
+    is_eager=True,  # times are read in it
+    help="Time zone in which times are read and printed, as Europe/Berlin.",
+)
+
+
+@said
+def moment(text: str) -> int:
+    """Read a time, in the zone of `zone_option`, as the type of an option."""
+    zone: tzinfo = click.get_current_context().params.get("zone", UTC)
+    return parse_time(text, zone)
 
 
 def hints(asked: Query) -> Iterator[str]:
@@ -94,20 +113,23 @@ def asking(command: Command) -> Command:
 
 
 def within(command: Command) -> Command:
-    """Add the options for a span of time."""
+    """Add the options for a span of time, and for the zone in which times are read and printed."""
     since = click.option(
         "--since",
-        type=said(parse_time),
+        type=moment,
         metavar="TIME",
-        help="Only records since 2026-11-23T12:00 (UTC unless it says +01:00), or since 2h ago, written 2h.",
+        help=(
+            "Only records since '2026-11-23 14:00', in the zone of --tz unless it says +01:00; since today or "
+            "yesterday began there; or since 2h or 1d12h ago."
+        ),
     )
     until = click.option(
         "--until",
-        type=said(parse_time),
+        type=moment,
         metavar="TIME",
         help="Only records before this time, written the same way.",
     )
-    return since(until(command))
+    return since(until(zone_option(command)))
 
 
 def limited(command: Command) -> Command:

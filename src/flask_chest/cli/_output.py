@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, tzinfo
 from typing import Literal, TypeAlias
 
 import click
 import msgspec
 
+from flask_chest.cli._times import format_moment, heading
 from flask_chest.errors import printable
 from flask_chest.extension.record_text import csv_lines, escaped_json, json_line
 from flask_chest.record import Record, encode_variables
@@ -42,17 +43,32 @@ def say_json(value: object) -> None:
     say_data(escaped_json(msgspec.json.encode(value).decode()))
 
 
-def lines(records: Iterable[Record], form: Format, *, columns: Sequence[str] = ()) -> Iterator[str]:
+def lines(
+    records: Iterable[Record], form: Format, *, columns: Sequence[str] = (), zone: tzinfo = UTC
+) -> Iterator[str]:
     """Write *records* one by one; in CSV each of the *columns* is a variable of that name."""
-    if form == "csv":
-        return csv_lines(records, columns)
-    line: Callable[[Record], str] = json_line if form == "jsonl" else text_line
-    return map(line, records)
+    if form == "table":
+        return text_lines(records, zone)
+    return csv_lines(records, columns) if form == "csv" else map(json_line, records)
 
 
-def text_line(record: Record) -> str:
+def text_lines(records: Iterable[Record], zone: tzinfo) -> Iterator[str]:
+    """Write *records* for people, with times in *zone* below a line that says so, if there are any."""
+    for number, record in enumerate(records):
+        if number == 0:
+            yield header(record, zone)
+        yield text_line(record, zone)
+
+
+def header(record: Record, zone: tzinfo) -> str:
+    """Return what stands above *record* and others."""
+    width = len(format_moment(record.time_unix_nano, zone))
+    return f"{heading(zone):{width}} method status duration  route  request id  variables"
+
+
+def text_line(record: Record, zone: tzinfo) -> str:
     """Write *record* for people, in colours that click leaves out where the output is no terminal."""
-    time = datetime.fromtimestamp(record.time_unix_nano / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    time = format_moment(record.time_unix_nano, zone)
     colour = "red" if record.is_error else "yellow" if record.status_code >= _CLIENT_ERROR else "green"
     error = f" {click.style(printable(record.error), fg='red')}" if record.error is not None else ""
     status = click.style(str(record.status_code), fg=colour)

@@ -9,12 +9,12 @@ import click
 import msgspec
 
 from flask_chest.background.export_run import ExportReport
-from flask_chest.cli._group import Failure, asking_store, at, chest_group, format_time, the_chests
-from flask_chest.cli._options import json_option, said
+from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
+from flask_chest.cli._options import json_option, moment
 from flask_chest.cli._output import say, say_json
+from flask_chest.cli._times import at, format_time
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.extension.question_text import parse_time
 from flask_chest.extension.report import report_of
 from flask_chest.protocols import Rejection, Rejections
 
@@ -22,7 +22,10 @@ from flask_chest.protocols import Rejection, Rejections
 @chest_group.command("export")
 @click.argument("name", required=False)
 @click.option(
-    "--since", type=said(parse_time), metavar="TIME", help="Also deliver again what began from this time on."
+    "--since",
+    type=moment,
+    metavar="TIME",
+    help="Also deliver again what began from this time on (UTC).",
 )
 @click.option("--all", "everything", is_flag=True, help="Also deliver again all that is kept.")
 def export(*, name: str | None, since: int | None, everything: bool) -> None:
@@ -47,9 +50,13 @@ def export(*, name: str | None, since: int | None, everything: bool) -> None:
 @chest_group.command("replay")
 @click.argument("name")
 @click.option(
-    "--since", type=said(parse_time), required=True, metavar="TIME", help="Deliver what began from this time on."
+    "--since",
+    type=moment,
+    required=True,
+    metavar="TIME",
+    help="Deliver what began from this time on (UTC).",
 )
-@click.option("--until", type=said(parse_time), metavar="TIME", help="Deliver what began before this time.")
+@click.option("--until", type=moment, metavar="TIME", help="Deliver what began before this time.")
 def replay(*, name: str, since: int, until: int | None) -> None:
     """Deliver again, by the exporter NAME, what it has had: for a target that has lost something.
 

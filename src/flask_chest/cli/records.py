@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import Any
 
 import click
 import msgspec
 from click.core import ParameterSource
 
-from flask_chest.cli._group import Failure, asking_store, chest_group, format_time, the_chests
-from flask_chest.cli._options import asking, hints, limited, question, within
+from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
+from flask_chest.cli._options import asking, hints, limited, question, within, zone_option
 from flask_chest.cli._output import (
     FORMATS,
     Format,
+    header,
     lines,
     say,
     say_data,
     say_styled,
     text_line,
 )
+from flask_chest.cli._times import format_time
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.record_text import json_line
@@ -36,8 +38,9 @@ TAIL_WINDOW_NANO = 10_000_000_000
 
 @chest_group.command("show")
 @click.argument("id_", metavar="ID")
+@zone_option
 @limited
-def show(*, id_: str, timeout: timedelta | None) -> None:
+def show(*, id_: str, zone: tzinfo, timeout: timedelta | None) -> None:
     """Show the record, or those of the request or trace, ID, with a link to the trace if trace_url is set.
 
     \b
@@ -50,7 +53,7 @@ def show(*, id_: str, timeout: timedelta | None) -> None:
         asked = (Query(id=id_), Query(request_id=id_), Query(trace_id=id_))
         for record in next(filter(None, (list(answers(chest, each, timeout=timeout)) for each in asked)), ()):
             found += 1
-            say(*_record_lines(record, chest.trace_link(record)))
+            say(*_record_lines(record, chest.trace_link(record), zone))
     if not found:
         raise Failure(f"No record, request or trace has the id {id_!r}")
 
@@ -78,6 +81,7 @@ def query(
     everything: bool,
     form: Format,
     columns: tuple[str, ...],
+    zone: tzinfo,
     timeout: timedelta | None,
     **asked: Any,
 ) -> None:
@@ -96,7 +100,7 @@ def query(
     chests = the_chests()
     records = (record for chest in chests for record in answers(chest, wanted, timeout=timeout))
     counted = _Counted(records)
-    for line in lines(_with_progress(counted), form, columns=columns):
+    for line in lines(_with_progress(counted), form, columns=columns, zone=zone):
         say_styled(line) if form == "table" else say_data(line)
     if not counted.count and form == "table":
         say("Nothing found.", *hints(wanted), err=True)
@@ -117,14 +121,17 @@ def query(
     show_default=True,
     help="Seconds between two looks.",
 )
+@zone_option
 @limited
-def tail(*, count: int, follow: bool, interval: float, timeout: timedelta | None, **asked: Any) -> None:
+def tail(
+    *, count: int, follow: bool, interval: float, zone: tzinfo, timeout: timedelta | None, **asked: Any
+) -> None:
     """Print the last records, oldest first: in colours on a terminal, else as JSON lines.
 
     \b
     Example: flask --app shop chest tail --follow --errors --where plan=pro
     """  # noqa: D301
-    for_people = sys.stdout.isatty()
+    say_record = _for_people(zone) if sys.stdout.isatty() else _say_json
     since = time.time_ns() - TAIL_WINDOW_NANO
     chests = the_chests()
     recent = question(**asked, since=since)
@@ -136,7 +143,7 @@ def tail(*, count: int, follow: bool, interval: float, timeout: timedelta | None
     }
     for record in _latest(chests, question(**asked), count=count, timeout=timeout):
         seen[record.id] = record.time_unix_nano
-        _say_record(record, for_people=for_people)
+        say_record(record)
     with suppress(KeyboardInterrupt):  # which is how to end it
         while follow:
             wanted = question(**asked, since=since)
@@ -144,17 +151,26 @@ def tail(*, count: int, follow: bool, interval: float, timeout: timedelta | None
             for record in sorted(found, key=lambda each: each.time_unix_nano):
                 if record.id not in seen:
                     seen[record.id] = record.time_unix_nano
-                    _say_record(record, for_people=for_people)
+                    say_record(record)
             since = time.time_ns() - TAIL_WINDOW_NANO
             seen = {id_: began for id_, began in seen.items() if began >= since}
             time.sleep(interval)
 
 
-def _say_record(record: Record, *, for_people: bool) -> None:
-    if for_people:
-        say_styled(text_line(record))
-    else:
-        say_data(json_line(record))
+def _say_json(record: Record) -> None:
+    say_data(json_line(record))
+
+
+def _for_people(zone: tzinfo) -> Callable[[Record], None]:
+    """Return what prints a record, the first one below a line that says what is what."""
+    above = [header]
+
+    def say_record(record: Record) -> None:
+        if above:
+            say_styled(above.pop()(record, zone))
+        say_styled(text_line(record, zone))
+
+    return say_record
 
 
 def answers(chest: FlaskChest, wanted: Query, *, timeout: timedelta | None) -> Iterator[Record]:
@@ -198,10 +214,10 @@ def _watched(records: Iterable[Record]) -> Iterator[Record]:
         yield from bar
 
 
-def _record_lines(record: Record, link: str | None) -> Iterator[str]:
+def _record_lines(record: Record, link: str | None, zone: tzinfo) -> Iterator[str]:
     error = f", {record.error}" if record.error is not None else ""
     yield (
-        f"{format_time(record.time_unix_nano)} {record.method} {record.route or '-'} "
+        f"{format_time(record.time_unix_nano, zone)} {record.method} {record.route or '-'} "
         f"{record.status_code}{error}, {record.duration_ns / 1e6:.1f} ms"
     )
     yield f"  request {record.request_id}"

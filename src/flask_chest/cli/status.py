@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, tzinfo
 
-from flask_chest.cli._group import chest_group, format_time, the_chests
-from flask_chest.cli._options import json_option
+from flask_chest.cli._group import chest_group, the_chests
+from flask_chest.cli._options import json_option, zone_option
 from flask_chest.cli._output import amount, say, say_json
+from flask_chest.cli._times import format_time
 from flask_chest.cli.journal import orphan_line
 from flask_chest.extension.report import Report, report_of
 from flask_chest.journal.losses import Losses
@@ -14,8 +16,9 @@ from flask_chest.protocols import ExporterStatus
 
 
 @chest_group.command("status")
+@zone_option
 @json_option
-def status(*, as_json: bool) -> None:
+def status(*, zone: tzinfo, as_json: bool) -> None:
     """Show what each chest of the app holds, and where its exporters stand.
 
     \b
@@ -28,29 +31,29 @@ def status(*, as_json: bool) -> None:
         say_json({"chests": reports})
     else:
         for report in reports:
-            say(*_status_lines(report))
+            say(*_status_lines(report, zone))
     if any(report.error is not None or report.journal_error is not None for report in reports):
         raise SystemExit(1)
 
 
-def _status_lines(report: Report) -> Iterator[str]:
+def _status_lines(report: Report, zone: tzinfo) -> Iterator[str]:
     if report.store is None:
         yield f"no records yet: {report.absent}" if report.error is None else f"not available: {report.error}"
-        yield from _journal_lines(report)
+        yield from _journal_lines(report, zone)
         return
     found = report.store
     size = "" if found.size_bytes is None else f", {found.size_bytes / 1024:,.0f} KiB"
     yield f"{found.description}: {amount(found.records)}{size}"
     if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
-        yield f"  from {format_time(found.oldest_unix_nano)} to {format_time(found.newest_unix_nano)}"
-    yield from _journal_lines(report)
+        yield f"  from {format_time(found.oldest_unix_nano, zone)} to {format_time(found.newest_unix_nano, zone)}"
+    yield from _journal_lines(report, zone)
     for exporter in report.exporters:
-        yield f"  {exporter_line(exporter)}"
+        yield f"  {exporter_line(exporter, zone)}"
     for name in report.not_run:
         yield f"  {not_run_line(name)}"
 
 
-def _journal_lines(report: Report) -> Iterator[str]:
+def _journal_lines(report: Report, zone: tzinfo) -> Iterator[str]:
     if report.journal_error is not None:
         yield f"  journal: {report.journal_error}"
     yield from (f"  {orphan_line(orphan)}" for orphan in report.orphans)
@@ -64,13 +67,14 @@ def _journal_lines(report: Report) -> Iterator[str]:
         f"{journal.used_bytes / 1024:,.0f} of {journal.max_bytes / 1024:,.0f} KiB are used"
     )
     if journal.lost:
-        yield f"  {losses_line(journal.losses)}"
+        yield f"  {losses_line(journal.losses, zone)}"
 
 
-def losses_line(losses: Losses) -> str:
+def losses_line(losses: Losses, zone: tzinfo = UTC) -> str:
     """Return what was lost, why and when."""
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in losses.counts.items())
-    last = f", the last at {format_time(losses.last_unix_nano)}" if losses.last_unix_nano is not None else ""
+    last_time = losses.last_unix_nano
+    last = "" if last_time is None else f", the last at {format_time(last_time, zone)}"
     return f"lost: {losses.total:,}{last} ({reasons})"
 
 
@@ -79,12 +83,13 @@ def not_run_line(name: str) -> str:
     return f"exporter {name}: has not run yet"
 
 
-def exporter_line(exporter: ExporterStatus) -> str:
+def exporter_line(exporter: ExporterStatus, zone: tzinfo = UTC) -> str:
     """Return how far *exporter* is."""
-    success = "never" if exporter.last_success_unix_nano is None else format_time(exporter.last_success_unix_nano)
+    last_success = exporter.last_success_unix_nano
+    success = "never" if last_success is None else format_time(last_success, zone)
     holder = f", being delivered by {exporter.holder}" if exporter.holder else ""
     next_began = exporter.next_unix_nano
-    since = "" if next_began is None else f" since {format_time(next_began)} (the time of the request)"
+    since = "" if next_began is None else f" since {format_time(next_began, zone)} (the time of the request)"
     error = f", last error: {exporter.last_error}" if exporter.last_error else ""
     return (
         f"exporter {exporter.name}: {exporter.backlog:,} pending{since}, {exporter.rejected:,} set aside, "

@@ -34,6 +34,12 @@ class Derived(NamedTuple):
     views: tuple[Declaration, ...] = ()
     """Declared classes that are to have a view."""
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each declared variable that has one."""
+        fields = (field for each in self.views for field in each.fields)
+        return {field.name: field.unit for field in fields if field.unit is not None}
+
 
 def declarations_of(app: Flask | None, chest: object, tracked: Iterable[TrackedNames]) -> list[Declaration]:
     """Return what *tracked* declares, and what the views of *app* do for *chest* as they are now."""

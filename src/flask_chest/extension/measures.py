@@ -54,12 +54,14 @@ _NOT_WEIGHTED: Mapping[str, Callable[[Number], Measure[object]]] = {"min": Minim
 
 
 def parse_measures(texts: Iterable[str]) -> tuple[Measure[object], ...]:
-    """Read measures, each of them once; percentiles of one number become one measure.
+    """Read measures as `together` returns them; raise `ConfigurationError` for what is none."""
+    return together(map(parse_measure, texts))
 
-    Raise `ConfigurationError` for what is none.
-    """
+
+def together(measures: Iterable[Measure[object]]) -> tuple[Measure[object], ...]:
+    """Return each of *measures* once; percentiles of one number become one measure."""
     found: dict[object, Measure[object]] = {}
-    for measure in map(parse_measure, texts):
+    for measure in measures:
         if isinstance(measure, Percentiles):
             key: object = (Percentiles, measure.of, measure.weighted)
             known = found.get(key)

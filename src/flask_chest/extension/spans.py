@@ -52,7 +52,7 @@ def bounds_of_spans(since: datetime, until: datetime, every: Every) -> tuple[int
             fits = next(step for step in _ladder() if step > every and _bounds(since, end, step) is not None)
             raise ConfigurationError(
                 f"every {span_text(every)} there would be a span, and {MAX_BUCKETS} are the most; "
-                f"the shortest round ones that are not too many are of {span_text(fits)}: every={fits!r}"
+                f"the shortest round ones that are not too many are of {span_text(fits)}"
             )
     except OverflowError:
         raise ConfigurationError("every divides times from the year 1678 to 2262; set since and until") from None

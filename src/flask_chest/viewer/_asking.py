@@ -154,8 +154,7 @@ class Ask:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each declared variable that has one."""
-        fields = (field for each in self.state.derived().views for field in each.fields)
-        return {field.name: field.unit for field in fields if field.unit is not None}
+        return self.state.derived().units
 
     @property
     def milliseconds(self) -> float:

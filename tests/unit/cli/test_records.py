@@ -158,6 +158,40 @@ def test_moment_without_a_zone_is_utc(runner: FlaskCliRunner, store: MemoryStore
     assert asked(runner, "--since", "2024-02-29T11:00:00-02:00") == []
 
 
+def test_times_are_read_and_printed_in_the_zone_that_is_said(runner: FlaskCliRunner, store: MemoryStore) -> None:
+    noon = round(datetime(2024, 2, 29, 12, tzinfo=UTC).timestamp()) * 10**9
+    store.write([make_record(time_unix_nano=noon, request_id="r", variables={}, route="/")])
+    for command, above, time_text in (
+        (
+            [],
+            "time [UTC]              method status duration  ",
+            "2024-02-29 12:00:00.000 GET    200      1.5 ms",
+        ),
+        (
+            ["--tz", "Asia/Kolkata"],
+            "time [Asia/Kolkata]           method status duration  ",
+            "2024-02-29 17:30:00.000+05:30 GET    200      1.5 ms",
+        ),
+    ):
+        first, second = runner.invoke(args=["chest", "query", *command]).stdout.splitlines()
+        assert first.startswith(above)
+        assert second.startswith(time_text)
+    shown = runner.invoke(args=["chest", "show", "r", "--tz", "Asia/Kolkata"]).stdout
+    assert shown.startswith("2024-02-29 17:30:00 +05:30 GET / 200")
+    held = runner.invoke(args=["chest", "status", "--tz", "Asia/Kolkata"]).stdout
+    assert "from 2024-02-29 17:30:00 +05:30 to 2024-02-29 17:30:00 +05:30" in held
+    assert len(asked(runner, "--since", "2024-02-29 17:30", "--tz", "Asia/Kolkata")) == 1
+    assert asked(runner, "--since", "2024-02-29 17:31", "--tz", "Asia/Kolkata") == []
+
+
+def test_since_takes_days_and_several_units(runner: FlaskCliRunner, store: MemoryStore) -> None:
+    now = time.time_ns()
+    store.write([make_record(time_unix_nano=now), make_record(time_unix_nano=now - 49 * HOUR_NANO)])
+    for since, count in (("1d12h", 1), ("2d2h", 2), ("yesterday", 1)):
+        assert len(asked(runner, "--since", since)) == count
+    assert len(asked(runner, "--until", "yesterday")) == 1
+
+
 def rows(records: list[Record], *columns: str) -> list[dict[str, str]]:
     text = "\n".join(lines(records, "csv", columns=columns))
     return list(csv.DictReader(io.StringIO(text, newline="")))
@@ -385,7 +419,7 @@ def test_query_that_can_mean_nothing_is_refused(
 def test_query_that_its_usual_limit_cuts_says_so(runner: FlaskCliRunner, store: MemoryStore, form: str) -> None:
     store.write([make_record() for _ in range(101)])
     cut = runner.invoke(args=["chest", "query", "--format", form])
-    assert len(cut.stdout.splitlines()) == 100 + (form == "csv")
+    assert len(cut.stdout.splitlines()) == 100 + (form != "jsonl")
     assert cut.stderr == "Showing the newest 100. Use --limit N for more, or --all.\n"
     assert runner.invoke(args=["chest", "query", "--format", form, "--limit", "100"]).stderr == ""
     assert runner.invoke(args=["chest", "query", "--format", form, "--all"]).stderr == ""

@@ -135,7 +135,7 @@ def test_too_many_spans_are_refused_with_the_smallest_that_fits() -> None:
         bounds_of_spans(since, since + DAY, timedelta(seconds=7))
     assert str(caught.value) == (
         "every 7s there would be a span, and 150 are the most; the shortest round ones that are not too many are "
-        "of 10m: every=datetime.timedelta(seconds=600)"
+        "of 10m"
     )
     with pytest.raises(ConfigurationError, match="are of 28d"):
         bounds_of_spans(since, since + 3_000 * DAY, timedelta(days=8))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from flask_chest._clocks import MAX_SKEW_NANO
 from flask_chest.background.retention import tell_time
-from flask_chest.cli._group import format_time
 from flask_chest.cli._output import amount
+from flask_chest.cli._times import format_time
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import CountsDropped, CutOff, Leases
 from flask_chest.record import Query

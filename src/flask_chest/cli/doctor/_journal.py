@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from flask_chest.cli._group import format_time
 from flask_chest.cli._output import amount
+from flask_chest.cli._times import format_time
 from flask_chest.cli.doctor._clocks import NEWS_NANO
 from flask_chest.cli.journal import complaints, orphan_line
 from flask_chest.cli.status import losses_line
