@@ -31,7 +31,7 @@ def test_program_runs(program: str, tmp_path: Path) -> None:
 
 
 def test_there_are_programs_to_run() -> None:
-    assert len(programs()) == 5
+    assert len(programs()) == 6
 
 
 @pytest.mark.slow
