@@ -122,7 +122,7 @@ def test_every_page_is_sound_and_accessible(browser: Browser, site: str) -> None
 
 
 def test_every_page_is_sound_on_postgresql(browser: Browser, postgresql: DatabaseServer) -> None:
-    with shop(PostgreSQLStore(postgresql.uri, table="in_browser")) as address:
+    with shop(PostgreSQLStore(postgresql.uri, name="in_browser")) as address:
         crawl = Crawl(page_of(browser))
         crawl.run(f"{address}/chest/")
     assert crawl.wrong == []

@@ -85,6 +85,19 @@ def test_filters_narrow_the_records(get: Get, keep: Keep, query: str, expected: 
     assert ids(get(f"/records?{query}")) == expected
 
 
+def test_records_can_be_narrowed_by_what_the_newest_have(client: FlaskClient, get: Get, keep: Keep) -> None:
+    for number in range(60):
+        keep(route="/cart" if number % 3 else "/", variables={"plan": "pro" if number % 2 else "free"})
+    page = get("/records?method=GET")
+    assert page["facets"] == {
+        "of_the_newest": 60,
+        "route": [{"value": "/cart", "records": 40}, {"value": "/", "records": 20}],
+        "plan": [{"value": "pro", "records": 30}, {"value": "free", "records": 30}],
+    }
+    text = unescape(client.get("/chest/records?method=GET").text)
+    assert 'href="/chest/records?method=GET&where=plan%3D%22pro%22"' in text
+
+
 def test_record_tells_all_and_why_something_is_hidden(client: FlaskClient, keep: Keep) -> None:
     record = keep(
         variables={"user_id": 7, "total": 9.5, "email": "hmac:00", "cart": {"items": [1]}}, trace_id="ab" * 16

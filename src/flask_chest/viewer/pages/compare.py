@@ -63,8 +63,10 @@ class Line:
     a: str
     b: str
     difference: str
-    is_worse: bool | None
+    is_worse: bool | None = None
     """Whether b is worse than a; ``None`` where that says nothing."""
+    notes: tuple[str, str] = ("", "")
+    """What stands below the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +235,14 @@ def value_parameter(by: KeyColumn | Variable, key: Key) -> str:
 
 def _lines(a: Side, b: Side) -> list[Line]:
     found = [
-        Line("Requests", amount(a.row[COUNT]), amount(b.row[COUNT]), "", None),
+        Line("Requests", amount(a.row[COUNT]), amount(b.row[COUNT]), ""),
         Line(
             "Errors",
-            _with_interval(a),
-            _with_interval(b),
+            rate(a.row[ERRORS]),
+            rate(b.row[ERRORS]),
             _points(a.row[ERRORS], b.row[ERRORS]),
             _is_worse(a.row[ERRORS], b.row[ERRORS]),
+            (_interval_text(a), _interval_text(b)),
         ),
     ]
     for p in DURATIONS.ps:
@@ -248,9 +251,9 @@ def _lines(a: Side, b: Side) -> list[Line]:
     return found
 
 
-def _with_interval(side: Side) -> str:
+def _interval_text(side: Side) -> str:
     low, high = side.interval
-    return f"{rate(side.row[ERRORS])} ({rate(low)} to {rate(high)})" if side.row.records else rate(None)
+    return f"{rate(low)} to {rate(high)}" if side.row.records else ""
 
 
 def _is_worse(one: float | None, other: float | None) -> bool | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.conditions import Asked, parse_condition, written
 from flask_chest.extension.record_text import fields_of
-from flask_chest.record import Record
+from flask_chest.record import Condition, Record
 from flask_chest.viewer._asking import Ask
 from flask_chest.viewer._filters import Filters, shell_command
+from flask_chest.viewer._format import value_text
 from flask_chest.viewer.pages.records import PERIODS, cursor_of, read_cursor
 
 PAGE_SIZE = 100
@@ -48,6 +49,14 @@ class TimelinePage:
     not_indexed: Sequence[str]
     """Variables that are asked for and have no index, so that many records are read."""
     template: str = "timeline.html"
+
+    @property
+    def only(self) -> tuple[str, str]:
+        """The one variable and value that is asked for, as the form takes them."""
+        values = [(name, asked) for name, asked in self.filters.where if not isinstance(asked, Condition)]
+        return (
+            (values[0][0], value_text(values[0][1])) if len(values) == len(self.filters.where) == 1 else ("", "")
+        )
 
     @property
     def periods(self) -> Sequence[str]:
@@ -94,11 +103,6 @@ def show(ask: Ask) -> TimelinePage:
         indexed=ask.indexed,
         not_indexed=[name for name, _ in conditions if name not in ask.indexed],
     )
-
-
-def timeline_parameters(wanted: Mapping[str, Asked]) -> Mapping[str, list[str]]:
-    """Return the parameters of the timeline of records with these values."""
-    return {"where": [written(name, asked) for name, asked in wanted.items()]}
 
 
 def visits_of(records: Sequence[Record]) -> Iterator[Visit]:
