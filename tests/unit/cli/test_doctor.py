@@ -433,5 +433,5 @@ def test_share_that_is_not_the_same_of_all_requests_is_remarked(
     add_view(app)
     app.test_client().get("/")
     chest.flush()
-    assert any("Take rates of errors and durations from metrics" in note for note in notes(runner)) is remarked
+    assert any("for 1 / sample_rate requests" in note for note in notes(runner)) is remarked
     chest.close()

@@ -105,8 +105,8 @@ def errors_outweigh(chest: FlaskChest) -> Iterator[str]:
     if sampling is not None and (sampling.keep_errors or sampling.keep_slower_than_ns is not None):
         yield (
             "sample keeps a share of the requests, but keep_errors or keep_slower_than keeps every failed or "
-            "slow one: the records hold a larger share of them than the requests. Take rates of errors and "
-            "durations from metrics, or set CHEST_KEEP_ERRORS to false."
+            "slow one: the records hold a larger share of them than the requests. flask chest aggregate and the "
+            "viewer count each record for 1 / sample_rate requests: do the same in SQL of your own."
         )
 
 
