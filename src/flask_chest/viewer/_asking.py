@@ -173,10 +173,11 @@ class Ask:
         by: Sequence[Column | Variable] = (),
         every: Every | None = None,
         top: int = DEFAULT_TOP,
+        share: float = 1.0,
     ) -> Answer:
         """Return what *measures* give for the records that match *query*, which says since when where *every* is.
 
-        Raise `QueryTimeout` where the page has no time left.
+        Raise `QueryTimeout` after a *share* of the time that is left to the page.
         """
         store = self.state.here.store
         if not isinstance(store, Aggregation):
@@ -187,7 +188,7 @@ class Ask:
             bounds = bounds_of_spans(_moment(query.since_unix_nano), _moment(until), every)
             query = msgspec.structs.replace(query, until_unix_nano=until)
         asked = AggregateQuery(measures=measures, by=tuple(by), bounds=bounds, query=query, top=top)
-        return aggregation.ask(store, asked, timeout=self._time_left())
+        return aggregation.ask(store, asked, timeout=self._time_left() * share)
 
     def within_limit(self, question: Callable[[], T]) -> T | None:
         """Return the answer to a *question*, or ``None`` if it would take longer than the page may."""

@@ -7,7 +7,8 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import closing
+from datetime import datetime, timedelta
 from html import unescape
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
@@ -16,10 +17,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_chest import FlaskChest, Record, ge, is_set, lt, one_of
+from flask_chest import FlaskChest, QueryTimeout, Record, ge, is_set, lt, one_of
+from flask_chest.aggregates import AggregateQuery, Answer, Percentiles
+from flask_chest.stores.memory import MemoryStore
+from flask_chest.viewer import viewer
 from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer.pages.compare import wilson
-from viewer_app import MINUTE, NOON, Keep
+from viewer_app import MINUTE, NOON, Keep, keeper
 
 Get: TypeAlias = Callable[[str], Any]
 """Gets a page of JSON, which must be there as HTML, too."""
@@ -172,20 +176,35 @@ def test_overview_counts_and_leads_to_what_it_counted(client: FlaskClient, get: 
     assert "As a table" in text
 
 
-def test_overview_says_what_took_too_long(
-    client: FlaskClient, keep: Keep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_says_what_took_too_long(client: FlaskClient, keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
     keep()
     monkeypatch.setattr("flask_chest.viewer._asking.LIMIT_SECONDS", 0.0)
     text = unescape(client.get(f"/chest/?{DAY}").text)
-    assert (
-        "Left out, since it took longer than the 2 s of a page: requests, durations and routes, errors, user_id"
-        in text
-    )
+    assert "than the 2 s of a page: durations, requests and routes, errors, user_id" in text
     late = client.get("/chest/records")
     assert (late.status_code, "the answer took longer than" in late.text) == (503, True)
     assert "It took longer than the 2 s" in client.get(f"/chest/explore?{DAY}").text
     assert "It took longer than the 2 s" in client.get(f"/chest/compare?by=plan&a=free&b=pro&{DAY}").text
+
+
+class Slow(MemoryStore):
+    """A store in which percentiles take too long."""
+
+    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
+        if timeout is not None and any(isinstance(each, Percentiles) for each in query.measures):
+            raise QueryTimeout(timeout)
+        return super().aggregate(query, timeout=timeout)
+
+
+def test_overview_without_durations_shows_the_rest(app: Flask) -> None:
+    chest = FlaskChest(app, store=Slow, tracked_vars=["plan"], strict=True)
+    app.register_blueprint(viewer(chest, allow=lambda: True))
+    with closing(chest):
+        keeper(chest)()
+        text = unescape(app.test_client().get(f"/chest/?{DAY}").text)
+    assert "Left out, since it took longer than the 2 s of a page: durations." in text
+    assert "/buy/<item></bdi></a>" in text
+    assert "p95" not in text
 
 
 def test_explore_is_chart_table_json_and_csv(client: FlaskClient, get: Get, keep: Keep) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 
@@ -19,6 +20,8 @@ from flask_chest.viewer._shown import amount, json_key, json_row, key_text, narr
 
 PERIODS = ("1h", "6h", "24h", "7d", "30d")
 USUAL_PERIOD = "24h"
+SHARE = 0.6
+"""Share of the page's time for what it shows first; then comes what is left out least gladly."""
 TOP_ROUTES, TOP_ERRORS, TOP_VALUES = 15, 8, 6
 
 COUNT, ERRORS, DURATIONS = Count(), ErrorRate(), Percentiles("duration", 50, 95, 99)
@@ -33,7 +36,7 @@ class RouteRow:
 
     row: Row
     name: str
-    course: Series
+    course: Chart | None
     """Its 95th percentile over time."""
     links: Mapping[str, str]
 
@@ -69,8 +72,6 @@ class OverviewPage:
     traffic: Chart | None
     durations: Chart | None
     routes: Sequence[RouteRow]
-    course: Chart | None
-    """Scale of the courses of the routes."""
     errors: Sequence[ValueRow] | None
     breakdowns: Sequence[Breakdown]
     left_out: Sequence[str]
@@ -82,11 +83,7 @@ class OverviewPage:
     @property
     def is_narrowed(self) -> bool:
         """Whether there are filters beside the period."""
-        return any(chip.parameter not in {"since", "until"} for chip in self.filters.chips)
-
-    def course_of(self, route: RouteRow) -> Chart:
-        """Return the scale of the course of *route*: its own, as routes differ in size."""
-        return Chart("p95", self.course.columns if self.course else (), [route.course], seconds)
+        return is_narrowed(self.filters)
 
     @property
     def periods(self) -> Sequence[str]:
@@ -120,18 +117,23 @@ def show(ask: Ask) -> OverviewPage:
         filters = filters.changed(since=USUAL_PERIOD).checked()
     query, step = period_of(filters, ask.now_unix_nano)
     left_out: list[str] = []
-    answer = ask.within_limit(
-        lambda: ask.aggregate(COUNT, ERRORS, DURATIONS, query=query, by=["route"], every=step, top=TOP_ROUTES)
-    )
-    traffic = durations = course = None
+    asking = partial(ask.aggregate, COUNT, ERRORS, query=query, by=["route"], every=step, top=TOP_ROUTES)
+    answer = ask.within_limit(lambda: asking(DURATIONS, share=SHARE))
+    has_durations = answer is not None
+    if answer is None:
+        left_out.append("durations")
+        answer = ask.within_limit(asking)  # which is much less to do
+    traffic = durations = None
     routes: list[RouteRow] = []
     if answer is None:
-        left_out.append("requests, durations and routes")
+        left_out.append("requests and routes")
     else:
         columns = columns_of(answer, filters, ask.links)
-        traffic, durations = _traffic(answer, columns), _durations(answer, columns)
-        routes = [_route(row, number, answer, filters, ask.links) for number, row in enumerate(answer.groups)]
-        course = Chart("p95", columns, [each.course for each in routes], seconds)
+        traffic = _traffic(answer, columns)
+        durations = _durations(answer, columns) if has_durations else None
+        for number, row in enumerate(answer.groups):
+            course = _course(answer, columns, number) if has_durations else None
+            routes.append(_route(row, course, filters, ask.links))
     errors = _errors(ask, filters, query)
     if errors is None:
         left_out.append("errors")
@@ -148,11 +150,15 @@ def show(ask: Ask) -> OverviewPage:
         traffic=traffic,
         durations=durations,
         routes=routes,
-        course=course,
         errors=errors,
         breakdowns=breakdowns,
         left_out=left_out,
     )
+
+
+def is_narrowed(filters: Filters) -> bool:
+    """Return whether *filters* ask for more than a period."""
+    return any(chip.parameter not in {"since", "until"} for chip in filters.chips)
 
 
 def period_of(filters: Filters, now_unix_nano: int) -> tuple[Query, timedelta]:
@@ -193,9 +199,13 @@ def _durations(answer: Answer, columns: Sequence[Column]) -> Chart:
     return Chart("Durations", columns, series, seconds)
 
 
-def _route(row: Row, number: int, answer: Answer, filters: Filters, links: Links) -> RouteRow:
-    route = row.key[0]
+def _course(answer: Answer, columns: Sequence[Column], number: int) -> Chart:
     course = Series("p95", [bucket.groups[number][DURATIONS][95] for bucket in answer.series], "s1")
+    return Chart("p95", columns, [course], seconds)
+
+
+def _route(row: Row, course: Chart | None, filters: Filters, links: Links) -> RouteRow:
+    route = row.key[0]
     if not isinstance(route, str):
         return RouteRow(row, "no route", course, {})
     only: Parameters = filters.with_(route=route)
@@ -229,9 +239,9 @@ def _errors(ask: Ask, filters: Filters, query: Query) -> list[ValueRow] | None:
 
 
 def _breakdown(ask: Ask, filters: Filters, query: Query, name: str) -> Breakdown | None:
-    found = ask.within_limit(
-        lambda: ask.aggregate(COUNT, ERRORS, P95, query=query, by=[Variable(name)], top=TOP_VALUES)
-    )
+    # Percentiles take three times as long, and whom it is slow for is asked of one route.
+    measures = (COUNT, ERRORS, P95) if is_narrowed(filters) else (COUNT, ERRORS)
+    found = ask.within_limit(lambda: ask.aggregate(*measures, query=query, by=[Variable(name)], top=TOP_VALUES))
     if found is None:
         return None
     rows = [row for row in found.groups if row.key[0] is not NoScalar.ABSENT]
