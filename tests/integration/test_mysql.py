@@ -15,6 +15,7 @@ from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.mysql.connections import MYSQL, Address
+from flask_chest.stores.sql import percentiles
 from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
@@ -110,6 +111,16 @@ class TestMySQLStore(
             return admin.fetchall()
 
         return run
+
+
+class TestPercentilesByBins(AggregationProperty):
+    """Finds the percentiles of few records as it does those of many."""
+
+    @pytest.fixture(autouse=True, params=[1_000_000, 2], ids=["by bins", "by bins or a window"])
+    def _many(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        few: dict[str, int] = {"FEW": 0, "FEWEST_BINS": 4, "MOST_BINS": 4, "MOST": request.param}
+        for name, number in few.items():
+            monkeypatch.setattr(percentiles, name, number)
 
 
 class TestTroubles(ServerTroubles):

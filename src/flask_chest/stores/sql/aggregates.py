@@ -17,6 +17,7 @@ from typing import Any, LiteralString, cast
 import msgspec
 
 from flask_chest.aggregates import (
+    MAX_TOP,
     AggregateQuery,
     Answer,
     Column,
@@ -43,16 +44,20 @@ from flask_chest.stores.aggregates import (
     Keys,
     Part,
     answer,
+    identity,
     is_additive,
     measured,
     merged,
     nothing,
     numbers,
+    order_of,
 )
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.sql.narrowing import MAX_VALUES, marks, narrowing
+from flask_chest.stores.sql.percentiles import ALL, OTHERS, Columns, Found, Parts, PercentilesByBins, Place
 from flask_chest.stores.sql.query import IS_ERROR, column_conditions, find
 from flask_chest.stores.sql.tables import Condition, Session, SQLPart, SQLValue, Tables
+from flask_chest.stores.sql.written import digits, reached, text
 
 EXACT = 1 << 53
 """Size up to which a double holds every whole number."""
@@ -69,7 +74,12 @@ class SQLAggregation(SQLPart, Aggregation):
         if not _is_decidable(query, meant):
             return aggregate(find(self._database, self._tables, meant, timeout=timeout), query)
         with self._database.answering(timeout=timeout) as session:
-            return _Aggregates(session, self._tables, query, meant).answer()
+            read = _Read(session, self._tables, query, meant)
+            if self._tables.dialect.has_slow_windows and not is_additive(query):
+                found = _by_bins(session, self._tables, query, read)
+                if found is not None:
+                    return found
+            return _Aggregates(session, self._tables, query, read).answer()
 
 
 class _SampledError(Exception):
@@ -97,14 +107,26 @@ class _Group:
     cell: Cell
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """All that is found."""
+
+    whole: Part
+    series: Mapping[int, Part]
+    keys: Sequence[tuple[SQLValue, ...]]
+    """The keys of the groups as the database has them."""
+    others: bool
+    """Whether there are more groups."""
+
+
 class _Aggregates:
     """One question, asked in *session*."""
 
-    def __init__(self, session: Session, tables: Tables, query: AggregateQuery, meant: Query) -> None:
+    def __init__(self, session: Session, tables: Tables, query: AggregateQuery, read: _Read) -> None:
         self._session = session
         self._query = query
         self._tables = tables
-        self._read = _Read(session, tables, query, meant)
+        self._read = read
         self._sampled = False
         """Whether records count differently, so that percentiles go by weight."""
 
@@ -117,10 +139,19 @@ class _Aggregates:
             return self._answer()
 
     def _answer(self) -> Answer:
+        query, found = self._query, self.parts()
+        left_out = 0 if found.whole.all is None else found.whole.all.left_out
+        return answer(query, found.whole, found.series, left_out=left_out)
+
+    def parts(self, keys: Sequence[tuple[SQLValue, ...]] | None = None) -> _Parts:
+        """Return what is found of the first groups; with *keys*, of those groups beside others."""
         query = self._query
-        groups = self._groups(_Grouping(keys=True, top=query.top + 1)) if query.by else []
         chosen, others = _EVERYTHING, None
-        if len(groups) > query.top:
+        if keys is not None:
+            groups = self._groups(_Grouping(keys=True, where=self._read.has_key(keys)))
+        else:
+            groups = self._groups(_Grouping(keys=True, top=query.top + 1)) if query.by else []
+        if keys is not None or len(groups) > query.top:
             del groups[query.top :]
             chosen = self._read.has_key([group.raw for group in groups])
             others = f"NOT ({chosen[0]})", chosen[1]
@@ -136,8 +167,12 @@ class _Aggregates:
             )
         else:
             whole = self._parts(groups, others, spans=False).get(None, Part())
-        spans = {span: part for span, part in series.items() if span is not None}
-        return answer(query, whole, spans, left_out=0 if whole.all is None else whole.all.left_out)
+        return _Parts(
+            whole=whole,
+            series={span: part for span, part in series.items() if span is not None},
+            keys=[group.raw for group in groups],
+            others=others is not None,
+        )
 
     def _parts(
         self, groups: Sequence[_Group], others: Condition | None, *, spans: bool
@@ -159,6 +194,17 @@ class _Aggregates:
             span: Part(groups=self._with_keys(by_span.get(span, ())), others=of_others.get(span), all=cell)
             for span, cell in of_all.items()
         }
+
+    def select(self, statement: LiteralString, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch what *statement* selects of what was ``found``."""
+        return self._rows(_Statement(statement, tuple(values)))
+
+    def sample(self, number: LiteralString, share: int, /) -> list[float]:
+        """Fetch one *number* in about *share* records."""
+        read, values = self._read.sampled(share)
+        sql: LiteralString = f"{read} SELECT {number} FROM found WHERE {number} IS NOT NULL"
+        select = self._tables.sql(sql)
+        return [float(found) for (found,) in self._session.rows(select, values)]
 
     def _by_span(self, grouping: _Grouping) -> dict[int | None, Cell]:
         return {group.span: group.cell for group in self._groups(grouping)}
@@ -208,7 +254,7 @@ class _Aggregates:
             held = iter(rest[1:])
             sums = [piece.sums([next(held) for _ in piece.columns]) for piece in pieces]
             span = raw[-1] if grouping.spans else None
-            key = tuple(map(_text, raw[:-1] if grouping.spans else raw))
+            key = tuple(map(text, raw[:-1] if grouping.spans else raw))
             cell = Cell(int(rest[0]), sums, int(left))
             found.append(_Group(raw=key, span=None if span is None else int(span), cell=cell))
         return found
@@ -251,7 +297,7 @@ class _Aggregates:
         read = self._read
         names = read.names(grouping)
         number: LiteralString = f"x{read.numbers[measure.of]}"
-        bin_of, values = _place(number, measure.bounds, first=0)
+        bin_of, values = reached(number, measure.bounds, first=0)
         where, more = grouping.where
         condition: LiteralString = f"{number} IS NOT NULL" + (f" AND ({where})" if where else "")
         binned = f"SELECT found.*, {bin_of} AS bin FROM found WHERE {condition}"
@@ -260,7 +306,7 @@ class _Aggregates:
         found: dict[tuple[tuple[SQLValue, ...], int | None], list[int]] = {}
         for *raw, place, weights in self._rows(_Statement(sql, (*values, *more))):
             span = raw.pop() if grouping.spans else None
-            key = tuple(map(_text, raw)), None if span is None else int(span)
+            key = tuple(map(text, raw)), None if span is None else int(span)
             found.setdefault(key, [0] * (len(measure.bounds) + 1))[int(place)] = int(weights)
         return found
 
@@ -295,18 +341,29 @@ class _Read:
         self._query = query
         self._dialect = tables.dialect
         self._variables: dict[str, LiteralString] = {}
-        self.numbers: dict[Number, LiteralString] = {of: _digits(at) for at, of in enumerate(numbers(query))}
+        self.numbers: dict[Number, LiteralString] = {of: digits(at) for at, of in enumerate(numbers(query))}
         """What measures are of → number in the names of its columns."""
-        self._keys: list[LiteralString] = [f"k{_digits(at)}" for at in range(len(query.by))]
+        self._keys: list[LiteralString] = [f"k{digits(at)}" for at in range(len(query.by))]
         self.distinct: dict[Column | Variable, LiteralString] = {}
         """What is counted by its keys → its column."""
         for measure in query.measures:
             if isinstance(measure, Distinct):
-                self.distinct[measure.of] = f"d{_digits(len(self.distinct))}"
-        found, found_values = self._found(meant)
-        raw, raw_values = self._raw(session, tables, meant)
-        self.sql: LiteralString = f"WITH raw AS ({raw}), found AS ({found})"
-        self.values = (*raw_values, *found_values)
+                self.distinct[measure.of] = f"d{digits(len(self.distinct))}"
+        found, found_values = self._found_parts(meant)
+        self._raw = self._raw_parts(session, tables, meant)
+        self._found = found, found_values
+        self.sql, self.values = self._with(_EVERYTHING)
+
+    def sampled(self, share: int) -> Condition:
+        """Return the two lowest SELECTs for one in about *share* records."""
+        return self._with(("MOD(position, ?) = 0 AND ", (share,)))
+
+    def _with(self, first: Condition) -> Condition:
+        select, paths, (where, values) = self._raw
+        found, found_values = self._found
+        # The limit makes the columns of a SELECT within another once, and not at each use.
+        raw: LiteralString = f"{select} WHERE {first[0]}{where} LIMIT 9223372036854775807"
+        return f"WITH raw AS ({raw}), found AS ({found})", (*paths, *first[1], *values, *found_values)
 
     def names(self, grouping: _Grouping) -> list[LiteralString]:
         """Return the columns by which *grouping* groups."""
@@ -343,7 +400,10 @@ class _Read:
                 order.extend((f"{key} IS NOT NULL", key))
         return ", ".join(order)
 
-    def _raw(self, session: Session, tables: Tables, meant: Query) -> Condition:
+    def _raw_parts(
+        self, session: Session, tables: Tables, meant: Query
+    ) -> tuple[LiteralString, Sequence[SQLValue], Condition]:
+        """Return SELECT and FROM with the values of their marks, and the condition."""
         columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error", "sample_rate"]
         columns.extend(each for each in _COLUMNS if each in {*self._query.by, *self.distinct})
         read: list[LiteralString] = [f"{self._dialect.value} AS {name}" for name in self._variables.values()]
@@ -355,12 +415,10 @@ class _Read:
             conditions += narrowing(meant, self._dialect.variables(session, tables))
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         values = [value for _, bound in conditions for value in bound]
-        # The limit makes the columns of a SELECT within another once, and not at each use.
         select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
-        sql: LiteralString = f"{select} WHERE {where} LIMIT 9223372036854775807"
-        return sql, (*paths, *values)
+        return select, paths, (where, tuple(values))
 
-    def _found(self, meant: Query) -> Condition:
+    def _found_parts(self, meant: Query) -> Condition:
         columns: list[LiteralString] = [
             f"{self._key_sql(of)} AS {key}" for of, key in zip(self._query.by, self._keys, strict=True)
         ]
@@ -372,7 +430,7 @@ class _Read:
         columns.extend((f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
         values: tuple[SQLValue, ...] = ()
         if self._query.bounds:
-            span, values = _place("time_unix_nano", self._query.bounds, first=-1)
+            span, values = reached("time_unix_nano", self._query.bounds, first=-1)
             columns.append(f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END AS b")
             values = (self._query.bounds[0], self._query.bounds[-1], *values)
         conditions = list(self._exactly(meant))
@@ -397,7 +455,7 @@ class _Read:
                     yield f"{value} IS NOT NULL", ()
 
     def _variable(self, name: str) -> LiteralString:
-        return self._variables.setdefault(name, f"v{_digits(len(self._variables))}")
+        return self._variables.setdefault(name, f"v{digits(len(self._variables))}")
 
     def _number_sql(self, of: Number) -> LiteralString:
         if isinstance(of, Variable):
@@ -408,6 +466,86 @@ class _Read:
         if isinstance(of, Variable):
             return _KEY.format(value=self._variable(of.name))
         return self._dialect.status_class if of == "status_class" else of
+
+
+def _by_bins(session: Session, tables: Tables, query: AggregateQuery, read: _Read) -> Answer | None:
+    """Answer *query* with percentiles that are not ranked in the database; ``None`` where it must."""
+    ranked = [measure for measure in query.measures if isinstance(measure, Percentiles)]
+    if not ranked:
+        return None
+    rest = replace(query, measures=tuple(each for each in query.measures if each not in ranked) or (Count(),))
+    aggregates = _Aggregates(session, tables, rest, read)
+    found = aggregates.parts()
+    if found.others and query.measures[0] is ranked[0]:
+        first = _first_keys(session, tables, query, read)
+        if first is None:
+            return None
+        found = aggregates.parts(first)
+    if found.whole.all is None:
+        return answer(query, Part(), {}, left_out=0)
+    parts = Parts(
+        groups=found.keys, others=found.others, spans=len(query.bounds), records=found.whole.all.records
+    )
+    values = _places(aggregates, parts, ranked, read)
+    if values is None:
+        return None
+    raws = {identity(read.keys_of(raw)): raw for raw in found.keys}
+
+    def cell(of: Cell | None, place: Place) -> Cell | None:
+        if of is None:
+            return None
+        sums = dict(zip(rest.measures, of.sums, strict=True))
+        for measure, places in values.items():
+            sums[measure] = places.get(place, nothing(measure))
+        return Cell(of.records, [sums[measure] for measure in query.measures], of.left_out)
+
+    def part(of: Part, span: int | None) -> Part:
+        groups = [(keys, cell(each, (raws[identity(keys)], span))) for keys, each in of.groups]
+        return Part(
+            groups=[(keys, each) for keys, each in groups if each is not None],
+            others=cell(of.others, (OTHERS, span)),
+            all=cell(of.all, (ALL, span)),
+        )
+
+    series = {span: part(each, span) for span, each in found.series.items()}
+    return answer(query, part(found.whole, None), series, left_out=found.whole.all.left_out)
+
+
+def _places(
+    aggregates: _Aggregates, parts: Parts, ranked: Sequence[Percentiles], read: _Read
+) -> Mapping[Measure[object], Found] | None:
+    """Return what each measure finds; ``None`` where the database must rank."""
+    values: dict[Measure[object], Found] = {}
+    asked: dict[Number, None] = dict.fromkeys(each.of for each in ranked)
+    for of in asked:
+        measures = [each for each in ranked if each.of == of]
+        columns = Columns(number=f"x{read.numbers[of]}", keys=read.names(_Grouping(keys=True)))
+        places = PercentilesByBins(aggregates, parts, columns, read.has_key).find(measures)
+        if places is None:
+            return None
+        values.update(zip(measures, places, strict=True))
+    return values
+
+
+def _first_keys(
+    session: Session, tables: Tables, query: AggregateQuery, read: _Read
+) -> Sequence[tuple[SQLValue, ...]] | None:
+    """Return the keys of the first groups by percentiles; ``None`` if there are too many groups to tell."""
+    first = cast("Percentiles", query.measures[0])
+    every = _Aggregates(session, tables, replace(query, measures=(Count(),), bounds=(), top=MAX_TOP), read)
+    found = every.parts()
+    if found.others or found.whole.all is None:
+        return None
+    parts = Parts(groups=found.keys, records=found.whole.all.records)
+    places = _places(every, parts, [first], read)
+    if places is None:
+        return None
+    ranks = places[first]
+
+    def order(raw: tuple[SQLValue, ...]) -> tuple[bool, float, object]:
+        return order_of(query, read.keys_of(raw), Cell(0, [ranks.get((raw, None), nothing(first))]))
+
+    return sorted(found.keys, key=order)[: query.top]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -460,7 +598,7 @@ def _whole(found: Sequence[Any]) -> int:
 
 def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) -> _Piece:
     columns: list[LiteralString] = []
-    for p in map(_digits, measure.ps):
+    for p in map(digits, measure.ps):
         # Without a division: which databases do not do alike.
         if by_weight:
             columns.append(f"min(CASE WHEN x{at} IS NOT NULL AND c{at} * 100 >= t{at} * {p} THEN x{at} END)")
@@ -470,7 +608,6 @@ def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) ->
     return _Piece(columns=tuple(columns), sums=lambda found: tuple(map(_float, found)), rank=columns[0])
 
 
-_DIGITS: tuple[LiteralString, ...] = ("-", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 _COLUMNS: tuple[LiteralString, ...] = ("route", "method", "endpoint", "instance", "request_id", "trace_id")
 """The columns that are read where something is grouped by them; others always are."""
 _KEY: LiteralString = (
@@ -527,32 +664,12 @@ def _written(value: JSONValue) -> list[str]:
     return ["0.0", "-0.0"] if isinstance(value, float) and value == 0 else [encode_value(value)]
 
 
-def _place(number: LiteralString, bounds: Sequence[float], *, first: int) -> Condition:
-    """Return how many of *bounds* a number has reached, plus *first*, by as few comparisons as possible."""
-    if not bounds:
-        return _digits(first), ()
-    middle = len(bounds) // 2
-    below, below_values = _place(number, bounds[:middle], first=first)
-    above, above_values = _place(number, bounds[middle + 1 :], first=first + middle + 1)
-    sql: LiteralString = f"CASE WHEN {number} < ? THEN {below} ELSE {above} END"
-    return sql, (bounds[middle], *below_values, *above_values)
-
-
 def _weight(measure: Measure[object]) -> LiteralString:
     return "w" if getattr(measure, "weighted", True) else "1000000"
 
 
 def _named(column: LiteralString, at: int) -> LiteralString:
-    return f"{column} AS m{_digits(at)}"
-
-
-def _digits(number: int) -> LiteralString:
-    return "".join([_DIGITS["-0123456789".index(digit)] for digit in str(number)])
-
-
-def _text(value: object) -> SQLValue:
-    """Return a key as the next statement takes it."""
-    return value.decode() if isinstance(value, bytes) else cast("SQLValue", value)
+    return f"{column} AS m{digits(at)}"
 
 
 def _float(value: float | None) -> float | None:

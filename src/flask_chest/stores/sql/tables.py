@@ -138,6 +138,8 @@ class Dialect:
     seen: LiteralString
     """A text for each ``record`` that sorts as (time, id)."""
     view: ViewSyntax
+    has_slow_windows: bool = False
+    """Whether it takes long to number all records by a window function."""
     scan: LiteralString = ""
     """Words after a table that is to be read from end to end; empty where the database itself knows when to."""
 

@@ -1,0 +1,277 @@
+"""Percentiles without sorting in the database, for those that take long to number millions of records.
+
+A few bounds, from a sample of the numbers, part them into bins. One statement weighs the bins of each group,
+which tells in which of them each percentile is, and how far into it; another fetches the numbers in these few
+bins alone.
+"""
+# ruff: noqa: S608 - values are bound, so all text in a statement is from here
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any, LiteralString, Protocol, TypeAlias
+
+from flask_chest.aggregates import HUNDRED, Percentiles
+from flask_chest.stores.sql.tables import Condition, SQLValue
+from flask_chest.stores.sql.written import digits, reached, text
+
+FEWEST_BINS, MOST_BINS = 64, 256
+"""Of more, fewer numbers are fetched; but each is weighed in each group and span of time."""
+MOST_WEIGHED = 200_000
+"""Bins of all groups and spans that are weighed at most, where they are not the fewest."""
+SAMPLE = 4_000
+"""Numbers by which the bounds are chosen, about."""
+FEW = 20_000
+"""Records of which all numbers are fetched at once."""
+MOST = 500_000
+"""Records whose numbers are fetched at most."""
+
+RawKey: TypeAlias = "tuple[SQLValue, ...]"
+Place: TypeAlias = "tuple[RawKey | str, int | None]"
+"""The key of a group, or `OTHERS` or `ALL`, and the number of a span of time; ``None`` for all time."""
+OTHERS, ALL = "others", "all"
+HasKey: TypeAlias = "Callable[[Sequence[RawKey]], Condition]"
+"""Function that returns the condition that a record has one of some keys."""
+Found: TypeAlias = "Mapping[Place, tuple[float | None, ...]]"
+
+
+class Records(Protocol):
+    """What the records of a question are asked."""
+
+    @abstractmethod
+    def select(self, statement: LiteralString, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        """Fetch what *statement* selects of what was ``found``."""
+
+    @abstractmethod
+    def sample(self, number: LiteralString, share: int, /) -> list[float]:
+        """Fetch one *number* in about *share* records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The names of columns of what was ``found``."""
+
+    number: LiteralString
+    keys: Sequence[LiteralString]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Which groups and spans of time are asked about."""
+
+    groups: Sequence[RawKey] = ()
+    others: bool = False
+    """Whether there are more groups."""
+    spans: int = 0
+    """Number of spans of time; 0 where only all time is asked about."""
+    records: int
+    """Number of all records."""
+
+    @property
+    def cells(self) -> int:
+        """Return how many groups and spans there are at most."""
+        return (len(self.groups) + 1) * (self.spans + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Some equal numbers, or those of a bin."""
+
+    place: Place
+    value: float
+    weight: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """Where a percentile is: in a bin, behind so much of its weight."""
+
+    bin: int
+    behind: int
+
+
+class PercentilesByBins:
+    """Finds percentiles of the column *number* of *records*, of different measures."""
+
+    def __init__(self, records: Records, parts: Parts, columns: Columns, has_key: HasKey) -> None:
+        self._records = records
+        self._parts = parts
+        self._number: LiteralString = columns.number
+        self._keys: Sequence[LiteralString] = columns.keys
+        self._has_key = has_key
+
+    def find(self, measures: Sequence[Percentiles]) -> Sequence[Found] | None:
+        """Return what each of *measures* finds; ``None`` where too many numbers would have to be fetched."""
+        bounds = self._bounds()
+        if not bounds:
+            numbers = self._by_bin([], {}, ("", ()))
+            ranks = [
+                {place: _ranks_of(measure, {0: each}) for (place, _), each in numbers.items()}
+                for measure in measures
+            ]
+        else:
+            bins, values = reached(self._number, bounds, first=0)
+            weighed = list(self._weighed(bins, values))
+            ranks = [self._ranks(measure, weighed) for measure in measures]
+            wanted: defaultdict[Place, set[int]] = defaultdict(set)
+            for place, ranked in chain.from_iterable(found.items() for found in ranks):
+                wanted[place].update(rank.bin for rank in ranked)
+            condition, size = self._wanted(weighed, wanted, bounds)
+            if size > MOST:
+                return None
+            numbers = self._by_bin(bounds, wanted, condition)
+        return [
+            {
+                place: tuple(_value(numbers[place, rank.bin], rank.behind, measure) for rank in ranked)
+                for place, ranked in found.items()
+            }
+            for measure, found in zip(measures, ranks, strict=True)
+        ]
+
+    def _by_bin(
+        self, bounds: Sequence[float], wanted: Mapping[Place, set[int]], condition: Condition
+    ) -> Mapping[tuple[Place, int], Sequence[_Numbers]]:
+        """Fetch the numbers of *condition*, and sort them within the bins that are *wanted* of each place."""
+        found: defaultdict[tuple[Place, int], list[_Numbers]] = defaultdict(list)
+        for numbers in self._weighed(self._number, (), where=condition):
+            number = bisect_right(bounds, numbers.value)
+            for place in self._places(numbers.place):
+                if not bounds or number in wanted.get(place, ()):
+                    found[place, number].append(numbers)
+        for each in found.values():
+            each.sort(key=lambda numbers: numbers.value)
+        return found
+
+    def _bounds(self) -> list[float]:
+        """Return bounds of bins with about as many records each."""
+        if self._parts.records <= FEW:
+            return []
+        sample = sorted(self._records.sample(self._number, max(1, self._parts.records // SAMPLE)))
+        bins = min(max(MOST_WEIGHED // self._parts.cells, FEWEST_BINS), MOST_BINS)
+        return sorted({sample[len(sample) * place // bins] for place in range(1, bins)} if sample else {0.0})
+
+    def _ranks(self, measure: Percentiles, weighed: Iterable[_Numbers]) -> dict[Place, list[_Rank]]:
+        bins: defaultdict[Place, defaultdict[int, list[_Numbers]]] = defaultdict(lambda: defaultdict(list))
+        for numbers in weighed:
+            for place in self._places(numbers.place):
+                bins[place][int(numbers.value)].append(numbers)
+        return {place: _ranks_of(measure, each) for place, each in bins.items()}
+
+    def _places(self, finest: Place) -> Iterator[Place]:
+        """Yield all that the records of a group in a span of time belong to."""
+        group, span = finest
+        for each in {group, ALL}:
+            yield each, None
+            if span is not None:
+                yield each, span
+
+    def _weighed(
+        self, number: LiteralString, values: tuple[SQLValue, ...], *, where: Condition = ("", ())
+    ) -> Iterator[_Numbers]:
+        """Yield the records by *number*, in the finest groups."""
+        parts = self._parts
+        keys = list(self._keys) if parts.groups else []
+        columns = list(keys)
+        chosen: Condition = ("", ())
+        if parts.groups and parts.others:
+            chosen = self._has_key(parts.groups)
+            columns = [f"CASE WHEN chosen THEN {key} END" for key in keys]
+            columns.append("chosen")
+        if parts.spans:
+            columns.append("b")
+        names: list[LiteralString] = [f"p{digits(at)}" for at in range(len(columns))]
+        placed: list[LiteralString] = [f"{column} AS {name}" for column, name in zip(columns, names, strict=True)]
+        source: LiteralString = "found"
+        if chosen[0]:
+            source = f"(SELECT found.*, CASE WHEN {chosen[0]} THEN 1 ELSE 0 END AS chosen FROM found) AS parted"
+        condition: LiteralString = f"{self._number} IS NOT NULL" + (f" AND ({where[0]})" if where[0] else "")
+        select: LiteralString = ", ".join([*placed, f"{number} AS number", "w"])
+        grouped: LiteralString = ", ".join([*names, "number"])
+        sql: LiteralString = (
+            f"SELECT {grouped}, sum(w), count(*) FROM"
+            f" (SELECT {select} FROM {source} WHERE {condition}) AS placed GROUP BY {grouped}"
+        )
+        for *raw, value, weight, records in self._records.select(sql, (*values, *chosen[1], *where[1])):
+            span = raw.pop() if parts.spans else None
+            is_chosen = bool(raw.pop()) if chosen[0] else True
+            group: RawKey | str = ALL
+            if parts.groups:
+                group = tuple(map(text, raw)) if is_chosen else OTHERS
+            yield _Numbers((group, None if span is None else int(span)), float(value), int(weight), int(records))
+
+    def _wanted(
+        self, weighed: Iterable[_Numbers], wanted: Mapping[Place, set[int]], bounds: Sequence[float]
+    ) -> tuple[Condition, int]:
+        """Return the condition of the numbers in the bins that are *wanted*, and how many records have them."""
+        by_group: defaultdict[RawKey | str, set[int]] = defaultdict(set)
+        for (group, _), bins in wanted.items():
+            by_group[group] |= bins
+        either = [_within(self._number, by_group[ALL], bounds)]
+        for group, bins in by_group.items():
+            if isinstance(group, tuple):
+                within, values = _within(self._number, bins, bounds)
+                key, key_values = self._has_key([group])
+                either.append((f"({key}) AND ({within})", (*key_values, *values)))
+        if OTHERS in by_group:
+            within, values = _within(self._number, by_group[OTHERS], bounds)
+            either.append((f"chosen = 0 AND ({within})", values))
+        size = sum(
+            numbers.records
+            for numbers in weighed
+            if int(numbers.value) in by_group[numbers.place[0]] | by_group[ALL]
+        )
+        return (" OR ".join([sql for sql, _ in either]), tuple(v for _, bound in either for v in bound)), size
+
+
+def _ranks_of(measure: Percentiles, bins: Mapping[int, Sequence[_Numbers]]) -> list[_Rank]:
+    weights = {place: sum(_weight(measure, numbers) for numbers in each) for place, each in bins.items()}
+    total = sum(weights.values())
+    ranks: list[_Rank] = []
+    for p in measure.ps:
+        behind = -(-total * p // HUNDRED)
+        for place in sorted(weights):
+            if behind <= weights[place]:
+                ranks.append(_Rank(place, behind))
+                break
+            behind -= weights[place]
+    return ranks
+
+
+def _value(numbers: Sequence[_Numbers], behind: int, measure: Percentiles) -> float | None:
+    """Return the first of the sorted *numbers* up to which so much weight has come together."""
+    for each in numbers:
+        behind -= _weight(measure, each)
+        if behind <= 0:
+            return each.value
+    return None
+
+
+def _weight(measure: Percentiles, numbers: _Numbers) -> int:
+    return numbers.weight if measure.weighted else numbers.records
+
+
+def _within(number: LiteralString, bins: Iterable[int], bounds: Sequence[float]) -> Condition:
+    """Return the condition that a number is in one of *bins*, of which neighbours are one range."""
+    ordered = sorted(bins)
+    if not ordered:
+        return "1 = 0", ()
+    first = [ordered[0], *(after for before, after in pairwise(ordered) if after != before + 1)]
+    last = [*(before for before, after in pairwise(ordered) if after != before + 1), ordered[-1]]
+    ranges: list[LiteralString] = []
+    values: list[SQLValue] = []
+    for begin, end in zip(first, last, strict=True):
+        both: list[LiteralString] = []
+        if begin > 0:
+            both.append(f"{number} >= ?")
+            values.append(bounds[begin - 1])
+        if end < len(bounds):
+            both.append(f"{number} < ?")
+            values.append(bounds[end])
+        ranges.append(" AND ".join(both) or "1 = 1")
+    return " OR ".join(ranges), tuple(values)
