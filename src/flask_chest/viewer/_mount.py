@@ -133,7 +133,8 @@ class _Mount:
             if not self._gate.opens():
                 if self._gate.challenge is None:
                     raise NotFound  # as the app answers what does not exist
-                response = self._refused(Refusal(401, "Who is there?", "This page asks for a password."))
+                # Nothing of the app's in it, and no link.
+                response = ViewerResponse("This page asks for a password.\n", 401, mimetype="text/plain")
                 response.headers["WWW-Authenticate"] = self._gate.challenge
                 return response
             if request.method not in READS:

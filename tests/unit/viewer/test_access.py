@@ -183,6 +183,7 @@ def test_whoever_has_no_password_is_asked_for_it(
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == 'Basic realm="chest", charset="UTF-8"'
     assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert response.text == "This page asks for a password.\n"
 
 
 @pytest.mark.parametrize("value", [None, ""])

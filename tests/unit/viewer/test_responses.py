@@ -196,3 +196,15 @@ def test_variables_of_its_prefix_stay_in_its_addresses(app: Flask, keep: Keep, c
 def test_url_begins_with_a_slash(chest: FlaskChest, url: str) -> None:
     with pytest.raises(ConfigurationError, match="url must begin with a slash"):
         viewer(chest, url=url, allow=lambda: True)
+
+
+def test_script_is_small_and_pages_hold_none(app: Flask, chest: FlaskChest, keep: Keep) -> None:
+    record = keep()
+    client = app.test_client()
+    assert len(client.get("/chest/static/viewer.js").data) <= 3_000
+    for page in ("", "records", f"records/{record.id}", "explore", "compare", "timeline", "delivery", "none"):
+        text = client.get(f"/chest/{page}").text
+        assert text.count("<script") == text.count('<script src="/chest/static/viewer.js" defer></script>') == 1
+        assert "<style" not in text
+        assert " style=" not in text
+        assert "http://" not in text
