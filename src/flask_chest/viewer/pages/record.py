@@ -102,8 +102,10 @@ def _related(ask: Ask, record: Record) -> Iterator[Related | None]:
 
 
 def _others(ask: Ask, record: Record, query: Query) -> list[Record]:
+    """Return what else matches *query*; nothing where the page has no time left for that."""
     asked = msgspec.structs.replace(query, limit=NEIGHBOURS + 2)
-    return [each for each in ask.records(asked) if each.id != record.id]
+    found = ask.within_limit(lambda: list(ask.records(asked))) or []
+    return [each for each in found if each.id != record.id]
 
 
 def _shown(title: str, found: Sequence[Record], link: str) -> Related | None:
