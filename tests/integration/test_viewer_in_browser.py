@@ -21,7 +21,7 @@ from servers import DatabaseServer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-RECORDS = 3_000
+RECORDS = 1_200
 PAGES = frozenset(
     [
         *(
