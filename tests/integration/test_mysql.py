@@ -12,12 +12,25 @@ import pytest
 
 from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
+from flask_chest.aggregates import (
+    AggregateQuery,
+    Column,
+    Count,
+    Distinct,
+    ErrorRate,
+    Histogram,
+    Mean,
+    Measure,
+    Minimum,
+    Percentiles,
+    Variable,
+)
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mysql import MySQLStore
-from flask_chest.stores.mysql.connections import MYSQL, Address
+from flask_chest.stores.mysql.connections import MYSQL, Address, MySQLAnswer
 from flask_chest.stores.sql import percentiles
 from flask_chest.stores.sql.query import chunk
-from flask_chest.stores.sql.tables import Tables
+from flask_chest.stores.sql.tables import SQLValue, Tables
 from flask_chest.testing.contracts import (
     AggregationContract,
     DeletionContract,
@@ -184,6 +197,67 @@ def test_scan_reads_no_index(store: MySQLStore, name: str, admin: pymysql.cursor
     admin.execute(f"ANALYZE TABLE `{name}`")
     plan = plan_of(admin, name, Query(until_unix_nano=kept(store)[10].time_unix_nano), scan=True)
     assert (plan["key"], plan["type"]) == (None, "ALL"), plan
+
+
+MEASURES: list[tuple[Measure[object], ...]] = [
+    (Count(), ErrorRate(), Mean("duration")),
+    (Percentiles("duration", 50, 95, 99), Minimum(Variable("n"))),
+    (Histogram("duration", 0.001, 0.1), Distinct(Variable("n"))),
+    (Mean(Variable("n")), Percentiles(Variable("n"), 95), Distinct("route")),
+]
+GROUPS: Sequence[tuple[Column | Variable, ...]] = [
+    (),
+    ("route",),
+    ("status_code",),
+    ("status_class",),
+    ("request_id",),
+    ("trace_id",),
+    (Variable("n"),),
+    ("route", Variable("n")),
+]
+
+
+@pytest.mark.parametrize("hours", [None, 1, 40], ids=["all time", "a narrow range", "a wide range"])
+@pytest.mark.parametrize("few", [20_000, 0], ids=["few records", "many records"])
+def test_aggregates_scan_the_table_or_a_range_of_time(
+    store: MySQLStore,
+    name: str,
+    admin: pymysql.cursors.Cursor,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    hours: int | None,
+) -> None:
+    hour, groups = 3_600_000_000_000, 7
+    records = [
+        make_record(route=f"/{number % groups}", time_unix_nano=number * hour // 60, variables={"n": number % 5})
+        for number in range(3_000)
+    ]
+    store.write(records)
+    store.add_index("n")
+    admin.execute(f"ANALYZE TABLE `{name}`")
+    asked: list[tuple[str, Sequence[SQLValue]]] = []
+    fetch = MySQLAnswer.rows
+
+    def rows(session: MySQLAnswer, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        asked.append((sql, values))
+        return fetch(session, sql, values)
+
+    monkeypatch.setattr(MySQLAnswer, "rows", rows)
+    monkeypatch.setattr(percentiles, "FEW", few)
+    query = Query() if hours is None else Query(since_unix_nano=hour, until_unix_nano=(1 + hours) * hour)
+    for measures, by in zip(MEASURES * 2, GROUPS, strict=True):
+        for bounds in ((), (hour, 2 * hour, 3 * hour)):
+            store.aggregate(AggregateQuery(measures=measures, by=by, bounds=bounds, query=query, top=3))
+    accesses: set[tuple[object, object]] = set()
+    for sql, values in dict.fromkeys(asked):
+        if "information_schema" in sql:
+            continue
+        admin.execute("EXPLAIN " + sql, values)
+        columns = [column[0] for column in admin.description]
+        plan = [dict(zip(columns, row, strict=True)) for row in admin.fetchall()]
+        accesses |= {(each["type"], each["key"]) for each in plan if each["table"] == "record"}
+    expected = ("range", f"{name}_time") if hours == 1 else ("ALL", None)
+    assert accesses == {expected}
 
 
 def test_view_gives_a_row_for_each_variable(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:

@@ -58,12 +58,13 @@ MYSQL = Dialect(
     value="CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)",  # compared as bytes
     # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
     path=lambda name: f"$.{encode_value(name)}",
-    number="CASE WHEN {value} REGEXP '^[-0-9]' THEN CAST(CAST({value} AS CHAR) AS DOUBLE) END",
+    number="CASE WHEN {value} >= '-' AND {value} < ':' THEN CAST(CAST({value} AS CHAR) AS DOUBLE) END",
     written="CAST(JSON_EXTRACT(?, '$') AS BINARY)",
     seconds="duration_ns / 1e9",
     status_class="status_code DIV 100",
     weight="FLOOR(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)",
     view=MYSQL_VIEW,
+    once=" LIMIT 9223372036854775807",
     has_slow_windows=True,
     scan=" USE INDEX ()",
     seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",

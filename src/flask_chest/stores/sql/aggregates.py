@@ -201,8 +201,9 @@ class _Aggregates:
 
     def sample(self, number: LiteralString, share: int, /) -> list[float]:
         """Fetch one *number* in about *share* records."""
-        read, values = self._read.sampled(share)
-        sql: LiteralString = f"{read} SELECT {number} FROM found WHERE {number} IS NOT NULL"
+        read = self._read.sampled(share)
+        sql: LiteralString = f"{read[0]} SELECT {number} FROM found WHERE {number} IS NOT NULL"
+        values = read[1]
         select = self._tables.sql(sql)
         return [float(found) for (found,) in self._session.rows(select, values)]
 
@@ -352,7 +353,9 @@ class _Read:
         found, found_values = self._found_parts(meant)
         self._raw = self._raw_parts(session, tables, meant)
         self._found = found, found_values
-        self.sql, self.values = self._with(_EVERYTHING)
+        both = self._with(_EVERYTHING)
+        self.sql: LiteralString = both[0]
+        self.values = both[1]
 
     def sampled(self, share: int) -> Condition:
         """Return the two lowest SELECTs for one in about *share* records."""
@@ -361,8 +364,10 @@ class _Read:
     def _with(self, first: Condition) -> Condition:
         select, paths, (where, values) = self._raw
         found, found_values = self._found
-        # The limit makes the columns of a SELECT within another once, and not at each use.
-        raw: LiteralString = f"{select} WHERE {first[0]}{where} LIMIT 9223372036854775807"
+        # The limit makes the columns of a SELECT within another once, and not at each use, and keeps MySQL from
+        # an index on the keys, by which it would fetch all records at random.
+        limit: LiteralString = " LIMIT 9223372036854775807" if self._variables or self._keys else ""
+        raw: LiteralString = f"{select} WHERE {first[0]}{where}{limit}"
         return f"WITH raw AS ({raw}), found AS ({found})", (*paths, *first[1], *values, *found_values)
 
     def names(self, grouping: _Grouping) -> list[LiteralString]:
@@ -424,9 +429,7 @@ class _Read:
         ]
         columns.extend(f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items())
         for of, at in self.numbers.items():
-            number = self._number_sql(of)
-            columns.append(f"CASE WHEN {_WITHIN.format(number=number)} THEN {number} END AS x{at}")
-            columns.append(f"{number} AS y{at}")
+            columns.append(f"{self._number_sql(of)} AS y{at}")
         columns.extend((f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
         values: tuple[SQLValue, ...] = ()
         if self._query.bounds:
@@ -436,7 +439,13 @@ class _Read:
         conditions = list(self._exactly(meant))
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         more = tuple(value for _, bound in conditions for value in bound)
-        return f"SELECT {', '.join(columns)} FROM raw WHERE {where}", (*values, *more)
+        made: LiteralString = f"SELECT {', '.join(columns)} FROM raw WHERE {where}"
+        if self._variables:
+            made += self._dialect.once
+        within: list[LiteralString] = [
+            f"CASE WHEN {_WITHIN.format(number=f'y{at}')} THEN y{at} END AS x{at}" for at in self.numbers.values()
+        ]
+        return f"SELECT {', '.join(['made.*', *within])} FROM ({made}) AS made", (*values, *more)
 
     def _exactly(self, meant: Query) -> Iterator[Condition]:
         """Yield the conditions on variables, which decide."""

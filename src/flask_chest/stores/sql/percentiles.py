@@ -177,7 +177,7 @@ class PercentilesByBins:
         """Yield the records by *number*, in the finest groups."""
         parts = self._parts
         keys = list(self._keys) if parts.groups else []
-        columns = list(keys)
+        columns: list[LiteralString] = list(keys)
         chosen: Condition = ("", ())
         if parts.groups and parts.others:
             chosen = self._has_key(parts.groups)

@@ -138,6 +138,8 @@ class Dialect:
     seen: LiteralString
     """A text for each ``record`` that sorts as (time, id)."""
     view: ViewSyntax
+    once: LiteralString = ""
+    """End of a SELECT within another whose columns are then made once, and not at each use."""
     has_slow_windows: bool = False
     """Whether it takes long to number all records by a window function."""
     scan: LiteralString = ""
