@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
+from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Claim
@@ -24,6 +25,7 @@ from flask_chest.record import JSONValue, Query
 from flask_chest.stores.mongodb import MongoDBStore
 from flask_chest.stores.mongodb.query import ORDER, condition
 from flask_chest.testing.contracts import (
+    AggregationContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -98,6 +100,8 @@ class TestMongoDBStore(
     LeasesContract,
     StatisticsContract,
     StatisticsProperty,
+    AggregationContract,
+    AggregationProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,

@@ -21,6 +21,7 @@ try:
     from pymongo import errors as mongo
     from pymongo.uri_parser import parse_uri
 
+    from flask_chest.stores.mongodb.aggregates import MongoDBAggregation
     from flask_chest.stores.mongodb.client import NOT_PRIMARY, Client, Clients, Collections
     from flask_chest.stores.mongodb.deletion import MongoDBDeletion
     from flask_chest.stores.mongodb.documents import Document, document_of, record_of
@@ -45,7 +46,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, MongoDBIndexes, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, MongoDBAggregation, MongoDBIndexes, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
