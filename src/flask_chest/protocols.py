@@ -335,58 +335,6 @@ class Erasure(Protocol):
         """
 
 
-class ValueCount(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of a variable, and how many records have it."""
-
-    value: JSONValue
-    records: int
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the numbers of a variable come to in one group of records."""
-
-    group: JSONValue
-    """The route, or the value of the variable by which is grouped; ``None`` where nothing is."""
-    records: int
-    """Number of records in which the variable is a number: an integer or a float, never a boolean."""
-    mean: float
-    minimum: float
-    maximum: float
-
-
-class Variable(msgspec.Struct, frozen=True):
-    """Names a variable, which may be called like a column."""
-
-    name: str
-
-
-GroupBy: TypeAlias = Literal["route"] | Variable
-
-
-@runtime_checkable
-class Statistics(Protocol):
-    """Counts and sums up where the records are, so that they need not be fetched.
-
-    Where *query* asks for variables, a store may fetch those that may match and count by `Query.matches`. The
-    ``limit`` of *query* is not looked at. What is equally frequent comes in the order in which it was first
-    seen, by (time, id) of the records.
-    """
-
-    @abstractmethod
-    def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
-        """Return the most frequent values of *variable* in the records that match, at most *limit*.
-
-        Values are compared strictly: 1, 1.0, ``True`` and ``"1"`` are four, and ``None`` is one too.
-        """
-
-    @abstractmethod
-    def summarise(self, variable: str, query: Query, /, *, by: GroupBy | None = None) -> Sequence[Summary]:
-        """Sum up the numbers in *variable* of the records that match; the group with the most records first.
-
-        With a `Variable` as *by*, records that lack it are left out. Numbers are taken in double precision.
-        """
-
-
 @runtime_checkable
 class Aggregation(Protocol):
     """Measures all records that match a question, in groups and spans of time, in the database."""

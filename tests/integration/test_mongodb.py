@@ -30,7 +30,6 @@ from flask_chest.testing.contracts import (
     IndexContract,
     LeasesContract,
     OutboxContract,
-    StatisticsContract,
     StoreContract,
 )
 from flask_chest.testing.records import make_record
@@ -48,7 +47,6 @@ from server_contract import (
     write_through,
 )
 from servers import DatabaseServer
-from statistics_property import StatisticsProperty
 
 _numbers = count()
 MINUTE = timedelta(minutes=1)
@@ -98,8 +96,6 @@ class TestMongoDBStore(
     OutboxContract,
     DeletionContract,
     LeasesContract,
-    StatisticsContract,
-    StatisticsProperty,
     AggregationContract,
     AggregationProperty,
     FindingProperty,

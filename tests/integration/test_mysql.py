@@ -37,7 +37,6 @@ from flask_chest.testing.contracts import (
     IndexContract,
     LeasesContract,
     OutboxContract,
-    StatisticsContract,
     StoreContract,
 )
 from flask_chest.testing.records import make_record
@@ -45,7 +44,6 @@ from older_release import MakeSQLStore, OlderReleaseContract
 from sampled_property import SampledProperty
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
 from servers import DatabaseServer
-from statistics_property import StatisticsProperty
 from view_contract import RunSQL, ViewContract
 
 _numbers = count()
@@ -97,8 +95,6 @@ class TestMySQLStore(
     OutboxContract,
     DeletionContract,
     LeasesContract,
-    StatisticsContract,
-    StatisticsProperty,
     AggregationContract,
     AggregationProperty,
     SampledProperty,

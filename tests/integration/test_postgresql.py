@@ -26,7 +26,6 @@ from flask_chest.testing.contracts import (
     IndexContract,
     LeasesContract,
     OutboxContract,
-    StatisticsContract,
     StoreContract,
 )
 from flask_chest.testing.records import make_record
@@ -43,7 +42,6 @@ from server_contract import (
     write_through,
 )
 from servers import DatabaseServer
-from statistics_property import StatisticsProperty
 from view_contract import RunSQL, ViewContract
 
 _numbers = count()
@@ -91,8 +89,6 @@ class TestPostgreSQLStore(
     OutboxContract,
     DeletionContract,
     LeasesContract,
-    StatisticsContract,
-    StatisticsProperty,
     AggregationContract,
     AggregationProperty,
     SampledProperty,

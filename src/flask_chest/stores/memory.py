@@ -29,7 +29,6 @@ from flask_chest.protocols import (
     Erasure,
     ExporterRegistry,
     ExporterStatus,
-    GroupBy,
     HostClocked,
     Leases,
     Outbox,
@@ -37,18 +36,14 @@ from flask_chest.protocols import (
     Rejections,
     Retention,
     StartAt,
-    Statistics,
     Store,
     StoreStatus,
-    Summary,
-    ValueCount,
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
 from flask_chest.stores._records import storable_rows
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.reference import aggregate
-from flask_chest.stores.statistics import check_group, count, sum_up, whole
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -84,7 +79,6 @@ class MemoryStore(
     Retention,
     Erasure,
     Aggregation,
-    Statistics,
     Leases,
     HostClocked,
     CountsDropped,
@@ -314,18 +308,9 @@ class MemoryStore(
             self._delete(found)
             return len(found)
 
-    def top(self, variable: str, query: Query, /, *, limit: int) -> Sequence[ValueCount]:
-        """Return the most frequent values of *variable* in the records that match, at most *limit*."""
-        return count(self.query(whole(query)), variable, limit=limit)
-
-    def summarise(self, variable: str, query: Query, /, *, by: GroupBy | None = None) -> Sequence[Summary]:
-        """Sum up the numbers in *variable* of the records that match; the group with the most records first."""
-        check_group(by)
-        return sum_up(self.query(whole(query)), variable, by=by)
-
     def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
         """Return the answer from the records that match; their number is bounded by the memory of the process."""
-        return aggregate(self.query(whole(query.query), timeout=timeout), query)
+        return aggregate(self.query(msgspec.structs.replace(query.query, limit=None), timeout=timeout), query)
 
     def boundary(self, newest: int, /) -> int | None:
         """Return the time before which all but *newest* records began; ``None`` if there are no more."""

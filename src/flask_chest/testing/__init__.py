@@ -15,17 +15,18 @@ from flask_chest.testing.records import make_record
 
 if TYPE_CHECKING:
     from flask_chest.testing.contracts import (
+        AggregationContract,
         DeletionContract,
         ExporterContract,
         IndexContract,
         LeasesContract,
         OutboxContract,
         SinkContract,
-        StatisticsContract,
         StoreContract,
     )
 
 __all__ = [
+    "AggregationContract",
     "DeletionContract",
     "ExporterContract",
     "IndexContract",
@@ -34,7 +35,6 @@ __all__ = [
     "OutboxContract",
     "RecordingExporter",
     "SinkContract",
-    "StatisticsContract",
     "StoreContract",
     "make_record",
     "recorded",

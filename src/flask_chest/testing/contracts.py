@@ -28,7 +28,6 @@ from flask_chest.testing.deletion_contract import DeletingStore, DeletionContrac
 from flask_chest.testing.index_contract import IndexContract, IndexedStore
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
 from flask_chest.testing.records import make_record
-from flask_chest.testing.statistics_contract import CountingStore, StatisticsContract
 from flask_chest.testing.store_contract import NAMES, VALUES, SinkContract, StoreContract
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "VALUES",
     "AggregatingStore",
     "AggregationContract",
-    "CountingStore",
     "DeletingStore",
     "DeletionContract",
     "DeliveringStore",
@@ -46,7 +44,6 @@ __all__ = [
     "LeasesContract",
     "OutboxContract",
     "SinkContract",
-    "StatisticsContract",
     "StoreContract",
 ]
 

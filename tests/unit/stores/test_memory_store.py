@@ -13,12 +13,10 @@ from flask_chest.testing.contracts import (
     DeletionContract,
     LeasesContract,
     OutboxContract,
-    StatisticsContract,
     StoreContract,
 )
 from flask_chest.testing.records import make_record
 from sampled_property import SampledProperty
-from statistics_property import StatisticsProperty
 
 
 class TestMemoryStore(
@@ -26,8 +24,6 @@ class TestMemoryStore(
     OutboxContract,
     DeletionContract,
     LeasesContract,
-    StatisticsContract,
-    StatisticsProperty,
     AggregationContract,
     AggregationProperty,
     SampledProperty,

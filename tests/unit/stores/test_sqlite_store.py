@@ -30,14 +30,12 @@ from flask_chest.testing.contracts import (
     IndexContract,
     LeasesContract,
     OutboxContract,
-    StatisticsContract,
     StoreContract,
 )
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
 from older_release import SQLITE_INSERT, MakeSQLStore, OlderReleaseContract
 from sampled_property import SampledProperty
-from statistics_property import StatisticsProperty
 from view_contract import RunSQL, ViewContract
 
 MINUTE = timedelta(minutes=1)
@@ -48,8 +46,6 @@ class TestSQLiteStore(
     OutboxContract,
     DeletionContract,
     LeasesContract,
-    StatisticsContract,
-    StatisticsProperty,
     AggregationContract,
     AggregationProperty,
     SampledProperty,

@@ -28,7 +28,6 @@ try:
     from flask_chest.stores.mongodb.indexes import MongoDBIndexes
     from flask_chest.stores.mongodb.outbox import MongoDBOutbox
     from flask_chest.stores.mongodb.query import CHUNK, find
-    from flask_chest.stores.mongodb.statistics import MongoDBStatistics
     from flask_chest.stores.options import check_options, full_address
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
@@ -46,7 +45,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBStatistics, MongoDBAggregation, MongoDBIndexes, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIndexes, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be

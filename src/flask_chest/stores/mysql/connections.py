@@ -67,7 +67,6 @@ MYSQL = Dialect(
     once=" LIMIT 9223372036854775807",
     has_slow_windows=True,
     scan=" USE INDEX ()",
-    seen="CONCAT(time_unix_nano >= 0, LPAD(time_unix_nano & 9223372036854775807, 19, '0'), id)",
 )
 
 _ROOM: LiteralString = "GREATEST(@@max_allowed_packet, @@net_buffer_length) - 2"

@@ -65,11 +65,6 @@ POSTGRESQL = Dialect(
     status_class="status_code / 100",
     weight="floor(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)::bigint",
     view=POSTGRESQL_VIEW,
-    seen="""
-        concat(
-            (time_unix_nano >= 0)::integer, lpad((time_unix_nano & 9223372036854775807)::text, 19, '0'), id
-        ) COLLATE "C"
-    """,
 )
 
 CANCEL_SECONDS = 5.0

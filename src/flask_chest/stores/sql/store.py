@@ -16,14 +16,11 @@ from flask_chest.stores.sql.deletion import SQLDeletion
 from flask_chest.stores.sql.outbox import SQLOutbox
 from flask_chest.stores.sql.query import find
 from flask_chest.stores.sql.schema import SQLSchema
-from flask_chest.stores.sql.statistics import SQLStatistics
 from flask_chest.stores.sql.tables import Database, Session
 from flask_chest.stores.sql.views import SQLViews
 
 
-class SQLStore(
-    SQLOutbox, SQLDeletion, SQLStatistics, SQLAggregation, SQLViews, VariableIndexes, HasNeighbours, Store
-):
+class SQLStore(SQLOutbox, SQLDeletion, SQLAggregation, SQLViews, VariableIndexes, HasNeighbours, Store):
     """A store on the tables of *schema* in *database*, with *indexes* on variables."""
 
     def __init__(self, database: Database, schema: SQLSchema, indexes: VariableIndexes) -> None:

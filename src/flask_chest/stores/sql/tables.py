@@ -135,8 +135,6 @@ class Dialect:
     """The first digit of a status code."""
     weight: LiteralString
     """For how many millionths of a request a record counts, as a whole number."""
-    seen: LiteralString
-    """A text for each ``record`` that sorts as (time, id)."""
     view: ViewSyntax
     once: LiteralString = ""
     """End of a SELECT within another whose columns are then made once, and not at each use."""

@@ -76,7 +76,6 @@ SQLITE = Dialect(
     status_class="status_code / 100",
     weight="CAST(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5 AS INTEGER)",
     view=SQLITE_VIEW,
-    seen="printf('%d%019d', time_unix_nano >= 0, time_unix_nano & 9223372036854775807) || id",
 )
 
 
