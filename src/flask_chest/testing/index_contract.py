@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol
@@ -14,6 +15,8 @@ from flask_chest.protocols import Store, VariableIndexes
 from flask_chest.record import JSONValue, Query, ge, is_set, lt, one_of
 from flask_chest.testing.records import make_record
 from flask_chest.testing.store_contract import NAMES, VALUES
+
+PATIENCE_SECONDS = 60.0
 
 _UNUSUAL = ("_", "V", "select", "id", "time", "position", "variables", "a1", "x" * 63)
 _NO_IDENTIFIERS = (
@@ -125,9 +128,12 @@ class IndexContract:
         store.write([make_record(variables={"user_id": number}) for number in range(500)])
 
         def add(_: int) -> bool:
-            with suppress(StoreUnavailable):  # another one makes it just now
-                return store.add_index("user_id")
-            return False
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while time.monotonic() < deadline:
+                with suppress(StoreUnavailable):  # another one makes it, or the two got in the way
+                    return store.add_index("user_id")
+                time.sleep(0.05)
+            raise TimeoutError
 
         with ThreadPoolExecutor(4) as threads:
             assert any(list(threads.map(add, range(4))))
