@@ -40,7 +40,8 @@ from flask_chest.record import (
 Asked: TypeAlias = JSONValue | Condition
 """What a variable is asked for: its exact value, or a condition."""
 
-_OPERATOR = re.compile(r"\s*(>=|<=|>|<|=)|\s+(in)\s+|\s+(is\s+set)\s*$")
+_OPERATOR = re.compile(r"(?<!\s)(?:\s*(>=|<=|>|<|=)|\s+(in)\s+|\s+(is\s+set)\s*$)")
+"""Looked for from the beginning of a run of spaces alone: from each of them it takes time by the run's square."""
 _BOUNDS: Mapping[str, Callable[[float | str], Condition]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _NEGATED = re.compile(r"(!|\snot)$")

@@ -159,3 +159,9 @@ def _comparable(asked: Asked) -> JSONValue:
     if isinstance(asked, OneOf):
         return list(asked.values)
     return "is set" if isinstance(asked, IsSet) else asked
+
+
+def test_long_run_of_spaces_is_read_once() -> None:
+    # Looked at from each of its spaces, it would take hours.
+    with pytest.raises(ConfigurationError, match="must be a condition on a variable"):
+        parse_condition(f"plan{' ' * 1_000_000}pro")

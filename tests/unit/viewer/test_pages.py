@@ -23,6 +23,7 @@ from flask_chest.stores.memory import MemoryStore
 from flask_chest.viewer import viewer
 from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer.pages.compare import wilson
+from flask_chest.viewer.pages.explore import split_measures
 from viewer_app import MINUTE, NOON, Keep, keeper
 
 Get: TypeAlias = Callable[[str], Any]
@@ -368,3 +369,32 @@ def test_links_of_a_filter_leave_it_out(client: FlaskClient, keep: Keep) -> None
 def test_page_is_made_of_the_time_it_says(client: FlaskClient, keep: Keep) -> None:
     keep(time_unix_nano=time.time_ns() - 3 * MINUTE)
     assert '<span class="ago">3 min ago</span>' in client.get("/chest/records").text
+
+
+@pytest.mark.parametrize(
+    ("text", "measures"),
+    [
+        ("count  p95(duration)\tmean(total)", ["count", "p95(duration)", "mean(total)"]),
+        ("histogram(price, 10, 20) count", ["histogram(price, 10, 20)", "count"]),
+        ("p95 (duration)", ["p95", "(duration)"]),
+        (" count ", ["count"]),
+    ],
+)
+def test_measures_are_parted_by_spaces_outside_of_parentheses(text: str, measures: list[str]) -> None:
+    assert split_measures(text) == measures
+
+
+def test_long_run_of_spaces_takes_no_time_by_its_cube(client: FlaskClient) -> None:
+    # Thousands of characters would take minutes in one call, in which no other thread of the process runs.
+    assert client.get("/chest/explore", query_string={"measure": f"a{' ' * 8_000})"}).status_code == 400
+
+
+def test_number_of_groups_has_few_digits(client: FlaskClient) -> None:
+    for top in ("9" * 5_000, "\N{ARABIC-INDIC DIGIT THREE}", "0", "101"):
+        assert client.get("/chest/explore", query_string={"top": top}).status_code == 400
+
+
+def test_command_that_makes_an_index_holds_the_name_as_one_word(client: FlaskClient, keep: Keep) -> None:
+    keep(variables={"$(id)": 7})
+    text = unescape(client.get("/chest/timeline", query_string={"where": "$(id)=7"}).text)
+    assert "<code>flask chest index add '$(id)'</code>" in text

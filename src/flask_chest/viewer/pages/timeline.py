@@ -69,6 +69,11 @@ class TimelinePage:
         return shell_command("flask", "chest", "query", *self.filters.options(), "--limit", str(PAGE_SIZE))
 
     @property
+    def index_command(self) -> str:
+        """The command that makes an index on the first variable without one."""
+        return shell_command("flask", "chest", "index", "add", *self.not_indexed[:1])
+
+    @property
     def python(self) -> str:
         """The call of Python that asks the same."""
         return f"chest.query({', '.join([*self.filters.arguments(), f'limit={PAGE_SIZE}'])})"
