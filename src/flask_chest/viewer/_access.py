@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import inspect
 import logging
 import os
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TypeAlias
 
 from flask import request
 
+from flask_chest._process import pass_interruption
 from flask_chest.errors import ConfigurationError
 
 Allow: TypeAlias = Callable[[], object]
@@ -46,12 +47,14 @@ class Gate:
         """Return whether the current request may see the viewer."""
         try:
             said = self._allow()
-        except Exception as exc:  # noqa: BLE001 - of the app; an abort() is one too
+        except BaseException as exc:  # noqa: BLE001 - of the app; an abort() is one too
+            pass_interruption(exc)
             self._tell(type(exc), "raised")
             return False
         if said is True:
             return True
-        if inspect.iscoroutine(said):
+        # By its own type: isinstance would ask a proxy for its class, and thus the app again, which may raise.
+        if type(said) is CoroutineType:
             said.close()  # else Python warns that nobody awaited it
         if said is not False:
             self._tell(type(said), "returned")

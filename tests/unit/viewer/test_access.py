@@ -35,6 +35,18 @@ def aborting() -> bool:
     abort(403)
 
 
+def failing() -> object:
+    raise KeyError("t0p-secret-value")
+
+
+class Panic(BaseException):
+    """As those of extension modules, which are no `Exception`."""
+
+
+def panicking() -> bool:
+    raise Panic
+
+
 def uncalled() -> Callable[[], bool]:
     return lambda: True
 
@@ -45,8 +57,10 @@ CLOSED: list[Callable[[], object]] = [
     lambda: 1,
     lambda: "yes",
     lambda: LocalProxy(lambda: True),
+    lambda: LocalProxy(failing),
     coroutine,
     raising,
+    panicking,
     aborting,
     uncalled,
 ]
