@@ -150,13 +150,13 @@ class _Mount:
         """Return the view of *page* in one of its two forms."""
 
         def answer(**path: str) -> ViewerResponse:
-            address = request.url
+            app, address = current_app._get_current_object(), request.url  # type: ignore[attr-defined]  # of the proxy
             with turn() as free, suppress_instrumentation():
                 if free:
                     body = self._made(page, mimetype, path)
-                    self._last_pages.keep(address, body)
+                    self._last_pages.keep(app, address, body)
                     return ViewerResponse(body, mimetype=mimetype)
-            kept = self._last_pages.get(address)
+            kept = self._last_pages.get(app, address)
             if kept is None:
                 raise Refusal(
                     503,
@@ -175,6 +175,11 @@ class _Mount:
             ask = Ask(chest=self._chest, given=Parameter(request.args), path=path, links=_links())
             with self._app_context():
                 shown = page.show(ask)
+            return self._written(page, mimetype, path, ask, shown)
+        except UnicodeEncodeError:  # JSON's "\\ud800" is half a character, which no answer and no store can hold
+            raise Refusal(
+                400, "This address means nothing", "It holds half of a character, as \\ud800; leave it out."
+            ) from None
         except StoreAbsent:
             raise Refusal(
                 200,
@@ -193,6 +198,9 @@ class _Mount:
         except Exception as exc:
             logger.warning("the viewer could not show a page: %s", describe(exc))
             raise Refusal(500, "The page could not be made", describe(exc)) from exc
+
+    def _written(self, page: Page, mimetype: str, path: Mapping[str, str], ask: Ask, shown: Shown) -> bytes:
+        """Return *shown* as it goes out."""
         if mimetype == JSON:
             return f"{escaped_json(msgspec.json.encode(shown.as_json(), enc_hook=_as_dict).decode())}\n".encode()
         if isinstance(shown, explore.ExplorePage) and mimetype == CSV:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from flask import Flask
 
 from flask_chest._process import PerProcess
 
@@ -45,20 +48,25 @@ class Kept(NamedTuple):
 
 
 class LastPages:
-    """The pages that were made last in this process, by address: the answer while another one is made."""
+    """The pages that were made last in this process, by address: the answer while another one is made.
+
+    Each app has its own: a blueprint may be registered on several, whose addresses are the same and whose records
+    are not.
+    """
 
     def __init__(self) -> None:
-        self._pages: dict[str, Kept] = {}
+        self._apps: WeakKeyDictionary[Flask, dict[str, Kept]] = WeakKeyDictionary()
 
-    def keep(self, address: str, body: bytes) -> None:
-        """Keep a page that was made just now; call it in one's turn."""
-        self._pages.pop(address, None)
+    def keep(self, app: Flask, address: str, body: bytes) -> None:
+        """Keep a page of *app* that was made just now; call it in one's turn."""
+        pages = self._apps.setdefault(app, {})
+        pages.pop(address, None)
         if len(body) <= MAX_BYTES:
-            self._pages[address] = Kept(body, time.monotonic())
-        while len(self._pages) > MAX_PAGES:
-            self._pages.pop(next(iter(self._pages)))
+            pages[address] = Kept(body, time.monotonic())
+        while len(pages) > MAX_PAGES:
+            pages.pop(next(iter(pages)))
 
-    def get(self, address: str) -> Kept | None:
-        """Return the page of *address*, unless it is too old."""
-        kept = self._pages.get(address)
+    def get(self, app: Flask, address: str) -> Kept | None:
+        """Return the page of *address* on *app*, unless it is too old."""
+        kept = self._apps.get(app, {}).get(address)
         return kept if kept is not None and kept.age < MAX_AGE_SECONDS else None

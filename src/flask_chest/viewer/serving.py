@@ -74,7 +74,10 @@ class _Door:
 
 def _is_own_origin() -> bool:
     origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc == request.host
+    try:
+        return origin is None or urlsplit(origin).netloc == request.host
+    except ValueError:  # of "http://["
+        return False
 
 
 def _refused(why: str) -> ViewerResponse:

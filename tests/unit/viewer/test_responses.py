@@ -208,3 +208,25 @@ def test_script_is_small_and_pages_hold_none(app: Flask, chest: FlaskChest, keep
         assert "<style" not in text
         assert " style=" not in text
         assert "http://" not in text
+
+
+@pytest.mark.parametrize("page", ["records", "timeline"])
+def test_half_a_character_is_refused_by_its_own_page(app: Flask, chest: FlaskChest, page: str) -> None:
+    response = app.test_client().get(f"/chest/{page}", query_string={"where": 'note="\\ud800"'})
+    assert (response.status_code, "half of a character" in response.text) == (400, True)
+    assert {name: response.headers[name] for name in HEADERS} == HEADERS
+
+
+def test_page_of_one_app_is_not_shown_by_another() -> None:
+    chest = FlaskChest(store=MemoryStore, tracked_vars=["plan"])
+    pages = viewer(chest, allow=lambda: True)
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        chest.init_app(app)
+        app.register_blueprint(pages)
+    one, two = (app.test_client() for app in apps)
+    assert one.get("/chest/delivery").status_code == 200
+    with turn():
+        assert one.get("/chest/delivery").status_code == 200
+        assert two.get("/chest/delivery").status_code == 503
+    chest.close()

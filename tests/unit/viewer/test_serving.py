@@ -155,3 +155,9 @@ def test_command_prints_one_address_that_opens_and_no_log(served: subprocess.Pop
     assert found[2] not in rest + errors
     assert "GET" not in rest + errors
     assert served.returncode == 0
+
+
+def test_origin_that_is_no_address_is_refused(known: FlaskClient) -> None:
+    response = known.get("/records.json", headers={"Origin": "http://["})
+    assert response.status_code == 403
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
