@@ -34,6 +34,7 @@ from flask_chest.testing.contracts import (
 )
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
+from sampled_property import SampledProperty
 from server_contract import (
     PATIENCE,
     MakeStore,
@@ -98,6 +99,7 @@ class TestMongoDBStore(
     LeasesContract,
     AggregationContract,
     AggregationProperty,
+    SampledProperty,
     FindingProperty,
     IndexContract,
     IndexedFindingProperty,
