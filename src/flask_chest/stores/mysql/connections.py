@@ -34,6 +34,7 @@ from flask_chest.stores.sql.pool import (
     GivenPool,
     Lender,
     ServerReadOnly,
+    SnapshotLost,
 )
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
@@ -518,6 +519,8 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
         if isinstance(exc, err.DataError | err.IntegrityError) or code == ER.NET_PACKET_TOO_LARGE:
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, error {code})")
+        if code == ER.TABLE_DEF_CHANGED:
+            return SnapshotLost(f"{self._place}: {said}; try again")
         kind = ServerReadOnly if code in _READ_ONLY else StoreUnavailable
         return kind(f"{self._place}: {said}; {_ADVICE.get(code, 'try again')}")
 

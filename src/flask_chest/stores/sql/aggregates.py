@@ -55,6 +55,7 @@ from flask_chest.stores.aggregates import (
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.sql.narrowing import MAX_VALUES, marks, narrowing
 from flask_chest.stores.sql.percentiles import ALL, OTHERS, Columns, Found, Parts, PercentilesByBins, Place
+from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.query import IS_ERROR, column_conditions, find
 from flask_chest.stores.sql.tables import Condition, Session, SQLPart, SQLValue, Tables
 from flask_chest.stores.sql.written import digits, reached, text
@@ -73,6 +74,12 @@ class SQLAggregation(SQLPart, Aggregation):
         meant = msgspec.structs.replace(query.query, limit=None)
         if not _is_decidable(query, meant):
             return aggregate(find(self._database, self._tables, meant, timeout=timeout), query)
+        try:
+            return self._answer(query, meant, timeout)
+        except SnapshotLost:  # an index was made just now
+            return self._answer(query, meant, timeout)
+
+    def _answer(self, query: AggregateQuery, meant: Query, timeout: timedelta | None) -> Answer:
         with self._database.answering(timeout=timeout) as session:
             read = _Read(session, self._tables, query, meant)
             if self._tables.dialect.has_slow_windows and not is_additive(query):

@@ -29,6 +29,10 @@ class ServerReadOnly(StoreUnavailable):
     """The server took no write: it is a replica, or was the primary until a moment ago."""
 
 
+class SnapshotLost(StoreUnavailable):
+    """A table was changed after the snapshot of an answer had begun: what reads it has to begin again."""
+
+
 class Lender(Protocol[C_co]):
     """Lends connections, and ends those that lead nowhere any more."""
 

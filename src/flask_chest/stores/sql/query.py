@@ -15,6 +15,7 @@ from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.narrowing import narrowing
+from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.tables import Condition, Database, Session, SQLValue, Tables, row_record
 
 USUAL_STATUS = 200
@@ -53,7 +54,10 @@ def find(
     but it stops where the limit is reached. Which of them is faster shows among the newest records.
     """
     budget = TimeBudget(timeout)
-    boundary = _boundary(database, tables, query, budget)
+    try:
+        boundary = _boundary(database, tables, query, budget)
+    except SnapshotLost:
+        boundary = None
     if boundary is None:
         yield from _find(database, tables, query, budget)
         return
@@ -96,6 +100,8 @@ def _find(
             scan = scans and narrows and before is None  # where more is left, it is not rare
             with budget.working() as time_left, database.answering(timeout=time_left) as session:
                 rows = _rows(session, tables, query, narrows=narrows, before=before, size=size, scan=scan)
+        except SnapshotLost:
+            continue
         except (SchemaError, RecordRefused):
             # Another process removed the index just now; or the database's encoding lacks a character that is
             # asked for.
