@@ -1,0 +1,92 @@
+"""Each measure as SQL: the columns that are selected for it, and what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from flask_chest.aggregates import (
+    Count,
+    Distinct,
+    ErrorRate,
+    Histogram,
+    Mean,
+    Measure,
+    Minimum,
+    Percentiles,
+    Sum,
+)
+from flask_chest.stores.aggregates import measured, nothing
+from flask_chest.stores.sql.reading import Reading
+from flask_chest.stores.sql.written import digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The SQL of a measure: its columns, how they become what a `Cell` holds, and what groups are ordered by."""
+
+    columns: tuple[LiteralString, ...] = ()
+    sums: Callable[[Sequence[Any]], object]
+    rank: LiteralString
+
+
+def piece_of(measure: Measure[object], read: Reading, *, sampled: bool) -> Piece:
+    """Return the SQL of *measure*; with *sampled*, percentiles go by weight."""
+    of = measured(measure)
+    at = "" if of is None else read.numbers[of]
+    weight = weight_of(measure)
+    if isinstance(measure, Percentiles):
+        return _percentiles(measure, at, by_weight=sampled and measure.weighted)
+    if isinstance(measure, Distinct):
+        keys: LiteralString = f"count(DISTINCT {read.distinct[measure.of]})"
+        return Piece(columns=(keys,), sums=_whole, rank=keys)
+    if isinstance(measure, Count):
+        return Piece(columns=(f"sum({weight})",), sums=_whole, rank=f"sum({weight})")
+    if isinstance(measure, ErrorRate):
+        errors: LiteralString = f"sum({weight} * e)"
+        return Piece(
+            columns=(errors, f"sum({weight})"),
+            sums=lambda found: (int(found[0]), int(found[1])),
+            rank=f"{errors} * 1e0 / sum({weight})",
+        )
+    return _of_number(measure, f"x{at}", weight)
+
+
+def _of_number(measure: Measure[object], number: LiteralString, weight: LiteralString) -> Piece:
+    total: LiteralString = f"sum({weight} * {number})"
+    having: LiteralString = f"sum(CASE WHEN {number} IS NOT NULL THEN {weight} ELSE 0 END)"
+    if isinstance(measure, Sum):
+        return Piece(columns=(total,), sums=lambda found: found[0], rank=f"coalesce({total}, 0)")
+    if isinstance(measure, Mean):
+        mean: LiteralString = f"{total} / nullif({having}, 0)"
+        return Piece(columns=(total, having), sums=lambda found: (found[0], int(found[1])), rank=mean)
+    if isinstance(measure, Histogram):
+        return Piece(sums=lambda _: nothing(measure), rank=having)
+    extreme: LiteralString = f"{'min' if isinstance(measure, Minimum) else 'max'}({number})"
+    return Piece(columns=(extreme,), sums=lambda found: _float(found[0]), rank=extreme)
+
+
+def _whole(found: Sequence[Any]) -> int:
+    return int(found[0])
+
+
+def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) -> Piece:
+    columns: list[LiteralString] = []
+    for p in map(digits, measure.ps):
+        # Without a division: which databases do not do alike.
+        if by_weight:
+            columns.append(f"min(CASE WHEN x{at} IS NOT NULL AND c{at} * 100 >= t{at} * {p} THEN x{at} END)")
+        else:
+            rank = f"r{at} * 100 >= n{at} * {p} AND (r{at} - 1) * 100 < n{at} * {p}"
+            columns.append(f"max(CASE WHEN {rank} THEN x{at} END)")
+    return Piece(columns=tuple(columns), sums=lambda found: tuple(map(_float, found)), rank=columns[0])
+
+
+def weight_of(measure: Measure[object]) -> LiteralString:
+    """Return the weight of a record in *measure*."""
+    return "w" if getattr(measure, "weighted", True) else "1000000"
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)

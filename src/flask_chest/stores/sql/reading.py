@@ -1,0 +1,239 @@
+"""What an aggregate reads of each record, as SQL: the two lowest SELECTs of each of its statements.
+
+``raw`` reads columns and variables of the records that are meant, each once, and ``found`` makes keys, numbers,
+weights and spans of time of them.
+"""
+# ruff: noqa: S608 - values are bound, so all text in a statement is from here
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, LiteralString, cast
+
+import msgspec
+
+from flask_chest.aggregates import AggregateQuery, Column, Distinct, Key, NoScalar, Number, Variable
+from flask_chest.record import COLUMN_FILTERS, Bound, JSONValue, OneOf, Query, encode_value
+from flask_chest.record import Condition as Asked
+from flask_chest.stores._records import MAX_INTEGER, bindable
+from flask_chest.stores.aggregates import Keys, numbers
+from flask_chest.stores.sql.narrowing import MAX_VALUES, marks, narrowing
+from flask_chest.stores.sql.query import IS_ERROR, column_conditions
+from flask_chest.stores.sql.tables import Condition, Session, SQLValue, Tables
+from flask_chest.stores.sql.written import digits, reached
+
+EXACT = 1 << 53
+"""Size up to which a double holds every whole number."""
+
+_decode = msgspec.json.Decoder().decode
+
+_COLUMNS: tuple[LiteralString, ...] = ("route", "method", "endpoint", "instance", "request_id", "trace_id")
+"""The columns that are read where something is grouped by them; others always are."""
+_KEY: LiteralString = (
+    "CASE WHEN substr({value}, 1, 1) IN ('[', '{{{{') THEN substr({value}, 1, 1)"
+    " WHEN {value} = '-0.0' THEN '0.0' ELSE {value} END"
+)
+"""Key of a variable: a scalar as JSON, or the bracket with which it begins."""
+_KIND: LiteralString = (
+    "CASE WHEN {key} IS NULL THEN 0 WHEN {key} = 'null' THEN 1 WHEN {key} = 'false' THEN 2"
+    " WHEN {key} = 'true' THEN 3 WHEN substr({key}, 1, 1) = '\"' THEN 5 WHEN {key} = '[' THEN 6"
+    " WHEN {key} = '{{{{' THEN 7 ELSE 4 END"
+)
+_WITHOUT_QUOTES: LiteralString = (
+    "CASE WHEN substr({key}, 1, 1) = '\"' THEN substr({key}, 2, length({key}) - 2) ELSE {key} END"
+)
+_WITHIN: LiteralString = "abs({number}) <= 1e290"
+"""Condition that a number is at most `MAX_NUMBER`."""
+_SIGNS: dict[str, LiteralString] = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def is_decidable(query: AggregateQuery, meant: Query) -> bool:
+    """Return whether the database can decide which records are meant, and tell their keys."""
+    filters = (getattr(meant, name) for name in COLUMN_FILTERS)
+    named = [*query.by, *numbers(query), *(each.of for each in query.measures if isinstance(each, Distinct))]
+    names = [each.name for each in named if isinstance(each, Variable)]
+    since = meant.since_unix_nano
+    return (
+        all(map(bindable, [*names, *meant.where, *(name for name, _ in meant.conditions)]))
+        and all(value is None or bindable(value) for value in filters)
+        and (since is None or since <= MAX_INTEGER)
+        and all(map(_is_scalar, meant.where.values()))
+        and all(_is_exact(condition) for _, condition in meant.conditions)
+    )
+
+
+def _is_exact(asked: Asked) -> bool:
+    match asked:
+        case Bound(_, value):
+            return not isinstance(value, str) and abs(value) <= EXACT
+        case OneOf(values):
+            return all(map(_is_scalar, values)) and len(values) <= MAX_VALUES
+        case _:
+            return True
+
+
+def _is_scalar(value: JSONValue) -> bool:
+    return value is None or isinstance(value, float) or bindable(value)
+
+
+def _written(value: JSONValue) -> list[str]:
+    """Return how a scalar may be written."""
+    return ["0.0", "-0.0"] if isinstance(value, float) and value == 0 else [encode_value(value)]
+
+
+class Reading:
+    """What is read of each record: the two lowest SELECTs, and the names of their columns."""
+
+    def __init__(self, session: Session, tables: Tables, query: AggregateQuery, meant: Query) -> None:
+        self._query = query
+        self._dialect = tables.dialect
+        self._variables: dict[str, LiteralString] = {}
+        self.numbers: dict[Number, LiteralString] = {of: digits(at) for at, of in enumerate(numbers(query))}
+        """What measures are of → number in the names of its columns."""
+        self._keys: list[LiteralString] = [f"k{digits(at)}" for at in range(len(query.by))]
+        self.distinct: dict[Column | Variable, LiteralString] = {}
+        """What is counted by its keys → its column."""
+        for measure in query.measures:
+            if isinstance(measure, Distinct):
+                self.distinct[measure.of] = f"d{digits(len(self.distinct))}"
+        found, found_values = self._found_parts(meant)
+        self._raw = self._raw_parts(session, tables, meant)
+        self._found = found, found_values
+        both = self._with(("", ()))
+        self.sql: LiteralString = both[0]
+        self.values = both[1]
+
+    def sampled(self, share: int) -> Condition:
+        """Return the two lowest SELECTs for one in about *share* records."""
+        return self._with(("MOD(position, ?) = 0 AND ", (share,)))
+
+    def _with(self, first: Condition) -> Condition:
+        select, paths, (where, values) = self._raw
+        found, found_values = self._found
+        # The limit makes the columns of a SELECT within another once, and not at each use, and keeps MySQL from
+        # an index on the keys, by which it would fetch all records at random.
+        limit: LiteralString = " LIMIT 9223372036854775807" if self._variables or self._keys else ""
+        raw: LiteralString = f"{select} WHERE {first[0]}{where}{limit}"
+        return f"WITH raw AS ({raw}), found AS ({found})", (*paths, *first[1], *values, *found_values)
+
+    def names(self, *, keys: bool, spans: bool = False) -> list[LiteralString]:
+        """Return the columns that hold the parts of a key, and the number of a span."""
+        return [*(self._keys if keys else ()), *(["b"] if spans else ())]
+
+    def keys_of(self, raw: Sequence[SQLValue]) -> Keys:
+        """Return the key that the database has as *raw*."""
+        return tuple(
+            _key(value) if isinstance(of, Variable) else _column(value, of)
+            for of, value in zip(self._query.by, raw, strict=True)
+        )
+
+    def has_key(self, raws: Sequence[tuple[SQLValue, ...]]) -> Condition:
+        """Return the condition that a record has one of the keys that the database has as *raws*."""
+        either: list[LiteralString] = []
+        values: list[SQLValue] = []
+        for raw in raws:
+            every: list[LiteralString] = [
+                f"{name} IS NULL" if each is None else f"({name} IS NOT NULL AND {name} = ?)"
+                for name, each in zip(self._keys, raw, strict=True)
+            ]
+            either.append(" AND ".join(every))
+            values.extend(each for each in raw if each is not None)
+        return " OR ".join(either), tuple(values)
+
+    def order_of_keys(self) -> LiteralString:
+        """Return what sorts keys by type and value."""
+        order: list[LiteralString] = []
+        for of, key in zip(self._query.by, self._keys, strict=True):
+            if isinstance(of, Variable):
+                number = self._dialect.number.format(value=key)
+                order.extend((_KIND.format(key=key), number, _WITHOUT_QUOTES.format(key=key)))
+            else:
+                order.extend((f"{key} IS NOT NULL", key))
+        return ", ".join(order)
+
+    def _raw_parts(
+        self, session: Session, tables: Tables, meant: Query
+    ) -> tuple[LiteralString, Sequence[SQLValue], Condition]:
+        """Return SELECT and FROM with the values of their marks, and the condition."""
+        columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error", "sample_rate"]
+        columns.extend(each for each in _COLUMNS if each in {*self._query.by, *self.distinct})
+        read: list[LiteralString] = [f"{self._dialect.value} AS {name}" for name in self._variables.values()]
+        paths = [
+            self._dialect.path(name) for name in self._variables for _ in range(self._dialect.value.count("?"))
+        ]
+        conditions = list(column_conditions(meant))
+        if meant.asks_for_variables:
+            conditions += narrowing(meant, self._dialect.variables(session, tables))
+        where = " AND ".join([sql for sql, _ in conditions]) or "true"
+        values = [value for _, bound in conditions for value in bound]
+        select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
+        return select, paths, (where, tuple(values))
+
+    def _found_parts(self, meant: Query) -> Condition:
+        columns: list[LiteralString] = [
+            f"{self._key_sql(of)} AS {key}" for of, key in zip(self._query.by, self._keys, strict=True)
+        ]
+        columns.extend(f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items())
+        for of, at in self.numbers.items():
+            columns.append(f"{self._number_sql(of)} AS y{at}")
+        columns.extend((f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
+        values: tuple[SQLValue, ...] = ()
+        if self._query.bounds:
+            span, values = reached("time_unix_nano", self._query.bounds, first=-1)
+            columns.append(f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END AS b")
+            values = (self._query.bounds[0], self._query.bounds[-1], *values)
+        conditions = list(self._exactly(meant))
+        where = " AND ".join([sql for sql, _ in conditions]) or "true"
+        more = tuple(value for _, bound in conditions for value in bound)
+        made: LiteralString = f"SELECT {', '.join(columns)} FROM raw WHERE {where}"
+        if self._variables:
+            made += self._dialect.once
+        within: list[LiteralString] = [
+            f"CASE WHEN {_WITHIN.format(number=f'y{at}')} THEN y{at} END AS x{at}" for at in self.numbers.values()
+        ]
+        return f"SELECT {', '.join(['made.*', *within])} FROM ({made}) AS made", (*values, *more)
+
+    def _exactly(self, meant: Query) -> Iterator[Condition]:
+        """Yield the conditions on variables, which decide."""
+        asked = chain(((name, OneOf((value,))) for name, value in meant.where.items()), meant.conditions)
+        for name, condition in asked:
+            value = self._variable(name)
+            match condition:
+                case OneOf(values):
+                    texts = [text for each in values for text in _written(each)]
+                    every = marks(texts, self._dialect.written)
+                    yield (f"{value} IN ({every})", tuple(texts)) if texts else ("1 = 0", ())
+                case Bound():
+                    number = self._dialect.number.format(value=value)
+                    yield f"{number} {_SIGNS[condition.operator]} ?", (cast("float", condition.value),)
+                case _:
+                    yield f"{value} IS NOT NULL", ()
+
+    def _variable(self, name: str) -> LiteralString:
+        return self._variables.setdefault(name, f"v{digits(len(self._variables))}")
+
+    def _number_sql(self, of: Number) -> LiteralString:
+        if isinstance(of, Variable):
+            return self._dialect.number.format(value=self._variable(of.name))
+        return self._dialect.seconds
+
+    def _key_sql(self, of: Column | Variable) -> LiteralString:
+        if isinstance(of, Variable):
+            return _KEY.format(value=self._variable(of.name))
+        return self._dialect.status_class if of == "status_class" else of
+
+
+def _column(value: SQLValue, of: Column) -> Key:
+    return int(value) if value is not None and of in {"status_code", "status_class"} else value
+
+
+def _key(text: Any) -> Key:
+    """Return the key that is written as *text*."""
+    if text is None:
+        return NoScalar.ABSENT
+    if text == "[":
+        return NoScalar.LIST
+    if text == "{":
+        return NoScalar.OBJECT
+    return cast("Key", _decode(text))
