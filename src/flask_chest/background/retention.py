@@ -39,7 +39,7 @@ _SIZES = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
-_SPAN = re.compile(r"(?P<count>\d+)(?P<unit>[smhdw])")
+_SPAN = re.compile(r"(?P<count>\d{1,12})(?P<unit>[smhdw])")
 _ROWS = re.compile(r"(?P<count>\d[\d_]*) ?rows")
 _BYTES = re.compile(r"(?P<count>\d+) ?(?P<unit>[KMGT]i?B)", re.IGNORECASE)
 _EXAMPLE = 'as "30d", "1_000_000 rows", "2 GB", or several: "30d, 2 GB"'

@@ -42,6 +42,8 @@ Asked: TypeAlias = JSONValue | Condition
 
 _OPERATOR = re.compile(r"(?<!\s)(?:\s*(>=|<=|>|<|=)|\s+(in)\s+|\s+(is\s+set)\s*$)")
 """Looked for from the beginning of a run of spaces alone: from each of them it takes time by the run's square."""
+_NOT_READ = (ValueError, RecursionError)
+"""What is raised by a text that is no JSON, or nested deeper than any value of a record."""
 _BOUNDS: Mapping[str, Callable[[float | str], Condition]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _NEGATED = re.compile(r"(!|\snot)$")
@@ -135,7 +137,7 @@ def _items(value: str, text: str) -> list[JSONValue]:
 
 def _first(items: str, text: str) -> tuple[JSONValue, str, str]:
     """Return the first item, the comma behind it if one is there, and what follows."""
-    with suppress(ValueError):
+    with suppress(*_NOT_READ):
         item, end = _decoder.raw_decode(items)
         rest = items[end:].lstrip()
         if not rest or rest.startswith(","):
@@ -152,7 +154,7 @@ def _first(items: str, text: str) -> tuple[JSONValue, str, str]:
 def _value(text: str) -> JSONValue:
     try:
         value: JSONValue = _decoder.decode(text)
-    except ValueError:
+    except _NOT_READ:
         return text
     return value
 

@@ -48,7 +48,7 @@ _MEASURES = (
     "histogram(price)"
 )
 _UNWEIGHTED = re.compile(r"unweighted\s*\((.*)\)", re.DOTALL)
-_CALL = re.compile(r"(?P<name>[a-z_]+|p\d+(?:\s*,\s*p\d+)*)\s*(?:\((?P<of>.+)\))?", re.DOTALL | re.ASCII)
+_CALL = re.compile(r"(?P<name>[a-z_]+|p\d{1,9}(?:\s*,\s*p\d{1,9})*)\s*(?:\((?P<of>.+)\))?", re.DOTALL | re.ASCII)
 _WEIGHTED: Mapping[str, Callable[..., Measure[object]]] = {"sum": Sum, "mean": Mean}
 _NOT_WEIGHTED: Mapping[str, Callable[[Number], Measure[object]]] = {"min": Minimum, "max": Maximum}
 

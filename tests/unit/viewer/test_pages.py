@@ -394,6 +394,31 @@ def test_number_of_groups_has_few_digits(client: FlaskClient) -> None:
         assert client.get("/chest/explore", query_string={"top": top}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("page", "name", "text"),
+    [
+        ("records", "since", f"{'9' * 5_000}d"),
+        ("explore", "every", f"{'9' * 5_000}d"),
+        ("explore", "measure", f"p{'9' * 5_000}(duration)"),
+    ],
+)
+def test_number_of_thousands_of_digits_means_nothing(
+    client: FlaskClient, page: str, name: str, text: str
+) -> None:
+    assert client.get(f"/chest/{page}", query_string={name: text}).status_code == 400
+
+
+@pytest.mark.parametrize("value", ["[" * 2_000 + "]" * 2_000, "9" * 5_000, "[" * 4_000])
+@pytest.mark.parametrize("condition", ["v={}", "v in {}"])
+def test_value_that_no_record_can_hold_is_found_nowhere(
+    client: FlaskClient, keep: Keep, condition: str, value: str
+) -> None:
+    keep(variables={"v": 1})
+    response = client.get("/chest/records", query_string={"where": condition.format(value)})
+    assert response.status_code == 200
+    assert "Nothing" in response.text or "No record" in response.text
+
+
 def test_command_that_makes_an_index_holds_the_name_as_one_word(client: FlaskClient, keep: Keep) -> None:
     keep(variables={"$(id)": 7})
     text = unescape(client.get("/chest/timeline", query_string={"where": "$(id)=7"}).text)
