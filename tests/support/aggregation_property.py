@@ -65,7 +65,7 @@ _floats = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False
 _small = st.integers(-5, 5) | st.sampled_from([0.5, 1.25, 2.5])
 _values: st.SearchStrategy[JSONValue] = _few | _few | _small | json_values | integers | _floats | texts
 _columns: st.SearchStrategy[Column] = st.sampled_from(["route", "method", "status_code", "status_class", "error"])
-_rates = st.sampled_from([1.0] * 6 + [0.1, 0.5, 1 / 3, 1e-6, 1e-9])
+_rates = st.sampled_from([1.0] * 6 + [0.1, 0.5, 1 / 3, 0.6, 1e-6, 1e-9])
 _moments = count(1)
 _names = ("v", "w")
 _variables = st.sampled_from([Variable(name) for name in _names])

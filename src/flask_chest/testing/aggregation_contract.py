@@ -362,6 +362,10 @@ class AggregationContract:
         assert answer.all[Count()] == 5  # 4.5 and, as a weight is rounded to a millionth, no less
         assert answer.all.records == 3
 
+    def test_weight_is_rounded_to_a_millionth(self, store: AggregatingStore) -> None:
+        store.write([_record(sample_rate=0.6, variables={"v": 3})])
+        assert _ask(store, Sum(V)).all[Sum(V)] == pytest.approx(3 * 1.666_667, rel=1e-9)
+
     def test_hostile_names_of_variables_are_only_names(self, store: AggregatingStore) -> None:
         for name in ['a"b', "x') --", "a'b", "$set", "a.b", "[0]", "", " ", "`", "%s", "?", "\\", "é", "select"]:
             store.write([_record(request_id=repr(name), variables={name: 3})])
