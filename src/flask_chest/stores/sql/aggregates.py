@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -40,7 +41,16 @@ from flask_chest.stores.aggregates import (
 )
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.sql.measures import Piece, piece_of, weight_of
-from flask_chest.stores.sql.percentiles import ALL, OTHERS, Columns, Found, Parts, PercentilesByBins, Place
+from flask_chest.stores.sql.percentiles import (
+    ALL,
+    OTHERS,
+    Columns,
+    Found,
+    Parts,
+    PercentilesByBins,
+    Place,
+    RawKey,
+)
 from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.query import find
 from flask_chest.stores.sql.reading import Reading, is_decidable
@@ -50,6 +60,9 @@ from flask_chest.stores.sql.written import digits, reached, text
 _BEYOND: LiteralString = "abs({number}) > 1e290"
 """Condition that a number is more than `MAX_NUMBER`."""
 _EVERYTHING: Condition = ("", ())
+
+MOST_CELLS = 30_000
+"""Cells that are fetched at most to be merged here, where statements would do it that read all records again."""
 
 
 class SQLAggregation(SQLPart, Aggregation):
@@ -86,6 +99,8 @@ class _Grouping:
 
     keys: bool = False
     spans: bool = False
+    bins: bool = False
+    """Whether each bin of the histograms is a group of its own."""
     where: Condition = ("", ())
     top: int | None = None
     """Number of groups, the first in the order of the answer; ``None`` for all, in any order."""
@@ -137,12 +152,54 @@ class _Aggregates:
         left_out = 0 if found.whole.all is None else found.whole.all.left_out
         return answer(query, found.whole, found.series, left_out=left_out)
 
-    def parts(self, keys: Sequence[tuple[SQLValue, ...]] | None = None) -> _Parts:
+    def parts(self, keys: Sequence[RawKey] | None = None) -> _Parts:
         """Return what is found of the first groups; with *keys*, of those groups beside others."""
+        if is_additive(self._query) and len(self._finest) <= MOST_CELLS:
+            return self._merged_parts(keys)
+        return self._selected_parts(keys)
+
+    @cached_property
+    def _finest(self) -> list[_Group]:
+        """What one statement finds, of which all parts can be merged; or the first of it, if it is too much."""
+        query = self._query
+        keys, spans, bins = bool(query.by), bool(query.bounds), bool(self._histograms)
+        return self._groups(_Grouping(keys=keys, spans=spans, bins=bins, top=MOST_CELLS + 1))
+
+    def _merged_parts(self, keys: Sequence[RawKey] | None) -> _Parts:
+        query, read = self._query, self._read
+        by_key: dict[RawKey, list[Cell]] = {}
+        by_span: dict[int | None, dict[RawKey, list[Cell]]] = {}
+        for group in self._finest:
+            by_key.setdefault(group.raw, []).append(group.cell)
+            by_span.setdefault(group.span, {}).setdefault(group.raw, []).append(group.cell)
+        if keys is None:
+            cells = {raw: cell for raw, found in by_key.items() if (cell := merged(query, found)) is not None}
+            order = sorted(cells, key=lambda raw: order_of(query, read.keys_of(raw), cells[raw]))
+            keys = order[: query.top] if query.by else ()
+
+        def part(found: Mapping[RawKey, Sequence[Cell]]) -> Part:
+            cells = {raw: merged(query, found[raw]) for raw in keys if raw in found}
+            others = merged(query, [cell for raw, each in found.items() if raw not in cells for cell in each])
+            return Part(
+                groups=[(read.keys_of(raw), cell) for raw, cell in cells.items() if cell is not None],
+                others=others if query.by else None,
+                all=merged(query, [*cells.values(), others]),
+            )
+
+        return _Parts(
+            whole=part(by_key),
+            series={span: part(found) for span, found in by_span.items() if span is not None},
+            keys=keys,
+            others=bool(query.by) and len(by_key) > len(keys),
+        )
+
+    def _selected_parts(self, keys: Sequence[RawKey] | None) -> _Parts:
         query = self._query
         chosen, others = _EVERYTHING, None
         if keys is not None:
             groups = self._groups(_Grouping(keys=True, where=self._read.has_key(keys)))
+        elif is_additive(query) and query.by and not (query.bounds or self._histograms):
+            groups = self._finest[: query.top + 1]
         else:
             groups = self._groups(_Grouping(keys=True, top=query.top + 1)) if query.by else []
         if keys is not None or len(groups) > query.top:
@@ -210,13 +267,17 @@ class _Aggregates:
     def _groups(self, grouping: _Grouping) -> list[_Group]:
         """Return what is found by *grouping*."""
         query, read = self._query, self._read
-        pieces = [piece_of(measure, read, sampled=self._sampled) for measure in query.measures]
+        pieces = [
+            piece_of(measure, read, sampled=self._sampled, binned=grouping.bins) for measure in query.measures
+        ]
         groups = self._added_up(grouping, pieces)
+        if grouping.bins or not self._histograms:
+            return groups
         if grouping.top is not None and len(groups) == grouping.top:
             grouping = replace(grouping, where=read.has_key([group.raw for group in groups]))
         for place, measure in enumerate(query.measures):
             if isinstance(measure, Histogram) and groups:
-                bins = self._bins(grouping, measure)
+                bins = self._weighed_bins(grouping, measure)
                 for group in groups:
                     group.cell.sums[place] = bins.get((group.raw, group.span), nothing(measure))
         return groups
@@ -224,20 +285,24 @@ class _Aggregates:
     def _added_up(self, grouping: _Grouping, pieces: Sequence[Piece]) -> list[_Group]:
         read = self._read
         names = read.names(keys=grouping.keys, spans=grouping.spans)
+        groups = [*names, *(read.bins[each] for each in self._histograms if grouping.bins)]
         columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
-        source = self._ranked(grouping, names)
+        source = self._source(grouping, names)
         beyond: list[LiteralString] = [_BEYOND.format(number=f"y{at}") for at in read.numbers.values()]
         left_out = " + ".join([f"count(CASE WHEN {condition} THEN 1 END)" for condition in beyond]) or "0"
         named = map(_named, columns, range(len(columns)))
         select = ", ".join([*names, "count(*) AS records", *named, *weights, f"{left_out} AS left_out"])
-        grouped = f" GROUP BY {', '.join(names)}" if names else " HAVING count(*) > 0"
+        grouped = f" GROUP BY {', '.join(groups)}" if groups else " HAVING count(*) > 0"
         sql = f"SELECT {select} FROM {source.sql}{grouped}"
         values = source.values
         if grouping.top is not None:
+            order: LiteralString = ", ".join(
+                ["place IS NULL", "place DESC", *(read.order_of_keys() if grouping.keys else ())]
+            )
             sql = (
                 f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source.sql}{grouped})"
-                f" AS ordered ORDER BY place IS NULL, place DESC, {read.order_of_keys()} LIMIT ?"
+                f" AS ordered ORDER BY {order} LIMIT ?"
             )
             values = (*values, grouping.top)
         found: list[_Group] = []
@@ -255,19 +320,29 @@ class _Aggregates:
         return found
 
     @property
+    def _histograms(self) -> list[Histogram]:
+        return [measure for measure in self._query.measures if isinstance(measure, Histogram)]
+
+    @property
     def _goes_by_rank(self) -> bool:
         weighted = any(isinstance(each, Percentiles) and each.weighted for each in self._query.measures)
         return weighted and not self._sampled
 
-    def _ranked(self, grouping: _Grouping, names: Sequence[LiteralString]) -> _Source:
-        """Return the records of *grouping*, numbered within its groups if there are percentiles."""
+    def _source(self, grouping: _Grouping, names: Sequence[LiteralString]) -> _Source:
+        """Return the records of *grouping*, with their bins, or numbered within its groups for percentiles."""
         where, values = grouping.where
         condition: LiteralString = f" WHERE {where}" if where else ""
-        windows = list(self._windows(names))
-        if not windows:
+        more: list[Condition] = [(window, ()) for window in self._windows(names)]
+        for measure in self._histograms if grouping.bins else ():
+            bin_of, bounds = reached(f"x{self._read.numbers[measure.of]}", measure.bounds, first=0)
+            more.append((f"{bin_of} AS {self._read.bins[measure]}", bounds))
+        if not more:
             return _Source(f"found{condition}", values, "")
+        columns = ", ".join([sql for sql, _ in more])
         return _Source(
-            "ranked", values, f", ranked AS (SELECT found.*, {', '.join(windows)} FROM found{condition})"
+            "placed",
+            (*(value for _, bound in more for value in bound), *values),
+            f", placed AS (SELECT found.*, {columns} FROM found{condition})",
         )
 
     def _windows(self, names: Sequence[LiteralString]) -> Iterator[LiteralString]:
@@ -286,7 +361,7 @@ class _Aggregates:
                 yield f"row_number() OVER {ordered}) AS r{at}"
                 yield f"count(x{at}) OVER ({partition}) AS n{at}"
 
-    def _bins(
+    def _weighed_bins(
         self, grouping: _Grouping, measure: Histogram
     ) -> dict[tuple[tuple[SQLValue, ...], int | None], list[int]]:
         read = self._read

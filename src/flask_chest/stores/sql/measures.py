@@ -31,8 +31,8 @@ class Piece:
     rank: LiteralString
 
 
-def piece_of(measure: Measure[object], read: Reading, *, sampled: bool) -> Piece:
-    """Return the SQL of *measure*; with *sampled*, percentiles go by weight."""
+def piece_of(measure: Measure[object], read: Reading, *, sampled: bool, binned: bool) -> Piece:
+    """Return the SQL of *measure*: by weight if it is *sampled*, of one bin if it is *binned*."""
     of = measured(measure)
     at = "" if of is None else read.numbers[of]
     weight = weight_of(measure)
@@ -50,21 +50,39 @@ def piece_of(measure: Measure[object], read: Reading, *, sampled: bool) -> Piece
             sums=lambda found: (int(found[0]), int(found[1])),
             rank=f"{errors} * 1e0 / sum({weight})",
         )
+    if isinstance(measure, Histogram):
+        return _histogram(measure, f"x{at}", bin_of=read.bins[measure] if binned else None)
     return _of_number(measure, f"x{at}", weight)
 
 
 def _of_number(measure: Measure[object], number: LiteralString, weight: LiteralString) -> Piece:
     total: LiteralString = f"sum({weight} * {number})"
-    having: LiteralString = f"sum(CASE WHEN {number} IS NOT NULL THEN {weight} ELSE 0 END)"
+    having = _having(number, weight)
     if isinstance(measure, Sum):
         return Piece(columns=(total,), sums=lambda found: found[0], rank=f"coalesce({total}, 0)")
     if isinstance(measure, Mean):
         mean: LiteralString = f"{total} / nullif({having}, 0)"
         return Piece(columns=(total, having), sums=lambda found: (found[0], int(found[1])), rank=mean)
-    if isinstance(measure, Histogram):
-        return Piece(sums=lambda _: nothing(measure), rank=having)
     extreme: LiteralString = f"{'min' if isinstance(measure, Minimum) else 'max'}({number})"
     return Piece(columns=(extreme,), sums=lambda found: _float(found[0]), rank=extreme)
+
+
+def _histogram(measure: Histogram, number: LiteralString, *, bin_of: LiteralString | None) -> Piece:
+    having = _having(number, weight_of(measure))
+    if bin_of is None:  # another statement finds them
+        return Piece(sums=lambda _: nothing(measure), rank=having)
+
+    def sums(found: Sequence[Any]) -> list[int]:
+        bins = [0] * (len(measure.bounds) + 1)
+        bins[int(found[0])] = int(found[1])
+        return bins
+
+    return Piece(columns=(bin_of, having), sums=sums, rank=having)
+
+
+def _having(number: LiteralString, weight: LiteralString) -> LiteralString:
+    """Return the weight of the records with a *number*."""
+    return f"sum(CASE WHEN {number} IS NOT NULL THEN {weight} ELSE 0 END)"
 
 
 def _whole(found: Sequence[Any]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, LiteralString, cast
 
 import msgspec
 
-from flask_chest.aggregates import AggregateQuery, Column, Distinct, Key, NoScalar, Number, Variable
+from flask_chest.aggregates import AggregateQuery, Column, Distinct, Histogram, Key, NoScalar, Number, Variable
 from flask_chest.record import COLUMN_FILTERS, Bound, JSONValue, OneOf, Query, encode_value
 from flask_chest.record import Condition as Asked
 from flask_chest.stores._records import MAX_INTEGER, bindable
@@ -94,9 +94,13 @@ class Reading:
         self._keys: list[LiteralString] = [f"k{digits(at)}" for at in range(len(query.by))]
         self.distinct: dict[Column | Variable, LiteralString] = {}
         """What is counted by its keys → its column."""
+        self.bins: dict[Histogram, LiteralString] = {}
+        """Histogram → the column of its bins, where these are groups."""
         for measure in query.measures:
             if isinstance(measure, Distinct):
                 self.distinct[measure.of] = f"d{digits(len(self.distinct))}"
+            if isinstance(measure, Histogram):
+                self.bins[measure] = f"h{digits(len(self.bins))}"
         found, found_values = self._found_parts(meant)
         self._raw = self._raw_parts(session, tables, meant)
         self._found = found, found_values
@@ -141,8 +145,8 @@ class Reading:
             values.extend(each for each in raw if each is not None)
         return " OR ".join(either), tuple(values)
 
-    def order_of_keys(self) -> LiteralString:
-        """Return what sorts keys by type and value."""
+    def order_of_keys(self) -> list[LiteralString]:
+        """Return the columns that sort keys by type and value."""
         order: list[LiteralString] = []
         for of, key in zip(self._query.by, self._keys, strict=True):
             if isinstance(of, Variable):
@@ -150,7 +154,7 @@ class Reading:
                 order.extend((_KIND.format(key=key), number, _WITHOUT_QUOTES.format(key=key)))
             else:
                 order.extend((f"{key} IS NOT NULL", key))
-        return ", ".join(order)
+        return order
 
     def _raw_parts(
         self, session: Session, tables: Tables, meant: Query

@@ -1,0 +1,85 @@
+"""What the SQL stores ask the database to aggregate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregation_property import AggregationProperty
+from flask_chest.aggregates import (
+    AggregateQuery,
+    Column,
+    Count,
+    ErrorRate,
+    Histogram,
+    Maximum,
+    Mean,
+    Measure,
+    Variable,
+)
+from flask_chest.stores.reference import aggregate
+from flask_chest.stores.sql import aggregates
+from flask_chest.stores.sql.tables import SQLValue
+from flask_chest.stores.sqlite import SQLiteStore
+from flask_chest.stores.sqlite.connections import SQLiteAnswer
+from flask_chest.testing.records import make_record
+
+HISTOGRAM = Histogram("duration", 0.001, 0.1)
+HISTOGRAMS = (HISTOGRAM, Histogram("duration", 0.01), Histogram(Variable("n"), 1, 3, weighted=False))
+RECORDS = [
+    make_record(
+        route=f"/{number % 7}",
+        time_unix_nano=number,
+        duration_ns=number * 1_000_000,
+        variables={"n": number % 5} if number % 3 else {},
+        sample_rate=0.5 if number % 2 else 1.0,
+    )
+    for number in range(200)
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SQLiteStore]:
+    with closing(SQLiteStore(tmp_path / "chest.db")) as store:
+        store.open()
+        yield store
+
+
+class TestManyCells(AggregationProperty):
+    """Merges no more cells than it may."""
+
+    @pytest.fixture(autouse=True)
+    def _few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(aggregates, "MOST_CELLS", 3)
+
+
+@pytest.mark.parametrize("bounds", [(), (0, 50, 120, 190)], ids=["all time", "spans"])
+@pytest.mark.parametrize("by", [(), ("route",), ("route", Variable("n"))], ids=["all", "a group", "groups"])
+@pytest.mark.parametrize(
+    "measures",
+    [(Count(),), (HISTOGRAM,), (ErrorRate(), Mean(Variable("n")), Maximum("duration"), *HISTOGRAMS)],
+    ids=["a count", "a histogram", "many measures"],
+)
+def test_what_can_be_added_is_asked_in_one_statement(
+    store: SQLiteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    measures: Sequence[Measure[object]],
+    by: Sequence[Column | Variable],
+    bounds: Sequence[int],
+) -> None:
+    store.write(RECORDS)
+    asked: list[str] = []
+    fetch = SQLiteAnswer.rows
+
+    def rows(session: SQLiteAnswer, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        asked.append(sql)
+        return fetch(session, sql, values)
+
+    monkeypatch.setattr(SQLiteAnswer, "rows", rows)
+    query = AggregateQuery(measures=tuple(measures), by=tuple(by), bounds=tuple(bounds), top=3)
+    assert store.aggregate(query) == aggregate(RECORDS, query)
+    assert len(asked) == 1
