@@ -12,7 +12,7 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing unit test test-otel test-flask check bench screenshots clean new-venv
+.PHONY: help demo tracing unit test test-otel test-flask check docs bench screenshots clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: check ## Check, then run all tests, and show what of the package they reac
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/integration
 	$(BIN)/python -m pytest tests/processes
 
-check: $(STAMP) ## Check style, layers and types
+check: $(STAMP) docs ## Check style, layers, types and the links of the docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
@@ -45,6 +45,9 @@ test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with it
 
 test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
 	$(BIN)/python tests/support/flask_matrix.py
+
+docs: $(STAMP) ## Build the docs into build/docs, without the net; a warning fails
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 screenshots: $(STAMP) ## Make the pictures of the viewer in docs/images, by Debian's Chromium
 	@$(BIN)/python -m examples.screenshots

@@ -1,4 +1,4 @@
-"""Runs the README's example under a real server, sends it requests, shows what was kept and delivered.
+"""Runs the older project's example under a real server, sends it requests, shows what was kept and delivered.
 
     python -m examples.demo [--requests 300]
 
@@ -93,7 +93,7 @@ def send_requests(port: int, count: int) -> None:
             status = connection.getresponse().status
         return f"{method} {status}"
 
-    print(f"The example of the README serves at http://127.0.0.1:{port}, under waitress.")
+    print(f"The older project's example serves at http://127.0.0.1:{port}, under waitress.")
     begin = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
         answers = Counter(pool.map(send, range(count)))

@@ -128,7 +128,7 @@ def test_page_about_mongodb(mongodb: DatabaseServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["postgresql", "mysql", "mongodb"])
 def test_block_of_the_readme(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     server: DatabaseServer = request.getfixturevalue(kind)
-    program = the(Page(ROOT / "README.md"), "python", kind)
+    program = the(Page(ROOT / "docs" / "databases.md"), "python", kind)
     (tmp_path / "program.py").write_text(
         program.replace(f"{kind}://user:password@localhost/chest", server.uri)
         + "app.test_client().get('/')\nassert chest.query()[0].variables == {'plan': 'pro'}\n"

@@ -26,7 +26,7 @@ class Page:
     """The blocks of one document."""
 
     def __init__(self, path: Path) -> None:
-        self._blocks = [
+        self.all = [
             Block(mark or "", language, code)
             for mark, language, code in re.findall(
                 r"(?:<!-- ([^>]*) -->\n)?^```(\w+)\n(.*?)^```$",
@@ -37,7 +37,7 @@ class Page:
 
     def blocks(self, language: str, mark: str | None = None) -> list[Block]:
         """Give the blocks in *language* whose mark begins with *mark*."""
-        return [b for b in self._blocks if b.language == language and (mark is None or b.mark.startswith(mark))]
+        return [b for b in self.all if b.language == language and (mark is None or b.mark.startswith(mark))]
 
     def programs(self) -> list[str]:
         """Give the Python blocks without a mark, each with those that continue it."""
@@ -69,3 +69,16 @@ def run(program: str, folder: Path) -> str:
     (folder / "program.py").write_text(program.replace('if __name__ == "__main__":', "if False:"))
     command = [sys.executable, "-W", "error", "program.py"]
     return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def shape(output: str) -> set[str]:
+    """Give the lines of an output without what differs from run to run: numbers, ids, widths, order."""
+    for pattern, word in [
+        (r"instance=[^,]+", "instance=I"),
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
+        (r"[0-9.:]+", "N"),
+        (r"-{2,}", "-"),
+        (r" +", " "),
+    ]:
+        output = re.sub(pattern, word, output)
+    return {line.strip() for line in output.splitlines()}

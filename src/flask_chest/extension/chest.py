@@ -79,7 +79,7 @@ class FlaskChest:
     decorated by `flask_chest.decorator.flask_chest` are recorded, and the blueprints given to `track`.
     *span_attributes* (`flask_chest.otel.SpanAttributes`) copies the variables onto the request's OpenTelemetry
     span. *config_prefix* replaces ``CHEST`` in the names of settings, for a second chest on one app.
-    All other options are settings, which the README lists.
+    All other options are settings, which docs/settings.md lists.
 
     Nothing is opened, connected or started before the first request in a process.
     """
