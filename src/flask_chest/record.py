@@ -163,8 +163,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
     Times are nanoseconds since 1970 UTC, *since* inclusive and *until* exclusive. *where* asks for variables
     by exact value and type, and *conditions*, each of a variable, must all hold. *status_class* is the first
-    digit of a status code, as 5 for 500 to 599; *errors* asks for `Record.is_error`. *limit* bounds the answer;
-    ``None`` means all there is.
+    digit of a status code, as 5 for 500 to 599; *errors* asks for `Record.is_error`, *error* for an
+    exception as it was recorded. *limit* bounds the answer; ``None`` means all there is.
     """
 
     id: str | None = None
@@ -175,6 +175,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     status_code: int | None = None
     status_class: int | None = None
     errors: bool = False
+    error: str | None = None
     since_unix_nano: int | None = None
     until_unix_nano: int | None = None
     where: Mapping[str, JSONValue] = {}
@@ -206,7 +207,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.where or self.conditions)
 
 
-COLUMN_FILTERS = ("id", "request_id", "trace_id", "route", "method", "status_code")
+COLUMN_FILTERS = ("id", "request_id", "trace_id", "route", "method", "status_code", "error")
 """The fields of a query that ask for equality with the record's field of the same name."""
 
 

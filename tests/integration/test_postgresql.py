@@ -135,6 +135,7 @@ def test_filters_read_an_index(
         "_status": Query(status_code=404),
         "_errors": Query(errors=True),
         "_errors (by status)": Query(status_class=5),
+        "_errors (by type)": Query(error="KeyError"),
         "_time": Query(),
         "_time (of nearly all)": Query(status_code=200),
     }

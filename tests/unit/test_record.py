@@ -105,7 +105,7 @@ def test_query_without_conditions_matches_every_record() -> None:
 
 @pytest.mark.parametrize("name", COLUMN_FILTERS)
 def test_query_asks_for_equality_with_a_field(name: str) -> None:
-    record = make_record(trace_id="t")
+    record = make_record(trace_id="t", error="KeyError")
     value = getattr(record, name)
     other = 404 if isinstance(value, int) else "other"
     assert _query(**{name: value}).matches(record)

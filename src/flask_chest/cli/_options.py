@@ -95,6 +95,7 @@ def asking(command: Command) -> Command:
                 is_flag=True,
                 help="Only requests that ended in an exception, or with a status from 500 on.",
             ),
+            click.option("--error", help="Only requests with this exception, as KeyError."),
             click.option(
                 "--where",
                 multiple=True,
@@ -161,6 +162,7 @@ def question(
     method: str | None,
     status: Status | None,
     errors: bool,
+    error: str | None,
     where: Sequence[tuple[str, Asked]],
     since: int | None = None,
     until: int | None = None,
@@ -181,6 +183,7 @@ def question(
         status_code=status.code if status is not None else None,
         status_class=status.digit if status is not None else None,
         errors=errors,
+        error=error,
         where=values,
         conditions=conditions,
         since_unix_nano=since,

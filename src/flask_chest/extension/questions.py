@@ -25,7 +25,8 @@ class RecordFilters(TypedDict, total=False):
     *since* is inclusive, *until* exclusive; both must have a time zone. *where* compares variables by exact value
     and type (1, 1.0 and ``True`` differ), or holds conditions, as in ``{"price": ge(100)}``: those of `gt`, `ge`,
     `lt`, `le`, `one_of` and `is_set`, or a tuple of several. *status_class* is the first digit of a status code,
-    as 5 for 500 to 599; with *errors*, only requests that ended in an exception or with a status from 500 on.
+    as 5 for 500 to 599; with *errors*, only requests that ended in an exception or with a status from 500 on;
+    *error* is the exception as it was recorded, ``"KeyError"`` or, where messages are kept, with its message.
     """
 
     id: str | None
@@ -36,6 +37,7 @@ class RecordFilters(TypedDict, total=False):
     status_code: int | None
     status_class: int | None
     errors: bool
+    error: str | None
     since: datetime | None
     until: datetime | None
     where: Where

@@ -288,6 +288,7 @@ class AggregationContract:
             (Query(conditions=(("x", is_set()),), errors=True), {5}),
             (Query(errors=True), {5}),
             (Query(status_class=5), {5}),
+            (Query(error="KeyError"), {5}),
             (Query(status_code=200, where={"w": "1"}), {2, 6}),
         ],
         ids=ascii,
@@ -305,6 +306,7 @@ class AggregationContract:
                         method="GET" if number % 3 else "POST",
                         time_unix_nano=number,
                         status_code=500 if number == 5 else 200,
+                        error="KeyError" if number == 5 else None,
                         variables=variables | ({"x": None} if number == 5 else {}),
                     )
                 ]

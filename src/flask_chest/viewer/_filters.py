@@ -15,7 +15,7 @@ from flask_chest.viewer._asking import Parameter, Parameters
 from flask_chest.viewer._format import iso
 
 MAX_FILTERS = 8
-_TEXTS = ("route", "method", "status", "request_id", "trace_id", "since", "until")
+_TEXTS = ("route", "method", "status", "error", "request_id", "trace_id", "since", "until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Filters:
     route: str | None = None
     method: str | None = None
     status: str | None = None
+    error: str | None = None
     request_id: str | None = None
     trace_id: str | None = None
     since: str | None = None
@@ -50,6 +51,7 @@ class Filters:
             route=given.one("route"),
             method=given.one("method"),
             status=given.one("status"),
+            error=given.one("error"),
             request_id=given.one("request_id"),
             trace_id=given.one("trace_id"),
             since=given.one("since"),
@@ -89,6 +91,7 @@ class Filters:
             request_id=self.request_id,
             trace_id=self.trace_id,
             errors=self.errors,
+            error=self.error,
             since_unix_nano=since,
             until_unix_nano=until,
             where=values,
@@ -137,7 +140,7 @@ class Filters:
 
     def options(self) -> Iterator[str]:
         """Yield the options of a command that asks the same."""
-        for name in ("request_id", "trace_id", "route", "method", "status"):
+        for name in ("request_id", "trace_id", "route", "method", "status", "error"):
             if (value := getattr(self, name)) is not None:
                 yield from (f"--{name.replace('_', '-')}", value)
         if self.errors:
@@ -151,7 +154,7 @@ class Filters:
     def arguments(self) -> Iterator[str]:
         """Yield the arguments of Python's ``chest.query`` that ask the same."""
         asked = self.query
-        for name in ("request_id", "trace_id", "route", "method", "status_code", "status_class"):
+        for name in ("request_id", "trace_id", "route", "method", "status_code", "status_class", "error"):
             if (value := getattr(asked, name)) is not None:
                 yield f"{name}={value!a}"
         if asked.errors:

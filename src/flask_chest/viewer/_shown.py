@@ -20,7 +20,7 @@ from flask_chest.viewer._filters import MAX_FILTERS, Filters
 from flask_chest.viewer._format import duration, number, percent, value_text
 
 NOTHING = "\N{EN DASH}"
-_FILTERED = frozenset({"route", "method", "request_id", "trace_id"})
+_FILTERED = frozenset({"route", "method", "error", "request_id", "trace_id"})
 
 
 def seconds(value: float | None) -> str:

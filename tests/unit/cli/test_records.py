@@ -93,6 +93,7 @@ def test_json_lines_read_back_are_the_records(runner: FlaskCliRunner, store: Mem
         (["--status", "4xx"], set()),
         (["--errors"], {2, 3}),
         (["--errors", "--status", "2xx"], {2}),
+        (["--error", "ValueError"], {2}),
         (["--method", "post"], {3}),
         (["--method", "purge"], set()),
         (["--request-id", "r2"], {2}),

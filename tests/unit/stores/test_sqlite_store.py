@@ -277,6 +277,7 @@ class TestQueries:
             (Query(errors=True), "flask_chest_errors"),
             (Query(errors=True, since_unix_nano=1), "flask_chest_errors"),
             (Query(status_class=5), "flask_chest_errors"),
+            (Query(error="KeyError"), "flask_chest_errors"),
             (Query(status_class=4), "flask_chest_time"),
         ],
         ids=str,

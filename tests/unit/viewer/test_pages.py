@@ -73,6 +73,8 @@ def test_every_record_is_on_one_page_also_among_those_of_one_time(get: Get, keep
         ("route=/cart", ["id-3"]),
         ("status=5xx", ["id-3"]),
         ("errors=1", ["id-3"]),
+        ("error=TimeoutError", ["id-3"]),
+        ("error=Timeout", []),
         ("method=post", ["id-2"]),
         ("where=user_id%3D7", ["id-1"]),
         ("where=user_id%3D%227%22", ["id-2"]),
@@ -173,7 +175,8 @@ def test_overview_counts_and_leads_to_what_it_counted(client: FlaskClient, get: 
     assert [(row["value"], row["count"]) for row in page["variables"]["user_id"]] == [(7, 4), (8, 4)]
     text = unescape(client.get(f"/chest/?{DAY}").text)
     assert 'href="/chest/records?since=2024-02-29T00:00&until=2024-03-01T00:00&route=/cart&errors=1"' in text
-    assert "KeyError · /cart" in text
+    failed = "/chest/records?since=2024-02-29T00:00&until=2024-03-01T00:00&errors=1&route=/cart&error=KeyError"
+    assert f'<a href="{failed}"><bdi>KeyError · /cart</bdi></a>' in text
     assert "As a table" in text
 
 
@@ -350,10 +353,12 @@ def test_python_means_the_same(app: Flask, chest: FlaskChest, keep: Keep, word: 
 
 def test_same_question_asks_the_same(client: FlaskClient, keep: Keep) -> None:
     keep(variables={"note": "it's"}, route="/a b")
-    text = unescape(client.get("/chest/records?route=/a+b&where=note%3Dit's&errors=1&since=30d").text)
+    question = "route=/a+b&where=note%3Dit's&error=KeyError&errors=1&since=30d"
+    text = unescape(client.get(f"/chest/records?{question}").text)
     command = text.partition("flask chest query")[2].partition("</code>")[0]
     assert shlex.split(command) == [
-        *("--route", "/a b", "--errors", "--where", 'note="it\'s"', "--since", "30d", "--limit", "50")
+        *("--route", "/a b", "--error", "KeyError", "--errors", "--where", 'note="it\'s"', "--since", "30d"),
+        *("--limit", "50"),
     ]
 
 

@@ -177,7 +177,7 @@ def column_conditions(query: Query) -> Iterator[Condition]:
         first, last = (min(max(bound, MIN_INTEGER), MAX_INTEGER) for bound in bounds)
         # The plus keeps SQLite from the index on the status, by which it would sort a whole class for each chunk.
         yield "+status_code BETWEEN ? AND ?", (first, last)
-    if query.errors or query.status_class == SERVER_ERROR // 100:
+    if query.errors or query.error is not None or query.status_class == SERVER_ERROR // 100:
         yield IS_ERROR, ()
     # Times beyond 64 bits, as the year 9999 is in nanoseconds, cannot be bound.
     since, until = query.since_unix_nano, query.until_unix_nano

@@ -232,8 +232,9 @@ def _errors(ask: Ask, filters: Filters, query: Query) -> list[ValueRow] | None:
     for row in found.groups:
         error, route = row.key
         text = f"{error or 'no exception'} · {route or 'no route'}"
-        only = {"errors": "1", **({"route": route} if isinstance(route, str) else {})}
-        link = ask.links.to("records", {**filters.parameters, **only})
+        only = {"errors": "1", "route": route, "error": error}
+        texts = {name: value for name, value in only.items() if isinstance(value, str)}
+        link = ask.links.to("records", {**filters.parameters, **texts})
         rows.append(ValueRow(row, text, row[COUNT] / greatest, link))
     return rows
 

@@ -114,6 +114,7 @@ def _facets(ask: Ask, filters: Filters, records: Sequence[Record]) -> list[Facet
         ("route", [each.route for each in records]),
         ("method", [each.method for each in records]),
         ("status_code", [each.status_code for each in records]),
+        ("error", [each.error for each in records if each.error is not None]),
     ]
     keys += (
         (Variable(name), [_scalar(each.variables[name]) for each in records if name in each.variables])
