@@ -285,16 +285,18 @@ class _Aggregates:
     def _added_up(self, grouping: _Grouping, pieces: Sequence[Piece]) -> list[_Group]:
         read = self._read
         names = read.names(keys=grouping.keys, spans=grouping.spans)
-        groups = [*names, *(read.bins[each] for each in self._histograms if grouping.bins)]
+        groups: list[LiteralString] = [*names, *(read.bins[each] for each in self._histograms if grouping.bins)]
         columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
         source = self._source(grouping, names)
-        beyond: list[LiteralString] = [_BEYOND.format(number=f"y{at}") for at in read.numbers.values()]
+        beyond: list[LiteralString] = [_BEYOND.format(number=number) for number in read.unbounded]
         left_out = " + ".join([f"count(CASE WHEN {condition} THEN 1 END)" for condition in beyond]) or "0"
         named = map(_named, columns, range(len(columns)))
-        select = ", ".join([*names, "count(*) AS records", *named, *weights, f"{left_out} AS left_out"])
-        grouped = f" GROUP BY {', '.join(groups)}" if groups else " HAVING count(*) > 0"
-        sql = f"SELECT {select} FROM {source.sql}{grouped}"
+        select: LiteralString = ", ".join(
+            [*names, "count(*) AS records", *named, *weights, f"{left_out} AS left_out"]
+        )
+        grouped: LiteralString = f" GROUP BY {', '.join(groups)}" if groups else " HAVING count(*) > 0"
+        sql: LiteralString = f"SELECT {select} FROM {source.sql}{grouped}"
         values = source.values
         if grouping.top is not None:
             order: LiteralString = ", ".join(

@@ -8,7 +8,7 @@ weights and spans of time of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -91,6 +91,10 @@ class Reading:
         self._variables: dict[str, LiteralString] = {}
         self.numbers: dict[Number, LiteralString] = {of: digits(at) for at, of in enumerate(numbers(query))}
         """What measures are of → number in the names of its columns."""
+        self.unbounded: list[LiteralString] = [
+            f"y{at}" for of, at in self.numbers.items() if isinstance(of, Variable)
+        ]
+        """The columns of numbers that may be beyond what counts: no duration is."""
         self._keys: list[LiteralString] = [f"k{digits(at)}" for at in range(len(query.by))]
         self.distinct: dict[Column | Variable, LiteralString] = {}
         """What is counted by its keys → its column."""
@@ -180,11 +184,11 @@ class Reading:
         ]
         columns.extend(f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items())
         for of, at in self.numbers.items():
-            columns.append(f"{self._number_sql(of)} AS y{at}")
+            columns.append(f"{self._number_sql(of)} AS {'y' if isinstance(of, Variable) else 'x'}{at}")
         columns.extend((f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
         values: tuple[SQLValue, ...] = ()
         if self._query.bounds:
-            span, values = reached("time_unix_nano", self._query.bounds, first=-1)
+            span, values = self._span(self._query.bounds)
             columns.append(f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END AS b")
             values = (self._query.bounds[0], self._query.bounds[-1], *values)
         conditions = list(self._exactly(meant))
@@ -194,9 +198,17 @@ class Reading:
         if self._variables:
             made += self._dialect.once
         within: list[LiteralString] = [
-            f"CASE WHEN {_WITHIN.format(number=f'y{at}')} THEN y{at} END AS x{at}" for at in self.numbers.values()
+            f"CASE WHEN {_WITHIN.format(number=number)} THEN {number} END AS x{number[1:]}"
+            for number in self.unbounded
         ]
         return f"SELECT {', '.join(['made.*', *within])} FROM ({made}) AS made", (*values, *more)
+
+    def _span(self, bounds: Sequence[int]) -> Condition:
+        """Return the number of the span in which a record is that is in one."""
+        lengths = {end - begin for begin, end in pairwise(bounds)}
+        if len(lengths) > 1 or bounds[-1] - bounds[0] > MAX_INTEGER:
+            return reached("time_unix_nano", bounds, first=-1)
+        return f"(time_unix_nano - ?) {self._dialect.divide} ?", (bounds[0], *lengths)
 
     def _exactly(self, meant: Query) -> Iterator[Condition]:
         """Yield the conditions on variables, which decide."""

@@ -136,6 +136,8 @@ class Dialect:
     weight: LiteralString
     """For how many millionths of a request a record counts, as a whole number."""
     view: ViewSyntax
+    divide: LiteralString = "/"
+    """Operator that divides whole numbers."""
     once: LiteralString = ""
     """End of a SELECT within another whose columns are then made once, and not at each use."""
     has_slow_windows: bool = False
