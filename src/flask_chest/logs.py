@@ -1,8 +1,9 @@
-"""`RequestIdFilter`: log records with the id of their request."""
+"""Log lines with the id of their request: `RequestIdFilter` for logging, `add_request_id` for structlog."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 
 from flask_chest.errors import printable
@@ -27,6 +28,20 @@ class RequestIdFilter(logging.Filter):
         if not hasattr(record, "request_id"):
             record.request_id = _request_id()
         return True
+
+
+def add_request_id(
+    _logger: object, _method_name: str, event_dict: MutableMapping[str, object], /
+) -> MutableMapping[str, object]:
+    """Return *event_dict* with ``request_id``, unless it has one: a processor for structlog.
+
+    ::
+
+        structlog.configure(processors=[add_request_id, structlog.processors.JSONRenderer()])
+    """
+    if "request_id" not in event_dict:
+        event_dict["request_id"] = _request_id()
+    return event_dict
 
 
 def _request_id() -> str:

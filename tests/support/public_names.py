@@ -12,7 +12,8 @@ from types import FunctionType, ModuleType
 MODULES = """
     flask_chest flask_chest.alembic flask_chest.computing flask_chest.decorator flask_chest.errors
     flask_chest.exporter flask_chest.health flask_chest.logs flask_chest.otel flask_chest.protocols
-    flask_chest.record flask_chest.request_ids flask_chest.stores flask_chest.testing flask_chest.viewer
+    flask_chest.record flask_chest.request_ids flask_chest.stores flask_chest.testing
+    flask_chest.testing.plugin flask_chest.viewer
 """.split()
 HELD = Path(__file__).with_name("public_names.txt")
 

@@ -65,7 +65,7 @@ RUN_MARKS = {
     "postgresql.md": {"chest", "store", "creating", "running", "query", "answer"},
     "privacy.md": {"output"},
     "README.md": {"start"},
-    "testing.md": {"file"},
+    "testing.md": {"file", "plugin"},
     "tutorial.md": {"file", "buying", "asking"},
     "users.md": {"file", "commands"},
     "variables.md": {"output"},

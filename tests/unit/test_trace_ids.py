@@ -6,16 +6,17 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 import pytest
+import structlog
 from flask import Flask, Response, current_app, request
 
 from flask_chest import ConfigurationError, FlaskChest, Record
 from flask_chest.capture.trace_context import TraceContext, parse_traceparent
-from flask_chest.logs import RequestIdFilter
+from flask_chest.logs import RequestIdFilter, add_request_id
 from flask_chest.request_ids import otel_request_id
 from flask_chest.stores.memory import MemoryStore
 
@@ -194,6 +195,30 @@ def test_log_lines_carry_the_id_of_their_request() -> None:
     (record,) = chest.query()
     assert lines.ids == ["-", record.request_id, "-"]
     logger.removeHandler(lines)
+    chest.close()
+
+
+def test_events_of_structlog_carry_the_id_of_their_request() -> None:
+    events: list[MutableMapping[str, object]] = []
+
+    def keep(_logger: object, _name: str, event: MutableMapping[str, object]) -> str:
+        events.append(event)
+        return ""
+
+    logger = structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[add_request_id, keep])
+    app = Flask("shop")
+    chest = FlaskChest(app, store=MemoryStore, tracked_vars=["x"])
+
+    @app.route("/")
+    def view() -> str:
+        logger.info("in the request")
+        logger.info("of another", request_id="7")
+        return "hi"
+
+    logger.info("outside")
+    app.test_client().get("/")
+    (record,) = chest.query()
+    assert [event["request_id"] for event in events] == ["-", record.request_id, "7"]
     chest.close()
 
 

@@ -33,8 +33,11 @@ def test_tutorial_does_what_it_says(tmp_path: Path) -> None:
             found = answer(port, url.removeprefix("http://127.0.0.1:5000"))
             assert not shown or found == shown.rstrip("\n")
         for command, _, shown in (part.partition("\n") for part in asking.code.split("$ ")[1:]):
-            assert happens(lambda asked=command: len(shape(printed(asked))) > 3, seconds=PATIENCE)
-            assert shape(printed(command)) == shape(shown)
+
+            def is_shown(command: str = command, shown: str = shown) -> bool:
+                return shape(printed(command)) == shape(shown)
+
+            assert happens(is_shown, seconds=PATIENCE)
         assert "Not Found" in answer(port, "/chest")
 
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py"]

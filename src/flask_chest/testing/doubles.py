@@ -118,14 +118,26 @@ def recorded(chest: FlaskChest) -> Iterator[list[Record]]:
     A streamed response is recorded when it closes, which the test client does at the end of
     ``with client.get("/stream") as response:``. To look at the list inside the block raises ``RuntimeError``.
     """
+    since = RecordedSince(chest)
     records = _Recorded()
-    began = time.time_ns() // 1_000 * 1_000
-    before = {record.id for record in chest.iter(since=_moment(began))}
     yield records
     records.filled = True
-    chest.flush()
-    new = [record for record in chest.iter(since=_moment(began)) if record.id not in before]
-    records.extend(reversed(new))
+    records.extend(since.records())
+
+
+class RecordedSince:
+    """What *chest* has recorded since this was made."""
+
+    def __init__(self, chest: FlaskChest) -> None:
+        self._chest = chest
+        self._began = _moment(time.time_ns() // 1_000 * 1_000)
+        self._before = {record.id for record in chest.iter(since=self._began)}
+
+    def records(self) -> list[Record]:
+        """Return the records, oldest first."""
+        self._chest.flush()
+        new = [each for each in self._chest.iter(since=self._began) if each.id not in self._before]
+        return new[::-1]
 
 
 def _moment(unix_nano: int) -> datetime:
