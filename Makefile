@@ -12,10 +12,10 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing unit test test-otel test-flask check docs bench screenshots clean new-venv
+.PHONY: help demo tracing unit test test-otel test-flask test-clickhouse check docs bench screenshots clean new-venv
 
 help: ## Show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the README's example on a few hundred requests and show what was kept and delivered
 	@$(BIN)/python -m examples.demo
@@ -46,6 +46,9 @@ test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with it
 test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
 	$(BIN)/python tests/support/flask_matrix.py
 
+test-clickhouse: $(STAMP) ## Run the tests of ClickHouse, on its engine in an environment of its own: nearly a gigabyte
+	$(BIN)/python tests/support/clickhouse_matrix.py
+
 docs: $(STAMP) ## Build the docs into build/docs, without the net; a warning fails
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
@@ -56,7 +59,7 @@ bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to b
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the environment and all that was made
-	rm -rf $(VENV) .venv-otel .venv-flask dist build benchmarks/results
+	rm -rf $(VENV) .venv-otel .venv-flask .venv-clickhouse dist build benchmarks/results
 	rm -rf .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -42,6 +42,7 @@ from flask_chest.errors import (
 )
 from flask_chest.extension.chest import FlaskChest, current_request_id, skip
 from flask_chest.extension.databases import (
+    FlaskChestClickHouse,
     FlaskChestMongoDB,
     FlaskChestMySQL,
     FlaskChestPostgreSQL,
@@ -81,6 +82,7 @@ __all__ = [
     "ExportReport",
     "Exporter",
     "FlaskChest",
+    "FlaskChestClickHouse",
     "FlaskChestMongoDB",
     "FlaskChestMySQL",
     "FlaskChestPostgreSQL",

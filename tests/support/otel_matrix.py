@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-otel"
-EXTRAS = "influxdb,postgresql,mysql,mongodb,http"
+EXTRAS = "influxdb,postgresql,mysql,mongodb,clickhouse,http"
 OLDEST = "1.39.1"
 OLDEST_CONTRIB = "0.60b1"
 
@@ -51,7 +52,7 @@ def lenience(name: str) -> list[str]:
     return [] if name == "oldest" else [*absent, "--no-warn-unused-ignores"]
 
 
-def make(folder: Path, packages: list[str]) -> str:
+def make(folder: Path, packages: list[str], *, groups: Sequence[str] = ("test-core", "types")) -> str:
     python = str(folder / "bin" / "python")
     if uv := shutil.which("uv"):
         if not Path(python).exists():
@@ -62,8 +63,8 @@ def make(folder: Path, packages: list[str]) -> str:
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1"], check=True)
         install = [python, "-m", "pip", "install", "--quiet"]
-    groups = ["--group", "test-core", "--group", "types"]
-    subprocess.run([*install, "--editable", packages[0], *packages[1:], *groups], cwd=ROOT, check=True)
+    named = [each for group in groups for each in ("--group", group)]
+    subprocess.run([*install, "--editable", packages[0], *packages[1:], *named], cwd=ROOT, check=True)
     return python
 
 

@@ -13,7 +13,16 @@ import flask_chest.testing
 
 
 def test_import_loads_no_driver_no_scheduler_no_telemetry() -> None:
-    heavy = {"apscheduler", "influxdb_client", "opentelemetry", "psycopg", "pymongo", "pymysql", "sqlite3"}
+    heavy = {
+        "apscheduler",
+        "clickhouse_connect",
+        "influxdb_client",
+        "opentelemetry",
+        "psycopg",
+        "pymongo",
+        "pymysql",
+        "sqlite3",
+    }
     code = "import sys, flask_chest; print(*{name.partition('.')[0] for name in sys.modules})"
     # What measures coverage in processes loads sqlite3 itself.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}

@@ -28,6 +28,7 @@ from flask_chest.stores.options import CONNECT_TIMEOUT, LOCK_TIMEOUT, STATEMENT_
 
 if TYPE_CHECKING:
     from flask_chest.exporter import _bodies
+    from flask_chest.stores.clickhouse import client as clickhouse_client
     from flask_chest.stores.mongodb import client as mongodb_client
     from flask_chest.stores.mysql import connections as mysql_connections
     from flask_chest.stores.postgresql import connections as postgresql_connections
@@ -224,6 +225,48 @@ class FlaskChestExporterMongoDB:
             create=create,
             connect_timeout=connect_timeout,
             timeout=timeout,
+            client=client,
+            options=client_options,
+        )
+        _add_store(chest, name, db_uri, make, **delivery)
+
+
+class FlaskChestExporterClickHouse:
+    """Delivers a chest's records into a table of a ClickHouse database.
+
+    *table* is its name and the prefix of the tables beside it; it is made as a chest is, and with ``FINAL`` each
+    record is in it once. *name* tells several exporters of one chest apart. The settings of the connection are
+    those of `FlaskChestClickHouse`, the other options those of `FlaskChest.add_exporter`.
+    """
+
+    def __init__(
+        self,
+        chest: FlaskChest,
+        db_uri: str = Default("clickhouse://localhost/default"),
+        *,
+        table: str = "flask_chest",
+        name: str = "clickhouse",
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        timeout: float = 30.0,
+        engine: str | None = None,
+        cluster: str | None = None,
+        client: clickhouse_client.Client | None = None,
+        client_options: Mapping[str, object] | None = None,
+        **delivery: Unpack[DeliveryOptions],
+    ) -> None:
+        from flask_chest.stores.clickhouse import ClickHouseStore  # noqa: PLC0415 - a driver loads when chosen
+
+        make = partial(
+            ClickHouseStore,
+            name=table,
+            database=database,
+            create=create,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            engine=engine,
+            cluster=cluster,
             client=client,
             options=client_options,
         )

@@ -26,6 +26,7 @@ from flask_chest.stores.options import (
 )
 
 if TYPE_CHECKING:
+    from flask_chest.stores.clickhouse import client as clickhouse_client
     from flask_chest.stores.mongodb import client as mongodb_client
     from flask_chest.stores.mysql import connections as mysql_connections
     from flask_chest.stores.postgresql import connections as postgresql_connections
@@ -196,6 +197,51 @@ class FlaskChestMongoDB(FlaskChest):
             timeout=timeout,
             pool_size=pool_size,
             expire_after=expire_after,
+            client=client,
+            options=client_options,
+        )
+        super().__init__(app, store=_tried(make), **options)
+
+
+class FlaskChestClickHouse(FlaskChest):
+    """A chest in a ClickHouse database, for apps that export nothing from it: it has no outbox.
+
+    *db_uri* is ``clickhouse://user:password@host:8123/database``, or ``clickhouses://`` for TLS, with options
+    after a question mark; *client_options* are those of clickhouse-connect. *name* is the name of the table and
+    the prefix of the other tables. With ``create=False`` the tables must exist. Time-outs are in seconds.
+    *engine* is the family of table engines, such as ``"ReplicatedMergeTree"``, and *cluster* the cluster on whose
+    nodes tables are made. *client* is the app's own, which is never closed. The other options are those of
+    `FlaskChest`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        name: str = DEFAULT_NAME,
+        db_uri: str = "clickhouse://localhost/default",
+        *,
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        timeout: float = 30.0,
+        engine: str | None = None,
+        cluster: str | None = None,
+        client: clickhouse_client.Client | None = None,
+        client_options: Mapping[str, object] | None = None,
+        **options: Unpack[ChestOptions],
+    ) -> None:
+        from flask_chest.stores.clickhouse import ClickHouseStore  # noqa: PLC0415 - a driver is imported when its database is chosen
+
+        make = partial(
+            ClickHouseStore,
+            db_uri,
+            name=name,
+            database=database,
+            create=create,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            engine=engine,
+            cluster=cluster,
             client=client,
             options=client_options,
         )

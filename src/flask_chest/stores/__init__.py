@@ -79,7 +79,15 @@ def _mongodb(rest: str, root: Path, name: str, *, scheme: str) -> Callable[[], S
     return partial(MongoDBStore, f"{scheme}:{rest}", name=name)
 
 
+def _clickhouse(rest: str, root: Path, name: str, *, scheme: str) -> Callable[[], Store]:  # noqa: ARG001 - as above
+    from flask_chest.stores.clickhouse import ClickHouseStore  # noqa: PLC0415 - a store loads when it is chosen
+
+    return partial(ClickHouseStore, f"{scheme}:{rest}", name=name)
+
+
 _SCHEMES: dict[str, _Chooser] = {
+    "clickhouse": partial(_clickhouse, scheme="clickhouse"),
+    "clickhouses": partial(_clickhouse, scheme="clickhouses"),
     "mariadb": _mysql,
     "memory": _memory,
     "mongodb": partial(_mongodb, scheme="mongodb"),

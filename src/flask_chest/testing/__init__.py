@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flask_chest.testing.contracts import (
         AggregationContract,
         DeletionContract,
+        DeletionWithoutOutboxContract,
         ExporterContract,
         IndexContract,
         LeasesContract,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AggregationContract",
     "DeletionContract",
+    "DeletionWithoutOutboxContract",
     "ExporterContract",
     "IndexContract",
     "LeasesContract",

@@ -24,7 +24,13 @@ import pytest
 from flask_chest.protocols import Exporter, hand_over
 from flask_chest.record import JSONValue
 from flask_chest.testing.aggregation_contract import AggregatingStore, AggregationContract
-from flask_chest.testing.deletion_contract import DeletingStore, DeletionContract, LeasesContract
+from flask_chest.testing.deletion_contract import (
+    DeletingStore,
+    DeletionContract,
+    DeletionWithoutOutboxContract,
+    ForgettingStore,
+    LeasesContract,
+)
 from flask_chest.testing.index_contract import IndexContract, IndexedStore
 from flask_chest.testing.outbox_contract import DeliveringStore, OutboxContract
 from flask_chest.testing.records import make_record
@@ -37,8 +43,10 @@ __all__ = [
     "AggregationContract",
     "DeletingStore",
     "DeletionContract",
+    "DeletionWithoutOutboxContract",
     "DeliveringStore",
     "ExporterContract",
+    "ForgettingStore",
     "IndexContract",
     "IndexedStore",
     "LeasesContract",

@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Blocker())
 
 TRY = """
 from flask import Flask
-from flask_chest import FlaskChest, FlaskChestMongoDB, FlaskChestMySQL, FlaskChestPostgreSQL
+from flask_chest import FlaskChest, FlaskChestClickHouse, FlaskChestMongoDB, FlaskChestMySQL, FlaskChestPostgreSQL
 from flask_chest.errors import ConfigurationError, MissingDriverError
 
 app = Flask("shop")
@@ -47,6 +47,7 @@ for make in makers:
 POSTGRESQL = ("psycopg", "psycopg_pool")
 MYSQL = ("pymysql",)
 MONGODB = ("pymongo", "bson", "gridfs")
+CLICKHOUSE = ("clickhouse_connect",)
 
 
 def run(code: str, *, without: Iterable[str]) -> list[str]:
@@ -65,25 +66,29 @@ def run(code: str, *, without: Iterable[str]) -> list[str]:
         ("mariadb", "FlaskChestMySQL", MYSQL, "mysql"),
         ("mongodb", "FlaskChestMongoDB", MONGODB, "mongodb"),
         ("mongodb+srv", "FlaskChestMongoDB", MONGODB, "mongodb"),
+        ("clickhouse", "FlaskChestClickHouse", CLICKHOUSE, "clickhouse"),
+        ("clickhouses", "FlaskChestClickHouse", CLICKHOUSE, "clickhouse"),
     ],
 )
 def test_chest_without_its_driver_names_the_extra_each_time(
     scheme: str, chest: str, packages: tuple[str, ...], extra: str
 ) -> None:
-    told = f"{packages[0]} is not installed; install it, or flask_chest with its extra [{extra}]"
+    package = packages[0].replace("_", "-")
+    told = f"{package} is not installed; install it, or flask_chest with its extra [{extra}]"
     assert run(TRY.format(scheme=scheme, chest=chest), without=packages) == [told] * 3
 
 
-@pytest.mark.parametrize("packages", [POSTGRESQL, MYSQL, MONGODB])
+@pytest.mark.parametrize("packages", [POSTGRESQL, MYSQL, MONGODB, CLICKHOUSE])
 def test_chest_needs_no_driver_but_its_own(packages: tuple[str, ...]) -> None:
     others = {
         POSTGRESQL: 'FlaskChestPostgreSQL(db_uri="postgresql://u:p@h/db")',
         MYSQL: 'FlaskChestMySQL(db_uri="mysql://u:p@h/db")',
         MONGODB: 'FlaskChestMongoDB(db_uri="mongodb://u:p@h/db")',
+        CLICKHOUSE: 'FlaskChestClickHouse(db_uri="clickhouse://u:p@h/db")',
     }
     making = [f"print(type({make}).__name__)" for driver, make in others.items() if driver != packages]
     code = "\n".join(["from flask_chest import *", *making])
-    assert len(run(code, without=packages)) == 2
+    assert len(run(code, without=packages)) == 3
 
 
 def test_chest_in_a_file_or_in_memory_needs_no_driver() -> None:
@@ -96,4 +101,4 @@ print(type(FlaskChestSQLite(Flask("shop"), db_uri="db.sqlite3", journal_dir="mem
 app = Flask("shop")  # held, since a chest does not keep its app
 print(FlaskChest(app, store=MemoryStore, journal_dir="memory:").query())
 """
-    assert run(code, without=POSTGRESQL + MYSQL + MONGODB) == ["FlaskChestSQLite", "[]"]
+    assert run(code, without=POSTGRESQL + MYSQL + MONGODB + CLICKHOUSE) == ["FlaskChestSQLite", "[]"]

@@ -8,7 +8,10 @@ from flask_chest.errors import ConfigurationError
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.memory import MemoryStore
 
-SCHEMES = "mariadb:, memory:, mongodb:, mongodb+srv:, mysql:, mysql+pymysql:, postgres:, postgresql:, sqlite:"
+SCHEMES = (
+    "clickhouse:, clickhouses:, mariadb:, memory:, mongodb:, mongodb+srv:, mysql:, mysql+pymysql:, postgres:, "
+    "postgresql:, sqlite:"
+)
 
 
 @pytest.mark.parametrize("uri", ["memory:", "memory://"])

@@ -1,0 +1,281 @@
+"""Records in ClickHouse: for many millions of them, and questions about all."""
+# ruff: noqa: S608 - all that comes from outside is a literal
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from hashlib import sha256
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from flask_chest.errors import ConfigurationError, MissingDriverError
+from flask_chest.protocols import HasNeighbours, Store, StoreStatus
+from flask_chest.record import Query, Record
+from flask_chest.stores._deletions import Notes
+from flask_chest.stores._records import DuplicateIds, storable_rows
+from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
+
+try:
+    from flask_chest.stores.clickhouse.client import Client, Clients, Database, check_client_options, make_client
+    from flask_chest.stores.clickhouse.deletion import NOTES, ClickHouseDeletion, notes_of
+    from flask_chest.stores.clickhouse.query import find
+    from flask_chest.stores.clickhouse.rows import COLUMNS, columns_of, record_of
+    from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
+    from flask_chest.stores.clickhouse.text import listed, literal
+except ImportError as exc:
+    raise MissingDriverError("clickhouse-connect", extra="clickhouse") from exc
+
+MAX_DAYS = 100
+"""Days of which records are written at once, each of them a partition: a server takes no more unless told to."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
+_DATABASE = re.compile(r"[^\0/\\`\s]{1,63}")
+_CLUSTER = re.compile(r"[^\0/\\`'\s]{1,63}")
+_SCHEMES = {"clickhouse": 8123, "clickhouses": 8443}
+"""Schemes, each with the port that is meant where none is named; the second one is with TLS."""
+_OPTIONS = frozenset({"ca_cert", "client_cert", "client_cert_key", "compress", "server_host_name", "verify"})
+"""What may follow the question mark and is for clickhouse-connect."""
+_COMPLAINT = (
+    "db_uri must be like clickhouse://user:password@host:8123/database, or clickhouses:// for TLS; got something "
+    "else (in user and password : / ? # % and @ are written as %3A %2F %3F %23 %25 and %40)"
+)
+
+
+class ClickHouseStore(ClickHouseDeletion, HasNeighbours, Store):
+    """Keeps records in the ClickHouse database at *uri*, in the table *name*.
+
+    *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the tables must be
+    there. *connect_timeout* and *timeout* are seconds: to reach the server, and for its answer.
+
+    *engine* is the family of table engines, such as ``"ReplicatedMergeTree"``, and *cluster* the cluster on whose
+    nodes tables are made and changed; both may also stand in *uri*, after a question mark. *options* are those of
+    clickhouse-connect, as ``{"ca_cert": "ca.pem"}``. A *client* that the app made is used in place of our own
+    and never closed; *uri* says where it connects to. A wrong option raises `ConfigurationError`; nothing
+    connects before the store is used.
+    """
+
+    def __init__(
+        self,
+        uri: str = "clickhouse://localhost",
+        *,
+        name: str = DEFAULT_NAME,
+        database: str | None = None,
+        create: bool = True,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        timeout: float = 30.0,
+        engine: str | None = None,
+        cluster: str | None = None,
+        client: Client | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        check_options(pool_size=1, connect_timeout=connect_timeout, timeout=timeout)
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                "name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, "
+                f"got {name!r}"
+            )
+        address = _Address(uri)
+        chosen = _checked("database", database or address.database or "default", _DATABASE)
+        cluster = cluster or address.options.pop("cluster", None)
+        engine = engine or address.options.pop("engine", None) or "MergeTree"
+        if cluster is not None:
+            _checked("cluster", cluster, _CLUSTER)
+        if unknown := sorted(address.options.keys() - _OPTIONS):
+            raise ConfigurationError(
+                f"db_uri has the option {unknown[0]!r}, which is not known; it may have "
+                f"{', '.join(sorted({'cluster', 'engine', *_OPTIONS}))}"
+            )
+        given = {**address.options, **(options or {})}
+        check_client_options(given)
+        connection = {
+            "host": address.host,
+            "port": address.port,
+            "username": address.user,
+            "password": address.password,
+            "interface": "https" if address.secure else "http",
+            # Waits for whole seconds, and takes 0 for no limit.
+            "connect_timeout": max(1, round(connect_timeout)),
+            "send_receive_timeout": max(1, round(timeout)),
+            **given,
+        }
+        self._name = name
+        self._create = create
+        self._where = f"{address.netloc}/{chosen}"
+        place = self._where if client is None else f"{chosen} of the client that was given"
+        self._clients = Clients(partial(make_client, connection), given=client)
+        tables = Database(self._clients, chosen, name, place=f"ClickHouse {place}", cluster=cluster)
+        super().__init__(tables, ClickHouseSchema(tables, engine=engine, creates=create))
+        self._given = client is not None
+        self._conflicts = DuplicateIds()
+
+    @property
+    def address(self) -> str:
+        """The place: nothing else chooses the tables."""
+        return self.place
+
+    @property
+    def place(self) -> str:
+        """Server, database and table; with a client of the app's own what *uri* says of it."""
+        return f"clickhouse:{'client:' if self._given else ''}{self._where}#{self._name}"
+
+    @property
+    def store_id(self) -> str | None:
+        """The id that the database gave the table; ``None`` until it is known."""
+        return self._schema.store_id
+
+    def __repr__(self) -> str:
+        return f"<ClickHouseStore {self._where} name={self._name!r}>"
+
+    def open(self) -> None:
+        """Create the tables where they are missing; or only look for them."""
+        if self._create:
+            self._schema.make()
+        else:
+            self._schema.check()
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Keep *records* on the disk; those whose id is kept already are skipped."""
+        if not records:
+            return
+        storable_rows(records)  # refuses what would not come back equal
+        self._schema.check()
+        notes = self._known.get() or self._notes()
+        left = self._spared(records, notes)
+        if len(left) < len(records):
+            # A former attempt may have kept some, before they were deleted.
+            self._delete_late(records, notes)
+        if left:
+            first = self._first_of_each(left)
+            for part in _in_few_days(first):
+                columns = columns_of(part)
+                self._database.insert(columns, token=sha256(msgspec.msgpack.encode(columns)).hexdigest())
+            later = self._after_writing(first)
+            if later != notes:
+                kept = self._spared(first, later)
+                self._delete_late(first, later)
+                left = left if len(kept) == len(first) else kept
+        self._dropped.add(len(records) - len(left))
+
+    def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
+        """Yield the records that match, newest first; no statement is open while the caller iterates."""
+        self._schema.check()
+        yield from find(self._database, query, timeout=timeout)
+
+    def status(self) -> StoreStatus:
+        """Count what is kept; the size is that of the table on the disk."""
+        self._schema.check()
+        database = self._database
+        ((count, oldest, newest, size),) = database.rows(
+            "SELECT count(), minOrNull(time_unix_nano), maxOrNull(time_unix_nano),"
+            " (SELECT sum(bytes_on_disk) FROM system.parts WHERE active"
+            f" AND database = {literal(database.database)} AND table = {literal(database.name)})"
+            f" FROM {database.records} FINAL WHERE time_unix_nano >= {database.cut_off}"
+        )
+        return StoreStatus(
+            description=database.place,
+            records=int(count),
+            oldest_unix_nano=oldest,
+            newest_unix_nano=newest,
+            size_bytes=None if size is None else int(size),
+            conflicts=self._conflicts.count,
+        )
+
+    def has_table(self, name: str, /) -> bool:
+        """Return whether the database has a table *name*."""
+        found = self._database.rows(
+            "SELECT 1 FROM system.tables"
+            f" WHERE database = {literal(self._database.database)} AND name = {literal(name)}"
+        )
+        return bool(found)
+
+    def close(self) -> None:
+        """Close this process's own client; the store may be used again."""
+        self._clients.close()
+
+    def _first_of_each(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Leave out what is in *records* twice."""
+        first: dict[str, Record] = {}
+        for record in records:
+            first.setdefault(record.id, record)
+        if len(first) == len(records):
+            return records
+        self._conflicts.note([record.id for record in records if first[record.id] != record])
+        return list(first.values())
+
+    def _after_writing(self, records: Sequence[Record]) -> Notes:
+        """Return the notes as they are now, and count those of *records* that were kept with other content."""
+        database = self._database
+        times = listed(sorted({record.time_unix_nano for record in records}))
+        twice = (
+            f"SELECT time_unix_nano, id FROM {database.records} WHERE time_unix_nano IN ({times})"
+            " GROUP BY time_unix_nano, id HAVING count() > 1"
+        )
+        ((notes, repeated),) = database.rows(
+            f"SELECT (SELECT groupArray(tuple(*)) FROM ({NOTES.format(deletions=database.deletions)})),"
+            f" (SELECT groupArray((time_unix_nano, id)) FROM ({twice}))"
+        )
+        if repeated:
+            self._count_conflicts(records, {record_id for _, record_id in repeated})
+        found = notes_of(notes)
+        self._known.set(found)
+        return found
+
+    def _count_conflicts(self, records: Sequence[Record], repeated: set[str]) -> None:
+        wanted = {record.id: record for record in records if record.id in repeated}
+        times = listed(sorted({record.time_unix_nano for record in wanted.values()}))
+        rows = self._database.rows(
+            f"SELECT {', '.join(COLUMNS)} FROM {self._database.records} FINAL WHERE time_unix_nano IN ({times})"
+        )
+        kept = {record.id: record for record in map(record_of, rows)}
+        self._conflicts.note([each for each, record in wanted.items() if kept.get(each, record) != record])
+
+
+class _Address:
+    """What a URI says."""
+
+    def __init__(self, uri: str) -> None:
+        # No message quotes a bad URI and no cause is kept: what is wrong may be a password with a slash in it.
+        try:
+            parts = urlsplit(uri)
+            scheme, port = parts.scheme, parts.port
+        except ValueError:
+            raise ConfigurationError(_COMPLAINT) from None
+        if scheme not in _SCHEMES or not _is_plain(parts):
+            raise ConfigurationError(_COMPLAINT)
+        self.secure = scheme == "clickhouses"
+        self.host = parts.hostname or "localhost"
+        self.port = port or _SCHEMES[scheme]
+        self.netloc = f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        self.user = unquote(parts.username or "") or "default"
+        self.password = unquote(parts.password or "")
+        self.database = unquote(parts.path.removeprefix("/"))
+        self.options = dict(parse_qsl(parts.query))
+
+
+def _is_plain(parts: SplitResult) -> bool:
+    """Return whether nothing of a password can have become another part."""
+    return not ("@" in parts.query + parts.fragment + parts.path or parts.fragment or parts.path.count("/") > 1)
+
+
+def _checked(option: str, value: str, pattern: re.Pattern[str]) -> str:
+    if not pattern.fullmatch(value):
+        raise ConfigurationError(
+            f"{option} must be at most 63 characters, none of them a space, / or \\ or a quote, got {value!r}"
+        )
+    return value
+
+
+def _in_few_days(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Cut *records* into parts of which each is of `MAX_DAYS` days at most."""
+    days = {record.time_unix_nano // DAY_NANO for record in records}
+    if len(days) <= MAX_DAYS:
+        yield records
+        return
+    ordered = sorted(days)
+    for first in range(0, len(ordered), MAX_DAYS):
+        chosen = set(ordered[first : first + MAX_DAYS])
+        yield [record for record in records if record.time_unix_nano // DAY_NANO in chosen]

@@ -1,0 +1,212 @@
+"""ClickHouse's client in each process, the database of a chest, and what errors mean."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import clickhouse_connect
+from clickhouse_connect.driver import exceptions as clickhouse
+from clickhouse_connect.driver.client import Client as _Client
+from clickhouse_connect.driver.httpclient import HttpClient
+
+from flask_chest._clocks import MAX_SKEW_NANO
+from flask_chest._process import PerProcess
+from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError, StoreError, StoreUnavailable
+from flask_chest.stores._time_limit import TimeLimit
+from flask_chest.stores.clickhouse.rows import COLUMN_TYPES, COLUMNS
+from flask_chest.stores.clickhouse.text import quoted
+
+Client: TypeAlias = _Client
+Setting: TypeAlias = "str | int | float"
+
+UNKNOWN_TABLE = 60
+TIMEOUT_EXCEEDED = 159
+NO_DATABASE = 81
+
+NOW = "toUnixTimestamp64Nano(now64(9))"
+"""The server's clock."""
+LATEST = f"({NOW} + {MAX_SKEW_NANO})"
+"""Time up to which a cut-off may be: one that is later was noted by a clock that was ahead."""
+
+_READING: Mapping[str, Setting] = {
+    # A record that comes again began at the same time, so it is in the same partition.
+    "do_not_merge_across_partitions_select_final": 1,
+    # All that one statement reads of a table is of one moment.
+    "enable_shared_storage_snapshot_in_query": 1,
+    "join_use_nulls": 0,
+}
+_SIZES: Mapping[str, Setting] = {"max_query_size": 1 << 26, "max_ast_elements": 10_000_000}
+"""Settings for statements with thousands of ids."""
+_WRITING: Mapping[str, Setting] = {
+    # The server would collect what several clients write, and each of them would wait for that.
+    "async_insert": 0,
+}
+
+
+_FILES = ("ca_cert", "client_cert", "client_cert_key")
+
+
+class Clients:
+    """One client for each process: its sockets do not cross a fork."""
+
+    def __init__(self, make: Callable[[], Client], *, given: Client | None) -> None:
+        self._clients = PerProcess(make if given is None else _refuse_fork)
+        self._is_given = given is not None
+        if given is not None:
+            self._clients.set(given)
+
+    def get(self) -> Client:
+        """Return this process's client; it connects when it is made."""
+        return self._clients.get()
+
+    def close(self) -> None:
+        """Close this process's client, but never one that was given."""
+        if not self._is_given and (client := self._clients.pop()) is not None:
+            client.close()
+
+
+def _refuse_fork() -> Client:
+    raise ConfigurationError(
+        "client was made before a fork, and does not work in this process; "
+        "give db_uri, or a callable store= that makes both in each process"
+    )
+
+
+def make_client(options: Mapping[str, Any]) -> Client:
+    """Connect as *options* say, by sockets that no other client uses."""
+    try:
+        return clickhouse_connect.get_client(
+            **options,
+            # Without a session of its own each statement goes by itself, from many threads at once.
+            autogenerate_session_id=False,
+            dedicated_pool=True,
+            query_retries=0,
+            client_name="flask_chest",
+        )
+    except (TypeError, ValueError, clickhouse.ProgrammingError):
+        raise ConfigurationError(
+            "clickhouse-connect does not take the options of db_uri or client_options"
+        ) from None
+
+
+def check_client_options(options: Mapping[str, object]) -> None:
+    """Raise `ConfigurationError` unless clickhouse-connect has the *options*, and their files are there."""
+    known = inspect.signature(HttpClient.__init__).parameters.keys() | {"secure"}
+    if unknown := sorted(options.keys() - known):
+        raise ConfigurationError(f"clickhouse-connect has no option {unknown[0]!r}; correct client_options")
+    for name in _FILES:
+        path = str(options.get(name) or "")
+        if path not in {"", "certifi"} and not Path(path).is_file():
+            raise ConfigurationError(f"{name} must be a file that is there, got {path!r}")
+
+
+class Database:
+    """Runs the statements of one chest; what the driver raises comes out as one of our errors."""
+
+    def __init__(self, clients: Clients, database: str, name: str, *, place: str, cluster: str | None) -> None:
+        self.place = place
+        self.name = name
+        self.database = database
+        self.cluster = cluster
+        self.on_cluster = "" if cluster is None else f" ON CLUSTER {quoted(cluster)}"
+        self._clients = clients
+        self.records = self.table("")
+        self.deletions = self.table("_deletions")
+        self.forgotten = self.table("_forgotten")
+        self.cut_off = (
+            f"(SELECT coalesce(maxOrNull(before_unix_nano), toInt64({-(1 << 63)})) FROM {self.deletions}"  # noqa: S608 - names are quoted
+            f" WHERE kind = 'cut-off' AND before_unix_nano <= {LATEST})"
+        )
+        """The time before which retention has deleted all, whatever is still there of its day."""
+
+    def table(self, suffix: str) -> str:
+        """Return the table of the chest's name and *suffix*, as statements name it."""
+        return f"{quoted(self.database)}.{quoted(self.name + suffix)}"
+
+    def rows(
+        self, select: str, *, limit: TimeLimit | None = None, settings: Mapping[str, Setting] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Fetch all that *select* finds; the server ends it when *limit* is over, which raises `QueryTimeout`."""
+        given: dict[str, Setting] = {**_READING, **_SIZES, **(settings or {})}
+        if limit is not None and (seconds := limit.seconds()) is not None:
+            given["max_execution_time"] = seconds
+            given["timeout_overflow_mode"] = "throw"
+        with self._translated(limit):
+            return [tuple(row) for row in self._clients.get().query(select, settings=given).result_rows]
+
+    def run(self, command: str, *, settings: Mapping[str, Setting] | None = None) -> None:
+        """Run a statement that answers nothing."""
+        with self._translated():
+            self._clients.get().command(command, settings={**_SIZES, **(settings or {})})
+
+    def insert(self, columns: Sequence[Sequence[Any]], *, token: str) -> None:
+        """Write records; the same ones with the same *token* are left out if they come soon again."""
+        with self._translated():
+            self._clients.get().insert(
+                self.name,
+                columns,
+                database=self.database,
+                column_names=COLUMNS,
+                column_type_names=[COLUMN_TYPES[name] for name in COLUMNS],
+                column_oriented=True,
+                settings={**_WRITING, "insert_deduplication_token": token},
+            )
+
+    def now_unix_nano(self) -> int:
+        """Return the time by the server's clock."""
+        return int(self.rows(f"SELECT {NOW}")[0][0])
+
+    @contextmanager
+    def _translated(self, limit: TimeLimit | None = None) -> Iterator[None]:
+        try:
+            yield
+        except clickhouse.DataError as exc:
+            raise RecordRefused(f"{self.place} refused the records ({type(exc).__name__})") from exc
+        except clickhouse.ClickHouseError as exc:
+            code: int | None = getattr(exc, "code", None)
+            # Where it says nothing, it did not answer in time.
+            if limit is not None and (code == TIMEOUT_EXCEEDED or (code is None and limit.is_over)):
+                raise limit.exceeded() from exc
+            raise self._store_error(exc, code) from exc
+        except OSError as exc:  # a certificate that is not there
+            raise StoreUnavailable(f"{self.place}: {type(exc).__name__}; {_UNREACHABLE}") from exc
+
+    def _store_error(self, exc: clickhouse.ClickHouseError, code: int | None) -> StoreError:
+        # Its own words may quote the statement, and with it what a variable holds.
+        name = getattr(exc, "name", None) or "error"
+        if code == UNKNOWN_TABLE:
+            return SchemaError(
+                f"{self.place} lacks a table of {self.name!r}; it is made when a store with create=True opens"
+            )
+        if code is None:
+            return StoreUnavailable(f"{self.place} does not answer; {_UNREACHABLE}")
+        return StoreUnavailable(f"{self.place}: {name} ({code}); {_ADVICE.get(code, 'try again')}")
+
+
+class ClickHousePart:
+    """A part of a ClickHouse store: what all parts work on."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
+_UNREACHABLE = "see whether it runs, and whether its address is right"
+_PASSWORD = "correct the user or the password"  # noqa: S105 - advice
+_ADVICE: Mapping[int, str] = {
+    NO_DATABASE: "create the database, or correct its name in db_uri",
+    TIMEOUT_EXCEEDED: "raise timeout, or see what keeps the server busy",
+    164: "let its user change settings and data: flask_chest sets some for each statement",
+    192: _PASSWORD,
+    193: _PASSWORD,
+    194: _PASSWORD,
+    241: "give it more memory, or ask for a narrower range of time",
+    242: "see why its table is read only",
+    243: "free space on its disk",
+    252: "write larger batches, or see why its merges do not keep up",
+    497: "grant what docs/clickhouse.md lists",
+    516: _PASSWORD,
+}

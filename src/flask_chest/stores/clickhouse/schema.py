@@ -1,0 +1,165 @@
+"""The tables of a chest in ClickHouse.
+
+A table says in its comment which program made it, and the database gives it an id of its own: so everything is
+known once there is a table, and nobody has to be the first to note it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from uuid import UUID
+
+from flask_chest._process import PerProcess
+from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
+from flask_chest.stores.clickhouse.client import Database
+from flask_chest.stores.clickhouse.rows import COLUMN_TYPES
+from flask_chest.stores.clickhouse.text import literal
+
+DAY_NANO = 86_400_000_000_000
+PARTITION = f"intDiv(time_unix_nano, {DAY_NANO})"
+"""Day of a record, counted from 1970."""
+ENGINES = ("MergeTree", "ReplicatedMergeTree", "SharedMergeTree")
+"""Families of engines: what keeps the tables, on one node or several."""
+
+VERSION = 1
+_COMMENT = f"flask_chest {VERSION}"
+_OURS = re.compile(r"flask_chest (\d+)")
+_CODECS = {
+    "time_unix_nano": "CODEC(Delta(8), ZSTD(1))",
+    "duration_ns": "CODEC(ZSTD(1))",
+    "sample_rate": "CODEC(ZSTD(1))",
+    **dict.fromkeys(("id", "request_id", "trace_id", "span_id", "variables"), "CODEC(ZSTD(1))"),
+}
+_FOUND_BY = ("id", "request_id", "trace_id")
+"""Columns of which a few bits say in which blocks of records a value may be."""
+
+# Of two versions the one that came first is to stay: the engine keeps the greatest, so it counts down.
+_RECORDS = """
+CREATE TABLE IF NOT EXISTS {table}{on_cluster} (
+    {columns},
+    version UInt64 DEFAULT 18446744073709551615 - toUInt64(toUnixTimestamp64Nano(now64(9))) CODEC(ZSTD(1)),
+    {indexes}
+)
+ENGINE = {prefix}ReplacingMergeTree(version)
+PARTITION BY {partition}
+ORDER BY (time_unix_nano, id)
+SETTINGS {settings}
+COMMENT {comment}
+"""
+_DELETIONS = """
+CREATE TABLE IF NOT EXISTS {table}{on_cluster} (
+    kind String,
+    secret String,
+    query SimpleAggregateFunction(max, String),
+    before_unix_nano SimpleAggregateFunction(max, Int64),
+    dropped SimpleAggregateFunction(sum, UInt64),
+    dropped_unix_nano SimpleAggregateFunction(max, Int64),
+    count SimpleAggregateFunction(sum, UInt64)
+)
+ENGINE = {prefix}AggregatingMergeTree
+ORDER BY (kind, secret)
+SETTINGS {settings}
+COMMENT {comment}
+"""
+_FORGOTTEN = """
+CREATE TABLE IF NOT EXISTS {table}{on_cluster} (
+    digest String,
+    before_unix_nano SimpleAggregateFunction(max, Int64),
+    noted_unix_nano SimpleAggregateFunction(max, Int64)
+)
+ENGINE = {prefix}AggregatingMergeTree
+ORDER BY digest
+SETTINGS {settings}
+COMMENT {comment}
+"""
+# What was written is on the disk when the server says so.
+_DURABLE = "fsync_after_insert = 1, fsync_part_directory = 1"
+_REMEMBERING = "non_replicated_deduplication_window = 1000"
+
+
+class _Table(NamedTuple):
+    name: str
+    comment: str
+    uuid: UUID
+
+
+class ClickHouseSchema:
+    """Makes the tables, and looks whether they are this release's."""
+
+    def __init__(self, database: Database, *, engine: str, creates: bool) -> None:
+        if engine not in ENGINES:
+            raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        self._database = database
+        self._engine = engine
+        self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
+        self._checked = PerProcess(lambda: False)
+        """Whether this process has looked at the tables."""
+        self.store_id: str | None = None
+        """The id that the database gave the table of the records; ``None`` where it gives none."""
+
+    def make(self) -> None:
+        """Make the tables where they are missing; in many processes at once, too."""
+        if self._version() is None:
+            for statement in self.statements():
+                self._database.run(statement)
+            self._version()
+
+    def check(self) -> None:
+        """Raise `SchemaError` unless the tables are there, in this release's version."""
+        if not self._checked.get():
+            if self._version() is None:
+                raise StoreAbsent(
+                    f"the tables of {self._database.name!r} in {self._database.place} do not exist yet; "
+                    f"they are made {self._by_whom}"
+                )
+            self._checked.set(True)
+
+    def statements(self) -> list[str]:
+        """Return the statements that make the tables, that of the records last: it is there when all are."""
+        database = self._database
+        columns = [f"{name} {kind} {_CODECS.get(name, '')}".rstrip() for name, kind in COLUMN_TYPES.items()]
+        indexes = [f"INDEX {name} {name} TYPE bloom_filter(0.01) GRANULARITY 1" for name in _FOUND_BY]
+        given = {
+            "on_cluster": database.on_cluster,
+            "prefix": self._engine.removesuffix("MergeTree"),
+            "comment": literal(_COMMENT),
+        }
+        return [
+            _DELETIONS.format(table=database.deletions, settings=_DURABLE, **given),
+            _FORGOTTEN.format(table=database.forgotten, settings=_DURABLE, **given),
+            _RECORDS.format(
+                table=database.records,
+                columns=",\n    ".join(columns),
+                indexes=",\n    ".join(indexes),
+                partition=PARTITION,
+                settings=f"{_DURABLE}, {_REMEMBERING}",
+                **given,
+            ),
+        ]
+
+    def _version(self) -> int | None:
+        database = self._database
+        names = [database.name, f"{database.name}_deletions", f"{database.name}_forgotten"]
+        rows = database.rows(
+            "SELECT name, comment, uuid FROM system.tables"  # noqa: S608 - of literals
+            f" WHERE database = {literal(database.database)} AND name IN ({', '.join(map(literal, names))})"
+        )
+        tables = {found.name: found for found in (_Table(*row) for row in rows)}
+        for name, found in sorted(tables.items()):
+            ours = _OURS.fullmatch(found.comment)
+            if ours is None:
+                raise SchemaError(
+                    f"{database.place} has a table {name!r} that flask_chest did not make; "
+                    "choose another name= for the chest, or another database"
+                )
+            if int(ours[1]) > VERSION:
+                raise SchemaError(
+                    f"the tables of {database.name!r} in {database.place} are of version {ours[1]}, which this "
+                    f"release does not know (its own is {VERSION}); upgrade flask_chest"
+                )
+        records = tables.get(database.name)
+        if records is None or len(tables) < len(names):
+            return None
+        self.store_id = records.uuid.hex if records.uuid.int else None
+        return VERSION
