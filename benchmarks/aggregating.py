@@ -41,7 +41,7 @@ from flask_chest.protocols import Aggregation, Store
 from flask_chest.record import Query, Record
 from flask_chest.stores import store_from_uri
 
-ENGINES = ("sqlite", "postgresql", "mysql", "mariadb")
+ENGINES = ("sqlite", "postgresql", "mysql", "mariadb", "mongodb", "documentdb")
 ROUTES = [f"/shop/{number}/<int:id>" for number in range(12)]
 PLANS = ["free", "basic", "pro", "team", "enterprise"]
 NAME = "aggregating"

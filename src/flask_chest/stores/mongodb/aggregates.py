@@ -2,6 +2,9 @@
 
 One pipeline adds up all that can be added up, for each group and span of time; percentiles and distinct values
 have one more each, which sorts what it reads or tells it apart. In a replica set all of them read one snapshot.
+
+What is computed for each document costs most. So documents are first grouped as they are, those of each sample
+rate apart, and weights and keys are made of the few groups that are left.
 """
 
 from __future__ import annotations
@@ -35,23 +38,26 @@ from flask_chest.aggregates import (
     Variable,
 )
 from flask_chest.protocols import Aggregation
-from flask_chest.stores.aggregates import WHOLE, Cell, Keys, Part, answer, measured, nothing, numbers
+from flask_chest.stores.aggregates import WHOLE, Cell, Keys, Part, answer, nothing, numbers
 from flask_chest.stores.mongodb.client import Collections, MongoDBPart
 from flask_chest.stores.mongodb.deciding import deciding_condition, path_of
 from flask_chest.stores.mongodb.documents import Document
 from flask_chest.stores.mongodb.expressions import (
     IS_ERROR,
+    RATE,
     UNWEIGHTED,
-    WEIGHT,
     Expression,
+    bin_of,
     is_left_out,
     is_there,
     key_from,
     key_of,
+    may_be_left_out,
     number_of,
     place_in_order,
+    raw_key_of,
     span_of,
-    step_of,
+    weight_of,
 )
 from flask_chest.stores.mongodb.query import find
 from flask_chest.stores.reference import aggregate
@@ -119,20 +125,23 @@ class _Question:
         self._sampled = False
         """Whether records count differently, so that percentiles go by weight."""
         self._left_out = 0
-        self._numbers: Mapping[Number, str] = {of: f"n{at}" for at, of in enumerate(numbers(query))}
-        self._accumulators = {
-            f"s{at}_{each}": accumulator
-            for at, measure in enumerate(query.measures)
-            for each, accumulator in enumerate(_accumulators(measure, self._number(measure)))
-        }
+        self._numbers: Mapping[Number, int] = {of: at for at, of in enumerate(numbers(query))}
+        self._bounded = self._may_leave_out()
+        self._adders: Document = {}
+        """How numbers of documents are added up, before they are weighed."""
+        self._accumulators: Document = {}
+        """How what was added up becomes what `_Sums` hold, and how these are added up again."""
+        for at, measure in enumerate(query.measures):
+            for each, accumulator in enumerate(self._accumulators_of(measure, f"$_id.part.h{at}")):
+                self._accumulators[f"s{at}_{each}"] = accumulator
         if any(isinstance(measure, Percentiles) and measure.weighted for measure in query.measures):
             self._accumulators |= {"least": {"$min": "$w"}, "most": {"$max": "$w"}}
-        beyond = [is_left_out(of) for of in self._numbers if isinstance(of, Variable)]
-        if beyond:
+        if self._bounded:
+            beyond = [is_left_out(of) for of in self._numbers if isinstance(of, Variable)]
+            self._adders["left_out"] = {"$sum": {"$add": [{"$cond": [each, 1, 0]} for each in beyond]}}
             self._accumulators["left_out"] = {"$sum": "$left_out"}
-        self._beyond: Document = {"$add": [{"$cond": [each, 1, 0]} for each in beyond]}
         self._bins: Document = {
-            f"h{at}": _bin(self._number(each), each)
+            f"h{at}": bin_of(each.of, each.bounds, bounded=self._bounded)
             for at, each in enumerate(query.measures)
             if isinstance(each, Histogram)
         }
@@ -160,53 +169,106 @@ class _Question:
             left_out=self._left_out,
         )
 
-    def _number(self, measure: Measure[object]) -> str:
-        of = measured(measure)
-        return "" if of is None else f"${self._numbers[of]}"
+    def _may_leave_out(self) -> bool:
+        """Return whether there may be numbers that measures do not count: to look at each one is dear."""
+        variables = [of for of in self._numbers if isinstance(of, Variable)]
+        if not variables:
+            return False
+        beyond = {"$match": {"$and": [self._wanted, may_be_left_out(variables)]}}
+        return any(True for _ in self._run([beyond, {"$limit": 1}, {"$project": {"_id": 1}}]))
+
+    def _accumulators_of(self, measure: Measure[object], bin_: str) -> Iterator[Document]:
+        """Yield how what was added up for *measure* is weighed; *bin_* is where its bin is."""
+        weight: Expression = "$w" if getattr(measure, "weighted", False) else UNWEIGHTED
+        if isinstance(measure, ErrorRate):
+            self._adders["errors"] = {"$sum": {"$cond": [IS_ERROR, 1, 0]}}
+            yield {"$sum": {"$multiply": ["$errors", weight]}}
+        if isinstance(measure, Count | ErrorRate):
+            yield {"$sum": {"$multiply": ["$records", weight]}}
+        if isinstance(measure, Histogram):
+            yield {"$sum": {"$multiply": [{"$cond": [{"$gte": [bin_, 0]}, "$records", 0]}, weight]}}
+        if isinstance(measure, Sum | Mean):
+            yield {"$sum": {"$multiply": [self._added_number(measure.of, "$sum"), weight]}}
+        if isinstance(measure, Mean):
+            yield {"$sum": {"$multiply": [self._count_of(measure.of), weight]}}
+        if isinstance(measure, Minimum | Maximum):
+            how = "$min" if isinstance(measure, Minimum) else "$max"
+            yield {how: self._added_number(measure.of, how)}
+
+    def _added_number(self, of: Number, how: str) -> str:
+        name = f"{how[1:]}{self._numbers[of]}"
+        number = number_of(of, bounded=self._bounded)
+        if isinstance(of, Variable) and how == "$sum" and not self._bounded:
+            number = path_of(of.name)  # it passes over what is no number
+        self._adders[name] = {how: number}
+        return f"${name}"
+
+    def _count_of(self, of: Number) -> str:
+        """Return where the number of the records is that have a number of *of*."""
+        if not isinstance(of, Variable):
+            return "$records"
+        name = f"count{self._numbers[of]}"
+        is_number: Document = {"$isNumber": path_of(of.name)}
+        if self._bounded:
+            is_number = {"$gt": [number_of(of, bounded=True), None]}
+        self._adders[name] = {"$sum": {"$cond": [is_number, 1, 0]}}
+        return f"${name}"
 
     def _added(self, keys: Sequence[Document] | None = None) -> Mapping[Place, _Sums]:
         """Add up; the groups of the answer are those with *keys*, or else the first by what was added up."""
         query = self._query
-        read: Document = {name: number_of(of) for of, name in self._numbers.items()}
-        if any(getattr(measure, "weighted", False) for measure in query.measures):
-            read["w"] = WEIGHT
-        if any(isinstance(measure, ErrorRate) for measure in query.measures):
-            read["is_error"] = IS_ERROR
-        if "left_out" in self._accumulators:
-            read["left_out"] = self._beyond
-        parts: Document = {"span": "$span"} if query.bounds else {}
+        parts: Document = {"span": span_of(query)} if query.bounds else {}
         parts |= self._bins
-        add = {"records": {"$sum": 1}, **self._accumulators}
-        pipeline = self._read(read, keys=True, spans=True)
-        if not query.by:
-            pipeline.append({"$group": {"_id": parts or None, **add}})
-        elif parts:
+        told: Document = {"part": parts} if parts else {}
+        if query.by:
+            told["keys"] = self._raw_keys()
+        weighed = {"records": {"$sum": "$records"}, **self._accumulators}
+        same: Document = {}
+        if parts:
+            same["part"] = "$_id.part"
+        if query.by:
+            same["keys"] = self._keys_of("$_id.keys")
+        pipeline: list[Document] = [
+            {"$match": self._wanted},
+            {"$group": {"_id": {**told, "rate": RATE}, "records": {"$sum": 1}, **self._adders}},
+            {"$set": {"w": weight_of("$_id.rate")}},
+            {"$group": {"_id": same or None, **weighed}},
+        ]
+        if query.by and parts:
             pipeline += [
-                {"$group": {"_id": {"keys": "$keys", "part": parts}, **add}},
                 {
                     "$group": {
                         "_id": "$_id.keys",
-                        **_added_again(add),
-                        "parts": {"$push": {"part": "$_id.part", **{name: f"${name}" for name in add}}},
+                        **_added_again(weighed),
+                        "parts": {"$push": {"part": "$_id.part", **{name: f"${name}" for name in weighed}}},
                     }
                 },
                 *self._placed(keys),
                 {"$unwind": "$parts"},
                 {
                     "$group": {
-                        "_id": {"group": "$group", **{name: f"$parts.part.{name}" for name in parts}},
+                        "_id": {"group": "$group", "part": "$parts.part"},
                         "keys": {"$first": "$_id"},
-                        **_added_again(add, "parts."),
+                        **_added_again(weighed, "parts."),
                     }
                 },
             ]
-        else:
+        elif query.by:
             pipeline += [
-                {"$group": {"_id": "$keys", **add}},
+                {"$group": {"_id": "$_id.keys", **_added_again(weighed)}},
                 *self._placed(keys),
-                {"$group": {"_id": {"group": "$group"}, "keys": {"$first": "$_id"}, **_added_again(add)}},
+                {"$group": {"_id": {"group": "$group"}, "keys": {"$first": "$_id"}, **_added_again(weighed)}},
             ]
         return self._folded(pipeline, fixed=keys is not None)
+
+    def _raw_keys(self) -> Document:
+        return {f"k{at}": raw_key_of(of) for at, of in enumerate(self._query.by)}
+
+    def _keys_of(self, raw: str | None = None) -> Document:
+        """Return the key of a group: of a document, or of the *raw* keys at a path."""
+        return {
+            f"k{at}": key_of(of, None if raw is None else f"{raw}.k{at}") for at, of in enumerate(self._query.by)
+        }
 
     def _placed(self, keys: Sequence[Document] | None) -> Iterator[Document]:
         """Give each group its place in the answer."""
@@ -225,12 +287,15 @@ class _Question:
         sums: defaultdict[Place, _Sums] = defaultdict(_Sums)
         keys: dict[int, Document] = {}
         for row in self._run(pipeline):
-            part: Mapping[str, int] = row["_id"] or {}
-            group, span = part.get("group", _ALL), part.get("span", _ALWAYS)
+            place: Document = row["_id"] or {}
+            part: Mapping[str, int] = place.get("part", {})
+            group, span = place.get("group", _ALL), int(part.get("span", _ALWAYS))
+            if not 0 < span < len(self._query.bounds):
+                span = _ALWAYS
             if group > _OTHERS:
                 keys[group] = row["keys"]
-            for place in {(group, span), (group, _ALWAYS), (_ALL, span), (_ALL, _ALWAYS)}:
-                self._add(sums[place], row, part)
+            for each in {(group, span), (group, _ALWAYS), (_ALL, span), (_ALL, _ALWAYS)}:
+                self._add(sums[each], row, part)
         if not fixed:
             self._keys = [keys[place] for place in sorted(keys)]
         if (_ALL, _ALWAYS) in sums:
@@ -273,20 +338,27 @@ class _Question:
         self, of: Number, ps: Sequence[int], *, weighted: bool
     ) -> Mapping[Place, Mapping[int, object]]:
         pipeline = [
-            *self._read({"n": number_of(of), **({"w": WEIGHT} if weighted else {})}, keys=True, spans=True),
-            {"$match": {"n": {"$ne": None}}},
-            *self._in_places({"n": "$n", **({"w": "$w"} if weighted else {})}, ""),
+            {"$match": self._wanted},
+            *self._in_places(self._number(of, weighted=weighted), self._keys_of()),
             _ranked("$place", weighted=weighted),
             {"$group": {"_id": "$place", **{f"p{p}": _percentile(p) for p in ps}}},
         ]
         return {self._place_of(row["_id"]): {p: row[f"p{p}"] for p in ps} for row in self._run(pipeline)}
 
+    def _number(self, of: Number, *, weighted: bool) -> Document:
+        """Return what is read to rank by *of*."""
+        number: Document = {"n": number_of(of, bounded=self._bounded)}
+        return {**number, "w": weight_of(RATE)} if weighted else number
+
     def _distinct(self, measure: Distinct) -> Mapping[Place, int]:
+        told: Document = {"d": raw_key_of(measure.of), "keys": self._raw_keys()}
+        if self._query.bounds:
+            told["span"] = span_of(self._query)
         pipeline = [
-            *self._read({"d": key_of(measure.of)}, keys=True, spans=True),
+            {"$match": self._wanted},
+            {"$group": {"_id": told}},
+            *self._in_places({"d": key_of(measure.of, "$_id.d")}, self._keys_of("$_id.keys"), "$_id.span"),
             {"$match": {"$expr": is_there(measure.of, "$d")}},
-            {"$group": {"_id": {"keys": "$keys", "span": "$span", "d": "$d"}}},
-            *self._in_places({"d": "$_id.d"}, "_id."),
             {"$group": {"_id": {"place": "$place", "d": "$d"}}},
             {"$group": {"_id": "$_id.place", "count": {"$sum": 1}}},
         ]
@@ -296,17 +368,20 @@ class _Question:
         """Return the keys of the groups of the answer, which *measure* orders."""
         if isinstance(measure, Percentiles):
             weighted = measure.weighted and self._sampled
-            read = {"n": number_of(measure.of), **({"w": WEIGHT} if weighted else {})}
-            pipeline = [
-                *self._read(read, keys=True),
+            read = {"_id": 0, "keys": self._keys_of(), **self._number(measure.of, weighted=weighted)}
+            pipeline: list[Document] = [
+                {"$match": self._wanted},
+                {"$project": read},
                 # Apart from them, as null comes before all numbers.
                 _ranked({"keys": "$keys", "is_number": {"$ne": ["$n", None]}}, weighted=weighted),
                 {"$group": {"_id": "$keys", "value": _percentile(measure.ps[0])}},
             ]
         else:
+            distinct = {"keys": self._keys_of("$_id.keys"), "d": key_of(measure.of, "$_id.d")}
             pipeline = [
-                *self._read({"d": key_of(measure.of)}, keys=True),
-                {"$group": {"_id": {"keys": "$keys", "d": "$d"}}},
+                {"$match": self._wanted},
+                {"$group": {"_id": {"keys": self._raw_keys(), "d": raw_key_of(measure.of)}}},
+                {"$group": {"_id": distinct}},
                 {
                     "$group": {
                         "_id": "$_id.keys",
@@ -321,31 +396,27 @@ class _Question:
         ]
         return [row["_id"] for row in self._run(pipeline)]
 
-    def _read(self, read: Document, *, keys: bool = False, spans: bool = False) -> list[Document]:
-        """Begin a pipeline: only what is asked for goes on."""
-        query = self._query
-        if keys and query.by:
-            read = {**read, "keys": {f"k{at}": key_of(of) for at, of in enumerate(query.by)}}
-        if spans and query.bounds:
-            read = {**read, "span": span_of(query.bounds)}
-        return [{"$match": self._wanted}, {"$project": {"_id": 0, **read}}]
+    def _in_places(self, read: Document, keys: Document, span: Expression = None) -> Iterator[Document]:
+        """Let what is *read* come once for each of its places: in its group and in all, in its span and always.
 
-    def _in_places(self, read: Document, prefix: str) -> Iterator[Document]:
-        """Let each document come once for each of its places: in its group and in all, in its span and always."""
+        *keys* are those of its group; *span* is where that of its time was put already.
+        """
         query = self._query
         spans = max(len(query.bounds), 1)
-        groups: list[Expression] = [{"$literal": (len(self._keys) + 1) * spans}]
+        places: list[Expression] = [{"$literal": (len(self._keys) + 1) * spans}]
         if query.by:
-            groups.append("$$group")
-        places: Document | list[Expression] = groups
-        if query.bounds:
-            span = f"${prefix}span"
-            both = [*groups, *({"$add": [group, span]} for group in groups)]
-            places = {"$cond": [{"$gt": [span, 0]}, both, groups]}
-        if query.by:
-            group = {"$multiply": [_place(f"${prefix}keys", self._keys), spans]}
-            places = {"$let": {"vars": {"group": group}, "in": places}}
-        yield {"$project": {"_id": 0, **read, "place": places}}
+            places.append({"$multiply": [_place(keys, self._keys), spans]})
+        if not query.bounds:
+            yield {"$project": {"_id": 0, **read, "place": places}}
+        else:
+            yield {"$project": {"_id": 0, **read, "group": places, "span": span or span_of(query)}}
+            is_in_one = {"$and": [{"$gte": ["$span", 1]}, {"$lt": ["$span", spans]}]}
+            in_span = [{"$add": [{"$arrayElemAt": ["$group", at]}, "$span"]} for at in range(len(places))]
+            both = {"$concatArrays": ["$group", in_span]}
+            kept = dict.fromkeys(read, 1)
+            yield {"$project": {**kept, "place": {"$cond": [is_in_one, both, "$group"]}}}
+        if "n" in read:
+            yield {"$match": {"n": {"$ne": None}}}
         yield {"$unwind": "$place"}
 
     def _place_of(self, number: int) -> Place:
@@ -357,27 +428,6 @@ class _Question:
 
 
 _FOLD: Mapping[str, Callable[[float, float], float]] = {"$sum": operator.add, "$min": min, "$max": max}
-
-
-def _accumulators(measure: Measure[object], number: str) -> Sequence[Document]:
-    """Return how a `$group` adds up for *measure*, which is of the field *number*."""
-    weight: Expression = "$w" if getattr(measure, "weighted", False) else UNWEIGHTED
-    of_numbers = {"$sum": {"$multiply": [number, weight]}}
-    weights_of_numbers = {"$sum": {"$cond": [{"$gt": [number, None]}, weight, 0]}}
-    found: Mapping[type, Sequence[Document]] = {
-        Count: [{"$sum": weight}],
-        ErrorRate: [{"$sum": {"$cond": ["$is_error", weight, 0]}}, {"$sum": weight}],
-        Sum: [of_numbers],
-        Mean: [of_numbers, weights_of_numbers],
-        Minimum: [{"$min": number}],
-        Maximum: [{"$max": number}],
-        Histogram: [weights_of_numbers],
-    }
-    return found.get(type(measure), [])
-
-
-def _bin(number: str, measure: Histogram) -> Document:
-    return {"$cond": [{"$gt": [number, None]}, step_of(number, measure.bounds), -1]}
 
 
 def _value(measure: Measure[object]) -> Expression:
@@ -397,7 +447,7 @@ def _added_again(add: Mapping[str, Document], prefix: str = "") -> Document:
     return {name: {how: f"${prefix}{name}"} for name, accumulator in add.items() for how in accumulator}
 
 
-def _place(keys: str, of: Sequence[Document]) -> Document:
+def _place(keys: Expression, of: Sequence[Document]) -> Document:
     return {"$add": [{"$indexOfArray": [{"$literal": list(of)}, keys]}, 1]}
 
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from math import floor
 from typing import Any, TypeAlias, cast
 
 from bson.int64 import Int64
 
-from flask_chest.aggregates import HUNDRED, MAX_NUMBER, Column, Key, NoScalar, Number, Variable
+from flask_chest.aggregates import (
+    HUNDRED,
+    MAX_NUMBER,
+    AggregateQuery,
+    Column,
+    Key,
+    NoScalar,
+    Number,
+    Variable,
+)
 from flask_chest.record import SERVER_ERROR
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER
 from flask_chest.stores.aggregates import LEAST_RATE, NANOSECONDS, WHOLE
 from flask_chest.stores.mongodb.deciding import path_of
-from flask_chest.stores.mongodb.documents import Document, decode_value
+from flask_chest.stores.mongodb.documents import Document, decode_value, encode_name
 
 Expression: TypeAlias = "Document | str | int | float | None"
 
-_RATE: Document = {"$max": [{"$ifNull": ["$sample_rate", 1.0]}, LEAST_RATE]}
-WEIGHT: Document = {"$toLong": {"$floor": {"$add": [{"$divide": [float(WHOLE), _RATE]}, 0.5]}}}
+RATE = "$sample_rate"
 UNWEIGHTED: Document = {"$literal": Int64(WHOLE)}
 IS_ERROR: Document = {"$or": [{"$gt": ["$error", None]}, {"$gte": ["$status_code", SERVER_ERROR]}]}
 
@@ -30,17 +41,39 @@ _NO_SCALARS: Mapping[str, NoScalar] = {
 }
 _NUMBERS = ["long", "int", "double"]
 _AFTER_DIGITS = "~"
+_MOST_STEPS = 10_000
+"""Spans of equal width, in any time that is asked for, up to which they are computed and not searched for."""
+_EXACT_NANOSECONDS = 2**53
+"""Times that are no further apart can be subtracted and divided as doubles."""
+_PLATEAU = 4_096
+"""More nanoseconds than any that are equal as doubles of seconds."""
 
 
-def key_of(of: Column | Variable) -> Expression:
-    """Return the key that a document has of *of*: of a variable with its type, as to MongoDB 1 is 1.0."""
+def weight_of(rate: str) -> Document:
+    """Return the weight of a record with the sample *rate*, a path."""
+    at_least = {"$max": [{"$ifNull": [rate, 1.0]}, LEAST_RATE]}
+    return {"$toLong": {"$floor": {"$add": [{"$divide": [float(WHOLE), at_least]}, 0.5]}}}
+
+
+def raw_key_of(of: Column | Variable) -> Expression:
+    """Return what tells the keys of documents apart, and perhaps more: `key_of` makes the key of it.
+
+    Of a variable it has the type, as to MongoDB 1 is 1.0.
+    """
     if isinstance(of, Variable):
         path = path_of(of.name)
-        kind = {"$type": path}
-        return {"t": kind, "v": {"$cond": [{"$in": [kind, list(_NO_SCALARS)]}, None, path]}}
+        return {"t": {"$type": path}, "v": path}
+    return "$status_code" if of == "status_class" else f"${of}"
+
+
+def key_of(of: Column | Variable, raw: str | None = None) -> Expression:
+    """Return the key of *of*: that of a document, or that of the *raw* one at a path."""
+    if isinstance(of, Variable):
+        kind, value = ({"$type": path_of(of.name)}, path_of(of.name)) if raw is None else (f"{raw}.t", f"{raw}.v")
+        return {"t": kind, "v": {"$cond": [{"$in": [kind, list(_NO_SCALARS)]}, None, value]}}
     if of == "status_class":
-        return {"$toLong": {"$floor": {"$divide": ["$status_code", HUNDRED]}}}
-    return f"${of}"
+        return {"$toLong": {"$floor": {"$divide": [raw or "$status_code", HUNDRED]}}}
+    return raw or f"${of}"
 
 
 def key_from(of: Column | Variable, found: object) -> Key:
@@ -79,12 +112,14 @@ def place_in_order(value: Expression, by: Sequence[Column | Variable], keys: str
     return order
 
 
-def number_of(of: Number) -> Expression:
-    """Return the number that measures count of *of*, or null."""
+def number_of(of: Number, *, bounded: bool) -> Expression:
+    """Return the number that measures count of *of*, or null; *bounded* if some may be left out."""
     if not isinstance(of, Variable):
         return {"$divide": ["$duration_ns", NANOSECONDS]}
     path = path_of(of.name)
-    counts = {"$and": [{"$isNumber": path}, {"$gte": [path, -MAX_NUMBER]}, {"$lte": [path, MAX_NUMBER]}]}
+    counts: Document = {"$isNumber": path}
+    if bounded:
+        counts = {"$and": [counts, {"$gte": [path, -MAX_NUMBER]}, {"$lte": [path, MAX_NUMBER]}]}
     return {"$cond": [counts, {"$toDouble": path}, None]}
 
 
@@ -95,18 +130,40 @@ def is_left_out(of: Variable) -> Document:
     return {"$and": [{"$isNumber": path}, is_beyond]}
 
 
-def step_of(value: str, bounds: Sequence[int | float]) -> Expression:
+def may_be_left_out(variables: Iterable[Variable]) -> Document:
+    """Return the filter of the documents with a number that measures do not count, and perhaps of more."""
+    paths = [f"variables.{encode_name(of.name)}" for of in variables]
+    return {"$or": [{path: beyond} for path in paths for beyond in ({"$gt": MAX_NUMBER}, {"$lt": -MAX_NUMBER})]}
+
+
+def bin_of(of: Number, bounds: Sequence[float], *, bounded: bool) -> Document:
+    """Return the number of the bin of *of* between *bounds*, the first one 0, or -1 for what is no number."""
+    if not isinstance(of, Variable):
+        return _step_of("$duration_ns", [_nanoseconds(each) for each in bounds], 0)
+    steps = _step_of("$$number", [float(each) for each in bounds], 0)
+    is_number = {"$cond": [{"$gt": ["$$number", None]}, steps, -1]}
+    return {"$let": {"vars": {"number": number_of(of, bounded=bounded)}, "in": is_number}}
+
+
+def span_of(query: AggregateQuery) -> Expression:
+    """Return the number of the span of time of a record, the first one 1; of another time any other number."""
+    bounds, since, until = query.bounds, query.query.since_unix_nano, query.query.until_unix_nano
+    first, width = bounds[0], bounds[1] - bounds[0]
+    if (
+        since is not None
+        and until is not None
+        and len({later - earlier for earlier, later in pairwise(bounds)}) == 1
+        and max(abs(since - first), abs(until - first)) <= min(_EXACT_NANOSECONDS, width * _MOST_STEPS)
+        and MIN_INTEGER <= first <= MAX_INTEGER
+    ):
+        # From 1970 nanoseconds are not exact as doubles.
+        passed = {"$subtract": ["$time_unix_nano", Int64(first)]}
+        return {"$add": [{"$floor": {"$divide": [passed, width]}}, 1]}
+    return _step_of("$time_unix_nano", [_bound(each) for each in bounds], 0)
+
+
+def _step_of(value: str, bounds: Sequence[float], before: int) -> Document:
     """Return how many of the increasing *bounds* do not exceed *value*, found by halves."""
-    return _step_of(value, [_bound(each) for each in bounds], 0)
-
-
-def span_of(bounds: Sequence[int]) -> Expression:
-    """Return the number of the span of time of a record, the first one 1; 0 if it is in none."""
-    step = step_of("$time_unix_nano", bounds)
-    return {"$mod": [step, len(bounds)]}  # what comes after the last bound is in none either
-
-
-def _step_of(value: str, bounds: Sequence[float], before: int) -> Expression:
     if not bounds:
         return {"$literal": before}
     middle = len(bounds) // 2
@@ -119,6 +176,15 @@ def _step_of(value: str, bounds: Sequence[float], before: int) -> Expression:
     }
 
 
-def _bound(value: float) -> float:
+def _nanoseconds(seconds: float) -> float:
+    """Return the first whole number of nanoseconds that, as a double of seconds, does not lie below *seconds*."""
+    nearly = seconds * NANOSECONDS
+    if abs(nearly) >= MAX_INTEGER - _PLATEAU:
+        return nearly
+    near = range(floor(nearly) - _PLATEAU, floor(nearly) + _PLATEAU)
+    return Int64(near[bisect_left(near, seconds, key=lambda each: each / NANOSECONDS)])
+
+
+def _bound(value: int) -> float:
     # Beyond 64 bits everything is on one side.
-    return Int64(value) if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER else float(value)
+    return Int64(value) if MIN_INTEGER <= value <= MAX_INTEGER else float(value)
