@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from aggregation_property import AggregationProperty
 from finding_property import FindingProperty
-from flask_chest.testing.contracts import DeletionWithoutOutboxContract, StoreContract
+from flask_chest.testing.contracts import AggregationContract, DeletionWithoutOutboxContract, StoreContract
+from sampled_property import SampledProperty
 
 
-class TestClickHouseStore(StoreContract, DeletionWithoutOutboxContract, FindingProperty):
+class TestClickHouseStore(
+    StoreContract,
+    DeletionWithoutOutboxContract,
+    AggregationContract,
+    AggregationProperty,
+    FindingProperty,
+    SampledProperty,
+):
     """Does what every store does."""

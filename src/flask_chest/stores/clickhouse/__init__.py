@@ -20,6 +20,7 @@ from flask_chest.stores._records import DuplicateIds, storable_rows
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
 
 try:
+    from flask_chest.stores.clickhouse.aggregates import ClickHouseAggregation
     from flask_chest.stores.clickhouse.client import Client, Clients, Database, check_client_options, make_client
     from flask_chest.stores.clickhouse.deletion import NOTES, ClickHouseDeletion, notes_of
     from flask_chest.stores.clickhouse.query import find
@@ -45,7 +46,7 @@ _COMPLAINT = (
 )
 
 
-class ClickHouseStore(ClickHouseDeletion, HasNeighbours, Store):
+class ClickHouseStore(ClickHouseDeletion, ClickHouseAggregation, HasNeighbours, Store):
     """Keeps records in the ClickHouse database at *uri*, in the table *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the tables must be

@@ -1,0 +1,126 @@
+"""Aggregates as one statement of ClickHouse, which reads one moment: it keeps no snapshot for several.
+
+It groups by the place of a group in the answer and by span of time, by each of them alone, and by neither.
+"""
+# ruff: noqa: S608 - all that comes from outside is a literal
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import msgspec
+
+from flask_chest.aggregates import AggregateQuery, Answer, Percentiles
+from flask_chest.protocols import Aggregation
+from flask_chest.stores._time_limit import TimeLimit
+from flask_chest.stores.aggregates import Cell, Keys, Part, answer
+from flask_chest.stores.clickhouse.client import ClickHousePart, Database
+from flask_chest.stores.clickhouse.conditions import Asked, conditions_of
+from flask_chest.stores.clickhouse.measures import Piece, piece_of
+from flask_chest.stores.clickhouse.query import find
+from flask_chest.stores.clickhouse.reading import Reading
+from flask_chest.stores.clickhouse.text import is_integer
+from flask_chest.stores.reference import aggregate
+
+Place: TypeAlias = tuple[int, "int | None"]
+"""A group, and the number of a span; ``None`` is any time."""
+_ALL, _OTHERS = -1, 0
+"""In the place of a group: everything, and what is in none of the groups of the answer; the first one is 1."""
+
+
+class ClickHouseAggregation(ClickHousePart, Aggregation):
+    """Adds up in the database, where that can decide exactly which records are meant."""
+
+    def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
+        """Return the answer, of one moment; past *timeout*, raise `QueryTimeout`."""
+        meant = msgspec.structs.replace(query.query, limit=None)
+        asked = conditions_of(meant)
+        if not all(each.decides for each in asked) or not all(map(is_integer, query.bounds)):
+            return aggregate(find(self._database, meant, timeout=timeout), query)
+        return _Question(self._database, query, asked, TimeLimit(timeout)).answer()
+
+
+class _Question:
+    """One question, asked in one statement."""
+
+    def __init__(
+        self, database: Database, query: AggregateQuery, asked: Sequence[Asked], limit: TimeLimit
+    ) -> None:
+        self._database = database
+        self._query = query
+        self._read = Reading(database, query, asked)
+        self._limit = limit
+
+    def answer(self) -> Answer:
+        """Ask; once more if it turns out that percentiles go by weight."""
+        query, read = self._query, self._read
+        pieces, rows = self._ask(sampled=False)
+        weighted = any(isinstance(each, Percentiles) and each.weighted for each in query.measures)
+        if weighted and any(least != most for _, _, _, _, least, most, *_ in rows):
+            pieces, rows = self._ask(sampled=True)
+        cells: dict[Place, Cell] = {}
+        keys: dict[int, Keys] = {}
+        left_out = 0
+        for group, begin, raw, records, _, _, beyond, *found in rows:
+            span = None if begin is None else read.span_of(begin)
+            if begin is not None and span is None:
+                continue
+            cells[group, span] = Cell(records, _sums(pieces, found))
+            if group > _OTHERS:
+                keys[group] = read.keys_of(raw)
+            if (group, span) == (_ALL, None):
+                left_out = int(beyond)
+        series = {number: _part(keys, cells, number) for number in range(len(query.bounds) - 1)}
+        return answer(query, _part(keys, cells, None), series, left_out=left_out)
+
+    def _ask(self, *, sampled: bool) -> tuple[Sequence[Piece], list[tuple[Any, ...]]]:
+        """Ask, where *sampled* says that percentiles go by weight."""
+        pieces = [piece_of(measure, self._read, sampled=sampled) for measure in self._query.measures]
+        return pieces, self._rows(pieces)
+
+    def _rows(self, pieces: Sequence[Piece]) -> list[tuple[Any, ...]]:
+        """Fetch a row for each place: group, beginning of the span, key, and what is found there."""
+        query, read = self._query, self._read
+        parts = [*(["g"] if query.by else []), *(["b"] if query.bounds else [])]
+        source, common = "found", [f"found AS ({read.select})"]
+        if query.by:
+            common.append(f"top AS ({self._top(pieces[0])})")
+            source = f"found ANY LEFT JOIN top USING ({', '.join(read.keys)})"
+        group = f"if(grouping(g) = 0, toInt64(g), {_ALL})" if query.by else str(_ALL)
+        begin = "if(grouping(b) = 0, b, NULL)" if query.bounds else "NULL"
+        key = f"[{', '.join(f'any({each})' for each in read.keys)}]"
+        columns = [group, begin, key, "count()", "min(w)", "max(w)", read.left_out]
+        columns += [column for piece in pieces for column in piece.columns]
+        select = f"WITH {', '.join(common)} SELECT {', '.join(columns)} FROM {source}"
+        if parts:
+            sets = [parts, *([each] for each in parts if len(parts) > 1), []]
+            written = ", ".join(f"({', '.join(each)})" for each in sets)
+            select += f" GROUP BY GROUPING SETS ({written})"
+        return [row for row in self._database.rows(select, limit=self._limit) if row[3]]
+
+    def _top(self, first: Piece) -> str:
+        """Return the SELECT of the keys of the groups in the answer, each with its place."""
+        keys = ", ".join(self._read.keys)
+        order = ", ".join(["r DESC NULLS LAST", *self._read.order_of_keys()])
+        ranked = f"SELECT {keys}, {first.rank} AS r FROM found GROUP BY {keys} ORDER BY {order}"
+        limited = f"{ranked} LIMIT {self._query.top}"
+        return f"SELECT {keys}, row_number() OVER (ORDER BY {order}) AS g FROM ({limited})"
+
+
+def _sums(pieces: Sequence[Piece], found: Sequence[Any]) -> list[object]:
+    sums: list[object] = []
+    at = 0
+    for piece in pieces:
+        sums.append(piece.sums(found[at : at + len(piece.columns)]))
+        at += len(piece.columns)
+    return sums
+
+
+def _part(keys: Mapping[int, Keys], cells: Mapping[Place, Cell], span: int | None) -> Part:
+    return Part(
+        groups=[(key, cells[group, span]) for group, key in keys.items() if (group, span) in cells],
+        others=cells.get((_OTHERS, span)),
+        all=cells.get((_ALL, span)),
+    )
