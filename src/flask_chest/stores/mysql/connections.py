@@ -65,7 +65,6 @@ MYSQL = Dialect(
     status_class="status_code DIV 100",
     weight="FLOOR(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)",
     view=MYSQL_VIEW,
-    once=" LIMIT 9223372036854775807",
     divide="DIV",
     has_slow_windows=True,
     scan=" USE INDEX ()",

@@ -59,12 +59,15 @@ POSTGRESQL = Dialect(
         END COLLATE "C"
     """,
     path=str,
-    number="CASE WHEN {value} ~ '^[-0-9]' THEN {value}::double precision END",
+    number="CASE WHEN {value} >= '-' AND {value} < ':' THEN {value}::double precision END",
     written='?::text COLLATE "C"',
     seconds="duration_ns / 1e9::double precision",
     status_class="status_code / 100",
     weight="floor(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)::bigint",
     view=POSTGRESQL_VIEW,
+    once=" OFFSET 0",  # a limit would keep several processes from reading the table together
+    percentiles="percentile_disc(ARRAY[{fractions}]::double precision[]) WITHIN GROUP (ORDER BY {number})",
+    has_grouping_sets=True,
 )
 
 CANCEL_SECONDS = 5.0

@@ -101,6 +101,8 @@ class _Grouping:
     spans: bool = False
     bins: bool = False
     """Whether each bin of the histograms is a group of its own."""
+    every: bool = False
+    """Whether all records together are a group, too."""
     where: Condition = ("", ())
     top: int | None = None
     """Number of groups, the first in the order of the answer; ``None`` for all, in any order."""
@@ -114,6 +116,8 @@ class _Group:
     """Its key as the database has it."""
     span: int | None
     cell: Cell
+    every: bool = False
+    """Whether these are all records together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,14 +205,17 @@ class _Aggregates:
         elif is_additive(query) and query.by and not (query.bounds or self._histograms):
             groups = self._finest[: query.top + 1]
         else:
-            groups = self._groups(_Grouping(keys=True, top=query.top + 1)) if query.by else []
+            groups = self._groups(_Grouping(keys=True, every=True, top=query.top + 1)) if query.by else []
+        every = [group for group in groups if group.every]
+        groups = [group for group in groups if not group.every]
         if keys is not None or len(groups) > query.top:
             del groups[query.top :]
             chosen = self._read.has_key([group.raw for group in groups])
             others = f"NOT ({chosen[0]})", chosen[1]
         series: dict[int | None, Part] = {}
         if query.bounds:
-            found = self._groups(_Grouping(keys=True, spans=True, where=chosen)) if query.by else []
+            grouping = _Grouping(keys=True, spans=True, every=others is None, where=chosen)
+            found = self._groups(grouping) if query.by else []
             series = self._parts(found, others, spans=True)
         if series and is_additive(query):
             whole = Part(
@@ -217,7 +224,7 @@ class _Aggregates:
                 all=merged(query, [part.all for part in series.values()]),
             )
         else:
-            whole = self._parts(groups, others, spans=False).get(None, Part())
+            whole = self._parts([*groups, *every], others, spans=False).get(None, Part())
         return _Parts(
             whole=whole,
             series={span: part for span, part in series.items() if span is not None},
@@ -229,17 +236,18 @@ class _Aggregates:
         self, groups: Sequence[_Group], others: Condition | None, *, spans: bool
     ) -> dict[int | None, Part]:
         """Return the parts of *groups* by their span of time, with what else belongs to each."""
+        of_all: Mapping[int | None, Cell | None] = {group.span: group.cell for group in groups if group.every}
         by_span: dict[int | None, list[_Group]] = {}
         for group in groups:
-            by_span.setdefault(group.span, []).append(group)
+            if not group.every:
+                by_span.setdefault(group.span, []).append(group)
         of_others = {} if others is None else self._by_span(_Grouping(spans=spans, where=others))
-        of_all: Mapping[int | None, Cell | None]
-        if self._query.by and is_additive(self._query):
+        if not of_all and self._query.by and is_additive(self._query):
             of_all = {
                 span: merged(self._query, [of_others.get(span), *(each.cell for each in by_span.get(span, ()))])
                 for span in by_span.keys() | of_others.keys()
             }
-        else:
+        elif not of_all:
             of_all = self._by_span(_Grouping(spans=spans))
         return {
             span: Part(groups=self._with_keys(by_span.get(span, ())), others=of_others.get(span), all=cell)
@@ -286,6 +294,7 @@ class _Aggregates:
         read = self._read
         names = read.names(keys=grouping.keys, spans=grouping.spans)
         groups: list[LiteralString] = [*names, *(read.bins[each] for each in self._histograms if grouping.bins)]
+        every = grouping.every and self._takes_sets
         columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
         source = self._source(grouping, names)
@@ -295,22 +304,26 @@ class _Aggregates:
         select: LiteralString = ", ".join(
             [*names, "count(*) AS records", *named, *weights, f"{left_out} AS left_out"]
         )
+        select += f", GROUPING({names[0]}) AS every" if every else ", 0 AS every"
         grouped: LiteralString = f" GROUP BY {', '.join(groups)}" if groups else " HAVING count(*) > 0"
+        if every:
+            spans = ", ".join(read.names(keys=False, spans=grouping.spans))
+            grouped = f" GROUP BY GROUPING SETS (({', '.join(names)}), ({spans})) HAVING count(*) > 0"
         sql: LiteralString = f"SELECT {select} FROM {source.sql}{grouped}"
         values = source.values
         if grouping.top is not None:
             order: LiteralString = ", ".join(
-                ["place IS NULL", "place DESC", *(read.order_of_keys() if grouping.keys else ())]
+                ["every DESC", "place IS NULL", "place DESC", *(read.order_of_keys() if grouping.keys else ())]
             )
             sql = (
                 f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source.sql}{grouped})"
                 f" AS ordered ORDER BY {order} LIMIT ?"
             )
-            values = (*values, grouping.top)
+            values = (*values, grouping.top + every)
         found: list[_Group] = []
         for row in self._rows(_Statement(sql, values, source.before)):
             raw, rest = row[: len(names)], row[len(names) :]
-            least, most, left = rest[1 + len(columns) : 4 + len(columns)]
+            least, most, left, is_every = rest[1 + len(columns) : 5 + len(columns)]
             if least != most:
                 raise _SampledError
             held = iter(rest[1:])
@@ -318,7 +331,8 @@ class _Aggregates:
             span = raw[-1] if grouping.spans else None
             key = tuple(map(text, raw[:-1] if grouping.spans else raw))
             cell = Cell(int(rest[0]), sums, int(left))
-            found.append(_Group(raw=key, span=None if span is None else int(span), cell=cell))
+            number = None if span is None else int(span)
+            found.append(_Group(raw=key, span=number, cell=cell, every=bool(is_every)))
         return found
 
     @property
@@ -329,6 +343,12 @@ class _Aggregates:
     def _goes_by_rank(self) -> bool:
         weighted = any(isinstance(each, Percentiles) and each.weighted for each in self._query.measures)
         return weighted and not self._sampled
+
+    @property
+    def _takes_sets(self) -> bool:
+        """Whether a statement finds all records together beside their groups, of which they cannot be merged."""
+        apart = is_additive(self._query) or self._histograms or any(self._windows(()))
+        return self._tables.dialect.has_grouping_sets and not apart
 
     def _source(self, grouping: _Grouping, names: Sequence[LiteralString]) -> _Source:
         """Return the records of *grouping*, with their bins, or numbered within its groups for percentiles."""
@@ -354,7 +374,8 @@ class _Aggregates:
             for each in self._query.measures
             if isinstance(each, Percentiles)
         }
-        for at, by_weight in sorted(asked):
+        at_once = bool(self._tables.dialect.percentiles)
+        for at, by_weight in sorted(each for each in asked if each[1] or not at_once):
             ordered: LiteralString = f"({partition} ORDER BY x{at} IS NULL, x{at}"
             if by_weight:
                 yield f"sum(w) OVER {ordered} ROWS UNBOUNDED PRECEDING) AS c{at}"

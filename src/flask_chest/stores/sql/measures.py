@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import nextafter
 from typing import Any, LiteralString
 
 from flask_chest.aggregates import (
+    HUNDRED,
     Count,
     Distinct,
     ErrorRate,
@@ -37,7 +40,7 @@ def piece_of(measure: Measure[object], read: Reading, *, sampled: bool, binned: 
     at = "" if of is None else read.numbers[of]
     weight = weight_of(measure)
     if isinstance(measure, Percentiles):
-        return _percentiles(measure, at, by_weight=sampled and measure.weighted)
+        return _percentiles(measure, at, read.dialect.percentiles, by_weight=sampled and measure.weighted)
     if isinstance(measure, Distinct):
         keys: LiteralString = f"count(DISTINCT {read.distinct[measure.of]})"
         return Piece(columns=(keys,), sums=_whole, rank=keys)
@@ -89,7 +92,9 @@ def _whole(found: Sequence[Any]) -> int:
     return int(found[0])
 
 
-def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) -> Piece:
+def _percentiles(measure: Percentiles, at: LiteralString, at_once: LiteralString, *, by_weight: bool) -> Piece:
+    if at_once and not by_weight:
+        return _percentiles_at_once(measure, f"x{at}", at_once)
     columns: list[LiteralString] = []
     for p in map(digits, measure.ps):
         # Without a division: which databases do not do alike.
@@ -99,6 +104,27 @@ def _percentiles(measure: Percentiles, at: LiteralString, *, by_weight: bool) ->
             rank = f"r{at} * 100 >= n{at} * {p} AND (r{at} - 1) * 100 < n{at} * {p}"
             columns.append(f"max(CASE WHEN {rank} THEN x{at} END)")
     return Piece(columns=tuple(columns), sums=lambda found: tuple(map(_float, found)), rank=columns[0])
+
+
+def _percentiles_at_once(measure: Percentiles, number: LiteralString, aggregate: LiteralString) -> Piece:
+    fractions = ", ".join([digits(fraction(p)) for p in measure.ps])
+    every = aggregate.format(number=number, fractions=fractions)
+
+    def sums(found: Sequence[Any]) -> object:
+        return nothing(measure) if found[0] is None else tuple(map(_float, found[0]))
+
+    return Piece(columns=(every,), sums=sums, rank=f"({every})[1]")
+
+
+def fraction(p: int) -> float:
+    """Return the f of which ceil(f * n), in double precision, is the nearest rank of *p* among any n numbers.
+
+    It is the greatest that is no more than p / 100: where n * p is a multiple of 100, a greater one may take the
+    next rank, and this one cannot, as a product that is no more than a whole number is not rounded beyond it.
+    Elsewhere, the product is a hundredth above a whole number at least, which is lost for no n below 2**45.
+    """
+    nearest = p / HUNDRED
+    return nearest if Fraction(nearest) <= Fraction(p, HUNDRED) else nextafter(nearest, 0.0)
 
 
 def weight_of(measure: Measure[object]) -> LiteralString:

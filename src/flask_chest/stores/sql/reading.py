@@ -87,7 +87,7 @@ class Reading:
 
     def __init__(self, session: Session, tables: Tables, query: AggregateQuery, meant: Query) -> None:
         self._query = query
-        self._dialect = tables.dialect
+        self.dialect = tables.dialect
         self._variables: dict[str, LiteralString] = {}
         self.numbers: dict[Number, LiteralString] = {of: digits(at) for at, of in enumerate(numbers(query))}
         """What measures are of → number in the names of its columns."""
@@ -119,10 +119,9 @@ class Reading:
     def _with(self, first: Condition) -> Condition:
         select, paths, (where, values) = self._raw
         found, found_values = self._found
-        # The limit makes the columns of a SELECT within another once, and not at each use, and keeps MySQL from
-        # an index on the keys, by which it would fetch all records at random.
-        limit: LiteralString = " LIMIT 9223372036854775807" if self._variables or self._keys else ""
-        raw: LiteralString = f"{select} WHERE {first[0]}{where}{limit}"
+        # With keys, too: it keeps MySQL from an index on them, by which it would fetch all records at random.
+        once: LiteralString = self.dialect.once if self._variables or self._keys else ""
+        raw: LiteralString = f"{select} WHERE {first[0]}{where}{once}"
         return f"WITH raw AS ({raw}), found AS ({found})", (*paths, *first[1], *values, *found_values)
 
     def names(self, *, keys: bool, spans: bool = False) -> list[LiteralString]:
@@ -154,7 +153,7 @@ class Reading:
         order: list[LiteralString] = []
         for of, key in zip(self._query.by, self._keys, strict=True):
             if isinstance(of, Variable):
-                number = self._dialect.number.format(value=key)
+                number = self.dialect.number.format(value=key)
                 order.extend((_KIND.format(key=key), number, _WITHOUT_QUOTES.format(key=key)))
             else:
                 order.extend((f"{key} IS NOT NULL", key))
@@ -166,13 +165,13 @@ class Reading:
         """Return SELECT and FROM with the values of their marks, and the condition."""
         columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error", "sample_rate"]
         columns.extend(each for each in _COLUMNS if each in {*self._query.by, *self.distinct})
-        read: list[LiteralString] = [f"{self._dialect.value} AS {name}" for name in self._variables.values()]
+        read: list[LiteralString] = [f"{self.dialect.value} AS {name}" for name in self._variables.values()]
         paths = [
-            self._dialect.path(name) for name in self._variables for _ in range(self._dialect.value.count("?"))
+            self.dialect.path(name) for name in self._variables for _ in range(self.dialect.value.count("?"))
         ]
         conditions = list(column_conditions(meant))
         if meant.asks_for_variables:
-            conditions += narrowing(meant, self._dialect.variables(session, tables))
+            conditions += narrowing(meant, self.dialect.variables(session, tables))
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         values = [value for _, bound in conditions for value in bound]
         select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
@@ -185,7 +184,7 @@ class Reading:
         columns.extend(f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items())
         for of, at in self.numbers.items():
             columns.append(f"{self._number_sql(of)} AS {'y' if isinstance(of, Variable) else 'x'}{at}")
-        columns.extend((f"{self._dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
+        columns.extend((f"{self.dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
         values: tuple[SQLValue, ...] = ()
         if self._query.bounds:
             span, values = self._span(self._query.bounds)
@@ -196,7 +195,7 @@ class Reading:
         more = tuple(value for _, bound in conditions for value in bound)
         made: LiteralString = f"SELECT {', '.join(columns)} FROM raw WHERE {where}"
         if self._variables:
-            made += self._dialect.once
+            made += self.dialect.once
         within: list[LiteralString] = [
             f"CASE WHEN {_WITHIN.format(number=number)} THEN {number} END AS x{number[1:]}"
             for number in self.unbounded
@@ -208,7 +207,7 @@ class Reading:
         lengths = {end - begin for begin, end in pairwise(bounds)}
         if len(lengths) > 1 or bounds[-1] - bounds[0] > MAX_INTEGER:
             return reached("time_unix_nano", bounds, first=-1)
-        return f"(time_unix_nano - ?) {self._dialect.divide} ?", (bounds[0], *lengths)
+        return f"(time_unix_nano - ?) {self.dialect.divide} ?", (bounds[0], *lengths)
 
     def _exactly(self, meant: Query) -> Iterator[Condition]:
         """Yield the conditions on variables, which decide."""
@@ -218,10 +217,10 @@ class Reading:
             match condition:
                 case OneOf(values):
                     texts = [text for each in values for text in _written(each)]
-                    every = marks(texts, self._dialect.written)
+                    every = marks(texts, self.dialect.written)
                     yield (f"{value} IN ({every})", tuple(texts)) if texts else ("1 = 0", ())
                 case Bound():
-                    number = self._dialect.number.format(value=value)
+                    number = self.dialect.number.format(value=value)
                     yield f"{number} {_SIGNS[condition.operator]} ?", (cast("float", condition.value),)
                 case _:
                     yield f"{value} IS NOT NULL", ()
@@ -231,13 +230,13 @@ class Reading:
 
     def _number_sql(self, of: Number) -> LiteralString:
         if isinstance(of, Variable):
-            return self._dialect.number.format(value=self._variable(of.name))
-        return self._dialect.seconds
+            return self.dialect.number.format(value=self._variable(of.name))
+        return self.dialect.seconds
 
     def _key_sql(self, of: Column | Variable) -> LiteralString:
         if isinstance(of, Variable):
             return _KEY.format(value=self._variable(of.name))
-        return self._dialect.status_class if of == "status_class" else of
+        return self.dialect.status_class if of == "status_class" else of
 
 
 def _column(value: SQLValue, of: Column) -> Key:

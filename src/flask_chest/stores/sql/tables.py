@@ -138,8 +138,16 @@ class Dialect:
     view: ViewSyntax
     divide: LiteralString = "/"
     """Operator that divides whole numbers."""
-    once: LiteralString = ""
+    once: LiteralString = " LIMIT 9223372036854775807"
     """End of a SELECT within another whose columns are then made once, and not at each use."""
+    percentiles: LiteralString = ""
+    """The numbers that a ``{number}`` has at each of the ``{fractions}`` of a group, as an array.
+
+    A fraction f of n numbers is that of rank ceil(f * n), in double precision. Empty where there is no such
+    aggregate: then the records are numbered by a window function.
+    """
+    has_grouping_sets: bool = False
+    """Whether a statement may group in several ways at once."""
     has_slow_windows: bool = False
     """Whether it takes long to number all records by a window function."""
     scan: LiteralString = ""

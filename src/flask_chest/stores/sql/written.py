@@ -7,12 +7,12 @@ from typing import LiteralString, cast
 
 from flask_chest.stores.sql.tables import Condition, SQLValue
 
-_DIGITS: tuple[LiteralString, ...] = ("-", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+_DIGITS: tuple[LiteralString, ...] = ("-", ".", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
 
-def digits(number: int) -> LiteralString:
-    """Return *number* as SQL."""
-    return "".join([_DIGITS["-0123456789".index(digit)] for digit in str(number)])
+def digits(number: float) -> LiteralString:
+    """Return *number*, which is whole or not near to 0, as SQL."""
+    return "".join([_DIGITS["-.0123456789".index(digit)] for digit in repr(number)])
 
 
 def reached(number: LiteralString, bounds: Sequence[float], *, first: int) -> Condition:
