@@ -12,7 +12,7 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing unit test test-otel test-flask test-clickhouse check docs bench screenshots clean new-venv
+.PHONY: help demo tracing unit test matrix test-clickhouse check sbom docs bench screenshots clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,8 @@ test: check ## Check, then run all tests, and show what of the package they reac
 	$(BIN)/python -m pytest tests/processes
 
 check: $(STAMP) docs ## Check style, layers, types and the links of the docs
+	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
@@ -40,14 +42,15 @@ check: $(STAMP) docs ## Check style, layers, types and the links of the docs
 	$(BIN)/basedpyright
 	$(BIN)/python -m mypy.stubtest apscheduler influxdb_client --ignore-missing-stub --mypy-config-file mypy.ini
 
-test-otel: $(STAMP) ## Run the unit tests with the oldest OpenTelemetry, with its API alone, and with none
-	$(BIN)/python tests/support/otel_matrix.py
+matrix: $(STAMP) ## Run the tests with other Pythons, Flasks, OpenTelemetries: ARGS="--session lowest" is one
+	$(BIN)/python -m nox $(ARGS)
 
-test-flask: $(STAMP) ## Run the unit tests with Flask's main branch, or with what FLASK names
-	$(BIN)/python tests/support/flask_matrix.py
+sbom: $(STAMP) ## Write down what an installation consists of, as CycloneDX in dist/
+	rm -rf build/sbom && $(PYTHON) -m venv build/sbom && build/sbom/bin/python -m pip install --quiet '.[all]'
+	mkdir -p dist && $(BIN)/python -m cyclonedx_py environment build/sbom/bin/python --output-file dist/sbom.cdx.json
 
 test-clickhouse: $(STAMP) ## Run the tests of ClickHouse, on its engine in an environment of its own: nearly a gigabyte
-	$(BIN)/python tests/support/clickhouse_matrix.py
+	$(BIN)/python -m nox --reuse-venv=yes --session clickhouse
 
 docs: $(STAMP) ## Build the docs into build/docs, without the net; a warning fails
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
@@ -59,7 +62,7 @@ bench: $(STAMP) ## Measure speed, briefly with ARGS=--small; the figures go to b
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the environment and all that was made
-	rm -rf $(VENV) .venv-otel .venv-flask .venv-clickhouse dist build benchmarks/results
+	rm -rf $(VENV) .nox dist build benchmarks/results
 	rm -rf .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

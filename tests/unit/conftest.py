@@ -11,7 +11,7 @@ from documents import has_opentelemetry
 from flask_chest import FlaskChest
 from flask_chest.stores.memory import MemoryStore
 
-# Only in the environments that `make test-otel` makes is it not there, or its API alone.
+# Only in sessions of `make matrix` is it not there, or its API alone.
 collect_ignore = (
     []
     if has_opentelemetry()
