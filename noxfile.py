@@ -86,7 +86,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def clickhouse(session: nox.Session) -> None:
-    """Run the tests of ClickHouse on its engine, chDB: nearly a gigabyte, too large for everybody's environment."""
+    """Run the tests of ClickHouse on its engine, chDB, which takes nearly a gigabyte."""
     session.install("--editable", ".[clickhouse,postgresql]", *groups("test-clickhouse"))
     session.run("pytest", "-q", "-n", "auto", *session.posargs, "tests/clickhouse")
 
