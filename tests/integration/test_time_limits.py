@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,8 +17,11 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
+from pymongo.errors import ExecutionTimeout
 
 from flask_chest.errors import QueryTimeout
+from flask_chest.stores.mongodb import MongoDBStore
+from flask_chest.stores.mongodb.client import Collections
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.mysql.connections import Address
 from flask_chest.stores.postgresql import PostgreSQLStore
@@ -277,3 +281,50 @@ def test_interrupted_statement_of_the_app_s_only_connection_is_ended(watch: Watc
                 assert session.rows("SELECT 1") == [(1,)]
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def _crossed(numbers: int) -> list[dict[str, Any]]:
+    """Return a pipeline that counts the pairs of so many *numbers*."""
+    crossed: list[dict[str, Any]] = [{"$limit": 1}]
+    for name in "ab":
+        crossed += [{"$project": {name: {"$range": [0, numbers]}}}, {"$unwind": f"${name}"}]
+    return [*crossed, {"$group": {"_id": None, "pairs": {"$sum": 1}}}]
+
+
+def _active(collections: Collections) -> set[str]:
+    """Return what the server works on, by collection."""
+    admin = collections.database.client["admin"]
+    current = admin.aggregate([{"$currentOp": {"allUsers": True}}])
+    return {operation.get("ns", "") for operation in current if operation["active"]}
+
+
+@pytest.fixture(params=["mongodb", "documentdb"])
+def mongodb_collections(request: pytest.FixtureRequest) -> Iterator[Collections]:
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    with closing(MongoDBStore(server.uri, name=f"limits_{next(_numbers)}")) as store:
+        store.open()
+        store.write([make_record()])
+        collections = store._collections
+        if not _active(collections):
+            pytest.skip("this server does not tell what it works on, not even that it answers this")
+        try:
+            collections.records.aggregate(_crossed(300), maxTimeMS=1)
+        except ExecutionTimeout:
+            yield collections
+        else:
+            pytest.skip("this server takes no notice of maxTimeMS")
+
+
+def test_limit_leaves_no_work_behind_in_mongodb(mongodb_collections: Collections) -> None:
+    asked = mongodb_collections.records
+
+    def runs() -> bool:
+        return asked.full_name in _active(mongodb_collections)
+
+    with ThreadPoolExecutor(1) as threads:
+        seen = threads.submit(wait_until, runs, seconds=30)
+        limited = mongodb_collections.answering(timeout=SECOND * 3)
+        with pytest.raises(QueryTimeout, match="longer than 3 s"), limited:
+            asked.aggregate(_crossed(100_000))
+        seen.result()
+    assert not runs()
