@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeAlias, overload
 
+from flask_chest.stores.sql.partitions import kind_of
 from flask_chest.stores.sql.tables import table_names
 
 IncludeName: TypeAlias = Callable[[str | None, str, object], bool]
@@ -52,11 +53,15 @@ def include_name(
 def _excluding(chests: Collection[str], own: Callable[..., bool] | None) -> IncludeName:
     names = {chests} if isinstance(chests, str) else chests
     tables = {table.lower() for name in names for table in table_names(name).values()}
+    begins = tuple(f"{name.lower()}_" for name in names)
 
     def include(name: str | None, type_: str, parent_names: object, /) -> bool:
         # Without a table its indexes and constraints are not looked at.
-        if type_ == "table" and name is not None and name.lower() in tables:
-            return False
+        if type_ == "table" and name is not None:
+            lower = name.lower()
+            partitions = (lower.removeprefix(begin) for begin in begins if lower.startswith(begin))
+            if lower in tables or any(kind_of(end) is not None for end in partitions):
+                return False
         return own is None or own(name, type_, parent_names)
 
     return include

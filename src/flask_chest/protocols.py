@@ -25,6 +25,9 @@ from flask_chest.record import JSONValue, Query, Record
 
 StartAt: TypeAlias = Literal["beginning", "now"]
 
+PartitionBy: TypeAlias = Literal["day", "week"]
+"""Span of time for which a table of records has a partition, by UTC; weeks begin on Monday."""
+
 
 class Sink(Protocol):
     """Takes records: enough for the target of an exporter."""
@@ -245,6 +248,9 @@ class Retention(Protocol):
         With *keep_unexported*, none that a registered exporter has not had. Fewer than *limit* mean that it is
         done: from then on nothing that began before that time is taken any more. A time ahead of the store's
         clock is taken for that, and one that was noted by a clock ahead is not looked at.
+
+        A store with partitions drops whole ones: the last of them passes *limit*, and the time is rounded down to
+        what `Partitioned.reach` returns.
         """
 
     @abstractmethod
@@ -253,6 +259,39 @@ class Retention(Protocol):
 
         Records that begin ahead of the store's clock are not among them.
         """
+
+
+class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the records of a store are parted by time."""
+
+    wanted: PartitionBy | None = None
+    """What the store was asked for, which is for new tables alone."""
+    by: PartitionBy | None = None
+    """What there is a partition for; ``None`` where all records are in one table."""
+    count: int = 0
+    until_unix_nano: int | None = None
+    """Time up to which, from now on, there is a partition for each span."""
+
+    def ends_before(self, time_unix_nano: int, /) -> bool:
+        """Return whether there are partitions, and none for that time or for one before it."""
+        return self.until_unix_nano is not None and self.until_unix_nano < time_unix_nano
+
+
+@runtime_checkable
+class Partitioned(Protocol):
+    """May keep records in partitions by time, which retention drops as a whole."""
+
+    @abstractmethod
+    def partitions(self) -> PartitionStatus:
+        """Return how the records are parted, and up to when."""
+
+    @abstractmethod
+    def partitions_sql(self) -> str:
+        """Return the statements that make the partitions that are missing from now on, or an empty text."""
+
+    @abstractmethod
+    def reach(self, before_unix_nano: int, /) -> int:
+        """Return the time before which `Retention.prune` deletes when it is given this one, or an earlier one."""
 
 
 @runtime_checkable

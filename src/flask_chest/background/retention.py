@@ -14,7 +14,7 @@ import msgspec
 
 from flask_chest._clocks import MAX_SKEW_NANO, ClockNote, decode_note, encode_note, nanoseconds
 from flask_chest.errors import CapabilityMissing, ConfigurationError
-from flask_chest.protocols import ExporterRegistry, HostClocked, Leases, Retention, Store
+from flask_chest.protocols import ExporterRegistry, HostClocked, Leases, Partitioned, Retention, Store
 from flask_chest.record import Query
 
 TASK = "retention"
@@ -155,7 +155,7 @@ class RetentionRun:
             deleted = self._prune(store, max(before or 0, capped or 0), keep_unexported=True)
         if capped is not None:
             unexported = self._prune(store, capped, keep_unexported=False)
-        left = before is not None and any(self.store.query(Query(until_unix_nano=before, limit=1)))
+        left = before is not None and leaves_some(self.store, before)
         return RetentionReport(
             deleted=deleted + unexported,
             unexported=unexported,
@@ -199,6 +199,13 @@ class RetentionRun:
             for each in store.exporters()
             if each.backlog and abs(now - each.last_seen_unix_nano) > nanoseconds(ABSENT)
         )
+
+
+def leaves_some(store: Store, before_unix_nano: int) -> bool:
+    """Return whether *store* has records that a run of retention up to that time should have deleted."""
+    if isinstance(store, Partitioned):
+        before_unix_nano = store.reach(before_unix_nano)
+    return any(store.query(Query(until_unix_nano=before_unix_nano, limit=1)))
 
 
 class TimeTold(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
 
 import click
 
+from flask_chest._clocks import nanoseconds
 from flask_chest.cli._group import asking_store, chest_group, the_chests
 from flask_chest.cli._output import say, say_data
 from flask_chest.cli.index import make_index
 from flask_chest.declared import Declaration
-from flask_chest.errors import ConfigurationError, SchemaError
+from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
 from flask_chest.extension.derived import missing_indexes
-from flask_chest.protocols import FlatViews, Store, VariableIndexes
+from flask_chest.protocols import FlatViews, Partitioned, Store, VariableIndexes
+
+_SOON_NANO = nanoseconds(timedelta(days=2))
 
 
 @chest_group.command("migrate")
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 where something would be changed.")
-@click.option("--sql", "as_sql", is_flag=True, help="Change nothing; print the statements that make the views.")
+@click.option(
+    "--sql",
+    "as_sql",
+    is_flag=True,
+    help="Change nothing; print the statements that make the views, and the partitions that are missing.",
+)
 def migrate(*, check: bool, as_sql: bool) -> None:
     """Make the tables of the app's chests where they are missing, and migrate older ones.
 
@@ -41,7 +52,8 @@ def migrate(*, check: bool, as_sql: bool) -> None:
                     store.open()  # not as an app does, which would begin to make the indexes itself
                 description = store.status().description
                 derived = state.derived()
-                missing = _without_index(store, derived.indexed, check=check)
+                missing = _without_partition(store)
+                missing += _without_index(store, derived.indexed, check=check)
                 missing += _without_view(store, derived.views, check=check)
                 say(f"{description}: {', '.join(missing) or 'up to date'}.")
                 wrong += len(missing)
@@ -65,6 +77,13 @@ def _without_index(store: Store, names: Sequence[str], *, check: bool) -> list[s
     return []
 
 
+def _without_partition(store: Store) -> list[str]:
+    """Return that partitions are missing; what makes the tables has made them, if it may."""
+    if isinstance(store, Partitioned) and store.partitions().ends_before(time.time_ns() + _SOON_NANO):
+        return ["no partition for the day after tomorrow"]
+    return []
+
+
 def _without_view(store: Store, views: Sequence[Declaration], *, check: bool) -> list[str]:
     """Return which of *views* are missing or differ; without *check* make them instead."""
     if not isinstance(store, FlatViews):
@@ -85,6 +104,10 @@ def _without_view(store: Store, views: Sequence[Declaration], *, check: bool) ->
 def _say_sql() -> None:
     for chest in the_chests():
         store, derived = chest._state.here.store, chest._state.derived()
+        if isinstance(store, Partitioned):
+            with suppress(StoreAbsent), asking_store():
+                if statements := store.partitions_sql():
+                    say_data(statements.rstrip())
         if isinstance(store, FlatViews):
             for declaration in derived.views:
                 say_data(store.view_sql(declaration).rstrip())

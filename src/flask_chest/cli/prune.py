@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 
 from flask_chest._clocks import nanoseconds
-from flask_chest.background.retention import in_batches, tell_time
+from flask_chest.background.retention import in_batches, leaves_some, tell_time
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import said
 from flask_chest.cli._output import amount, say
@@ -17,7 +17,6 @@ from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.question_text import span
 from flask_chest.protocols import Retention
-from flask_chest.record import Query
 
 
 @chest_group.command("prune")
@@ -83,5 +82,5 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
         if sys.stderr.isatty():
             click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
     say(f"{amount(deleted)} deleted.")
-    if keep_unexported and any(store.query(Query(until_unix_nano=before, limit=1))):
+    if keep_unexported and leaves_some(store, before):
         say("Other records stay: an exporter has not had them yet; --unexported-too deletes them too.")

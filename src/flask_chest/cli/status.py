@@ -46,6 +46,9 @@ def _status_lines(report: Report, zone: tzinfo) -> Iterator[str]:
     yield f"{found.description}: {amount(found.records)}{size}"
     if found.oldest_unix_nano is not None and found.newest_unix_nano is not None:
         yield f"  from {format_time(found.oldest_unix_nano, zone)} to {format_time(found.newest_unix_nano, zone)}"
+    if (parted := report.partitions) is not None and parted.until_unix_nano is not None:
+        until = format_time(parted.until_unix_nano, zone)
+        yield f"  in {amount(parted.count, 'partition')}, one for each {parted.by}, up to {until}"
     yield from _journal_lines(report, zone)
     for exporter in report.exporters:
         yield f"  {exporter_line(exporter, zone)}"

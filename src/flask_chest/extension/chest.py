@@ -502,8 +502,12 @@ class FlaskChest:
         if store is None:
             if settings.uri is not None:
                 key = f"{self._config_prefix}_URI"
-                return store_from_uri(settings.uri, root=Path(app.root_path), setting=key)
+                return store_from_uri(
+                    settings.uri, root=Path(app.root_path), setting=key, partition=settings.partition
+                )
+            check_unparted(settings)
             return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
+        check_unparted(settings)
         hint = "; an address belongs in CHEST_URI"
         return maker_of(store, "write", setting="store", kind="a Store", hint=hint)
 
@@ -522,6 +526,15 @@ def skip() -> None:
         middleware = middleware_of(current_app)
         if middleware is not None:
             middleware.skip(behind(request))
+
+
+def check_unparted(settings: Settings) -> None:
+    """Raise `ConfigurationError` if *settings* ask for partitions, which the store of a chest has not got."""
+    if settings.partition is not None:
+        raise ConfigurationError(
+            f"partition is {settings.partition!r}, which is for PostgreSQL, MySQL and MariaDB, chosen by their "
+            'classes or by CHEST_URI; a store of your own takes it as in PostgreSQLStore(…, partition="day")'
+        )
 
 
 def check_generator(generator: object) -> None:

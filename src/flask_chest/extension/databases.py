@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 from flask import Flask
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension.chest import FlaskChest
+from flask_chest.extension.chest import FlaskChest, check_unparted
 from flask_chest.extension.settings import SettingOptions, Settings
 from flask_chest.protocols import RequestIdGenerator, Store, VariablesObserver
 from flask_chest.stores.options import (
@@ -62,9 +62,10 @@ class FlaskChestSQLite(FlaskChest):
         self._busy_timeout = busy_timeout
         super().__init__(app, **options)
 
-    def _store_factory(self, app: Flask, _settings: Settings, /) -> Callable[[], Store]:
+    def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         from flask_chest.stores.sqlite import SQLiteStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
+        check_unparted(settings)
         path = self._path.removeprefix("sqlite:///")
         if re.match(r"(?!sqlite:)[a-z+]+://", path):  # which may hold a password
             raise ConfigurationError(
@@ -87,7 +88,8 @@ class FlaskChestPostgreSQL(FlaskChest):
     *db_uri* is as libpq takes it, ``postgresql://user:password@host:5432/database?sslmode=verify-full``; what it
     omits comes from libpq's own variables, such as ``PGPASSWORD``. *name* is the name of the table and the prefix
     of the other tables. With ``create=False`` the tables must exist. Time-outs are in seconds. *pool* is the
-    app's own pool, such as psycopg_pool's, which is never closed. The other options are those of `FlaskChest`.
+    app's own pool, such as psycopg_pool's, which is never closed. The other options are those of `FlaskChest`;
+    with ``partition="day"`` a new table has a partition for each day, which retention drops as a whole.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class FlaskChestPostgreSQL(FlaskChest):
     ) -> None:
         from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
-        make = partial(
+        self._make = partial(
             PostgreSQLStore,
             db_uri,
             name=name,
@@ -117,7 +119,10 @@ class FlaskChestPostgreSQL(FlaskChest):
             pool_size=pool_size,
             pool=pool,
         )
-        super().__init__(app, store=_tried(make), **options)
+        super().__init__(app, store=_tried(self._make), **options)
+
+    def _store_factory(self, _app: Flask, settings: Settings, /) -> Callable[[], Store]:
+        return _tried(partial(self._make, partition=settings.partition))
 
 
 class FlaskChestMySQL(FlaskChest):
@@ -126,7 +131,8 @@ class FlaskChestMySQL(FlaskChest):
     *db_uri* is ``mysql://user:password@host:3306/database?ssl_ca=ca.pem``, with PyMySQL's options after the
     question mark. *name* is the name of the table and the prefix of the other tables. With ``create=False`` the
     tables must exist. Time-outs are in seconds. *pool* is the app's own pool, of connections in autocommit mode,
-    which is never closed. The other options are those of `FlaskChest`.
+    which is never closed. The other options are those of `FlaskChest`; with ``partition="day"`` a new table has a
+    partition for each day, which retention drops as a whole.
     """
 
     def __init__(
@@ -145,7 +151,7 @@ class FlaskChestMySQL(FlaskChest):
     ) -> None:
         from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a driver is imported when its database is chosen
 
-        make = partial(
+        self._make = partial(
             MySQLStore,
             db_uri,
             name=name,
@@ -156,7 +162,10 @@ class FlaskChestMySQL(FlaskChest):
             pool_size=pool_size,
             pool=pool,
         )
-        super().__init__(app, store=_tried(make), **options)
+        super().__init__(app, store=_tried(self._make), **options)
+
+    def _store_factory(self, _app: Flask, settings: Settings, /) -> Callable[[], Store]:
+        return _tried(partial(self._make, partition=settings.partition))
 
 
 class FlaskChestMongoDB(FlaskChest):

@@ -17,7 +17,14 @@ from flask_chest.journal import JournalConfig, other_folders, used_bytes
 from flask_chest.journal.inspection import SegmentReport, inspect, refused_records
 from flask_chest.journal.losses import Losses, losses_in
 from flask_chest.journal.other_accounts import why_closed
-from flask_chest.protocols import ExporterRegistry, ExporterStatus, Identified, StoreStatus
+from flask_chest.protocols import (
+    ExporterRegistry,
+    ExporterStatus,
+    Identified,
+    Partitioned,
+    PartitionStatus,
+    StoreStatus,
+)
 
 
 class OtherAccount(JournalError):
@@ -72,6 +79,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What there is to say of one chest: its store and exporters, or why they cannot be seen."""
 
     store: StoreStatus | None = None
+    partitions: PartitionStatus | None = None
+    """Partitions of the table; ``None`` where it has none."""
     exporters: list[ExporterStatus] = []
     not_run: list[str] = []
     """The app's exporters that the store does not know yet."""
@@ -100,13 +109,15 @@ def _store_report(chest: FlaskChest, *, counts: bool) -> Report:
     try:
         store = chest._state.here.store
         found = store.status() if counts else None
+        parted = store.partitions() if counts and isinstance(store, Partitioned) else None
         exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
         not_run = sorted(set(chest.exporter_names) - {exporter.name for exporter in exporters})
     except StoreAbsent as exc:
         return Report(absent=str(exc))
     except Exception as exc:  # noqa: BLE001 - a third-party store may raise anything, and its text may hold a secret
         return Report(error=describe(exc))
-    return Report(store=found, exporters=exporters, not_run=not_run)
+    partitions = parted if parted is not None and parted.by is not None else None
+    return Report(store=found, partitions=partitions, exporters=exporters, not_run=not_run)
 
 
 def _journal_report(chest: FlaskChest) -> JournalReport | None:

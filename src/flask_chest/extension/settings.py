@@ -33,6 +33,7 @@ from flask_chest.capture.tracking import (
 )
 from flask_chest.capture.values import MAX_RECORD_BYTES, MAX_VALUE_BYTES, Encoders, ValueRules
 from flask_chest.errors import ConfigurationError
+from flask_chest.protocols import PartitionBy
 from flask_chest.stores import MAX_INDEXED_NAME, is_indexable
 
 SchedulerMode: TypeAlias = Literal["auto", "on", "off"]
@@ -66,6 +67,7 @@ class SettingOptions(TypedDict, total=False):
     computed: Computed | None
     encoders: Encoders | None
     indexed: str | Sequence[str] | None
+    partition: PartitionBy | None
     redact: str | Redact | Sequence[str | Redact] | None
     hash_key: str | None
     error_messages: bool | None
@@ -207,6 +209,10 @@ def _indexed(value: object, key: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _partition(value: object, key: str) -> PartitionBy:
+    return _one_of(get_args(PartitionBy), value, key)
+
+
 def _encoders(value: object, key: str) -> Encoders:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{key} must map types to functions, as in {{Money: str}}, got {value!r}")
@@ -310,6 +316,8 @@ class Settings:
     """Functions that convert values of the app's own types."""
     indexed: tuple[str, ...] = _setting(_indexed, default=())
     """Variables by which the database is to find records without reading all the others."""
+    partition: PartitionBy | None = _setting(_partition, default=None)
+    """Span of time for which a new table of PostgreSQL, MySQL or MariaDB has a partition; ``None`` for none."""
     redact: tuple[Redact, ...] = _setting(parse_redact, default=())
     """Rules for what is hidden, besides what has a name that looks secret."""
     hash_key: str | None = _setting(_hash_key, default=None, shown=False)

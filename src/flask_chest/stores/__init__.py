@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import TypeAlias
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.protocols import Store
+from flask_chest.protocols import PartitionBy, Store
 from flask_chest.stores._indexes import MAX_INDEXED_NAME, is_indexable
 from flask_chest.stores.options import DEFAULT_NAME
 
 __all__ = ["MAX_INDEXED_NAME", "is_indexable", "store_from_uri"]
 
-_Chooser: TypeAlias = Callable[[str, Path, str], Callable[[], Store]]
+_Chooser: TypeAlias = Callable[[str, Path, str], Callable[..., Store]]
 
 
 def store_from_uri(
-    uri: str, *, root: Path, name: str = DEFAULT_NAME, setting: str = "uri"
+    uri: str,
+    *,
+    root: Path,
+    name: str = DEFAULT_NAME,
+    setting: str = "uri",
+    partition: PartitionBy | None = None,
 ) -> Callable[[], Store]:
     """Return a factory of stores at *uri*; a relative path in it begins at *root*.
 
@@ -36,11 +41,18 @@ def store_from_uri(
             f"{setting} has the scheme {scheme!r}, which is not known; it must begin with one of {_known()}"
         )
     factory = _SCHEMES[scheme](rest, root, name)
+    if partition is not None:
+        if _SCHEMES[scheme] not in {_postgresql, _mysql}:
+            raise ConfigurationError(
+                f"partition is {partition!r}, which is for PostgreSQL, MySQL and MariaDB, and {setting} has the "
+                f"scheme {scheme!r}"
+            )
+        factory = partial(factory, partition=partition)
     factory()  # does no work, but tells a wrong setting where it is set
     return factory
 
 
-def _memory(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: ARG001 - nothing to place or name
+def _memory(rest: str, root: Path, name: str) -> Callable[..., Store]:  # noqa: ARG001 - nothing to place or name
     if rest not in {"", "//"}:
         raise ConfigurationError("memory: takes nothing after the colon")
     from flask_chest.stores.memory import MemoryStore  # noqa: PLC0415 - a store loads when it is chosen
@@ -48,7 +60,7 @@ def _memory(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: A
     return MemoryStore
 
 
-def _sqlite(rest: str, root: Path, name: str) -> Callable[[], Store]:
+def _sqlite(rest: str, root: Path, name: str) -> Callable[..., Store]:
     path = rest.removeprefix("///")
     if path in {rest, ""}:
         raise ConfigurationError(
@@ -61,19 +73,19 @@ def _sqlite(rest: str, root: Path, name: str) -> Callable[[], Store]:
     return partial(SQLiteStore, path if path == ":memory:" else root / path, name=name)
 
 
-def _postgresql(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: ARG001 - it has no path
+def _postgresql(rest: str, root: Path, name: str) -> Callable[..., Store]:  # noqa: ARG001 - it has no path
     from flask_chest.stores.postgresql import PostgreSQLStore  # noqa: PLC0415 - a store loads when it is chosen
 
     return partial(PostgreSQLStore, f"postgresql:{rest}", name=name)
 
 
-def _mysql(rest: str, root: Path, name: str) -> Callable[[], Store]:  # noqa: ARG001 - it has no path
+def _mysql(rest: str, root: Path, name: str) -> Callable[..., Store]:  # noqa: ARG001 - it has no path
     from flask_chest.stores.mysql import MySQLStore  # noqa: PLC0415 - a store loads when it is chosen
 
     return partial(MySQLStore, f"mysql:{rest}", name=name)
 
 
-def _mongodb(rest: str, root: Path, name: str, *, scheme: str) -> Callable[[], Store]:  # noqa: ARG001 - as above
+def _mongodb(rest: str, root: Path, name: str, *, scheme: str) -> Callable[..., Store]:  # noqa: ARG001 - as above
     from flask_chest.stores.mongodb import MongoDBStore  # noqa: PLC0415 - a store loads when it is chosen
 
     return partial(MongoDBStore, f"{scheme}:{rest}", name=name)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import get_args
 
 import msgspec
 
 from flask_chest.errors import ConfigurationError
+from flask_chest.protocols import PartitionBy
 
 DEFAULT_NAME = "flask_chest"
 """Prefix of the tables' names."""
@@ -37,6 +39,12 @@ def check_options(*, pool_size: int, **times: float) -> None:
             )
     if pool_size < 1:
         raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+
+
+def check_partition(partition: PartitionBy | None) -> None:
+    """Raise `ConfigurationError` unless *partition* is a span of time for which there can be partitions."""
+    if partition is not None and partition not in get_args(PartitionBy):
+        raise ConfigurationError(f'partition must be "day", "week" or None, got {partition!r}')
 
 
 def full_address(place: str, choosing: Mapping[str, object]) -> str:

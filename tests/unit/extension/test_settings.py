@@ -26,7 +26,7 @@ FIELDS = {
     *("include", "exclude", "rename", "computed", "encoders", "indexed"),
     *("redact", "hash_key", "error_messages", "max_value_bytes", "max_record_bytes"),
     *("sample", "keep_errors", "keep_slower_than_ns"),
-    *("retention", "retention_cap"),
+    *("retention", "retention_cap", "partition"),
 }
 
 
@@ -75,6 +75,7 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         keep_errors=True,
         keep_slower_than_ns=None,
         retention=RetentionPolicy(),
+        partition=None,
         retention_cap=RetentionPolicy(),
     )
     assert {field.name for field in dataclasses.fields(settings)} == FIELDS | {"misspelt"}
@@ -122,6 +123,7 @@ def test_cap_of_retention_is_no_age() -> None:
         ("max_value_bytes", 100, 200, "300", 300),
         ("max_record_bytes", 10_000, 20_000, "30000", 30_000),
         ("sample", 0.1, 0.2, "0.3", 0.3),
+        ("partition", "day", "week", "day", "day"),
         ("keep_errors", True, False, "false", False),
     ],
 )

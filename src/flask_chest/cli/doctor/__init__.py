@@ -8,7 +8,7 @@ from flask import Flask, current_app
 
 from flask_chest.cli._group import chest_group
 from flask_chest.cli._output import say
-from flask_chest.cli.doctor import _app, _exporters, _hints, _journal, _store
+from flask_chest.cli.doctor import _app, _exporters, _hints, _journal, _partitions, _store
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import behind
 
@@ -42,6 +42,7 @@ _WRONG_WITH_CHEST = (
     _store.store_unreachable,
     _journal.journal_amiss,
     _exporters.exports_stuck,
+    _partitions.no_partition_ahead,
 )
 _ODD_OF_APP = (_hints.same_tables, _hints.routed_by_losses)
 _ODD_OF_CHEST = (
@@ -49,6 +50,7 @@ _ODD_OF_CHEST = (
     _hints.migrated_by_alembic,
     _hints.without_index,
     _hints.without_view,
+    _partitions.other_partitions,
     _hints.journal_of_others,
     _hints.errors_outweigh,
     _hints.never_set,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import LiteralString
 
 from flask_chest.errors import MissingDriverError
+from flask_chest.protocols import PartitionBy
 from flask_chest.stores.options import (
     CONNECT_TIMEOUT,
     DEFAULT_NAME,
@@ -12,6 +13,7 @@ from flask_chest.stores.options import (
     POOL_SIZE,
     STATEMENT_TIMEOUT,
     check_options,
+    check_partition,
 )
 from flask_chest.stores.sql.pool import GivenPool, Lender, ServerPool
 from flask_chest.stores.sql.server import ServerStore
@@ -28,6 +30,7 @@ try:
         UnknownAddress,
     )
     from flask_chest.stores.mysql.indexes import MySQLIndexes
+    from flask_chest.stores.mysql.partitions import MySQLPartitions
     from flask_chest.stores.mysql.schema import MySQLSchema
 except ImportError as exc:
     raise MissingDriverError("pymysql", extra="mysql") from exc
@@ -37,7 +40,8 @@ class MySQLStore(ServerStore):
     """Keeps records in the MySQL or MariaDB database at *uri*, in tables whose names begin with *name*.
 
     *parameters* are PyMySQL's, as in ``host="db", password="…", ssl_ca="ca.pem"``; they go before what *uri*
-    says. With ``create=False`` nothing is made or migrated: the tables must be there.
+    says. With ``create=False`` nothing is made or migrated: the tables must be there. With *partition* a new
+    table has a partition for each ``"day"`` or ``"week"``, which retention drops as a whole.
 
     *connect_timeout*, *statement_timeout* and *lock_timeout* are seconds: to connect, for one statement, and to
     wait for a lock of another process. At most *pool_size* connections are open in a process. A *pool* that the
@@ -58,6 +62,7 @@ class MySQLStore(ServerStore):
         *,
         name: str = DEFAULT_NAME,
         create: bool = True,
+        partition: PartitionBy | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         statement_timeout: float = STATEMENT_TIMEOUT,
         lock_timeout: float = LOCK_TIMEOUT,
@@ -65,6 +70,7 @@ class MySQLStore(ServerStore):
         pool: Pool | None = None,
         **parameters: object,
     ) -> None:
+        check_partition(partition)
         check_options(
             pool_size=pool_size,
             connect_timeout=connect_timeout,
@@ -85,6 +91,14 @@ class MySQLStore(ServerStore):
                 lock_timeout=lock_timeout,
             )
             lender = ServerPool(connector, size=pool_size, patience=connect_timeout, place=place)
-        schema = MySQLSchema(Tables(name, MYSQL), place=place, creates=create, patience=lock_timeout)
+        schema = MySQLSchema(
+            Tables(name, MYSQL), place=place, creates=create, patience=lock_timeout, partition=partition
+        )
         database = MySQLConnections(lender, schema, lock_timeout=lock_timeout)
-        super().__init__(database, schema, MySQLIndexes(database, schema), where=where)
+        super().__init__(
+            database,
+            schema,
+            MySQLIndexes(database, schema),
+            MySQLPartitions(database, schema, wanted=partition),
+            where=where,
+        )

@@ -464,15 +464,19 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
             raise self._store_error(exc) from exc
 
     @contextmanager
-    def altering(self) -> Iterator[MySQLSession]:
-        """Lend a session for changes to a table, which may take long; for a lock they wait as others do."""
+    def altering(self, *, patience: int | None = None) -> Iterator[MySQLSession]:
+        """Lend a session for changes to a table, which may take long; for a lock they wait *patience* seconds.
+
+        Without it, they wait for as long as others do.
+        """
         with self.reading():
             pass  # looks at the tables
         try:
             with self._pool.connection() as connection, _reading(connection, None):
                 session = MySQLSession(connection)
                 session.change(
-                    f"SET @flask_chest_lock = @@lock_wait_timeout, SESSION lock_wait_timeout = {self._patience}"
+                    "SET @flask_chest_lock = @@lock_wait_timeout, "
+                    f"SESSION lock_wait_timeout = {patience or self._patience}"
                 )
                 try:
                     yield session

@@ -19,7 +19,8 @@ _GONE = {1091}
 _NOT_SO = {1845, 1846, 4192}
 """Codes for a way of changing a table that does not do for this change."""
 _IN_PLACE = ("ALGORITHM = INPLACE, LOCK = NONE",)
-_AT_ONCE = ("ALGORITHM = INSTANT", *_IN_PLACE)
+_AT_ONCE = ("ALGORITHM = INSTANT", *_IN_PLACE, "ALGORITHM = COPY, LOCK = SHARED")
+"""Ways for a generated column; MariaDB takes none but the last on a table with partitions."""
 
 
 class MySQLIndexes(SQLIndexes[MySQLConnections]):

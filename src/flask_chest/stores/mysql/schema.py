@@ -9,9 +9,17 @@ from typing import LiteralString
 from pymysql import err
 
 from flask_chest.errors import StoreUnavailable
+from flask_chest.protocols import PartitionBy
 from flask_chest.stores.mysql.connections import is_mariadb
+from flask_chest.stores.mysql.partitions import new_table
 from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session, Tables
+
+_KEYS = "PRIMARY KEY (position), UNIQUE KEY `{name}_id` (id), KEY `{name}_time` (time_unix_nano, id)"
+_KEYS_OF_PARTITIONS = (
+    "PRIMARY KEY (position, time_unix_nano), UNIQUE KEY `{name}_time` (time_unix_nano, id), KEY `{name}_id` (id)"
+)
+"""Keys of a table with partitions, where each unique one must have what they are by."""
 
 _VIEW: LiteralString = """
 CREATE OR REPLACE VIEW {variables} AS
@@ -54,7 +62,7 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
     """
     CREATE TABLE IF NOT EXISTS {records} (
-        position bigint NOT NULL PRIMARY KEY,
+        position bigint NOT NULL,
         id varchar(64) NOT NULL,
         request_id varchar(512) NOT NULL,
         time_unix_nano bigint NOT NULL,
@@ -71,13 +79,12 @@ _FIRST: tuple[LiteralString, ...] = (
         instance varchar(512) NOT NULL,
         variables longtext NOT NULL,
         sample_rate double NOT NULL DEFAULT 1.0,
-        UNIQUE KEY `{name}_id` (id),
-        KEY `{name}_time` (time_unix_nano, id),
+        <keys>,
         KEY `{name}_request` (request_id),
         KEY `{name}_trace` (trace_id),
         KEY `{name}_route` (route, time_unix_nano, id),
         KEY `{name}_status` (status_code, time_unix_nano, id)
-    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation>
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC <collation> <partitions>
     """,
     _VIEW,
     """
@@ -144,13 +151,17 @@ class MySQLSchema(SQLSchema):
     _migrations: Migrations = (_FIRST, _SECOND)
     _additions = _ADDED
 
-    def __init__(self, tables: Tables, *, place: str, creates: bool, patience: float) -> None:
-        """Wait *patience* seconds for another process that makes the tables."""
+    def __init__(
+        self, tables: Tables, *, place: str, creates: bool, patience: float, partition: PartitionBy | None = None
+    ) -> None:
+        """Wait *patience* seconds for another process that makes the tables, with a *partition* for each span."""
         super().__init__(tables, place=place, creates=creates)
         self._patience = patience
+        self._partition = partition
 
     @contextmanager
-    def _alone(self, session: Session) -> Iterator[None]:
+    def alone(self, session: Session) -> Iterator[None]:
+        """Let no other process make tables meanwhile."""
         lock = f"flask_chest {self.tables.name}"[:64]
         ((got,),) = session.rows("SELECT GET_LOCK(%s, %s)", (lock, round(self._patience)))
         if got != 1:
@@ -164,7 +175,15 @@ class MySQLSchema(SQLSchema):
         # Bytewise, and without MySQL's older habit to ignore spaces at the end.
         ((version,),) = session.rows("SELECT version()")
         collation = "utf8mb4_nopad_bin" if is_mariadb(version) else "utf8mb4_0900_bin"
-        return statement.replace("<collation>", f"CHARACTER SET utf8mb4 COLLATE {collation}")
+        statement = statement.replace("<collation>", f"CHARACTER SET utf8mb4 COLLATE {collation}")
+        if "<keys>" not in statement:
+            return statement
+        keys: LiteralString = _KEYS
+        partitions = ""
+        if self._partition is not None:
+            keys = _KEYS_OF_PARTITIONS
+            partitions = new_table(session.now_unix_nano(), self._partition)
+        return statement.replace("<keys>", self.tables.sql(keys)).replace("<partitions>", partitions)
 
     def _columns(self, session: Session, table: str) -> set[str]:
         select = self.tables.sql(

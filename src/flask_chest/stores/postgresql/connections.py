@@ -24,6 +24,7 @@ from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.postgresql.variables import of_record
 from flask_chest.stores.postgresql.views import POSTGRESQL_VIEW
 from flask_chest.stores.sql.narrowing import Variables
+from flask_chest.stores.sql.partitions import PartitionMissing
 from flask_chest.stores.sql.pool import READ_ONLY, AppPool, Connector, Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
@@ -226,6 +227,11 @@ class PostgreSQLSession(ServerSession):
         """The encoding of the database."""
         return self._connection.info.parameter_status("server_encoding") or ""
 
+    @property
+    def release(self) -> int:
+        """The release of the server, 150003 for 15.3."""
+        return self._connection.info.server_version
+
     def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
         """Fetch all that a SELECT finds."""
         return self._cursor.execute(sql.encode(), values or None).fetchall()
@@ -247,6 +253,8 @@ class PostgreSQLSession(ServerSession):
                     copy.write_row(row)
         except errors.UniqueViolation:
             return False
+        except errors.CheckViolation as exc:  # there is no other check
+            raise PartitionMissing("there is no partition for one of the records") from exc
         except psycopg.DataError as exc:
             raise _refusal(rows, exc) from exc
         return True
@@ -348,12 +356,16 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
             raise self._store_error(exc) from exc
 
     @contextmanager
-    def outside(self) -> Iterator[PostgreSQLSession]:
-        """Lend a session outside of a transaction, for what takes as long as it takes."""
+    def outside(self, *, statement_seconds: float = 0) -> Iterator[PostgreSQLSession]:
+        """Lend a session outside of a transaction; by default a statement takes as long as it takes."""
         with self.reading():
             pass  # looks at the tables
         try:
-            with self._pool.connection() as connection, _autocommitted(connection), _unlimited(connection):
+            with (
+                self._pool.connection() as connection,
+                _autocommitted(connection),
+                _limited(connection, statement_seconds),
+            ):
                 yield PostgreSQLSession(connection)
         except psycopg.Error as exc:
             raise self._store_error(exc) from exc
@@ -409,15 +421,15 @@ def _autocommitted(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _unlimited(connection: Connection) -> Iterator[None]:
-    """Set no limit of time in the block; SET LOCAL is for transactions alone, and a pooler may keep a setting."""
+def _limited(connection: Connection, statement_seconds: float) -> Iterator[None]:
+    """Set this limit alone in the block; SET LOCAL is for transactions, and a pooler may keep a setting."""
     session = PostgreSQLSession(connection)
-    names = ("statement_timeout", "lock_timeout")
-    before = {name: session.rows("SELECT current_setting(%s)", (name,))[0][0] for name in names}
-    limits = {name: value for name, value in before.items() if value != "0"}
+    wanted = {"statement_timeout": f"{round(statement_seconds * 1000)}", "lock_timeout": "0"}
+    before = {name: session.rows("SELECT current_setting(%s)", (name,))[0][0] for name in wanted}
+    limits = {name: value for name, value in before.items() if value != wanted[name]}
     try:
         for name in limits:
-            session.rows("SELECT set_config(%s, '0', false)", (name,))
+            session.rows("SELECT set_config(%s, %s, false)", (name, wanted[name]))
         yield
     finally:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import LiteralString
 
 from psycopg import errors
@@ -12,11 +13,13 @@ from flask_chest.protocols import VariableIndex
 from flask_chest.stores.postgresql.connections import PostgreSQLConnections
 from flask_chest.stores.postgresql.variables import key
 from flask_chest.stores.sql.indexes import SQLIndexes, foreign_name, index_name
+from flask_chest.stores.sql.tables import Session
 
 _NAMED = re.compile(r"->> '([A-Za-z0-9_]+)'")
 _SAME = ("strpos(", r"'\u005c'", r"'\u0001'", "255", 'COLLATE "C"', "time_unix_nano DESC, id DESC)")
 """What the server's own words for our index hold, in whatever release."""
-_STAGES = {"building index": (0.0, 0.7), "index validation": (0.7, 0.3)}
+_OF_PARTS = "parts"
+_STAGES = {_OF_PARTS: (0.0, 1.0), "building index": (0.0, 0.7), "index validation": (0.7, 0.3)}
 """Beginnings of the phases that tell how far they are → share that is made before, and share that they are."""
 
 
@@ -55,12 +58,14 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
             index = self._index(variable)  # it may have been finished just now
         if index is not None and index.valid:
             return False
-        on = self._tables.sql(f"{{records}} ({key(variable)}, time_unix_nano DESC, id DESC)")
+        on = f"({key(variable)}, time_unix_nano DESC, id DESC)"
+        if self._is_partitioned():
+            return self._add_to_each(variable, index, on)
         with self._database.outside() as session:
             if index is not None:
                 session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
             try:
-                session.change(f'CREATE INDEX CONCURRENTLY "{name}" ON {on}')
+                session.change(f'CREATE INDEX CONCURRENTLY "{name}" ON {self._tables.sql("{records}")} {on}')
             except errors.DuplicateTable:  # another process was first
                 return False
         return True
@@ -69,18 +74,83 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
         index = self._index(variable)
         if index is None:
             return False
+        if self._is_partitioned():
+            with self._database.writing() as session:  # there is no other way
+                session.change(f'DROP INDEX IF EXISTS "{index.name}"')
+            return True
         with self._database.outside() as session:
             session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{index.name}"')
         return True
+
+    def _add_to_each(self, variable: LiteralString, index: VariableIndex | None, on: LiteralString) -> bool:
+        """Make the index on each partition, and then attach it: on all at once, others could not write.
+
+        A partition that is made meanwhile has it already.
+        """
+        name, records = index_name(self._tables.name, variable), self._tables.sql("{records}")
+        with self._database.writing() as session:
+            missing = [] if index is None else self._without(session, name)
+            if index is not None and not missing:  # the last one was dropped before it had its own
+                session.change(f'DROP INDEX IF EXISTS "{name}"')
+            if not missing:
+                try:
+                    session.change(f'CREATE INDEX "{name}" ON ONLY {records} {on}')
+                except errors.DuplicateTable as exc:
+                    raise StoreUnavailable(f"{self._schema.place}: another process makes the index") from exc
+                missing = self._without(session, name)
+        with self._database.outside() as session:
+            for table in missing:
+                part = index_name(table, variable)
+                # Retention has dropped the partition, or another process has attached its part.
+                with suppress(errors.UndefinedTable, errors.DependentObjectsStillExist):
+                    session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{part}"')
+                    session.change(f'CREATE INDEX CONCURRENTLY "{part}" ON "{table}" {on}')
+                    session.change(f'ALTER INDEX "{name}" ATTACH PARTITION "{part}"')
+        return True
+
+    def _is_partitioned(self) -> bool:
+        select = "SELECT relkind = 'p' FROM pg_class WHERE oid = '{records}'::regclass"
+        with self._database.reading() as session:
+            return session.rows(self._tables.sql(select)) == [(True,)]
+
+    def _without(self, session: Session, name: str) -> list[str]:
+        """Return the partitions on which there is no part of the index *name*."""
+        select = """
+            SELECT relname FROM pg_inherits AS part JOIN pg_class ON pg_class.oid = part.inhrelid
+            WHERE part.inhparent = '{records}'::regclass AND NOT EXISTS (
+                SELECT 1 FROM pg_index JOIN pg_inherits AS attached ON attached.inhrelid = indexrelid
+                WHERE indrelid = part.inhrelid AND attached.inhparent = to_regclass(?)
+            )
+            ORDER BY relname DESC
+        """
+        return [str(table) for (table,) in session.rows(self._tables.sql(select), (f'"{name}"',))]
 
     def _progress(self, variable: str) -> float | None:
         select = """
             SELECT phase, blocks_done, blocks_total FROM pg_stat_progress_create_index
             WHERE relid = '{records}'::regclass AND index_relid = to_regclass(?)
         """
+        name = index_name(self._tables.name, variable)
         with self._database.reading() as session:
-            rows = session.rows(self._tables.sql(select), (f'"{index_name(self._tables.name, variable)}"',))
+            rows = session.rows(self._tables.sql(select), (f'"{name}"',))
+            if not rows:
+                rows = self._progress_of_part(session, name, variable)
         return max((_share(str(phase), done or 0, total or 0) for phase, done, total in rows), default=None)
+
+    def _progress_of_part(self, session: Session, name: str, variable: str) -> list[tuple[str, int, int]]:
+        """Return how far the parts are together, as a phase and its blocks, where one of them is being made."""
+        select = """
+            SELECT pg_class.relname, index.relname FROM pg_stat_progress_create_index
+            JOIN pg_inherits ON inhrelid = relid JOIN pg_class ON pg_class.oid = relid
+            JOIN pg_class AS index ON index.oid = index_relid
+            WHERE inhparent = '{records}'::regclass
+        """
+        rows = session.rows(self._tables.sql(select))
+        if not any(part == index_name(table, variable) for table, part in rows):
+            return []
+        count = "SELECT count(*) FROM pg_inherits WHERE inhparent = '{records}'::regclass"
+        ((total,),) = session.rows(self._tables.sql(count))
+        return [(_OF_PARTS, int(total) - len(self._without(session, name)), int(total))]
 
     def _index(self, variable: str) -> VariableIndex | None:
         return next((index for index in self._found() if index.variable == variable), None)

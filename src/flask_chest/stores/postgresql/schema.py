@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import LiteralString
 
+from flask_chest.protocols import PartitionBy
 from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
-from flask_chest.stores.sql.tables import Session
+from flask_chest.stores.sql.tables import Session, Tables
 
 # The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
 _VIEW: LiteralString = r"""
@@ -50,8 +51,8 @@ _FIRST: tuple[LiteralString, ...] = (
     "INSERT INTO {schema} (program, version, position) VALUES ('flask_chest', 0, 0)",
     """
     CREATE TABLE {records} (
-        position bigint PRIMARY KEY,
-        id text COLLATE "C" NOT NULL UNIQUE,
+        position bigint NOT NULL,
+        id text COLLATE "C" NOT NULL,
         request_id text COLLATE "C" NOT NULL,
         time_unix_nano bigint NOT NULL,
         duration_ns bigint NOT NULL,
@@ -66,10 +67,11 @@ _FIRST: tuple[LiteralString, ...] = (
         trace_remote boolean,
         instance text COLLATE "C" NOT NULL,
         variables json NOT NULL,
-        sample_rate double precision NOT NULL DEFAULT 1.0
-    )
+        sample_rate double precision NOT NULL DEFAULT 1.0,
+        <keys>
+    ) <partitions>
     """,
-    'CREATE INDEX "{name}_time" ON {records} (time_unix_nano, id)',
+    "CREATE INDEX <index>",
     'CREATE INDEX "{name}_request" ON {records} (request_id)',
     'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
     'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
@@ -118,6 +120,18 @@ _FIRST: tuple[LiteralString, ...] = (
     """,
 )
 
+_KEYS: dict[str, LiteralString] = {
+    "<keys>": "PRIMARY KEY (position), UNIQUE (id)",
+    "<partitions>": "",
+    "<index>": '"{name}_time" ON {records} (time_unix_nano, id)',
+}
+_KEYS_OF_PARTITIONS: dict[str, LiteralString] = {
+    "<keys>": 'PRIMARY KEY (position, time_unix_nano), CONSTRAINT "{name}_time" UNIQUE (time_unix_nano, id)',
+    "<partitions>": "PARTITION BY RANGE (time_unix_nano)",
+    "<index>": '"{name}_id" ON {records} (id)',
+}
+"""Keys of a table with partitions, where each unique one must have what they are by."""
+
 _SECOND: tuple[LiteralString, ...] = (
     """
     CREATE TABLE {leases} (
@@ -145,8 +159,21 @@ class PostgreSQLSchema(SQLSchema):
     _migrations: Migrations = (_FIRST, _SECOND)
     _additions = _ADDED
 
+    def __init__(
+        self, tables: Tables, *, place: str, creates: bool = True, partition: PartitionBy | None = None
+    ) -> None:
+        """Make new tables with a *partition* for each span."""
+        super().__init__(tables, place=place, creates=creates)
+        self._keys = _KEYS if partition is None else _KEYS_OF_PARTITIONS
+
+    def _adapted(self, statement: str, session: Session) -> str:  # noqa: ARG002 - for those that differ by it
+        for words, keys in self._keys.items():
+            statement = statement.replace(words, self.tables.sql(keys))
+        return statement
+
     @contextmanager
-    def _alone(self, session: Session) -> Iterator[None]:
+    def alone(self, session: Session) -> Iterator[None]:
+        """Let no other process make tables meanwhile."""
         session.rows(self.tables.sql("SELECT pg_advisory_xact_lock(?)"), (_LOCK,))
         yield
 

@@ -73,15 +73,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
             found = session.rows(oldest, (before, limit))
             cut_off: int = before if len(found) < limit else found[-1][0] + 1
             self._delete(session, [record_id for _, record_id in found])
-            noted = self._notes(session).cut_off_unix_nano
-            if noted is None:
-                self._put(session, CUT_OFF, before_unix_nano=cut_off)
-            elif noted < cut_off or noted > latest:
-                move = self._tables.sql("UPDATE {deletions} SET before_unix_nano = ? WHERE kind = ?")
-                session.change(move, (cut_off, CUT_OFF))
-            # What was forgotten before that is cut off now.
-            for note in ("DELETE FROM {forgotten}", "DELETE FROM {deletions}"):
-                session.change(self._tables.sql(f"{note} WHERE before_unix_nano < ?"), (cut_off,))
+            self._cut_off_at(session, cut_off, latest=latest)
         return len(found)
 
     def boundary(self, newest: int, /) -> int | None:
@@ -158,6 +150,18 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
             count = "UPDATE {deletions} SET dropped = dropped + ?, dropped_unix_nano = ? WHERE kind = ?"
             session.change(self._tables.sql(count), (late, session.now_unix_nano(), CUT_OFF))
         return left
+
+    def _cut_off_at(self, session: Session, cut_off: int, *, latest: int) -> None:
+        """Note that nothing is taken any more that began before *cut_off*."""
+        noted = self._notes(session).cut_off_unix_nano
+        if noted is None:
+            self._put(session, CUT_OFF, before_unix_nano=cut_off)
+        elif noted < cut_off or noted > latest:
+            move = self._tables.sql("UPDATE {deletions} SET before_unix_nano = ? WHERE kind = ?")
+            session.change(move, (cut_off, CUT_OFF))
+        # What was forgotten before that is cut off now.
+        for note in ("DELETE FROM {forgotten}", "DELETE FROM {deletions}"):
+            session.change(self._tables.sql(f"{note} WHERE before_unix_nano < ?"), (cut_off,))
 
     def _latest_cut_off(self, session: Session) -> int:
         return session.now_unix_nano() + self.skew_nano

@@ -81,11 +81,11 @@ class SQLSchema(ABC):
     def make(self, session: Session) -> None:
         """Make or migrate our tables; of several processes one does it, and the others wait for it."""
         if self.version(session) != self._newest or any(self._lacks(session, each) for each in self._additions):
-            with self._alone(session):
+            with self.alone(session):
                 self._migrate(session)
 
     @abstractmethod
-    def _alone(self, session: Session) -> AbstractContextManager[None]:
+    def alone(self, session: Session) -> AbstractContextManager[None]:
         """Let no other process make the tables until the block, or the session's transaction, has ended."""
 
     def _migrate(self, session: Session) -> None:

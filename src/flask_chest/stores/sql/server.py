@@ -10,11 +10,12 @@ from typing import Generic, LiteralString, Protocol, TypeVar
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
-from flask_chest.protocols import VariableIndexes
+from flask_chest.protocols import Partitioned, PartitionStatus, VariableIndexes
 from flask_chest.record import Record
 from flask_chest.stores._records import Row, in_chunks, storable_rows
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.options import full_address
+from flask_chest.stores.sql.partitions import Partition, PartitionMissing, Partitions
 from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.store import SQLStore
@@ -102,7 +103,13 @@ class ServerAddress(Protocol):
         """Return the other parameters that choose the tables, by name; no password is among them."""
 
 
-class ServerStore(SQLStore):
+_WITHOUT_RECORD: LiteralString = (
+    "DELETE FROM {rejected} WHERE NOT EXISTS (SELECT 1 FROM {records} AS record WHERE record.id = record_id)"
+)
+"""Deletes what was set aside of records that are dropped."""
+
+
+class ServerStore(SQLStore, Partitioned):
     """Writes records one transaction after the other, whoever writes them, and numbers them in that order."""
 
     _database: ServerConnections[object, ServerSession]
@@ -118,10 +125,12 @@ class ServerStore(SQLStore):
         database: ServerConnections[object, ServerSession],
         schema: SQLSchema,
         indexes: VariableIndexes,
+        partitions: Partitions[ServerConnections[object, ServerSession]],
         *,
         where: ServerAddress,
     ) -> None:
         super().__init__(database, schema, indexes)
+        self._partitions = partitions
         self._where = where
 
     @property
@@ -144,6 +153,7 @@ class ServerStore(SQLStore):
                 self._schema.make(session)
             else:
                 self._schema.check(session)
+        self._partitions.make_ahead()
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
@@ -156,7 +166,11 @@ class ServerStore(SQLStore):
             firsts = {record.id: record for record in reversed(records)}
             conflicts = [record.id for record in records if record != firsts[record.id]]
         if rows:
-            conflicts += self._write_again(rows, records)
+            try:
+                conflicts += self._write_again(rows, records)
+            except PartitionMissing:  # dropped by hand
+                self._partitions.look_again()
+                conflicts += self._write_again(rows, records)
         self._conflicts.note(conflicts)
 
     def _write_again(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
@@ -167,19 +181,26 @@ class ServerStore(SQLStore):
         return self._write(rows, records)
 
     def _write(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+        # Before: to make one would end the transaction on some servers, and its lock.
+        parted = self._partitions.prepare([record.time_unix_nano for record in records])
         with self._database.recording() as session:
             left = self._spared(session, records)
             if len(left) < len(records):
                 ids = {record.id for record in left}
                 rows = {record_id: row for record_id, row in rows.items() if record_id in ids}
-            conflicts = self._insert_new(session, rows, left)
+            conflicts = self._insert_new(session, rows, left, look_first=parted)
         self._dropped.add(len(records) - len(left))
         return conflicts
 
-    def _insert_new(self, session: ServerSession, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
-        """Insert those of *rows* that are not there yet; return the ids that are there with other content."""
+    def _insert_new(
+        self, session: ServerSession, rows: dict[str, Row], records: Sequence[Record], *, look_first: bool
+    ) -> list[str]:
+        """Insert those of *rows* that are not there yet; return the ids that are there with other content.
+
+        With *look_first*, no key of the table tells an id that is there with another time.
+        """
         conflicts: list[str] = []
-        if not session.insert(self._tables, _numbered(rows.values(), session.position)):
+        if look_first or not session.insert(self._tables, _numbered(rows.values(), session.position)):
             kept = self._kept(session, list(rows))
             conflicts = [record.id for record in records if kept.get(record.id, record) != record]
             rows = {record_id: row for record_id, row in rows.items() if record_id not in kept}
@@ -193,6 +214,64 @@ class ServerStore(SQLStore):
             select = self._tables.sql("SELECT {columns} FROM {records} WHERE id IN ({many})", many=len(chunk))
             kept |= {record.id: record for record in map(row_record, session.rows(select, chunk))}
         return kept
+
+    def partitions(self) -> PartitionStatus:
+        """Return how the records are parted by time, and up to when."""
+        return self._partitions.status()
+
+    def partitions_sql(self) -> str:
+        """Return the statements that make the partitions that are missing from now on, or an empty text."""
+        return "".join(f"{statement};\n" for statement in self._partitions.sql())
+
+    def reach(self, before_unix_nano: int, /) -> int:
+        """Return the time before which `prune` deletes when given this one: it, or where a partition begins."""
+        layout = self._partitions.layout()
+        return before_unix_nano if layout is None else layout.reach(before_unix_nano)
+
+    def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
+        """Delete the oldest records that began before that time; return their number.
+
+        Partitions that all exporters have had are dropped as a whole, until those hold *limit* records; the rest
+        is deleted as if there were none, and so is all where this process may change no table.
+        """
+        layout = self._partitions.layout()
+        if layout is None:
+            return super().prune(before_unix_nano, limit=limit, keep_unexported=keep_unexported)
+        with self._database.recording() as session:
+            latest = self._latest_cut_off(session)
+            reach = layout.reach(min(before_unix_nano, latest))
+            doomed = layout.droppable(reach) if self._schema.creates else []
+            if keep_unexported:
+                doomed = [each for each in doomed if self._is_had_by_all(session, each)]
+            if doomed:  # before they go, since others write into them until then
+                self._cut_off_at(session, reach, latest=latest)
+        count = 0
+        for partition in doomed:
+            if count < limit:
+                held = self._count(partition)
+                if not self._partitions.drop(partition):
+                    return count  # somebody reads it: the next run finds it again
+                count += held
+        if doomed:
+            self._partitions.look_again()
+            with self._database.writing() as session:
+                session.change(self._tables.sql(_WITHOUT_RECORD))
+        if count >= limit:
+            return count
+        return count + super().prune(reach, limit=limit - count, keep_unexported=keep_unexported)
+
+    def _is_had_by_all(self, session: Session, partition: Partition) -> bool:
+        newest = (
+            "SELECT position FROM {records} WHERE time_unix_nano >= ? AND time_unix_nano < ?"
+            " AND position > (SELECT min(position) FROM {exporters}) LIMIT 1"
+        )
+        return not session.rows(self._tables.sql(newest), (partition.lower, partition.upper))
+
+    def _count(self, partition: Partition) -> int:
+        select = "SELECT count(*) FROM {records} WHERE time_unix_nano >= ? AND time_unix_nano < ?"
+        with self._database.reading() as session:
+            ((count,),) = session.rows(self._tables.sql(select), (partition.lower, partition.upper))
+        return int(count)
 
     def _size_bytes(self, session: Session) -> int | None:
         ((size,),) = session.rows(self._tables.sql(self._size))

@@ -146,7 +146,8 @@ class SQLiteSchema(SQLSchema):
             )
 
     @contextmanager
-    def _alone(self, session: Session) -> Iterator[None]:
+    def alone(self, session: Session) -> Iterator[None]:
+        """Let no other process make tables meanwhile."""
         # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
         session.change("PRAGMA auto_vacuum = INCREMENTAL")
         session.change("BEGIN IMMEDIATE")
