@@ -157,7 +157,7 @@ class MySQLSchema(SQLSchema):
         """Wait *patience* seconds for another process that makes the tables, with a *partition* for each span."""
         super().__init__(tables, place=place, creates=creates)
         self._patience = patience
-        self._partition = partition
+        self._partition: PartitionBy | None = partition
 
     @contextmanager
     def alone(self, session: Session) -> Iterator[None]:

@@ -112,7 +112,7 @@ class Layout:
         self.partitions = sorted(partitions, key=lambda each: each.lower)
         """In the order of time; no two overlap."""
         self._lowers = [each.lower for each in self.partitions]
-        self._wanted = wanted
+        self._wanted: PartitionBy | None = wanted
 
     @cached_property
     def by(self) -> PartitionBy:
@@ -215,7 +215,7 @@ class Partitions(ABC, Generic[D_co]):
         self._database = database
         self._schema = schema
         self._tables = schema.tables
-        self._wanted = wanted
+        self._wanted: PartitionBy | None = wanted
         self._known = PerProcess(_Known)
 
     def prepare(self, times: Sequence[int]) -> bool:
