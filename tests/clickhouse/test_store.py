@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from aggregation_property import AggregationProperty
-from finding_property import FindingProperty
-from flask_chest.testing.contracts import AggregationContract, DeletionWithoutOutboxContract, StoreContract
+from finding_property import FindingProperty, IndexedFindingProperty
+from flask_chest.testing.contracts import (
+    AggregationContract,
+    DeletionWithoutOutboxContract,
+    IndexContract,
+    StoreContract,
+)
 from sampled_property import SampledProperty
 
 
@@ -14,6 +19,8 @@ class TestClickHouseStore(
     AggregationContract,
     AggregationProperty,
     FindingProperty,
+    IndexContract,
+    IndexedFindingProperty,
     SampledProperty,
 ):
     """Does what every store does."""

@@ -17,12 +17,14 @@ from flask_chest.protocols import HasNeighbours, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Notes
 from flask_chest.stores._records import DuplicateIds, storable_rows
+from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
 
 try:
     from flask_chest.stores.clickhouse.aggregates import ClickHouseAggregation
     from flask_chest.stores.clickhouse.client import Client, Clients, Database, check_client_options, make_client
     from flask_chest.stores.clickhouse.deletion import NOTES, ClickHouseDeletion, notes_of
+    from flask_chest.stores.clickhouse.indexes import ClickHouseIndexes
     from flask_chest.stores.clickhouse.query import find
     from flask_chest.stores.clickhouse.rows import COLUMNS, columns_of, record_of
     from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
@@ -46,7 +48,7 @@ _COMPLAINT = (
 )
 
 
-class ClickHouseStore(ClickHouseDeletion, ClickHouseAggregation, HasNeighbours, Store):
+class ClickHouseStore(ClickHouseDeletion, ClickHouseAggregation, ClickHouseIndexes, HasNeighbours, Store):
     """Keeps records in the ClickHouse database at *uri*, in the table *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the tables must be
@@ -164,7 +166,8 @@ class ClickHouseStore(ClickHouseDeletion, ClickHouseAggregation, HasNeighbours, 
     def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         """Yield the records that match, newest first; no statement is open while the caller iterates."""
         self._schema.check()
-        yield from find(self._database, query, timeout=timeout)
+        with naming_indexes(query, self):
+            yield from find(self._database, query, timeout=timeout)
 
     def status(self) -> StoreStatus:
         """Count what is kept; the size is that of the table on the disk."""

@@ -12,15 +12,16 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from flask_chest.aggregates import AggregateQuery, Answer, Percentiles
+from flask_chest.aggregates import AggregateQuery, Answer, Distinct, Percentiles, Variable
 from flask_chest.protocols import Aggregation
 from flask_chest.stores._time_limit import TimeLimit
-from flask_chest.stores.aggregates import Cell, Keys, Part, answer
-from flask_chest.stores.clickhouse.client import ClickHousePart, Database
-from flask_chest.stores.clickhouse.conditions import Asked, conditions_of
+from flask_chest.stores.aggregates import Cell, Keys, Part, answer, numbers
+from flask_chest.stores.clickhouse.client import Database
+from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, conditions_of
 from flask_chest.stores.clickhouse.measures import Piece, piece_of
 from flask_chest.stores.clickhouse.query import find
 from flask_chest.stores.clickhouse.reading import Reading
+from flask_chest.stores.clickhouse.schema import ClickHousePart
 from flask_chest.stores.clickhouse.text import is_integer
 from flask_chest.stores.reference import aggregate
 
@@ -35,30 +36,31 @@ class ClickHouseAggregation(ClickHousePart, Aggregation):
 
     def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
         """Return the answer, of one moment; past *timeout*, raise `QueryTimeout`."""
+        limit = TimeLimit(timeout)
         meant = msgspec.structs.replace(query.query, limit=None)
-        asked = conditions_of(meant)
+        self._schema.check()
+        variables = self._database.variable_columns() if _asks_for_variables(query) else NO_COLUMNS
+        asked = conditions_of(meant, variables)
         if not all(each.decides for each in asked) or not all(map(is_integer, query.bounds)):
             return aggregate(find(self._database, meant, timeout=timeout), query)
-        return _Question(self._database, query, asked, TimeLimit(timeout)).answer()
+        return _Question(self._database, query, Reading(self._database, query, asked, variables), limit).answer()
 
 
 class _Question:
     """One question, asked in one statement."""
 
-    def __init__(
-        self, database: Database, query: AggregateQuery, asked: Sequence[Asked], limit: TimeLimit
-    ) -> None:
+    def __init__(self, database: Database, query: AggregateQuery, read: Reading, limit: TimeLimit) -> None:
         self._database = database
         self._query = query
-        self._read = Reading(database, query, asked)
+        self._read = read
         self._limit = limit
+        self._weighs = any(isinstance(each, Percentiles) and each.weighted for each in query.measures)
 
     def answer(self) -> Answer:
         """Ask; once more if it turns out that percentiles go by weight."""
         query, read = self._query, self._read
         pieces, rows = self._ask(sampled=False)
-        weighted = any(isinstance(each, Percentiles) and each.weighted for each in query.measures)
-        if weighted and any(least != most for _, _, _, _, least, most, *_ in rows):
+        if self._weighs and any(least != most for _, _, _, _, least, most, *_ in rows):
             pieces, rows = self._ask(sampled=True)
         cells: dict[Place, Cell] = {}
         keys: dict[int, Keys] = {}
@@ -91,7 +93,8 @@ class _Question:
         group = f"if(grouping(g) = 0, toInt64(g), {_ALL})" if query.by else str(_ALL)
         begin = "if(grouping(b) = 0, b, NULL)" if query.bounds else "NULL"
         key = f"[{', '.join(f'any({each})' for each in read.keys)}]"
-        columns = [group, begin, key, "count()", "min(w)", "max(w)", read.left_out]
+        rates = ["min(sample_rate)", "max(sample_rate)"] if self._weighs else ["1", "1"]
+        columns = [group, begin, key, "count()", *rates, read.left_out]
         columns += [column for piece in pieces for column in piece.columns]
         select = f"WITH {', '.join(common)} SELECT {', '.join(columns)} FROM {source}"
         if parts:
@@ -107,6 +110,12 @@ class _Question:
         ranked = f"SELECT {keys}, {first.rank} AS r FROM found GROUP BY {keys} ORDER BY {order}"
         limited = f"{ranked} LIMIT {self._query.top}"
         return f"SELECT {keys}, row_number() OVER (ORDER BY {order}) AS g FROM ({limited})"
+
+
+def _asks_for_variables(query: AggregateQuery) -> bool:
+    of_distinct = [each.of for each in query.measures if isinstance(each, Distinct)]
+    named = [*query.by, *numbers(query), *of_distinct]
+    return query.query.asks_for_variables or any(isinstance(each, Variable) for each in named)
 
 
 def _sums(pieces: Sequence[Piece], found: Sequence[Any]) -> list[object]:

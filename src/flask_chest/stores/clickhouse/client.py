@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,14 @@ from flask_chest._process import PerProcess
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError, StoreError, StoreUnavailable
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.clickhouse.rows import COLUMN_TYPES, COLUMNS
-from flask_chest.stores.clickhouse.text import quoted
+from flask_chest.stores.clickhouse.text import literal, quoted
 
 Client: TypeAlias = _Client
 Setting: TypeAlias = "str | int | float"
 
+_VARIABLE = "variable_"
+"""Begin of the name of a column that a variable has."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 UNKNOWN_TABLE = 60
 TIMEOUT_EXCEEDED = 159
 NO_DATABASE = 81
@@ -160,6 +164,40 @@ class Database:
         """Return the time by the server's clock."""
         return int(self.rows(f"SELECT {NOW}")[0][0])
 
+    def variable_columns(self) -> Mapping[str, str]:
+        """Return the variables that have a column of their own, each with its name; other processes make them."""
+        rows = self.rows(
+            f"SELECT name FROM system.columns WHERE database = {literal(self.database)}"  # noqa: S608 - of literals
+            f" AND table = {literal(self.name)} AND startsWith(name, {literal(_VARIABLE)})"
+        )
+        return {str(name).removeprefix(_VARIABLE): str(name) for (name,) in rows}
+
+    def variable_column(self, variable: str) -> str:
+        """Return the name of the column that *variable* has, if it has one."""
+        return f"{_VARIABLE}{variable}"
+
+    def await_mutations(self, table: str) -> None:
+        """Wait until all that *table* is changed by is done, however long that takes."""
+        pause = _SHORTEST_PAUSE
+        while unfinished := self._unfinished(table):
+            if any(unfinished):
+                raise StoreUnavailable(
+                    f"{self.place} could not change its table; see latest_fail_reason in its system.mutations"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _unfinished(self, table: str) -> list[str]:
+        name = table.rpartition(".")[2].strip("`")
+        source = "system.mutations"
+        if self.cluster is not None:
+            source = f"clusterAllReplicas({literal(self.cluster)}, system.mutations)"
+        rows = self.rows(
+            f"SELECT latest_fail_reason FROM {source} WHERE NOT is_done AND NOT is_killed"  # noqa: S608 - of literals
+            f" AND database = {literal(self.database)} AND table = {literal(name)}"
+        )
+        return [str(reason) for (reason,) in rows]
+
     @contextmanager
     def _translated(self, limit: TimeLimit | None = None) -> Iterator[None]:
         try:
@@ -185,13 +223,6 @@ class Database:
         if code is None:
             return StoreUnavailable(f"{self.place} does not answer; {_UNREACHABLE}")
         return StoreUnavailable(f"{self.place}: {name} ({code}); {_ADVICE.get(code, 'try again')}")
-
-
-class ClickHousePart:
-    """A part of a ClickHouse store: what all parts work on."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
 
 _UNREACHABLE = "see whether it runs, and whether its address is right"

@@ -6,19 +6,22 @@ scalars have equal texts, and whoever asks for one asks for its text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, floor, isfinite
+from types import MappingProxyType
 from typing import TypeGuard
 
 from flask_chest.record import COLUMN_FILTERS, Bound, Condition, JSONValue, OneOf, Query, encode_value
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER
-from flask_chest.stores.clickhouse.text import is_integer, is_text, listed, literal
+from flask_chest.stores.clickhouse.text import is_integer, is_text, listed, literal, quoted
 
 NOTHING = "0"
 """Condition that no record meets."""
 IS_ERROR = "(error IS NOT NULL OR status_code >= 500)"
 """Condition of `Record.is_error`; the number is `SERVER_ERROR`."""
+
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _ROUNDED = {"gt": ("gt", "ge"), "ge": ("gt", "ge"), "lt": ("le", "lt"), "le": ("le", "lt")}
@@ -34,14 +37,16 @@ class Asked:
     """Whether it is met by the records that are meant alone; otherwise `Query.matches` looks at the others."""
 
 
-def conditions_of(query: Query) -> list[Asked]:
-    """Return the conditions that all records meet which *query* means."""
-    return [*_of_columns(query), *_of_variables(query)]
+def conditions_of(query: Query, columns: Mapping[str, str] = NO_COLUMNS) -> list[Asked]:
+    """Return the conditions that all records meet which *query* means; *columns* are those of variables."""
+    return [*_of_columns(query), *_of_variables(query, columns)]
 
 
-def variable(name: str) -> str:
+def variable(name: str, columns: Mapping[str, str]) -> str:
     """Return the SQL of the variable *name* as JSON, which is empty where there is none."""
-    return f"variables[{literal(name)}]"
+    if not is_text(name):
+        return "''"
+    return quoted(columns[name]) if name in columns else f"variables[{literal(name)}]"
 
 
 def _of_columns(query: Query) -> Iterator[Asked]:
@@ -63,23 +68,21 @@ def _of_columns(query: Query) -> Iterator[Asked]:
         yield Asked(f"time_unix_nano < {until}" if until > MIN_INTEGER else NOTHING)
 
 
-def _of_variables(query: Query) -> Iterator[Asked]:
+def _of_variables(query: Query, columns: Mapping[str, str]) -> Iterator[Asked]:
     for name, value in query.where.items():
-        yield _holds(name, OneOf((value,)))
+        yield _holds(variable(name, columns), OneOf((value,)))
     for name, asked in query.conditions:
-        yield _holds(name, asked)
+        yield _holds(variable(name, columns), asked)
 
 
-def _holds(name: str, asked: Condition) -> Asked:
-    if not is_text(name):
-        return Asked(NOTHING)
+def _holds(found: str, asked: Condition) -> Asked:
     match asked:
         case OneOf():
-            return _one_of(variable(name), asked)
+            return _one_of(found, asked)
         case Bound():
-            return _bound(variable(name), asked)
+            return _bound(found, asked)
         case _:
-            return Asked(f"{variable(name)} != ''")
+            return Asked(f"{found} != ''")
 
 
 def _one_of(found: str, asked: OneOf) -> Asked:

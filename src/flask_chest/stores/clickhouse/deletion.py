@@ -8,14 +8,12 @@ after: a record that slips in between is found by one of the two.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from flask_chest._clocks import MAX_SKEW_NANO
 from flask_chest._process import PerProcess
-from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import CountsDropped, CutOff, Erasure, Retention
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import (
@@ -33,16 +31,15 @@ from flask_chest.stores._deletions import (
     spared,
 )
 from flask_chest.stores._records import MIN_INTEGER, in_chunks
-from flask_chest.stores.clickhouse.client import LATEST, NOW, ClickHousePart, Database
+from flask_chest.stores.clickhouse.client import LATEST, NOW, Database
 from flask_chest.stores.clickhouse.conditions import conditions_of
 from flask_chest.stores.clickhouse.rows import COLUMNS, record_of
-from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
+from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHousePart, ClickHouseSchema
 from flask_chest.stores.clickhouse.text import listed, literal
 
 MANY_IDS = 10_000
 """Ids in one statement: a replicated table keeps it in less than a megabyte."""
 _LOOKED_UP = 1_000
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 
 NOTES = (
     "SELECT kind, secret, max(query), max(before_unix_nano), sum(count) FROM {deletions}"
@@ -54,8 +51,7 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
     """Notes what is deleted, in a table of which rows of one key are added up."""
 
     def __init__(self, database: Database, schema: ClickHouseSchema) -> None:
-        super().__init__(database)
-        self._schema = schema
+        super().__init__(database, schema)
         self._dropped = Dropped()
         self._known: PerProcess[Notes | None] = PerProcess(lambda: None)
         """The notes as this process has read them last: who writes reads them again afterwards."""
@@ -251,27 +247,7 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
         if not database.rows(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1"):
             return
         database.run(f"ALTER TABLE {table}{database.on_cluster} DELETE WHERE {where}", settings=_SOON)
-        pause = _SHORTEST_PAUSE
-        while unfinished := self._unfinished(table):
-            if any(reason for (reason,) in unfinished):
-                raise StoreUnavailable(
-                    f"{database.place} could not delete; see latest_fail_reason in its system.mutations"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _unfinished(self, table: str) -> list[tuple[str]]:
-        database = self._database
-        name = table.rpartition(".")[2].strip("`")
-        source = "system.mutations"
-        if database.cluster is not None:
-            source = f"clusterAllReplicas({literal(database.cluster)}, system.mutations)"
-        rows = database.rows(
-            f"SELECT latest_fail_reason FROM {source}"
-            f" WHERE NOT is_done AND NOT is_killed AND database = {literal(database.database)}"
-            f" AND table = {literal(name)}"
-        )
-        return [(str(reason),) for (reason,) in rows]
+        database.await_mutations(table)
 
 
 # An answer to the statement may take longer than the driver waits; whether it is done is asked for.

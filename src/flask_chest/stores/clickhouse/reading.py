@@ -7,7 +7,7 @@ which it begins, of a column a quotation mark and the value; it is empty where t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -16,7 +16,6 @@ from flask_chest.aggregates import AggregateQuery, Column, Distinct, Key, NoScal
 from flask_chest.stores.aggregates import LEAST_RATE, WHOLE, Keys, numbers
 from flask_chest.stores.clickhouse.client import Database
 from flask_chest.stores.clickhouse.conditions import IS_ERROR, Asked, variable
-from flask_chest.stores.clickhouse.text import is_text
 
 _STATUS_CLASS = "(intDiv(status_code, 100) - (status_code < 0 AND status_code % 100 != 0))"
 _WEIGHT = f"toUInt64(floor({WHOLE} / greatest(sample_rate, {LEAST_RATE!r}) + 0.5))"
@@ -28,8 +27,11 @@ _decode = msgspec.json.Decoder().decode
 class Reading:
     """What is read for one question: a SELECT, and the names of its columns."""
 
-    def __init__(self, database: Database, query: AggregateQuery, asked: Sequence[Asked]) -> None:
+    def __init__(
+        self, database: Database, query: AggregateQuery, asked: Sequence[Asked], variables: Mapping[str, str]
+    ) -> None:
         self._query = query
+        self._variables = variables
         self.numbers: dict[Number, str] = {of: f"x{at}" for at, of in enumerate(numbers(query))}
         """What measures are of → its column."""
         self.keys = [f"k{at}" for at in range(len(query.by))]
@@ -37,11 +39,14 @@ class Reading:
         of_distinct = dict.fromkeys(each.of for each in query.measures if isinstance(each, Distinct))
         self.distinct: dict[Column | Variable, str] = {of: f"d{at}" for at, of in enumerate(of_distinct)}
         """What is counted by its keys → its column."""
-        columns = [f"{_key_sql(of)} AS {name}" for of, name in zip(query.by, self.keys, strict=True)]
-        columns += [f"{_key_sql(of)} AS {name}" for of, name in self.distinct.items()]
+        columns = [f"{self._key_sql(of)} AS {name}" for of, name in zip(query.by, self.keys, strict=True)]
+        columns += [f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items()]
         for of, name in self.numbers.items():
-            columns += [f"{_number_sql(of)} AS y{name}", f"if(abs(y{name}) <= 1e290, y{name}, NULL) AS {name}"]
-        columns += [f"{_WEIGHT} AS w", f"{IS_ERROR} AS e"]
+            columns += [
+                f"{self._number_sql(of)} AS y{name}",
+                f"if(abs(y{name}) <= 1e290, y{name}, NULL) AS {name}",
+            ]
+        columns += [f"{_WEIGHT} AS w", f"{IS_ERROR} AS e", "sample_rate"]
         if query.bounds:
             columns.append(f"{self._span()} AS b")
         where = " AND ".join([f"time_unix_nano >= {database.cut_off}", *(each.sql for each in asked)])
@@ -86,24 +91,20 @@ class Reading:
         begin = f"roundDown(time_unix_nano, [{', '.join(f'toInt64({bound})' for bound in bounds[:-1])}])"
         return f"if({within}, {begin}, toInt64({last}))"
 
+    def _number_sql(self, of: Number) -> str:
+        if isinstance(of, Variable):
+            return f"toFloat64OrNull({variable(of.name, self._variables)})"
+        return "toNullable(duration_ns / 1e9)"
 
-def _number_sql(of: Number) -> str:
-    if isinstance(of, Variable):
-        return f"toFloat64OrNull({_variable(of.name)})"
-    return "toNullable(duration_ns / 1e9)"
-
-
-def _key_sql(of: Column | Variable) -> str:
-    if isinstance(of, Variable):
-        value = _variable(of.name)
-        first = f"substring({value}, 1, 1)"
-        return f"multiIf({first} IN ('[', '{{'), {first}, {value} = '-0.0', '0.0', {value})"
-    column = _STATUS_CLASS if of == "status_class" else of
-    return f"if(isNull({column}), '', concat('\"', toString(assumeNotNull({column}))))"
-
-
-def _variable(name: str) -> str:
-    return variable(name) if is_text(name) else "''"
+    def _key_sql(self, of: Column | Variable) -> str:
+        if isinstance(of, Variable):
+            value = variable(of.name, self._variables)
+            first = f"substring({value}, 1, 1)"
+            return f"multiIf({first} IN ('[', '{{'), {first}, {value} = '-0.0', '0.0', {value})"
+        if of == "status_class":
+            return f"concat('\"', toString({_STATUS_CLASS}))"
+        # Of a column whose values are few this is worked out once for each of them.
+        return f"""ifNull(concat('"', {f"toString({of})" if of in _NUMBERS else of}), '')"""
 
 
 def _column(text: str, of: Column) -> Key:

@@ -163,3 +163,11 @@ class ClickHouseSchema:
             return None
         self.store_id = records.uuid.hex if records.uuid.int else None
         return VERSION
+
+
+class ClickHousePart:
+    """A part of a ClickHouse store: what all parts work on."""
+
+    def __init__(self, database: Database, schema: ClickHouseSchema) -> None:
+        self._database = database
+        self._schema = schema

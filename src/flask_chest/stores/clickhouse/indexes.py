@@ -1,0 +1,74 @@
+"""Variables with a column of their own, which is what ClickHouse has in place of an index.
+
+A question about such a variable reads that column alone, not the map of all variables. It holds the same text,
+so whoever asks for it gets the same answer, also in parts where it was not made yet: there it is computed.
+"""
+# ruff: noqa: S608 - all that comes from outside is a literal
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flask_chest.protocols import VariableIndex, VariableIndexes
+from flask_chest.stores._indexes import check_indexable
+from flask_chest.stores.clickhouse.schema import ClickHousePart
+from flask_chest.stores.clickhouse.text import literal, quoted
+
+
+class ClickHouseIndexes(ClickHousePart, VariableIndexes):
+    """Makes columns of variables, each with a few bits that say in which blocks a value may be."""
+
+    def indexes(self) -> Sequence[VariableIndex]:
+        """Return the variables with a column of their own, by name."""
+        self._schema.check()
+        return [
+            VariableIndex(variable=name, name=column)
+            for name, column in sorted(self._database.variable_columns().items())
+        ]
+
+    def add_index(self, variable: str, /) -> bool:
+        """Make the column of *variable*, and return whether there was none; the app goes on writing."""
+        name = check_indexable(variable)
+        self._schema.check()
+        database = self._database
+        if name in database.variable_columns():
+            return False
+        column = quoted(database.variable_column(name))
+        self._alter(
+            f"ADD COLUMN IF NOT EXISTS {column} String MATERIALIZED variables[{literal(name)}] CODEC(ZSTD(1)),"
+            f" ADD INDEX IF NOT EXISTS {column} {column} TYPE bloom_filter(0.01) GRANULARITY 1"
+        )
+        self._alter(f"MATERIALIZE COLUMN {column}")
+        self._alter(f"MATERIALIZE INDEX {column}")
+        database.await_mutations(database.records)
+        return True
+
+    def index_progress(self, variable: str, /) -> float | None:
+        """Return the share of the parts in which the column is made, or ``None`` where it is in all."""
+        database = self._database
+        column = database.variable_column(check_indexable(variable))
+        self._schema.check()
+        ((left, parts),) = database.rows(
+            "SELECT maxOrNull(parts_to_do), (SELECT count() FROM system.parts WHERE active"
+            f" AND database = {literal(database.database)} AND table = {literal(database.name)})"
+            f" FROM system.mutations WHERE NOT is_done AND database = {literal(database.database)}"
+            f" AND table = {literal(database.name)} AND command LIKE {literal(f'%MATERIALIZE COLUMN {column}%')}"
+        )
+        return None if left is None else max(0.0, 1 - int(left) / max(1, int(parts)))
+
+    def remove_index(self, variable: str, /) -> bool:
+        """Remove the column of *variable*, and return whether there was one."""
+        name = check_indexable(variable)
+        self._schema.check()
+        database = self._database
+        if name not in database.variable_columns():
+            return False
+        column = quoted(database.variable_column(name))
+        self._alter(f"DROP INDEX IF EXISTS {column}, DROP COLUMN IF EXISTS {column}")
+        return True
+
+    def _alter(self, change: str) -> None:
+        database = self._database
+        database.run(
+            f"ALTER TABLE {database.records}{database.on_cluster} {change}", settings={"mutations_sync": 0}
+        )
