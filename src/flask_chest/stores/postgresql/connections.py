@@ -64,11 +64,18 @@ POSTGRESQL = Dialect(
     written='?::text COLLATE "C"',
     seconds="duration_ns / 1e9::double precision",
     status_class="status_code / 100",
-    weight="floor(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)::bigint",
+    # Nearly all records count for themselves, and a division for each is half of the time of a count.
+    weight="""
+        CASE
+            WHEN sample_rate = 1 THEN 1000000
+            ELSE floor(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5)::bigint
+        END
+    """,
     view=POSTGRESQL_VIEW,
     once=" OFFSET 0",  # a limit would keep several processes from reading the table together
     percentiles="percentile_disc(ARRAY[{fractions}]::double precision[]) WITHIN GROUP (ORDER BY {number})",
     has_grouping_sets=True,
+    reached="width_bucket({number}, ARRAY[{bounds}])",
 )
 
 CANCEL_SECONDS = 5.0

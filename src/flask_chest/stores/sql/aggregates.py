@@ -55,7 +55,7 @@ from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.query import find
 from flask_chest.stores.sql.reading import Reading, is_decidable
 from flask_chest.stores.sql.tables import Condition, Session, SQLPart, SQLValue, Tables
-from flask_chest.stores.sql.written import digits, reached, text
+from flask_chest.stores.sql.written import digits, text
 
 _BEYOND: LiteralString = "abs({number}) > 1e290"
 """Condition that a number is more than `MAX_NUMBER`."""
@@ -356,7 +356,7 @@ class _Aggregates:
         condition: LiteralString = f" WHERE {where}" if where else ""
         more: list[Condition] = [(window, ()) for window in self._windows(names)]
         for measure in self._histograms if grouping.bins else ():
-            bin_of, bounds = reached(f"x{self._read.numbers[measure.of]}", measure.bounds, first=0)
+            bin_of, bounds = self._read.reached(f"x{self._read.numbers[measure.of]}", measure.bounds, first=0)
             more.append((f"{bin_of} AS {self._read.bins[measure]}", bounds))
         if not more:
             return _Source(f"found{condition}", values, "")
@@ -390,7 +390,7 @@ class _Aggregates:
         read = self._read
         names = read.names(keys=grouping.keys, spans=grouping.spans)
         number: LiteralString = f"x{read.numbers[measure.of]}"
-        bin_of, values = reached(number, measure.bounds, first=0)
+        bin_of, values = read.reached(number, measure.bounds, first=0)
         where, more = grouping.where
         condition: LiteralString = f"{number} IS NOT NULL" + (f" AND ({where})" if where else "")
         binned = f"SELECT found.*, {bin_of} AS bin FROM found WHERE {condition}"

@@ -77,7 +77,8 @@ def _histogram(measure: Histogram, number: LiteralString, *, bin_of: LiteralStri
 
     def sums(found: Sequence[Any]) -> list[int]:
         bins = [0] * (len(measure.bounds) + 1)
-        bins[int(found[0])] = int(found[1])
+        if found[0] is not None:
+            bins[int(found[0])] = int(found[1])
         return bins
 
     return Piece(columns=(bin_of, having), sums=sums, rank=having)

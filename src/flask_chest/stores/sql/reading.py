@@ -128,6 +128,15 @@ class Reading:
         """Return the columns that hold the parts of a key, and the number of a span."""
         return [*(self._keys if keys else ()), *(["b"] if spans else ())]
 
+    def reached(self, number: LiteralString, bounds: Sequence[float], *, first: int) -> Condition:
+        """Return how many of *bounds* a *number*, a whole one if they are, has reached, plus *first*."""
+        whole = all(isinstance(bound, int) for bound in bounds)
+        if not bounds or not self.dialect.reached or (whole and not all(map(bindable, bounds))):
+            return reached(number, bounds, first=first)
+        every = marks(bounds, "CAST(? AS bigint)" if whole else "CAST(? AS double precision)")
+        sql = self.dialect.reached.format(number=number, bounds=every)
+        return f"{digits(first)} + {sql}", tuple(bounds)
+
     def keys_of(self, raw: Sequence[SQLValue]) -> Keys:
         """Return the key that the database has as *raw*."""
         return tuple(
@@ -206,7 +215,7 @@ class Reading:
         """Return the number of the span in which a record is that is in one."""
         lengths = {end - begin for begin, end in pairwise(bounds)}
         if len(lengths) > 1 or bounds[-1] - bounds[0] > MAX_INTEGER:
-            return reached("time_unix_nano", bounds, first=-1)
+            return self.reached("time_unix_nano", bounds, first=-1)
         return f"(time_unix_nano - ?) {self.dialect.divide} ?", (bounds[0], *lengths)
 
     def _exactly(self, meant: Query) -> Iterator[Condition]:

@@ -146,6 +146,8 @@ class Dialect:
     A fraction f of n numbers is that of rank ceil(f * n), in double precision. Empty where there is no such
     aggregate: then the records are numbered by a window function.
     """
+    reached: LiteralString = ""
+    """How many of the ``{bounds}`` a ``{number}`` has reached, NULL for none; empty where comparisons tell."""
     has_grouping_sets: bool = False
     """Whether a statement may group in several ways at once."""
     has_slow_windows: bool = False
