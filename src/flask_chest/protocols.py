@@ -203,8 +203,8 @@ class ExporterRegistry(Protocol):
         """
 
     @abstractmethod
-    def exporters(self) -> Sequence[ExporterStatus]:
-        """List the known exporters by name."""
+    def exporters(self, *, timeout: timedelta | None = None) -> Sequence[ExporterStatus]:
+        """List the known exporters by name; past *timeout*, raise `QueryTimeout`."""
 
     @abstractmethod
     def drop(self, exporter: str, /) -> bool:
@@ -225,8 +225,8 @@ class Rejections(Protocol):
     """Keeps what was set aside."""
 
     @abstractmethod
-    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Yield what was set aside for *exporter*, oldest first."""
+    def rejections(self, exporter: str, /, *, timeout: timedelta | None = None) -> Iterable[Rejection]:
+        """Yield what was set aside for *exporter*, oldest first; past *timeout*, raise `QueryTimeout`."""
 
     @abstractmethod
     def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -92,9 +93,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-def report_of(chest: FlaskChest, *, counts: bool = True) -> Report:
-    """Ask the store of *chest*, which it does not create; without *counts*, not for how much it holds."""
-    report = _store_report(chest, counts=counts)  # which tells the store's id, should the segments have another
+def report_of(chest: FlaskChest, *, counts: bool = True, timeout: timedelta | None = None) -> Report:
+    """Ask the store of *chest*, which it does not create; without *counts*, not for how much it holds.
+
+    It is given up to ask where the exporters stand when *timeout* is over.
+    """
+    report = _store_report(
+        chest, counts=counts, timeout=timeout
+    )  # which tells the store's id, should the segments have another
     journal, orphans, journal_error = None, list[Orphan](), None
     try:
         journal, orphans = _journal_report(chest), orphans_of(chest)
@@ -105,12 +111,12 @@ def report_of(chest: FlaskChest, *, counts: bool = True) -> Report:
     return msgspec.structs.replace(report, journal=journal, orphans=orphans, journal_error=journal_error)
 
 
-def _store_report(chest: FlaskChest, *, counts: bool) -> Report:
+def _store_report(chest: FlaskChest, *, counts: bool, timeout: timedelta | None) -> Report:
     try:
         store = chest._state.here.store
         found = store.status() if counts else None
         parted = store.partitions() if counts and isinstance(store, Partitioned) else None
-        exporters = list(store.exporters()) if isinstance(store, ExporterRegistry) else []
+        exporters = list(store.exporters(timeout=timeout)) if isinstance(store, ExporterRegistry) else []
         not_run = sorted(set(chest.exporter_names) - {exporter.name for exporter in exporters})
     except StoreAbsent as exc:
         return Report(absent=str(exc))

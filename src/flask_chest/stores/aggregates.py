@@ -178,7 +178,9 @@ def merged(query: AggregateQuery, cells: Iterable[Cell | None]) -> Cell | None:
 
 
 def _merged(measure: Measure[object], sums: Sequence[Any]) -> object:
-    if isinstance(measure, ErrorRate | Mean | Histogram):
+    if isinstance(measure, Histogram):
+        return list(map(sum, zip(*sums, strict=True)))  # of many cells with many bins: no step of Python for each
+    if isinstance(measure, ErrorRate | Mean):
         return [sum(each or 0 for each in parts) for parts in zip(*sums, strict=True)]
     found = [each for each in sums if each is not None]
     if isinstance(measure, Minimum | Maximum):
@@ -215,8 +217,8 @@ def _percentiles(measure: Percentiles, found: Sequence[float | None]) -> dict[in
 
 
 def _histogram(measure: Histogram, weights: Sequence[int]) -> tuple[Bin, ...]:
-    bins = zip((None, *measure.bounds), (*measure.bounds, None), weights, strict=True)
-    return tuple(Bin(lower, upper, _count(Count(), each)) for lower, upper, each in bins)
+    requests = [(int(each) + WHOLE // 2) // WHOLE for each in weights]
+    return tuple(map(Bin, (None, *measure.bounds), (*measure.bounds, None), requests))
 
 
 _FINISH: Mapping[type, Callable[[Any, Any], object]] = {

@@ -241,8 +241,8 @@ class MemoryStore(
         with self._alone():
             self._place(exporter, position=len(self._order) if start_at == "now" else 0)
 
-    def exporters(self) -> Sequence[ExporterStatus]:
-        """List the known exporters by name."""
+    def exporters(self, *, timeout: timedelta | None = None) -> Sequence[ExporterStatus]:  # noqa: ARG002 - it takes no time
+        """List the known exporters by name; past *timeout*, raise `QueryTimeout`."""
         with self._alone():
             return [
                 ExporterStatus(
@@ -266,8 +266,8 @@ class MemoryStore(
         with self._alone():
             return self._places.pop(exporter, None) is not None
 
-    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Return what was set aside for *exporter*, oldest first."""
+    def rejections(self, exporter: str, /, *, timeout: timedelta | None = None) -> Iterable[Rejection]:  # noqa: ARG002
+        """Return what was set aside for *exporter*, oldest first; past *timeout*, raise `QueryTimeout`."""
         with self._alone():
             place = self._places.get(exporter)
             return [] if place is None else list(place.rejected.values())

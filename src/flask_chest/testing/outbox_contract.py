@@ -200,7 +200,7 @@ class OutboxContract:
         store.write(records)
         for record in records:
             assert store.acknowledge(_claim(store, limit=1), rejected={record.id: "no"})
-        rejections = list(store.rejections("a"))
+        rejections = list(store.rejections("a", timeout=_MINUTE))
         assert [rejection.record_id for rejection in rejections] == [record.id for record in records]
         times = [rejection.time_unix_nano for rejection in rejections]
         assert times == sorted(times)
@@ -231,7 +231,7 @@ class OutboxContract:
         store.register("b")
         store.write([make_record() for _ in range(3)])
         first = _claim(store, "a", limit=1)
-        claimed, waiting = store.exporters()
+        claimed, waiting = store.exporters(timeout=_MINUTE)
         assert (claimed.name, claimed.backlog, claimed.last_success_unix_nano) == ("a", 3, None)
         assert claimed.next_unix_nano is not None
         assert claimed.lease_until_unix_nano == first.deadline_unix_nano

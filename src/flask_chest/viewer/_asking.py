@@ -126,7 +126,7 @@ class Ask:
         """What the chest is on its app."""
         return self.chest._state
 
-    def _time_left(self) -> timedelta:
+    def time_left(self) -> timedelta:
         """Return the time that is left for questions of the page; raise `QueryTimeout` if it is too little."""
         left = LIMIT_SECONDS - (time.monotonic() - self._began)
         if left < LEAST_SECONDS:
@@ -164,7 +164,7 @@ class Ask:
     def records(self, query: Query) -> Iterator[Record]:
         """Yield what the store finds now: records that this process has just made may not be among them."""
         with suppress(StoreAbsent):  # nothing is kept yet
-            yield from self.state.here.store.query(query, timeout=self._time_left())
+            yield from self.state.here.store.query(query, timeout=self.time_left())
 
     def aggregate(
         self,
@@ -188,7 +188,7 @@ class Ask:
             bounds = bounds_of_spans(_moment(query.since_unix_nano), _moment(until), every)
             query = msgspec.structs.replace(query, until_unix_nano=until)
         asked = AggregateQuery(measures=measures, by=tuple(by), bounds=bounds, query=query, top=top)
-        return aggregation.ask(store, asked, timeout=self._time_left() * share)
+        return aggregation.ask(store, asked, timeout=self.time_left() * share)
 
     def within_limit(self, question: Callable[[], T]) -> T | None:
         """Return the answer to a *question*, or ``None`` if it would take longer than the page may."""

@@ -121,9 +121,9 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         with self._collections.checked():
             self._register(exporter, position=self._number_all() if start_at == "now" else 0)
 
-    def exporters(self) -> Sequence[ExporterStatus]:
-        """List the known exporters by name."""
-        with self._collections.checked() as collections:
+    def exporters(self, *, timeout: timedelta | None = None) -> Sequence[ExporterStatus]:
+        """List the known exporters by name; past *timeout*, raise `QueryTimeout`."""
+        with self._collections.answering(timeout=timeout) as collections:
             return [
                 ExporterStatus(
                     name=place["_id"],
@@ -157,9 +157,9 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
             collections.rejected.delete_many({"exporter": exporter})
             return dropped.deleted_count == 1
 
-    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Return what was set aside for *exporter*, oldest first."""
-        with self._collections.checked() as collections:
+    def rejections(self, exporter: str, /, *, timeout: timedelta | None = None) -> Iterable[Rejection]:
+        """Return what was set aside for *exporter*, oldest first; past *timeout*, raise `QueryTimeout`."""
+        with self._collections.answering(timeout=timeout) as collections:
             found = collections.rejected.find(
                 {"exporter": exporter}, sort=[("token", ASCENDING), ("number", ASCENDING)]
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -136,9 +137,9 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
                 ((position,),) = session.rows(newest)
             self._register(session, exporter, position=position, now=session.now_unix_nano())
 
-    def exporters(self) -> Sequence[ExporterStatus]:
-        """List the known exporters by name."""
-        with self._database.reading() as session:
+    def exporters(self, *, timeout: timedelta | None = None) -> Sequence[ExporterStatus]:
+        """List the known exporters by name; past *timeout*, raise `QueryTimeout`."""
+        with self._looking(timeout) as session:
             rows = session.rows(
                 self._tables.sql(
                     "SELECT name, holder, lease_until_unix_nano, last_seen_unix_nano, last_success_unix_nano,"
@@ -151,6 +152,9 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
             )
         return [msgspec.convert(dict(zip(_STATUS, row, strict=True)), ExporterStatus) for row in rows]
 
+    def _looking(self, timeout: timedelta | None) -> AbstractContextManager[Session]:
+        return self._database.reading() if timeout is None else self._database.answering(timeout=timeout)
+
     def drop(self, exporter: str, /) -> bool:
         """Forget *exporter*, its place and what was set aside for it; return False when it is not known."""
         with self._database.writing() as session:
@@ -158,9 +162,9 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
             session.change(self._tables.sql("DELETE FROM {rejected} WHERE exporter = ?"), (exporter,))
             return known
 
-    def rejections(self, exporter: str, /) -> Iterable[Rejection]:
-        """Return what was set aside for *exporter*, oldest first."""
-        with self._database.reading() as session:
+    def rejections(self, exporter: str, /, *, timeout: timedelta | None = None) -> Iterable[Rejection]:
+        """Return what was set aside for *exporter*, oldest first; past *timeout*, raise `QueryTimeout`."""
+        with self._looking(timeout) as session:
             rows = session.rows(
                 self._tables.sql(
                     "SELECT exporter, record_id, reason, time_unix_nano FROM {rejected}"

@@ -103,6 +103,16 @@ class ComparePage:
         return PERIODS
 
     @property
+    def records(self) -> int:
+        """Number of records of both sides."""
+        return sum(side.row.records for side in self.sides)
+
+    @property
+    def requests(self) -> int:
+        """Number of requests that they stand for."""
+        return sum(side.row[COUNT] for side in self.sides)
+
+    @property
     def by_text(self) -> str:
         """The key as the address takes it."""
         return written_key(self.by) if self.by is not None else ""

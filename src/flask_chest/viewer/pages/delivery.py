@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -74,9 +75,7 @@ def written_policy(policy: RetentionPolicy) -> str:
     limits: list[str] = []
     if policy.age is not None:
         seconds = int(policy.age.total_seconds())
-        unit, name = next(
-            each for each in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")) if not seconds % each[0]
-        )
+        unit, name = next(each for each in _SPANS if not seconds % each[0])
         limits.append(f"{seconds // unit}{name}")
     if policy.rows is not None:
         limits.append(f"{policy.rows:_} rows")
@@ -90,18 +89,22 @@ _SPANS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _SIZES = ((2**30, "GiB"), (10**9, "GB"), (2**20, "MiB"), (10**6, "MB"), (2**10, "KiB"), (10**3, "KB"), (1, "B"))
 
 
+def _oldest(ask: Ask, store: Rejections, exporter: str) -> list[Rejection]:
+    return list(islice(store.rejections(exporter, timeout=ask.time_left()), REJECTED))
+
+
 def show(ask: Ask) -> DeliveryPage:
     """Look at the store, its exporters and the journals, without counting records."""
     ask.given.check_taken()
     state = ask.state
     store = state.here.store
-    report = report_of(ask.chest, counts=False)
+    report = report_of(ask.chest, counts=False, timeout=ask.time_left())
     rejected: list[Rejection] = []
     cut_off = None
     if report.error is None and report.absent is None:
         for exporter in report.exporters:
             if exporter.rejected and isinstance(store, Rejections):
-                rejected += islice(store.rejections(exporter.name), REJECTED)
+                rejected += ask.within_limit(partial(_oldest, ask, store, exporter.name)) or []
         try:
             cut_off = store.cut_off() if isinstance(store, CountsDropped) else None
         except StoreAbsent:

@@ -46,6 +46,7 @@ EVERY = ("auto", "1m", "5m", "30m", "1h", "6h", "1d", "7d")
 _PARTS = re.compile(r"[^()]*[()]?")
 """Parts of a text, each up to its next parenthesis."""
 _SPACES = re.compile(r"\s+")
+COUNT = Count()
 SUGGESTED = ("count", "error_rate", "p50(duration)", "p95(duration)", "p99(duration)", "histogram(duration)")
 
 
@@ -88,6 +89,8 @@ class ExplorePage:
     """Macro that draws the chart: ``bars``, ``lines`` or ``heatmap``."""
     heads: Sequence[str]
     rows: Sequence[GroupRow]
+    requests: int
+    """Number of requests that the records stand for."""
     csv_link: str
     known_keys: Sequence[str]
     suggested: Sequence[str]
@@ -177,20 +180,20 @@ class ExplorePage:
         if answer is None:
             return
         times = ["begin"] if answer.series else []
-        yield csv_line([*times, *self.by_texts, "records", *_labels(answer.all)])
+        yield csv_line([*times, *self.by_texts, "records", *_labels(self.measures, answer.all)])
         for bucket in answer.series or (answer,):
             begin = [iso(bucket.begin_unix_nano)] if isinstance(bucket, Bucket) else []
             for row in bucket.groups if self.by else (bucket.all,):
                 keys = [cast("JSONValue", json_key(key)) for key in row.key]
-                yield csv_line([*begin, *keys, row.records, *_values(row)])
+                yield csv_line([*begin, *keys, row.records, *_values(self.measures, row)])
 
 
-def _labels(row: Row) -> list[JSONValue]:
-    return [label for measure, value in row.values.items() for label, _ in measure.columns(value)]
+def _labels(measures: Sequence[Measure[object]], row: Row) -> list[JSONValue]:
+    return [label for measure in measures for label, _ in measure.columns(row[measure])]
 
 
-def _values(row: Row) -> list[JSONValue]:
-    return [value for measure, each in row.values.items() for _, value in measure.columns(each)]
+def _values(measures: Sequence[Measure[object]], row: Row) -> list[JSONValue]:
+    return [value for measure in measures for _, value in measure.columns(row[measure])]
 
 
 def json_group(row: Row) -> dict[str, object]:
@@ -217,8 +220,12 @@ def show(ask: Ask) -> ExplorePage:
         filters = filters.changed(since=USUAL_PERIOD).checked()
     query, step = period_of(filters, ask.now_unix_nano)
     every = None if every_given == "none" else parse_every(every_given)
+    # Whatever is asked, how many requests it is of is told.
+    all_measures = measures if COUNT in measures else (*measures, COUNT)
     answer = ask.within_limit(
-        lambda: ask.aggregate(*measures, query=query, by=by, every=step if every == "auto" else every, top=top)
+        lambda: ask.aggregate(
+            *all_measures, query=query, by=by, every=step if every == "auto" else every, top=top
+        )
     )
     asked = {**filters.parameters, "measure": measure_texts(measures), "by": [written_key(key) for key in by]}
     asked |= {"every": every_given, "top": str(top)}
@@ -241,6 +248,7 @@ def show(ask: Ask) -> ExplorePage:
             for label, _ in measure.columns(answer.all.values[measure])
         ],
         rows=list(found.rows(answer)) if answer is not None else (),
+        requests=answer.all[COUNT] if answer is not None else 0,
         csv_link=ask.links.to("explore_csv", asked),
         known_keys=list(dict.fromkeys([*ask.breakdowns, *COLUMN_NAMES])),
         suggested=[*SUGGESTED, *(f"p95({name})" for name in ask.numbers)],
@@ -313,18 +321,18 @@ class _Shown:
     def _greatest(self, answer: Answer) -> dict[str, float]:
         greatest: dict[str, float] = {}
         for row in answer.groups:
-            for measure, value in row.values.items():
-                for label, each in measure.columns(value):
+            for measure in self._measures:
+                for label, each in measure.columns(row[measure]):
                     greatest[label] = max(greatest.get(label, 0.0), each or 0.0)
         return greatest
 
     def _cells(self, row: Row, greatest: dict[str, float]) -> list[Cell]:
         cells: list[Cell] = []
-        for measure, value in row.values.items():
+        for measure in self._measures:
             if isinstance(measure, Histogram):  # which is drawn; CSV and JSON have its bins
                 continue
             text = Written(measure, self._units)
-            for label, each in measure.columns(value):
+            for label, each in measure.columns(row[measure]):
                 most = greatest.get(label)
                 cells.append(Cell(text(each), max(each, 0.0) / most if each is not None and most else None))
         return cells

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Self
 
 import msgspec
 
-from flask_chest.aggregates import Answer, Count, ErrorRate, Measure, NoScalar, Percentiles, Row, Variable
+from flask_chest._clocks import nanoseconds
+from flask_chest.aggregates import Answer, Bucket, Count, ErrorRate, Key, NoScalar, Row, Variable
+from flask_chest.aggregates import Column as KeyColumn
 from flask_chest.background.stats import Health
+from flask_chest.extension.question_text import span_text
 from flask_chest.record import Query
 from flask_chest.viewer._asking import Ask, Links, Parameters
 from flask_chest.viewer._charts import Chart, Column, Series, span_label, step_for
-from flask_chest.viewer._filters import Filters
+from flask_chest.viewer._estimates import BINS, PS, percentiles
+from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer._format import iso
-from flask_chest.viewer._shown import amount, json_key, json_row, key_text, narrowed, seconds
+from flask_chest.viewer._shown import amount, json_key, key_text, narrowed, seconds
 
 PERIODS = ("1h", "6h", "24h", "7d", "30d")
 USUAL_PERIOD = "24h"
@@ -24,18 +29,58 @@ SHARE = 0.6
 """Share of the page's time for what it shows first; then comes what is left out least gladly."""
 TOP_ROUTES, TOP_ERRORS, TOP_VALUES = 15, 8, 6
 
-COUNT, ERRORS, DURATIONS = Count(), ErrorRate(), Percentiles("duration", 50, 95, 99)
-P95 = Percentiles("duration", 95)
-MEASURES: Mapping[str, Measure[object]] = {"count": COUNT, "errors": ERRORS, "durations": DURATIONS, "p95": P95}
-"""Measures as the template calls them."""
+BREAKDOWN_RECORDS = 5_000
+"""Records of which the values of variables are counted, about: those of the newest spans of time."""
+
+COUNT, ERRORS = Count(), ErrorRate()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What some requests came to."""
+
+    records: int
+    requests: int
+    """Number of requests, for which records of a sample count more than once."""
+    errors: float | None
+    """Share of the requests that ended in an error."""
+    durations: Mapping[int, float | None] | None
+    """Percentiles in seconds; ``None`` where they were not asked for."""
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """Read what was measured."""
+        return cls(row.records, row[COUNT], row[ERRORS], percentiles(row) if BINS in row.values else None)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the figures by their labels."""
+        durations = {f"p{p}(duration)": value for p, value in (self.durations or {}).items()}
+        return {"records": self.records, "count": self.requests, "error_rate": self.errors, **durations}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What the requests of one span of time came to."""
+
+    begin_unix_nano: int
+    end_unix_nano: int
+    all: Figures
+    routes: Sequence[Figures]
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> Self:
+        """Read what was measured."""
+        routes = tuple(map(Figures.of, bucket.groups))
+        return cls(bucket.begin_unix_nano, bucket.end_unix_nano, Figures.of(bucket.all), routes)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteRow:
     """What a route did in the period."""
 
-    row: Row
     name: str
+    route: Key
+    figures: Figures
     course: Chart | None
     """Its 95th percentile over time."""
     links: Mapping[str, str]
@@ -45,8 +90,9 @@ class RouteRow:
 class ValueRow:
     """What the requests with one value of a variable, or one kind of error, came to."""
 
-    row: Row
+    key: Key
     text: str
+    figures: Figures
     share: float
     """Number of requests, as a share of the most frequent value's."""
     link: str | None
@@ -68,17 +114,20 @@ class OverviewPage:
 
     filters: Filters
     health: Health
-    answer: Answer | None
+    all: Figures | None
+    others: Figures | None
+    """The routes that are not shown by themselves."""
+    series: Sequence[Span]
     traffic: Chart | None
     durations: Chart | None
     routes: Sequence[RouteRow]
     errors: Sequence[ValueRow] | None
     breakdowns: Sequence[Breakdown]
+    newest_since: int | None
+    """Since when values of variables are counted, if not since the beginning of the period."""
     left_out: Sequence[str]
     """What took longer than the page may."""
     template: str = "overview.html"
-
-    measures: Mapping[str, Measure[object]] = field(default_factory=lambda: MEASURES)
 
     @property
     def is_narrowed(self) -> bool:
@@ -90,21 +139,40 @@ class OverviewPage:
         """Periods to choose from."""
         return PERIODS
 
+    @property
+    def step(self) -> str:
+        """The length of a column of the charts, as the command takes it."""
+        first = self.series[0]
+        return span_text(timedelta(microseconds=(first.end_unix_nano - first.begin_unix_nano) // 1_000))
+
+    @property
+    def command(self) -> str:
+        """The command that asks for the charts and the routes."""
+        every = ("--every", self.step) if self.series else ()
+        words = ("count", "error_rate", "p50,p95,p99(duration)", "--by", "route", *every)
+        return shell_command("flask", "chest", "aggregate", *words, *self.filters.options())
+
+    @property
+    def python(self) -> str:
+        """The call of Python that asks for the routes."""
+        words = ["Count()", "ErrorRate()", "Percentiles('duration', 50, 95, 99)", "by=['route']"]
+        return f"chest.aggregate({', '.join([*words, *self.filters.arguments()])})"
+
     def as_json(self) -> object:
         """Return the numbers of the page."""
-        answer = self.answer
         return {
-            "all": json_row(answer.all) if answer else None,
+            "all": self.all.as_json() if self.all else None,
             "series": [
-                {"begin": iso(bucket.begin_unix_nano), "end": iso(bucket.end_unix_nano), **json_row(bucket.all)}
-                for bucket in (answer.series if answer else ())
+                {"begin": iso(each.begin_unix_nano), "end": iso(each.end_unix_nano), **each.all.as_json()}
+                for each in self.series
             ],
-            "routes": [{"route": each.row.key[0], **json_row(each.row)} for each in self.routes],
-            "errors": [{"error": each.text, **json_row(each.row)} for each in self.errors or ()],
+            "routes": [{"route": each.route, **each.figures.as_json()} for each in self.routes],
+            "errors": [{"error": each.text, **each.figures.as_json()} for each in self.errors or ()],
             "variables": {
-                each.name: [{"value": json_key(row.row.key[0]), **json_row(row.row)} for row in each.rows]
+                each.name: [{"value": json_key(row.key), **row.figures.as_json()} for row in each.rows]
                 for each in self.breakdowns
             },
+            "variables_since": iso(self.newest_since) if self.newest_since is not None else None,
             "left_out": list(self.left_out),
         }
 
@@ -118,42 +186,63 @@ def show(ask: Ask) -> OverviewPage:
     query, step = period_of(filters, ask.now_unix_nano)
     left_out: list[str] = []
     asking = partial(ask.aggregate, COUNT, ERRORS, query=query, by=["route"], every=step, top=TOP_ROUTES)
-    answer = ask.within_limit(lambda: asking(DURATIONS, share=SHARE))
-    has_durations = answer is not None
+    answer = ask.within_limit(lambda: asking(BINS, share=SHARE))
     if answer is None:
         left_out.append("durations")
-        answer = ask.within_limit(asking)  # which is much less to do
+        answer = ask.within_limit(asking)  # which is less to do
     traffic = durations = None
+    series: list[Span] = []
     routes: list[RouteRow] = []
     if answer is None:
         left_out.append("requests and routes")
     else:
+        series = list(map(Span.of, answer.series))
         columns = columns_of(answer, filters, ask.links)
-        traffic = _traffic(answer, columns)
-        durations = _durations(answer, columns) if has_durations else None
-        for number, row in enumerate(answer.groups):
-            course = _course(answer, columns, number) if has_durations else None
-            routes.append(_route(row, course, filters, ask.links))
+        traffic = _traffic(series, columns)
+        durations = _durations(series, columns)
+        routes = [
+            _route(row, _course(series, columns, number), filters, ask.links)
+            for number, row in enumerate(answer.groups)
+        ]
     errors = _errors(ask, filters, query)
     if errors is None:
         left_out.append("errors")
+    newest = _newest(query, step, series)
     breakdowns: list[Breakdown] = []
     for name in ask.breakdowns:
-        if (found := _breakdown(ask, filters, query, name)) is None:
+        if (found := _breakdown(ask, filters, newest, name)) is None:
             left_out.append(name)
         elif found.rows:
             breakdowns.append(found)
     return OverviewPage(
         filters=filters,
         health=ask.chest.health(),
-        answer=answer,
+        all=Figures.of(answer.all) if answer else None,
+        others=Figures.of(answer.others) if answer and answer.others.records else None,
+        series=series,
         traffic=traffic,
         durations=durations,
         routes=routes,
         errors=errors,
         breakdowns=breakdowns,
+        newest_since=newest.since_unix_nano if newest is not query else None,
         left_out=left_out,
     )
+
+
+def _newest(query: Query, step: timedelta, series: Sequence[Span]) -> Query:
+    """Return the part of *query* of which the values of variables are counted: as much as takes little time."""
+    records = 0
+    for span in reversed(series):
+        records += span.all.records
+        if records >= BREAKDOWN_RECORDS:
+            if span.begin_unix_nano <= (query.since_unix_nano or 0):
+                break
+            return msgspec.structs.replace(query, since_unix_nano=span.begin_unix_nano)
+    if series or query.until_unix_nano is None:
+        return query
+    # Even their number is not known.
+    return msgspec.structs.replace(query, since_unix_nano=query.until_unix_nano - nanoseconds(step))
 
 
 def is_narrowed(filters: Filters) -> bool:
@@ -181,37 +270,38 @@ def columns_of(answer: Answer, filters: Filters, links: Links) -> list[Column]:
     return columns
 
 
-def _traffic(answer: Answer, columns: Sequence[Column]) -> Chart:
-    counts = [bucket.all[COUNT] for bucket in answer.series]
-    failed = [
-        round(count * (bucket.all[ERRORS] or 0)) for count, bucket in zip(counts, answer.series, strict=True)
-    ]
+def _traffic(series: Sequence[Span], columns: Sequence[Column]) -> Chart:
+    counts = [each.all.requests for each in series]
+    failed = [round(count * (each.all.errors or 0)) for count, each in zip(counts, series, strict=True)]
     fine = [count - wrong for count, wrong in zip(counts, failed, strict=True)]
-    series = [Series("errors", failed, "bad"), Series("other requests", fine, "s0")]
-    return Chart("Requests", columns, series, amount, stacked=True)
+    parts = [Series("errors", failed, "bad"), Series("other requests", fine, "s0")]
+    return Chart("Requests", columns, parts, amount, stacked=True)
 
 
-def _durations(answer: Answer, columns: Sequence[Column]) -> Chart:
-    series = [
-        Series(f"p{p}", [bucket.all[DURATIONS][p] for bucket in answer.series], color)
-        for p, color in ((50, "s0"), (95, "s1"), (99, "s2"))
+def _durations(series: Sequence[Span], columns: Sequence[Column]) -> Chart | None:
+    found = [each.all.durations for each in series]
+    lines = [
+        Series(f"p{p}", [each[p] for each in found if each is not None], color)
+        for p, color in zip(PS, ("s0", "s1", "s2"), strict=True)
     ]
-    return Chart("Durations", columns, series, seconds)
+    return None if None in found else Chart("Durations", columns, lines, seconds)
 
 
-def _course(answer: Answer, columns: Sequence[Column], number: int) -> Chart:
-    course = Series("p95", [bucket.groups[number][DURATIONS][95] for bucket in answer.series], "s1")
-    return Chart("p95", columns, [course], seconds)
+def _course(series: Sequence[Span], columns: Sequence[Column], number: int) -> Chart | None:
+    found = [each.routes[number].durations for each in series]
+    line = Series("p95", [each[95] for each in found if each is not None], "s1")
+    return None if None in found else Chart("p95", columns, [line], seconds)
 
 
 def _route(row: Row, course: Chart | None, filters: Filters, links: Links) -> RouteRow:
-    route = row.key[0]
+    route, figures = row.key[0], Figures.of(row)
     if not isinstance(route, str):
-        return RouteRow(row, "no route", course, {})
+        return RouteRow("no route", route, figures, course, {})
     only: Parameters = filters.with_(route=route)
     return RouteRow(
-        row,
         route,
+        route,
+        figures,
         course,
         {
             "overview": links.to("overview", only),
@@ -224,7 +314,8 @@ def _route(row: Row, course: Chart | None, filters: Filters, links: Links) -> Ro
 
 def _errors(ask: Ask, filters: Filters, query: Query) -> list[ValueRow] | None:
     asked = msgspec.structs.replace(query, errors=True)
-    found = ask.within_limit(lambda: ask.aggregate(COUNT, query=asked, by=["error", "route"], top=TOP_ERRORS))
+    by: list[KeyColumn] = ["error", "route"]
+    found = ask.within_limit(lambda: ask.aggregate(COUNT, ERRORS, query=asked, by=by, top=TOP_ERRORS))
     if found is None:
         return None
     greatest = max((row[COUNT] for row in found.groups), default=0)
@@ -235,13 +326,13 @@ def _errors(ask: Ask, filters: Filters, query: Query) -> list[ValueRow] | None:
         only = {"errors": "1", "route": route, "error": error}
         texts = {name: value for name, value in only.items() if isinstance(value, str)}
         link = ask.links.to("records", {**filters.parameters, **texts})
-        rows.append(ValueRow(row, text, row[COUNT] / greatest, link))
+        rows.append(ValueRow(error, text, Figures.of(row), row[COUNT] / greatest, link))
     return rows
 
 
 def _breakdown(ask: Ask, filters: Filters, query: Query, name: str) -> Breakdown | None:
-    # Percentiles take three times as long, and whom it is slow for is asked of one route.
-    measures = (COUNT, ERRORS, P95) if is_narrowed(filters) else (COUNT, ERRORS)
+    # Whom it is slow for is asked of one route.
+    measures = (COUNT, ERRORS, BINS) if is_narrowed(filters) else (COUNT, ERRORS)
     found = ask.within_limit(lambda: ask.aggregate(*measures, query=query, by=[Variable(name)], top=TOP_VALUES))
     if found is None:
         return None
@@ -256,4 +347,4 @@ def _value(links: Links, filters: Filters, name: str, row: Row, greatest: int) -
     only = narrowed(filters, Variable(name), key)
     is_new = only is not None and only.where != filters.where
     link = links.to("overview", only.parameters) if only is not None and is_new else None
-    return ValueRow(row, key_text(key), row[COUNT] / greatest if greatest else 0.0, link)
+    return ValueRow(key, key_text(key), Figures.of(row), row[COUNT] / greatest if greatest else 0.0, link)
