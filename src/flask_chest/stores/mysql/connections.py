@@ -56,9 +56,9 @@ MYSQL = Dialect(
     on_conflict="ON DUPLICATE KEY UPDATE",
     keep="ON DUPLICATE KEY UPDATE {first} = {first}",
     variables=_variables,
-    value="CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)",  # compared as bytes
-    # Written as in the variables: MariaDB does not find what its own JSON_QUOTE writes with other digits.
-    path=lambda name: f"$.{encode_value(name)}",
+    # Compared as bytes. The name is written as in the variables: MariaDB does not find what its own JSON_QUOTE
+    # writes with other digits.
+    value=lambda name: ("CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)", (f"$.{encode_value(name)}",)),
     number="CASE WHEN {value} >= '-' AND {value} < ':' THEN CAST(CAST({value} AS CHAR) AS DOUBLE) END",
     written="CAST(JSON_EXTRACT(?, '$') AS BINARY)",
     seconds="duration_ns / 1e9",

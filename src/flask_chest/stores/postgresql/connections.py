@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, TypeAlias, cast
+from typing import Any, LiteralString, TypeAlias, cast
 
 import psycopg
 from psycopg import conninfo, errors
@@ -40,6 +40,19 @@ def _variables(session: Session, _: Tables) -> Variables:
     return partial(of_record, encoding=encoding)
 
 
+# Of an escaped NUL, which the functions that read JSON refuse, another escape is made meanwhile that no text
+# holds, once that of the backslash is one of which no other can be a part.
+_VALUE: LiteralString = r"""
+    CASE
+        WHEN strpos(record.variables::text, '\u0000') = 0 THEN (record.variables -> ?::text)::text
+        ELSE replace(replace(
+            (
+                replace(replace(record.variables::text, '\\', '\u005c'), '\u0000', '\ufdd0')::json -> ?::text
+            )::text,
+        '\ufdd0', '\u0000'), '\u005c', '\\')
+    END COLLATE "C"
+"""
+
 POSTGRESQL = Dialect(
     quote='"',
     mark="%s",
@@ -47,19 +60,7 @@ POSTGRESQL = Dialect(
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
     variables=_variables,
-    # Of an escaped NUL, which the functions that read JSON refuse, another escape is made meanwhile that no text
-    # holds, once that of the backslash is one of which no other can be a part.
-    value=r"""
-        CASE
-            WHEN strpos(record.variables::text, '\u0000') = 0 THEN (record.variables -> ?::text)::text
-            ELSE replace(replace(
-                (
-                    replace(replace(record.variables::text, '\\', '\u005c'), '\u0000', '\ufdd0')::json -> ?::text
-                )::text,
-            '\ufdd0', '\u0000'), '\u005c', '\\')
-        END COLLATE "C"
-    """,
-    path=str,
+    value=lambda name: (_VALUE, (name, name)),
     number="CASE WHEN {value} >= '-' AND {value} < ':' THEN {value}::double precision END",
     written='?::text COLLATE "C"',
     seconds="duration_ns / 1e9::double precision",

@@ -82,6 +82,8 @@ class SQLAggregation(SQLPart, Aggregation):
     def _answer(self, query: AggregateQuery, meant: Query, budget: TimeBudget) -> Answer:
         with budget.working() as left, self._database.answering(timeout=left) as session:
             read = Reading(session, self._tables, query, meant)
+            if self._tables.dialect.keeps_found and not is_additive(query):
+                read.keep(session, self._tables)
             if self._tables.dialect.has_slow_windows and not is_additive(query):
                 found = _by_bins(session, self._tables, query, read)
                 if found is not None:
@@ -256,15 +258,13 @@ class _Aggregates:
 
     def select(self, statement: LiteralString, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
         """Fetch what *statement* selects of what was ``found``."""
-        return self._rows(_Statement(statement, tuple(values)))
+        sql = self._tables.sql(f"{self._read.sql} {statement}")
+        return self._session.rows(sql, (*self._read.values, *values))
 
     def sample(self, number: LiteralString, share: int, /) -> list[float]:
         """Fetch one *number* in about *share* records."""
-        read = self._read.sampled(share)
-        sql: LiteralString = f"{read[0]} SELECT {number} FROM found WHERE {number} IS NOT NULL"
-        values = read[1]
-        select = self._tables.sql(sql)
-        return [float(found) for (found,) in self._session.rows(select, values)]
+        sql, values = self._read.sampled(number, share)
+        return [float(found) for (found,) in self._session.rows(self._tables.sql(sql), values)]
 
     def _by_span(self, grouping: _Grouping) -> dict[int | None, Cell]:
         return {group.span: group.cell for group in self._groups(grouping)}
@@ -297,7 +297,7 @@ class _Aggregates:
         every = grouping.every and self._takes_sets
         columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
-        source = self._source(grouping, names)
+        source, values = self._source(grouping, names)
         beyond: list[LiteralString] = [_BEYOND.format(number=number) for number in read.unbounded]
         left_out = " + ".join([f"count(CASE WHEN {condition} THEN 1 END)" for condition in beyond]) or "0"
         named = map(_named, columns, range(len(columns)))
@@ -309,19 +309,18 @@ class _Aggregates:
         if every:
             spans = ", ".join(read.names(keys=False, spans=grouping.spans))
             grouped = f" GROUP BY GROUPING SETS (({', '.join(names)}), ({spans})) HAVING count(*) > 0"
-        sql: LiteralString = f"SELECT {select} FROM {source.sql}{grouped}"
-        values = source.values
+        sql: LiteralString = f"SELECT {select} FROM {source}{grouped}"
         if grouping.top is not None:
             order: LiteralString = ", ".join(
                 ["every DESC", "place IS NULL", "place DESC", *(read.order_of_keys() if grouping.keys else ())]
             )
             sql = (
-                f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source.sql}{grouped})"
+                f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source}{grouped})"
                 f" AS ordered ORDER BY {order} LIMIT ?"
             )
             values = (*values, grouping.top + every)
         found: list[_Group] = []
-        for row in self._rows(_Statement(sql, values, source.before)):
+        for row in self.select(sql, values):
             raw, rest = row[: len(names)], row[len(names) :]
             least, most, left, is_every = rest[1 + len(columns) : 5 + len(columns)]
             if least != most:
@@ -350,7 +349,7 @@ class _Aggregates:
         apart = is_additive(self._query) or self._histograms or any(self._windows(()))
         return self._tables.dialect.has_grouping_sets and not apart
 
-    def _source(self, grouping: _Grouping, names: Sequence[LiteralString]) -> _Source:
+    def _source(self, grouping: _Grouping, names: Sequence[LiteralString]) -> Condition:
         """Return the records of *grouping*, with their bins, or numbered within its groups for percentiles."""
         where, values = grouping.where
         condition: LiteralString = f" WHERE {where}" if where else ""
@@ -359,12 +358,11 @@ class _Aggregates:
             bin_of, bounds = self._read.reached(f"x{self._read.numbers[measure.of]}", measure.bounds, first=0)
             more.append((f"{bin_of} AS {self._read.bins[measure]}", bounds))
         if not more:
-            return _Source(f"found{condition}", values, "")
+            return f"found{condition}", values
         columns = ", ".join([sql for sql, _ in more])
-        return _Source(
-            "placed",
+        return (
+            f"(SELECT found.*, {columns} FROM found{condition}) AS placed",
             (*(value for _, bound in more for value in bound), *values),
-            f", placed AS (SELECT found.*, {columns} FROM found{condition})",
         )
 
     def _windows(self, names: Sequence[LiteralString]) -> Iterator[LiteralString]:
@@ -397,34 +395,11 @@ class _Aggregates:
         every = ", ".join([*names, "bin"])
         sql = f"SELECT {every}, sum({weight_of(measure)}) FROM ({binned}) AS binned GROUP BY {every}"
         found: dict[tuple[tuple[SQLValue, ...], int | None], list[int]] = {}
-        for *raw, place, weights in self._rows(_Statement(sql, (*values, *more))):
+        for *raw, place, weights in self.select(sql, (*values, *more)):
             span = raw.pop() if grouping.spans else None
             key = tuple(map(text, raw)), None if span is None else int(span)
             found.setdefault(key, [0] * (len(measure.bounds) + 1))[int(place)] = int(weights)
         return found
-
-    def _rows(self, statement: _Statement) -> list[tuple[Any, ...]]:
-        read = self._read
-        sql = self._tables.sql(f"{read.sql}{statement.before} {statement.sql}")
-        return self._session.rows(sql, (*read.values, *statement.values))
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """A SELECT over what was ``found``, the values of its marks, and what stands before it."""
-
-    sql: LiteralString
-    values: tuple[SQLValue, ...] = ()
-    before: LiteralString = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What stands after FROM, the values of its marks, and what stands before the statement."""
-
-    sql: LiteralString
-    values: tuple[SQLValue, ...]
-    before: LiteralString
 
 
 def _by_bins(session: Session, tables: Tables, query: AggregateQuery, read: Reading) -> Answer | None:

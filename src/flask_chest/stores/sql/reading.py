@@ -111,18 +111,29 @@ class Reading:
         both = self._with(("", ()))
         self.sql: LiteralString = both[0]
         self.values = both[1]
+        self._is_kept = False
 
-    def sampled(self, share: int) -> Condition:
-        """Return the two lowest SELECTs for one in about *share* records."""
-        return self._with(("MOD(position, ?) = 0 AND ", (share,)))
+    def keep(self, session: Session, tables: Tables) -> None:
+        """Keep what is ``found`` for the statements to come, in a table that goes when the transaction ends."""
+        # A temporary table hides any other of its name.
+        session.rows(tables.sql(f"CREATE TEMPORARY TABLE found AS {self.sql} SELECT * FROM found"), self.values)
+        self.sql, self.values, self._is_kept = "", (), True
+
+    def sampled(self, number: LiteralString, share: int) -> Condition:
+        """Return the SELECT of one *number* in about *share* records."""
+        select: LiteralString = f"SELECT {number} FROM found WHERE {number} IS NOT NULL"
+        if self._is_kept:
+            return f"{select} AND rowid % ? = 0", (share,)
+        both, values = self._with(("MOD(position, ?) = 0 AND ", (share,)))
+        return f"{both} {select}", values
 
     def _with(self, first: Condition) -> Condition:
-        select, paths, (where, values) = self._raw
+        select, names, (where, values) = self._raw
         found, found_values = self._found
         # With keys, too: it keeps MySQL from an index on them, by which it would fetch all records at random.
         once: LiteralString = self.dialect.once if self._variables or self._keys else ""
         raw: LiteralString = f"{select} WHERE {first[0]}{where}{once}"
-        return f"WITH raw AS ({raw}), found AS ({found})", (*paths, *first[1], *values, *found_values)
+        return f"WITH raw AS ({raw}), found AS ({found})", (*names, *first[1], *values, *found_values)
 
     def names(self, *, keys: bool, spans: bool = False) -> list[LiteralString]:
         """Return the columns that hold the parts of a key, and the number of a span."""
@@ -174,17 +185,19 @@ class Reading:
         """Return SELECT and FROM with the values of their marks, and the condition."""
         columns: list[LiteralString] = ["time_unix_nano", "duration_ns", "status_code", "error", "sample_rate"]
         columns.extend(each for each in _COLUMNS if each in {*self._query.by, *self.distinct})
-        read: list[LiteralString] = [f"{self.dialect.value} AS {name}" for name in self._variables.values()]
-        paths = [
-            self.dialect.path(name) for name in self._variables for _ in range(self.dialect.value.count("?"))
-        ]
+        read: list[LiteralString] = []
+        names: list[SQLValue] = []
+        for name, column in self._variables.items():
+            sql, bound = self.dialect.value(name)
+            read.append(f"{sql} AS {column}")
+            names.extend(bound)
         conditions = list(column_conditions(meant))
         if meant.asks_for_variables:
             conditions += narrowing(meant, self.dialect.variables(session, tables))
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         values = [value for _, bound in conditions for value in bound]
         select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
-        return select, paths, (where, tuple(values))
+        return select, names, (where, tuple(values))
 
     def _found_parts(self, meant: Query) -> Condition:
         columns: list[LiteralString] = [

@@ -118,13 +118,11 @@ class Dialect:
     """End of an INSERT that leaves such a row as it is; with a ``{key}``, and its ``{first}`` column."""
     variables: Callable[[Session, Tables], Variables]
     """What narrows a search by a variable's name, as far as the database has it now."""
-    value: LiteralString
-    """A variable of a ``record`` as JSON text, for its `path` at each question mark; NULL where there is none.
+    value: Callable[[str], Condition]
+    """Function that returns the variable of a name of a ``record`` as JSON text; NULL where there is none.
 
     Equal numbers and texts are written alike, byte by byte, but for 0.0 and -0.0.
     """
-    path: Callable[[str], str]
-    """Function that returns what is bound for a variable's name."""
     number: LiteralString
     """The number in a ``{value}`` in double precision; NULL where that holds no number."""
     written: LiteralString
@@ -150,6 +148,8 @@ class Dialect:
     """How many of the ``{bounds}`` a ``{number}`` has reached, NULL for none; empty where comparisons tell."""
     has_grouping_sets: bool = False
     """Whether a statement may group in several ways at once."""
+    keeps_found: bool = False
+    """Whether what several statements read is kept for them in a temporary table."""
     has_slow_windows: bool = False
     """Whether it takes long to number all records by a window function."""
     scan: LiteralString = ""

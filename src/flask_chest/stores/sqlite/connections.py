@@ -23,7 +23,7 @@ from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.tables import Database, Dialect, Session, SQLValue
 from flask_chest.stores.sqlite.files import OpenFiles, make_file
 from flask_chest.stores.sqlite.interruption import run_interruptibly
-from flask_chest.stores.sqlite.variables import of_record
+from flask_chest.stores.sqlite.variables import NUMBER, json_text, of_record
 from flask_chest.stores.sqlite.views import SQLITE_VIEW
 
 FORK_PATIENCE = 1.0
@@ -46,7 +46,7 @@ _pieces = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def add_functions(connection: sqlite3.Connection) -> None:
     """Let statements on *connection* read a variable exactly.
 
-    SQLite's own functions end a text at a NUL, and not every release reads a float to its last digit.
+    SQLite's own take not every name, and not every release reads a float to its last digit.
     """
     connection.create_function("flask_chest_value", 2, _value, deterministic=True)
     connection.create_function("flask_chest_number", 1, _number, deterministic=True)
@@ -68,14 +68,15 @@ SQLITE = Dialect(
     on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
     keep="ON CONFLICT ({key}) DO NOTHING",
     variables=lambda *_: of_record,
-    value="flask_chest_value(record.variables, ?)",
-    path=str,
-    number="flask_chest_number({value})",
+    value=json_text,
+    number=NUMBER,
     written="?",
     seconds="duration_ns / 1e9",
     status_class="status_code / 100",
     weight="CAST(1000000 / CASE WHEN sample_rate < 1e-6 THEN 1e-6 ELSE sample_rate END + 0.5 AS INTEGER)",
     view=SQLITE_VIEW,
+    keeps_found=True,
+    has_slow_windows=True,
 )
 
 

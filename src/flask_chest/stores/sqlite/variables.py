@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import isfinite
 from typing import LiteralString
@@ -20,6 +23,46 @@ from flask_chest.stores.sql.narrowing import (
     marks,
 )
 from flask_chest.stores.sql.tables import Condition, SQLValue
+
+_HAS_ARROW = sqlite3.sqlite_version_info >= (3, 38)
+
+
+_MOST_DIGITS = 17
+"""Digits with which any float can be written."""
+
+
+def _reads_all_digits() -> bool:
+    """Return whether this SQLite reads floats of the most digits, which takes more precision than they have."""
+    texts = [repr(math.sqrt(place) / 1_000) for place in range(1, 500)]
+    texts = [text for text in texts if len(text.lstrip("0.")) == _MOST_DIGITS]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return all(
+            connection.execute("SELECT CAST(? AS REAL)", (text,)).fetchone()[0] == float(text) for text in texts
+        )
+
+
+_LONG: LiteralString = "CAST({value} AS REAL)" if _reads_all_digits() else "flask_chest_number({value})"
+
+# SQLite rounds twice, which changes 1 in 10,000 floats of up to 16 digits. Whole numbers up to 2^53 and powers
+# of ten up to 10^22 are exact, so that their quotient is rounded once. A text of 17 digits is too near to its
+# float for the first rounding to matter.
+NUMBER: LiteralString = f"""
+    CASE
+        WHEN {{value}} >= '0' AND {{value}} < '0.9' AND length({{value}}) <= 18
+            THEN CAST(substr({{value}} || '0000000000000000', 3, 16) AS INTEGER) / 1e16
+        WHEN {{value}} < '-' OR {{value}} >= ':' THEN NULL
+        WHEN instr({{value}}, 'e') > 0 OR length({{value}}) > 22 THEN flask_chest_number({{value}})
+        WHEN instr({{value}}, '.') = 0 AND length({{value}}) < 19 THEN CAST(CAST({{value}} AS INTEGER) AS REAL)
+        WHEN instr({{value}}, '.') = 0 THEN flask_chest_number({{value}})
+        WHEN abs(CAST(replace({{value}}, '.', '') AS INTEGER)) <= 9007199254740992
+            THEN CAST(replace({{value}}, '.', '') AS INTEGER)
+                / CAST('1e' || (length({{value}}) - instr({{value}}, '.')) AS REAL)
+        WHEN abs(CAST(replace({{value}}, '.', '') AS INTEGER)) < 10000000000000000
+            THEN flask_chest_number({{value}})
+        ELSE {_LONG}
+    END
+"""
+"""The number in a JSON text, to its last digit."""
 
 _TYPES: dict[type, LiteralString] = {
     type(None): "'null'",
@@ -48,6 +91,13 @@ def of_record(name: str) -> VariableSQL | None:
             values=(name,),
         )
     return None
+
+
+def json_text(name: str) -> Condition:
+    """Return the variable *name* of a ``record`` as it is written."""
+    if _HAS_ARROW and is_indexable(name):
+        return f"record.variables -> {path(name)}", ()
+    return "flask_chest_value(record.variables, ?)", (name,)
 
 
 def value(name: LiteralString, prefix: LiteralString = "") -> LiteralString:
