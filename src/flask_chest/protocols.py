@@ -28,6 +28,9 @@ StartAt: TypeAlias = Literal["beginning", "now"]
 PartitionBy: TypeAlias = Literal["day", "week"]
 """Span of time for which a table of records has a partition, by UTC; weeks begin on Monday."""
 
+Columns: TypeAlias = Mapping[str, Sequence[object]]
+"""Name of each field of a record → its values in some records; variables are JSON, of `encode_variables`."""
+
 
 class Sink(Protocol):
     """Takes records: enough for the target of an exporter."""
@@ -394,6 +397,27 @@ class VariableIndex(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the index in the database."""
     valid: bool = True
     """Whether the database uses it; a build that was interrupted may leave one behind that it does not."""
+
+
+@runtime_checkable
+class ColumnReader(Protocol):
+    """Hands out many records by column, which takes a third of the time if nobody looks at them one by one."""
+
+    @abstractmethod
+    def columns(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Columns]:
+        """Yield the columns of what `Reader.query` yields, in its order, hundreds of records at a time.
+
+        *query* asks for time alone: see `Query.asks_for_time_alone`. None of what is yielded is empty.
+        """
+
+
+@runtime_checkable
+class LoadsHistory(Protocol):
+    """Takes records that were kept elsewhere before, and that no exporter is to deliver again."""
+
+    @abstractmethod
+    def load(self, records: Sequence[Record], /) -> None:
+        """Keep *records* as `Sink.write` does, before the beginning of every exporter, also of those to come."""
 
 
 @runtime_checkable

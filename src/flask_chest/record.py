@@ -202,6 +202,12 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         ) and all(name in variables and asked.holds(variables[name]) for name, asked in self.conditions)
 
     @property
+    def asks_for_time_alone(self) -> bool:
+        """Whether nothing narrows it but times and the limit, which every database decides exactly."""
+        others = msgspec.structs.replace(self, since_unix_nano=None, until_unix_nano=None, limit=None)
+        return others == Query(limit=None)
+
+    @property
     def asks_for_variables(self) -> bool:
         """Whether it narrows by variables, which a store may leave to `matches`."""
         return bool(self.where or self.conditions)

@@ -26,6 +26,7 @@ from flask_chest.stores.mongodb import MongoDBStore
 from flask_chest.stores.mongodb.query import ORDER, condition
 from flask_chest.testing.contracts import (
     AggregationContract,
+    ArchiveContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -101,6 +102,7 @@ class TestMongoDBStore(
     AggregationProperty,
     SampledProperty,
     FindingProperty,
+    ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
 ):

@@ -33,6 +33,7 @@ from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import SQLValue, Tables
 from flask_chest.testing.contracts import (
     AggregationContract,
+    ArchiveContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -99,6 +100,7 @@ class TestMySQLStore(
     AggregationProperty,
     SampledProperty,
     FindingProperty,
+    ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
     ViewContract,

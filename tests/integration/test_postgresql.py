@@ -22,6 +22,7 @@ from flask_chest.stores.sql.query import chunk
 from flask_chest.stores.sql.tables import Tables
 from flask_chest.testing.contracts import (
     AggregationContract,
+    ArchiveContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -93,6 +94,7 @@ class TestPostgreSQLStore(
     AggregationProperty,
     SampledProperty,
     FindingProperty,
+    ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
     ViewContract,

@@ -38,6 +38,12 @@ def say_data(line: str) -> None:
     click.echo(line.encode())
 
 
+def say_progress(text: str) -> None:
+    """Show *text* in place of what was shown last, where somebody watches."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{printable(text)} … ", err=True, nl=False)
+
+
 def say_json(value: object) -> None:
     """Print *value* as JSON in one line, for programs."""
     say_data(escaped_json(msgspec.json.encode(value).decode()))

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta, tzinfo
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 from click.core import ParameterSource
 
+from flask_chest.cli._columns import FILE_FORMATS, FileFormat, write_columns
+from flask_chest.cli._files import written_whole
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import asking, hints, limited, question, within, zone_option
 from flask_chest.cli._output import (
@@ -68,10 +71,16 @@ def show(*, id_: str, zone: tzinfo, timeout: timedelta | None) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice((*FORMATS, *FILE_FORMATS)),
     default="table",
     show_default=True,
-    help="Output format.",
+    help="Output format; parquet and arrow need -o and the extra arrow.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write into this file, which is replaced when all is written.",
 )
 @click.option("--column", "columns", multiple=True, help="Variable that gets its own column in CSV. Repeatable.")
 @limited
@@ -79,7 +88,8 @@ def query(
     *,
     limit: int,
     everything: bool,
-    form: Format,
+    form: Format | FileFormat,
+    output: Path | None,
     columns: tuple[str, ...],
     zone: tzinfo,
     timeout: timedelta | None,
@@ -90,6 +100,7 @@ def query(
     \b
     Example: flask --app shop chest query --where user_id=7 --since 2h
     Example: flask --app shop chest query --all --format csv --column user_id > records.csv
+    Example: flask --app shop chest query --all --since 7d --format parquet -o records.parquet
 
     Times are nanoseconds since 1970 in jsonl and csv. In CSV a text that a spreadsheet would take for a formula
     begins with an apostrophe.
@@ -98,13 +109,21 @@ def query(
         raise click.UsageError("--column is for --format csv")
     wanted = question(**asked, limit=None if everything else limit)
     chests = the_chests()
-    records = (record for chest in chests for record in answers(chest, wanted, timeout=timeout))
-    counted = _Counted(records)
-    for line in lines(_with_progress(counted), form, columns=columns, zone=zone):
-        say_styled(line) if form == "table" else say_data(line)
-    if not counted.count and form == "table":
+    counted = _Counted(record for chest in chests for record in answers(chest, wanted, timeout=timeout))
+    match form:
+        case "parquet" | "arrow":
+            if output is None:
+                raise click.UsageError(f"--format {form} needs -o FILE")
+            counted.count = write_columns(chests, wanted, output, form, timeout=timeout)
+        case _ if output is not None:
+            _write(lines(_with_progress(counted, elsewhere=True), form, columns=columns, zone=zone), output)
+        case _:
+            for line in lines(_with_progress(counted), form, columns=columns, zone=zone):
+                say_styled(line) if form == "table" else say_data(line)
+    count = counted.count
+    if not count and (form == "table" or output is not None):
         say("Nothing found.", *hints(wanted), err=True)
-    if counted.count == limit and not _is_given("limit") and not everything:
+    if count == limit and not _is_given("limit") and not everything:
         say(f"Showing the newest {limit}. Use --limit N for more, or --all.", err=True)
 
 
@@ -202,11 +221,16 @@ def _is_given(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
-def _with_progress(records: Iterable[Record]) -> Iterable[Record]:
-    """Show how many went by where somebody watches and the records themselves go elsewhere."""
-    if sys.stdout.isatty() or not sys.stderr.isatty():
-        return records
-    return _watched(records)
+def _with_progress(records: Iterable[Record], *, elsewhere: bool = False) -> Iterable[Record]:
+    """Show how many went by where somebody watches and the records themselves go *elsewhere*."""
+    elsewhere = elsewhere or not sys.stdout.isatty()
+    return _watched(records) if elsewhere and sys.stderr.isatty() else records
+
+
+def _write(found: Iterable[str], output: Path) -> None:
+    with written_whole(output) as partial, partial.open("wb") as file:
+        for line in found:
+            file.write(click.unstyle(line).encode() + b"\n")
 
 
 def _watched(records: Iterable[Record]) -> Iterator[Record]:

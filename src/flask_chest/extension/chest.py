@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
@@ -60,6 +60,9 @@ from flask_chest.protocols import (
 )
 from flask_chest.record import Record, Where
 from flask_chest.stores import store_from_uri
+
+if TYPE_CHECKING:
+    import pyarrow
 
 DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
@@ -196,6 +199,23 @@ class FlaskChest:
         state = self._state
         self._await_own_records()
         return iter(state.here.open_store().query(question, timeout=timeout))
+
+    def to_arrow(self, **filters: Unpack[Filters]) -> pyarrow.RecordBatchReader:
+        """Return what `iter` yields as a stream of Arrow's batches, 50,000 records in each, newest first.
+
+        polars, DuckDB and pandas take it as it is. There is a column for each field of a record, times being
+        ``timestamp[ns, UTC]`` and ``duration[ns]``; one for each variable of the declared classes, null where it
+        is absent or not as declared; all other variables are JSON in the column ``variables``. Needs the extra
+        ``arrow``.
+        """
+        from flask_chest.extension import arrow  # noqa: PLC0415 - an extra
+
+        timeout = checked_timeout(filters.pop("timeout", DEFAULT_TIMEOUT))
+        question = query_of(filters)
+        state = self._state
+        kinds = arrow.kinds_of(state.derived().views)
+        self._await_own_records()
+        return arrow.reader(arrow.columns_of(state.here.open_store(), question, timeout=timeout), kinds)
 
     def aggregate(
         self,

@@ -31,6 +31,7 @@ from flask_chest.protocols import (
     ExporterStatus,
     HostClocked,
     Leases,
+    LoadsHistory,
     Outbox,
     Rejection,
     Rejections,
@@ -82,6 +83,7 @@ class MemoryStore(
     Leases,
     HostClocked,
     CountsDropped,
+    LoadsHistory,
 ):
     """Keeps records in this process alone: they are lost with it, or with the store object.
 
@@ -94,7 +96,9 @@ class MemoryStore(
         self._opened = False
         self._kept: dict[str, Record] = {}
         self._order: list[Record | None] = []
-        """Records in the order of their arrival; a deleted one leaves its place empty."""
+        """Records in the order of their arrival, what was loaded first; a deleted one leaves its place empty."""
+        self._loaded = 0
+        """Number of places of what was loaded, behind which every exporter begins."""
         self._cut_off: int | None = None
         self._kinds: dict[Shape, Kind] = {}
         self._forgotten: dict[str, int] = {}
@@ -126,28 +130,42 @@ class MemoryStore(
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records*; those whose id is kept already are skipped."""
+        if records:
+            with self._alone():
+                self._order += self._new(records)
+
+    def load(self, records: Sequence[Record], /) -> None:
+        """Keep *records* as `write` does, but in front of what any exporter comes to."""
         if not records:
             return
-        rows = storable_rows(records)
         with self._alone():
-            notes = Notes(cut_off_unix_nano=self._cut_off, kinds=tuple(self._kinds.values()))
-            for record, (*_, variables) in zip(records, rows, strict=True):
-                left = spared([record], notes, latest_cut_off=self._latest_cut_off, look_up=self._noted)
-                if not left:
-                    self._dropped.add(1)
-                    if cut_off_from([record], left, notes):
-                        self._late, self._last_late = self._late + 1, self._now()
-                    continue
-                if (kept := self._kept.get(record.id)) is None:
-                    # From the encoded text: the caller may go on to change its own variables.
-                    kept = msgspec.structs.replace(record, variables=decode_variables(str(variables)))
-                    self._kept[record.id] = kept
-                    self._order.append(kept)
-                elif kept != record:
-                    self._conflicts += 1
-                    logger.warning(
-                        "record %s came again with other content; what was kept first stays", record.id
-                    )
+            loaded = self._new(records)
+            self._order[:0] = loaded
+            self._loaded += len(loaded)
+            for place in self._places.values():
+                place.position += len(loaded)
+                place.boundary = None if place.boundary is None else place.boundary + len(loaded)
+
+    def _new(self, records: Sequence[Record]) -> list[Record]:
+        """Keep *records*, and return those that were not kept before, which have no place in the order yet."""
+        new: list[Record] = []
+        notes = Notes(cut_off_unix_nano=self._cut_off, kinds=tuple(self._kinds.values()))
+        for record, (*_, variables) in zip(records, storable_rows(records), strict=True):
+            left = spared([record], notes, latest_cut_off=self._latest_cut_off, look_up=self._noted)
+            if not left:
+                self._dropped.add(1)
+                if cut_off_from([record], left, notes):
+                    self._late, self._last_late = self._late + 1, self._now()
+                continue
+            if (kept := self._kept.get(record.id)) is None:
+                # From the encoded text: the caller may go on to change its own variables.
+                kept = msgspec.structs.replace(record, variables=decode_variables(str(variables)))
+                self._kept[record.id] = kept
+                new.append(kept)
+            elif kept != record:
+                self._conflicts += 1
+                logger.warning("record %s came again with other content; what was kept first stays", record.id)
+        return new
 
     def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
         """Yield the records that match, newest first, of those that are kept at the first step."""
@@ -181,7 +199,7 @@ class MemoryStore(
         """Take the next records, or again the batch whose holder did not acknowledge it in time."""
         with self._alone():
             now = self._now()
-            place = self._place(exporter, position=0)
+            place = self._place(exporter, position=self._loaded)
             if (
                 place.holder is not None
                 and place.lease_until is not None
@@ -239,7 +257,7 @@ class MemoryStore(
     def register(self, exporter: str, /, *, start_at: StartAt = "beginning") -> None:
         """Make *exporter* known; one that is known stays where it is."""
         with self._alone():
-            self._place(exporter, position=len(self._order) if start_at == "now" else 0)
+            self._place(exporter, position=len(self._order) if start_at == "now" else self._loaded)
 
     def exporters(self, *, timeout: timedelta | None = None) -> Sequence[ExporterStatus]:  # noqa: ARG002 - it takes no time
         """List the known exporters by name; past *timeout*, raise `QueryTimeout`."""

@@ -16,6 +16,7 @@ from flask_chest.testing.records import make_record
 if TYPE_CHECKING:
     from flask_chest.testing.contracts import (
         AggregationContract,
+        ArchiveContract,
         DeletionContract,
         DeletionWithoutOutboxContract,
         ExporterContract,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AggregationContract",
+    "ArchiveContract",
     "DeletionContract",
     "DeletionWithoutOutboxContract",
     "ExporterContract",

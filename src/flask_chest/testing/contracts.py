@@ -24,6 +24,7 @@ import pytest
 from flask_chest.protocols import Exporter, hand_over
 from flask_chest.record import JSONValue
 from flask_chest.testing.aggregation_contract import AggregatingStore, AggregationContract
+from flask_chest.testing.archive_contract import ArchiveContract, ArchivingStore
 from flask_chest.testing.deletion_contract import (
     DeletingStore,
     DeletionContract,
@@ -41,6 +42,8 @@ __all__ = [
     "VALUES",
     "AggregatingStore",
     "AggregationContract",
+    "ArchiveContract",
+    "ArchivingStore",
     "DeletingStore",
     "DeletionContract",
     "DeletionWithoutOutboxContract",

@@ -26,6 +26,7 @@ from flask_chest.stores.sqlite.connections import SQLITE, SQLiteSession
 from flask_chest.stores.sqlite.schema import SQLiteSchema
 from flask_chest.testing.contracts import (
     AggregationContract,
+    ArchiveContract,
     DeletionContract,
     IndexContract,
     LeasesContract,
@@ -50,6 +51,7 @@ class TestSQLiteStore(
     AggregationProperty,
     SampledProperty,
     FindingProperty,
+    ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
     ViewContract,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from urllib.parse import parse_qsl
 
 from flask_chest.errors import ConfigurationError, MissingDriverError, RecordRefused, StoreError
-from flask_chest.protocols import Store, StoreStatus
+from flask_chest.protocols import LoadsHistory, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds, in_chunks, storable_rows
 from flask_chest.stores._time_limit import naming_indexes
@@ -45,7 +45,7 @@ _COMPLAINT = (
 )
 
 
-class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIndexes, Store):
+class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIndexes, LoadsHistory, Store):
     """Keeps records in the MongoDB database at *uri*, one document a record, in the collection *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the collections must be
@@ -154,6 +154,13 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* on the disks of most servers; those whose id is kept already are skipped."""
+        self._keep(records, position=None)
+
+    def load(self, records: Sequence[Record], /) -> None:
+        """Keep *records* as `write` does, but at the position that every exporter has behind it."""
+        self._keep(records, position=0)
+
+    def _keep(self, records: Sequence[Record], *, position: int | None) -> None:
         if not records:
             return
         storable_rows(records)  # refuses what would not come back equal
@@ -164,7 +171,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
                 # A former attempt may have kept some, before they were deleted.
                 self._delete_forgotten(records, notes)
             if left:
-                there = self._insert(left)
+                there = self._insert(left, position=position)
                 self._conflicts.note(self._conflicting(there))
                 if (later := self._notes()) != notes:
                     self._delete_late(left, there, later)
@@ -194,10 +201,12 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
         """Close this process's own client; the store may be used again."""
         self._clients.close()
 
-    def _insert(self, records: Sequence[Record]) -> Sequence[Record]:
+    def _insert(self, records: Sequence[Record], *, position: int | None = None) -> Sequence[Record]:
         """Insert *records*; return those whose id was there already."""
         now = time.time_ns()
-        documents = [document_of(record, written_unix_nano=now + i) for i, record in enumerate(records)]
+        documents = [
+            document_of(record, written_unix_nano=now + i, position=position) for i, record in enumerate(records)
+        ]
         try:
             self._collections.records.insert_many(documents, ordered=False)
         except mongo.BulkWriteError as exc:

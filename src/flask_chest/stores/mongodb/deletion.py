@@ -102,7 +102,7 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
             old: Document = {}
             slowest = collections.exporters.find_one(sort=[("position", ASCENDING)]) if keep_unexported else None
             if slowest is not None:
-                old["position"] = {"$gt": 0, "$lte": slowest["position"]}
+                old["position"] = {"$gte": 0, "$lte": slowest["position"]}
             latest = self._latest_cut_off()
             before = min(before_unix_nano, latest)
             found = _oldest(collections, old, before, limit=limit)

@@ -54,12 +54,12 @@ def decode_value(value: object) -> Any:
     return value
 
 
-def document_of(record: Record, *, written_unix_nano: int) -> Document:
-    """Make the document of *record*, which has no position yet."""
+def document_of(record: Record, *, written_unix_nano: int, position: int | None = None) -> Document:
+    """Make the document of *record*, which has no position yet unless one is given."""
     document: Document = {name: encode_value(value) for name, value in zip(SCALARS, scalars(record), strict=True)}
     document["_id"] = document.pop("id")
     document["variables"] = encode_value(dict(record.variables))
-    document["position"] = None
+    document["position"] = None if position is None else Int64(position)
     document["written_unix_nano"] = Int64(written_unix_nano)
     return document
 

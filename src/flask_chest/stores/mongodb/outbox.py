@@ -311,7 +311,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         slowest = self._collections.exporters.find_one(sort=[("position", ASCENDING)])
         if slowest is not None:
             self._collections.records.update_many(
-                {"position": {"$gt": 0, "$lte": slowest["position"]}, "expire_at": None},
+                {"position": {"$gte": 0, "$lte": slowest["position"]}, "expire_at": None},
                 [{"$set": {"expire_at": _after(expire_after, now="$$NOW")}}],
             )
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any, LiteralString
 
 from msgspec.structs import replace
 
 from flask_chest.errors import RecordRefused, SchemaError
+from flask_chest.protocols import Columns
 from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.narrowing import narrowing
 from flask_chest.stores.sql.pool import SnapshotLost
-from flask_chest.stores.sql.tables import Condition, Database, Session, SQLValue, Tables, row_record
+from flask_chest.stores.sql.tables import COLUMNS, Condition, Database, Session, SQLValue, Tables, row_record
 
 USUAL_STATUS = 200
 """Status of nearly all records: an index leaves it out where it can, as the newest of them are found by time."""
@@ -30,6 +32,11 @@ CHUNK = 500
 
 GROWTH = 8
 """How many times larger the next chunk is, where the last was small and not enough."""
+
+MOST_AT_ONCE = 2_000
+"""Records that are fetched at a time at most where they are handed out by column."""
+BYTES_AT_ONCE = 4 << 20
+"""Characters of variables that are fetched at a time then, going by the records before."""
 
 NEWEST = 5_000
 """Records that are looked through by time before all others are in whatever order is fastest."""
@@ -68,6 +75,41 @@ def find(
     left = None if query.limit is None else query.limit - found
     rest = replace(query, until_unix_nano=boundary, limit=left)
     yield from _find(database, tables, rest, budget, scans=found * RARE < (left or CHUNK))
+
+
+def find_columns(
+    database: Database, tables: Tables, query: Query, *, timeout: timedelta | None = None
+) -> Iterator[Columns]:
+    """Yield the columns of what matches *query*, which asks for time alone; see `find` and `ColumnReader`."""
+    budget = TimeBudget(timeout)
+    # No record began after the greatest time that can be bound.
+    left = 0 if query.since_unix_nano is not None and query.since_unix_nano > MAX_INTEGER else query.limit
+    before: Record | None = None
+    size = CHUNK
+    while left is None or left > 0:
+        size = size if left is None else min(left, size)
+        statement = chunk(tables, query, before=before, size=size)
+        try:
+            with budget.working() as time_left, database.answering(timeout=time_left) as session:
+                rows = session.rows(statement.sql, statement.values)
+        except SnapshotLost:
+            continue
+        if rows:
+            yield _columns(rows)
+        if len(rows) < size:
+            return
+        before = row_record(rows[-1])
+        left = None if left is None else left - len(rows)
+        length = sum(len(row[-1]) for row in rows) // len(rows) + 1
+        size = min(max(BYTES_AT_ONCE // length, CHUNK), MOST_AT_ONCE)
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> Columns:
+    # Not zip(*rows), whose thousands of iterators make the garbage collector run.
+    held = {name: list(map(itemgetter(at), rows)) for at, name in enumerate(COLUMNS)}
+    # SQLite and MySQL keep it as an integer.
+    held["trace_remote"] = [None if each is None else bool(each) for each in held["trace_remote"]]
+    return held
 
 
 def _boundary(database: Database, tables: Tables, query: Query, budget: TimeBudget) -> int | None:

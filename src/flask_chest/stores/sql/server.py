@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
-from typing import Generic, LiteralString, Protocol, TypeVar
+from typing import Generic, LiteralString, Protocol, TypeAlias, TypeVar
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
@@ -18,7 +18,7 @@ from flask_chest.stores.options import full_address
 from flask_chest.stores.sql.partitions import Partition, PartitionMissing, Partitions
 from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
-from flask_chest.stores.sql.store import SQLStore
+from flask_chest.stores.sql.store import LOWEST_POSITION, SQLStore, numbered_before
 from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, Tables, row_record
 
 
@@ -157,6 +157,13 @@ class ServerStore(SQLStore, Partitioned):
 
     def write(self, records: Sequence[Record], /) -> None:
         """Keep *records* durably in one transaction; those whose id is kept already are skipped."""
+        self._keep(records, _insert_behind)
+
+    def load(self, records: Sequence[Record], /) -> None:
+        """Keep *records* as `write` does, but at positions that no exporter comes to."""
+        self._keep(records, _insert_before)
+
+    def _keep(self, records: Sequence[Record], insert: _Insert) -> None:
         # All that can be done before is: others wait while the transaction lasts.
         rows: dict[str, Row] = {}
         for row in storable_rows(records):
@@ -167,20 +174,20 @@ class ServerStore(SQLStore, Partitioned):
             conflicts = [record.id for record in records if record != firsts[record.id]]
         if rows:
             try:
-                conflicts += self._write_again(rows, records)
+                conflicts += self._write_again(rows, records, insert)
             except PartitionMissing:  # dropped by hand
                 self._partitions.look_again()
-                conflicts += self._write_again(rows, records)
+                conflicts += self._write_again(rows, records, insert)
         self._conflicts.note(conflicts)
 
-    def _write_again(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+    def _write_again(self, rows: dict[str, Row], records: Sequence[Record], insert: _Insert) -> list[str]:
         """Write; at once again where only a connection from before a failover was to blame."""
         for _ in range(self._database.most_stale):
             with suppress(ServerReadOnly):  # which closes it
-                return self._write(rows, records)
-        return self._write(rows, records)
+                return self._write(rows, records, insert)
+        return self._write(rows, records, insert)
 
-    def _write(self, rows: dict[str, Row], records: Sequence[Record]) -> list[str]:
+    def _write(self, rows: dict[str, Row], records: Sequence[Record], insert: _Insert) -> list[str]:
         # Before: to make one would end the transaction on some servers, and its lock.
         parted = self._partitions.prepare([record.time_unix_nano for record in records])
         with self._database.recording() as session:
@@ -188,24 +195,29 @@ class ServerStore(SQLStore, Partitioned):
             if len(left) < len(records):
                 ids = {record.id for record in left}
                 rows = {record_id: row for record_id, row in rows.items() if record_id in ids}
-            conflicts = self._insert_new(session, rows, left, look_first=parted)
+            conflicts = self._insert_new(session, rows, left, insert, look_first=parted)
         self._dropped.add(len(records) - len(left))
         return conflicts
 
     def _insert_new(
-        self, session: ServerSession, rows: dict[str, Row], records: Sequence[Record], *, look_first: bool
+        self,
+        session: ServerSession,
+        rows: dict[str, Row],
+        records: Sequence[Record],
+        insert: _Insert,
+        *,
+        look_first: bool,
     ) -> list[str]:
         """Insert those of *rows* that are not there yet; return the ids that are there with other content.
 
         With *look_first*, no key of the table tells an id that is there with another time.
         """
         conflicts: list[str] = []
-        if look_first or not session.insert(self._tables, _numbered(rows.values(), session.position)):
+        if look_first or not insert(session, self._tables, list(rows.values())):
             kept = self._kept(session, list(rows))
             conflicts = [record.id for record in records if kept.get(record.id, record) != record]
             rows = {record_id: row for record_id, row in rows.items() if record_id not in kept}
-            session.insert(self._tables, _numbered(rows.values(), session.position))
-        session.change(self._tables.sql("UPDATE {schema} SET position = position + ?"), (len(rows),))
+            insert(session, self._tables, list(rows.values()))
         return conflicts
 
     def _kept(self, session: Session, ids: Sequence[str]) -> dict[str, Record]:
@@ -278,5 +290,18 @@ class ServerStore(SQLStore, Partitioned):
         return None if size is None else int(size)
 
 
-def _numbered(rows: Iterable[Row], position: int) -> list[Row]:
-    return [(number, *row) for number, row in enumerate(rows, position + 1)]
+_Insert: TypeAlias = Callable[[ServerSession, Tables, Sequence[Row]], bool]
+"""Inserts rows as `ServerSession.insert` does, at positions of its own choice."""
+
+
+def _insert_behind(session: ServerSession, tables: Tables, rows: Sequence[Row]) -> bool:
+    numbered: list[Row] = [(number, *row) for number, row in enumerate(rows, session.position + 1)]
+    if not session.insert(tables, numbered):
+        return False
+    session.change(tables.sql("UPDATE {schema} SET position = position + ?"), (len(rows),))
+    return True
+
+
+def _insert_before(session: ServerSession, tables: Tables, rows: Sequence[Row]) -> bool:
+    ((lowest,),) = session.rows(tables.sql(LOWEST_POSITION))
+    return session.insert(tables, numbered_before(rows, lowest))

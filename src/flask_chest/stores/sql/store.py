@@ -5,22 +5,50 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import LiteralString
 
 from flask_chest.aggregates import AggregateQuery, Answer
-from flask_chest.protocols import HasNeighbours, Store, StoreStatus, VariableIndex, VariableIndexes
+from flask_chest.protocols import (
+    ColumnReader,
+    Columns,
+    HasNeighbours,
+    LoadsHistory,
+    Store,
+    StoreStatus,
+    VariableIndex,
+    VariableIndexes,
+)
 from flask_chest.record import Query, Record
-from flask_chest.stores._records import DuplicateIds
+from flask_chest.stores._records import DuplicateIds, Row
 from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.sql.aggregates import SQLAggregation
 from flask_chest.stores.sql.deletion import SQLDeletion
 from flask_chest.stores.sql.outbox import SQLOutbox
-from flask_chest.stores.sql.query import find
+from flask_chest.stores.sql.query import find, find_columns
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.tables import Database, Session
 from flask_chest.stores.sql.views import SQLViews
 
+LOWEST_POSITION: LiteralString = "SELECT min(position) FROM {records}"
 
-class SQLStore(SQLOutbox, SQLDeletion, SQLAggregation, SQLViews, VariableIndexes, HasNeighbours, Store):
+
+def numbered_before(rows: Sequence[Row], lowest: int | None) -> list[Row]:
+    """Return *rows* with positions in front that are below *lowest* and 0, from where every exporter begins."""
+    first = min(lowest or 0, 0) - len(rows)
+    return [(number, *row) for number, row in enumerate(rows, first)]
+
+
+class SQLStore(
+    SQLOutbox,
+    SQLDeletion,
+    SQLAggregation,
+    SQLViews,
+    ColumnReader,
+    LoadsHistory,
+    VariableIndexes,
+    HasNeighbours,
+    Store,
+):
     """A store on the tables of *schema* in *database*, with *indexes* on variables."""
 
     def __init__(self, database: Database, schema: SQLSchema, indexes: VariableIndexes) -> None:
@@ -38,6 +66,10 @@ class SQLStore(SQLOutbox, SQLDeletion, SQLAggregation, SQLViews, VariableIndexes
         """Yield the records that match, newest first; nothing is locked while the caller iterates."""
         with naming_indexes(query, self):
             yield from find(self._database, self._tables, query, timeout=timeout)
+
+    def columns(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Columns]:
+        """Yield the columns of the records that match, newest first; *query* asks for time alone."""
+        return find_columns(self._database, self._tables, query, timeout=timeout)
 
     def aggregate(self, query: AggregateQuery, /, *, timeout: timedelta | None = None) -> Answer:
         """Return the answer, of one moment; past *timeout*, raise `QueryTimeout`."""

@@ -225,14 +225,14 @@ class Tables:
         self._fields = {role: f"{dialect.quote}{table}{dialect.quote}" for role, table in self.names.items()}
         self._fields |= {"name": name, "columns": COLUMN_LIST, "lock": dialect.lock}
 
-    def sql(self, template: LiteralString, *, many: int = 0, rows: int = 0) -> str:
+    def sql(self, template: LiteralString, *, many: int = 0, rows: int = 0, width: int = len(COLUMNS)) -> str:
         """Fill in the quoted names, as ``{records}``, the ``{columns}`` of a record and the bare ``{name}``.
 
         The template is a literal, so that no value gets into a statement but as a parameter, which is written
-        as a question mark; ``{many}`` stands for as many as *many* says, and ``{rows}`` for the ``{columns}`` of
-        as many *rows*.
+        as a question mark; ``{many}`` stands for as many as *many* says, and ``{rows}`` for as many
+        *rows* of *width* values, the ``{columns}`` of a record unless said.
         """
-        row = f"({', '.join('?' * len(COLUMNS))})"
+        row = f"({', '.join('?' * width)})"
         fields = self._fields | {"many": ", ".join("?" * many), "rows": ", ".join([row] * rows)}
         return template.format_map(fields).replace("?", self.dialect.mark)
 

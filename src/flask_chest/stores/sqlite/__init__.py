@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import LiteralString
 
 from flask_chest._clocks import MAX_STEP_NANO
 from flask_chest.errors import ConfigurationError, StoreAbsent, StoreUnavailable
@@ -16,7 +17,7 @@ from flask_chest.protocols import HostClocked
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import Row, storable_rows
 from flask_chest.stores.options import BUSY_TIMEOUT, DEFAULT_NAME
-from flask_chest.stores.sql.store import SQLStore
+from flask_chest.stores.sql.store import LOWEST_POSITION, SQLStore, numbered_before
 from flask_chest.stores.sql.tables import COLUMNS, Session, Tables, row_record
 from flask_chest.stores.sqlite.connections import SQLITE, SQLiteConnections, SQLiteSession
 from flask_chest.stores.sqlite.indexes import SQLiteIndexes
@@ -41,15 +42,20 @@ class Insertion:
     With ``executemany``, which frees it at each row, a chest in a gevent server stored less than came in.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, *, numbered: bool = False) -> None:
+        """Take rows with their position in front where they are *numbered*."""
         # OR FAIL: to undo one statement of several rows SQLite would copy every page into a temporary file first.
         # What fails undoes the whole transaction here.
-        insert = "INSERT OR FAIL INTO {records} ({columns}) VALUES {rows} ON CONFLICT (id) DO NOTHING"
-        self._statements = [(count, tables.sql(insert, rows=count)) for count in ROWS_AT_ONCE]
+        insert: LiteralString = "INSERT OR FAIL INTO {records} ({columns}) VALUES {rows}"
+        if numbered:
+            insert = insert.replace("({columns})", "(position, {columns})")
+        insert += " ON CONFLICT (id) DO NOTHING"
+        self._width = len(COLUMNS) + numbered
+        self._statements = [(count, tables.sql(insert, rows=count, width=self._width)) for count in ROWS_AT_ONCE]
 
     def insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
         """Insert *rows*, but none whose id is there already; return how many were inserted."""
-        most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(COLUMNS)
+        most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // self._width
         begin = inserted = 0
         for count, statement in self._statements:
             while count <= min(most, len(rows) - begin):
@@ -89,6 +95,7 @@ class SQLiteStore(SQLStore, HostClocked):
         database = SQLiteConnections(self._path, schema=schema, busy_timeout=busy_timeout)
         super().__init__(database, schema, SQLiteIndexes(database, schema))
         self._insertion = Insertion(schema.tables)
+        self._numbered = Insertion(schema.tables, numbered=True)
 
     @property
     def address(self) -> str:
@@ -119,21 +126,32 @@ class SQLiteStore(SQLStore, HostClocked):
         if not records:
             return
         try:
-            self._write(records)
+            self._write(records, self._insertion.insert)
         except StoreAbsent:
             if self.store_id is None:
                 raise  # it was never there
             logger.warning("SQLite %s was removed while it was in use: it is made again", self._path)
             self.open()
-            self._write(records)
+            self._write(records, self._insertion.insert)
 
-    def _write(self, records: Sequence[Record]) -> None:
+    def load(self, records: Sequence[Record], /) -> None:
+        """Keep *records* as `write` does, but at positions that no exporter comes to."""
+        if records:
+            self._write(records, self._insert_before)
+
+    def _insert_before(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
+        ((lowest,),) = connection.execute(self._tables.sql(LOWEST_POSITION)).fetchall()
+        return self._numbered.insert(connection, numbered_before(rows, lowest))
+
+    def _write(
+        self, records: Sequence[Record], insert: Callable[[sqlite3.Connection, Sequence[Row]], int]
+    ) -> None:
         rows = storable_rows(records)
         with self._database.recording() as session:
             left = self._spared(session, records)
             if len(left) < len(records):
                 rows = storable_rows(left)
-            inserted = self._insertion.insert(session.connection, rows)
+            inserted = insert(session.connection, rows)
             conflicts = self._conflicting(session, left) if inserted < len(rows) else []
         self._dropped.add(len(records) - len(left))
         self._conflicts.note(conflicts)
