@@ -311,13 +311,10 @@ class _Aggregates:
             grouped = f" GROUP BY GROUPING SETS (({', '.join(names)}), ({spans})) HAVING count(*) > 0"
         sql: LiteralString = f"SELECT {select} FROM {source}{grouped}"
         if grouping.top is not None:
-            order: LiteralString = ", ".join(
-                ["every DESC", "place IS NULL", "place DESC", *(read.order_of_keys() if grouping.keys else ())]
-            )
-            sql = (
-                f"SELECT * FROM (SELECT {select}, {pieces[0].rank} AS place FROM {source}{grouped})"
-                f" AS ordered ORDER BY {order} LIMIT ?"
-            )
+            place = pieces[0].rank
+            order: list[LiteralString] = ["every DESC", f"{place} IS NULL", f"{place} DESC"]
+            order += read.order_of_keys() if grouping.keys else []
+            sql = f"SELECT * FROM ({sql}) AS ordered ORDER BY {', '.join(order)} LIMIT ?"
             values = (*values, grouping.top + every)
         found: list[_Group] = []
         for row in self.select(sql, values):

@@ -27,11 +27,12 @@ from flask_chest.stores.sql.written import digits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """The SQL of a measure: its columns, how they become what a `Cell` holds, and what groups are ordered by."""
+    """The SQL of a measure: its columns, and how they become what a `Cell` holds."""
 
     columns: tuple[LiteralString, ...] = ()
     sums: Callable[[Sequence[Any]], object]
-    rank: LiteralString
+    rank: LiteralString = "m0"
+    """What groups are ordered by if it is the first, of whose columns ``m0`` is the first."""
 
 
 def piece_of(measure: Measure[object], read: Reading, *, sampled: bool, binned: bool) -> Piece:
@@ -43,15 +44,14 @@ def piece_of(measure: Measure[object], read: Reading, *, sampled: bool, binned: 
         return _percentiles(measure, at, read.dialect.percentiles, by_weight=sampled and measure.weighted)
     if isinstance(measure, Distinct):
         keys: LiteralString = f"count(DISTINCT {read.distinct[measure.of]})"
-        return Piece(columns=(keys,), sums=_whole, rank=keys)
+        return Piece(columns=(keys,), sums=_whole)
     if isinstance(measure, Count):
-        return Piece(columns=(f"sum({weight})",), sums=_whole, rank=f"sum({weight})")
+        return Piece(columns=(f"sum({weight})",), sums=_whole)
     if isinstance(measure, ErrorRate):
-        errors: LiteralString = f"sum({weight} * e)"
         return Piece(
-            columns=(errors, f"sum({weight})"),
+            columns=(f"sum({weight} * e)", f"sum({weight})"),
             sums=lambda found: (int(found[0]), int(found[1])),
-            rank=f"{errors} * 1e0 / sum({weight})",
+            rank="m0 * 1e0 / m1",
         )
     if isinstance(measure, Histogram):
         return _histogram(measure, f"x{at}", bin_of=read.bins[measure] if binned else None)
@@ -62,26 +62,29 @@ def _of_number(measure: Measure[object], number: LiteralString, weight: LiteralS
     total: LiteralString = f"sum({weight} * {number})"
     having = _having(number, weight)
     if isinstance(measure, Sum):
-        return Piece(columns=(total,), sums=lambda found: found[0], rank=f"coalesce({total}, 0)")
+        return Piece(columns=(total,), sums=lambda found: found[0], rank="coalesce(m0, 0)")
     if isinstance(measure, Mean):
-        mean: LiteralString = f"{total} / nullif({having}, 0)"
-        return Piece(columns=(total, having), sums=lambda found: (found[0], int(found[1])), rank=mean)
+        return Piece(
+            columns=(total, having),
+            sums=lambda found: (found[0], int(found[1])),
+            rank="m0 / nullif(m1, 0)",
+        )
     extreme: LiteralString = f"{'min' if isinstance(measure, Minimum) else 'max'}({number})"
-    return Piece(columns=(extreme,), sums=lambda found: _float(found[0]), rank=extreme)
+    return Piece(columns=(extreme,), sums=lambda found: _float(found[0]))
 
 
 def _histogram(measure: Histogram, number: LiteralString, *, bin_of: LiteralString | None) -> Piece:
     having = _having(number, weight_of(measure))
     if bin_of is None:  # another statement finds them
-        return Piece(sums=lambda _: nothing(measure), rank=having)
+        return Piece(columns=(having,), sums=lambda _: nothing(measure))
 
     def sums(found: Sequence[Any]) -> list[int]:
         bins = [0] * (len(measure.bounds) + 1)
-        if found[0] is not None:
-            bins[int(found[0])] = int(found[1])
+        if found[1] is not None:
+            bins[int(found[1])] = int(found[0])
         return bins
 
-    return Piece(columns=(bin_of, having), sums=sums, rank=having)
+    return Piece(columns=(having, bin_of), sums=sums)
 
 
 def _having(number: LiteralString, weight: LiteralString) -> LiteralString:
@@ -104,7 +107,7 @@ def _percentiles(measure: Percentiles, at: LiteralString, at_once: LiteralString
         else:
             rank = f"r{at} * 100 >= n{at} * {p} AND (r{at} - 1) * 100 < n{at} * {p}"
             columns.append(f"max(CASE WHEN {rank} THEN x{at} END)")
-    return Piece(columns=tuple(columns), sums=lambda found: tuple(map(_float, found)), rank=columns[0])
+    return Piece(columns=tuple(columns), sums=lambda found: tuple(map(_float, found)))
 
 
 def _percentiles_at_once(measure: Percentiles, number: LiteralString, aggregate: LiteralString) -> Piece:

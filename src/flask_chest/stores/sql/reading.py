@@ -130,9 +130,7 @@ class Reading:
     def _with(self, first: Condition) -> Condition:
         select, names, (where, values) = self._raw
         found, found_values = self._found
-        # With keys, too: it keeps MySQL from an index on them, by which it would fetch all records at random.
-        once: LiteralString = self.dialect.once if self._variables or self._keys else ""
-        raw: LiteralString = f"{select} WHERE {first[0]}{where}{once}"
+        raw: LiteralString = f"{select} WHERE {first[0]}{where}{self.dialect.once if self._variables else ''}"
         return f"WITH raw AS ({raw}), found AS ({found})", (*names, *first[1], *values, *found_values)
 
     def names(self, *, keys: bool, spans: bool = False) -> list[LiteralString]:
@@ -258,7 +256,10 @@ class Reading:
     def _key_sql(self, of: Column | Variable) -> LiteralString:
         if isinstance(of, Variable):
             return _KEY.format(value=self._variable(of.name))
-        return self.dialect.status_class if of == "status_class" else of
+        if of == "status_class":
+            return self.dialect.status_class
+        # An expression: by an index on the column itself, MySQL and SQLite would fetch all records at random.
+        return f"coalesce({of}, NULL)"
 
 
 def _column(value: SQLValue, of: Column) -> Key:
