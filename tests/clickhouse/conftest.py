@@ -20,6 +20,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """One engine a process, in a folder of its own, with a database that gives its tables ids."""
     client = clickhouse_connect.get_client(interface="chdb", path=str(tmp_path_factory.mktemp("clickhouse")))
     client.command("CREATE DATABASE chest ENGINE = Atomic")
+    client.database = "chest"
     yield client
     client.close()
 

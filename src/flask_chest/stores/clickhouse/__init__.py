@@ -29,6 +29,7 @@ try:
     from flask_chest.stores.clickhouse.rows import COLUMNS, columns_of, record_of
     from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
     from flask_chest.stores.clickhouse.text import listed, literal
+    from flask_chest.stores.clickhouse.views import ClickHouseViews
 except ImportError as exc:
     raise MissingDriverError("clickhouse-connect", extra="clickhouse") from exc
 
@@ -48,7 +49,9 @@ _COMPLAINT = (
 )
 
 
-class ClickHouseStore(ClickHouseDeletion, ClickHouseAggregation, ClickHouseIndexes, HasNeighbours, Store):
+class ClickHouseStore(
+    ClickHouseDeletion, ClickHouseAggregation, ClickHouseIndexes, ClickHouseViews, HasNeighbours, Store
+):
     """Keeps records in the ClickHouse database at *uri*, in the table *name*.
 
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the tables must be

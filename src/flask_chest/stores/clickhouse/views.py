@@ -1,0 +1,93 @@
+"""Flat views in ClickHouse: a row for each record, and a typed column for each field of a class of variables."""
+# ruff: noqa: S608 - all that comes from outside is a literal
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from flask_chest.declared import Declaration, Kind
+from flask_chest.errors import ConfigurationError, SchemaError
+from flask_chest.protocols import FlatViews, ViewState
+from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, variable
+from flask_chest.stores.clickhouse.schema import ClickHousePart
+from flask_chest.stores.clickhouse.text import literal, quoted
+
+MAX_NAME = 63
+"""Bytes in the name of a view, as in the other databases."""
+_MARK = "flask_chest view"
+_DIGITS = 16
+_COLUMNS = (
+    "id, request_id, time_unix_nano, fromUnixTimestamp64Nano(time_unix_nano, 'UTC') AS time, duration_ns, method,"
+    " route, endpoint, status_code, error, trace_id, span_id, trace_flags, trace_remote, instance, sample_rate"
+)
+_TYPED: dict[Kind, str] = {
+    "bool": "multiIf({value} = 'true', true, {value} = 'false', false, NULL)",
+    "int": "toInt64OrNull({value})",
+    "float": "toFloat64OrNull({value})",
+    "text": "if(startsWith({value}, '\"'), JSONExtractString({value}), NULL)",
+    "json": "nullIf({value}, '')",
+}
+
+
+class ClickHouseViews(ClickHousePart, FlatViews):
+    """Makes views, and recognises its own by their comment.
+
+    They read the map of variables alone, as the column that a variable has of its own may be removed.
+    """
+
+    def view_name(self, declaration: Declaration, /) -> str:
+        """Return the name of the view of *declaration*."""
+        name = f"{self._database.name}_{declaration.view}"
+        if len(name.encode()) > MAX_NAME:
+            raise ConfigurationError(
+                f"the view of {declaration.declared.__name__} would be named {name!r}, which is longer than "
+                f"{MAX_NAME} bytes: give the class or the chest a shorter name"
+            )
+        return name
+
+    def view_sql(self, declaration: Declaration, /) -> str:
+        """Return the statement that makes or replaces the view of *declaration*."""
+        return f"{self._statement(declaration)};\n"
+
+    def view_state(self, declaration: Declaration, /) -> ViewState:
+        """Return whether the view of *declaration* is there, and as it is declared."""
+        self._schema.check()
+        database, name = self._database, self.view_name(declaration)
+        rows = database.rows(
+            "SELECT comment FROM system.tables"
+            f" WHERE database = {literal(database.database)} AND name = {literal(name)}"
+        )
+        if not rows:
+            return "absent"
+        comment = str(rows[0][0])
+        if not comment.startswith(_MARK):
+            raise SchemaError(
+                f"the database has a table or view {name!r} that flask_chest did not make, where the view of "
+                f"{declaration.declared.__name__} would be: rename the class, or it"
+            )
+        return "same" if comment == self._mark(declaration) else "different"
+
+    def make_view(self, declaration: Declaration, /) -> None:
+        """Make the view of *declaration*, or replace that of an earlier declaration."""
+        if self.view_state(declaration) != "same":
+            self._database.run(self._statement(declaration))
+
+    def _statement(self, declaration: Declaration) -> str:
+        database = self._database
+        view = database.table(f"_{declaration.view}")
+        return (
+            f"CREATE OR REPLACE VIEW {view}{database.on_cluster} AS {self._select(declaration)}"
+            f" COMMENT {literal(self._mark(declaration))}"
+        )
+
+    def _select(self, declaration: Declaration) -> str:
+        database = self._database
+        columns = [_COLUMNS]
+        for field in declaration.fields:
+            value = variable(field.name, NO_COLUMNS)
+            columns.append(f"{_TYPED[field.kind].format(value=value)} AS {quoted(field.name)}")
+        where = f"time_unix_nano >= {database.cut_off}"
+        return f"SELECT {', '.join(columns)} FROM {database.records} FINAL WHERE {where}"
+
+    def _mark(self, declaration: Declaration) -> str:
+        return f"{_MARK} {sha256(self._select(declaration).encode()).hexdigest()[:_DIGITS]}"
