@@ -169,7 +169,7 @@ class _Aggregates:
         """What one statement finds, of which all parts can be merged; or the first of it, if it is too much."""
         query = self._query
         keys, spans, bins = bool(query.by), bool(query.bounds), bool(self._histograms)
-        return self._groups(_Grouping(keys=keys, spans=spans, bins=bins, top=MOST_CELLS + 1))
+        return self._groups(_Grouping(keys=keys, spans=spans, bins=bins, top=max(MOST_CELLS, query.top) + 1))
 
     def _merged_parts(self, keys: Sequence[RawKey] | None) -> _Parts:
         query, read = self._query, self._read

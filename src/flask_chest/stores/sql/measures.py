@@ -117,7 +117,7 @@ def _percentiles_at_once(measure: Percentiles, number: LiteralString, aggregate:
     def sums(found: Sequence[Any]) -> object:
         return nothing(measure) if found[0] is None else tuple(map(_float, found[0]))
 
-    return Piece(columns=(every,), sums=sums, rank=f"({every})[1]")
+    return Piece(columns=(every,), sums=sums, rank="m0[1]")
 
 
 def fraction(p: int) -> float:
