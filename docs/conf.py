@@ -12,7 +12,7 @@ from sphinx.environment import BuildEnvironment
 project = "flask_chest"
 author = "The flask_chest maintainers"
 copyright = "The flask_chest maintainers"  # noqa: A001 - Sphinx's name for it
-release = version = installed("flask-chest")
+release = version = installed("flask-request-chest")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]

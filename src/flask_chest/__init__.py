@@ -63,7 +63,7 @@ from flask_chest.record import (
     one_of,
 )
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 __all__ = [
     "Answer",

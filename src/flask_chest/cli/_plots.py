@@ -22,7 +22,7 @@ _BLOCKS = " ▏▎▍▌▋▊▉"
 def plots(answer: Answer, *, units: Units, zone: tzinfo) -> Iterator[str]:
     """Draw *answer* in lines of text: its groups, its series by the extra ``plot``, and its histograms."""
     if answer.series and not _can_draw_lines():
-        yield "Lines need the extra plot: pip install 'flask-chest[plot]'."
+        yield "Lines need the extra plot: pip install 'flask-request-chest[plot]'."
         return
     width = min(shutil.get_terminal_size().columns, 120)
     for measure in answer.query.measures:

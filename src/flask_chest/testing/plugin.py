@@ -26,6 +26,7 @@ class ChestRecords(Protocol):
 
     def __call__(self, chest: FlaskChest | None = None, /) -> list[Record]:
         """Return what *chest*, or the app's only one, has recorded in this test until now, oldest first."""
+        ...
 
 
 @pytest.fixture

@@ -398,5 +398,5 @@ def test_series_are_lines_on_a_terminal(tmp_path: Path) -> None:
 
 def test_series_without_the_extra_are_tables_and_a_hint(tmp_path: Path) -> None:
     shown = on_terminal(tmp_path, "aggregate", "count", "mean(price)", "--plot", *SERIES, plotille=False)
-    assert shown.count("Lines need the extra plot: pip install 'flask-chest[plot]'.") == 1
+    assert shown.count("Lines need the extra plot: pip install 'flask-request-chest[plot]'.") == 1
     assert "2023-11-14 22:20:00" in shown

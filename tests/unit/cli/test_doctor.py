@@ -75,6 +75,19 @@ def test_doctor_finds_a_decorator_above_the_route(app: Flask, runner: FlaskCliRu
     assert "put @flask_chest below @app.route" in result.output
 
 
+def test_doctor_finds_the_older_project_of_this_import_name(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "flask_chest-1.0.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: flask-chest\nVersion: 1.0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    FlaskChest(app, store=MemoryStore, tracked_vars=["x"])
+    result = runner.invoke(chest_group, ["doctor"])
+    assert result.exit_code == 1
+    assert "'flask-chest' 1.0.0 is installed too and has the same import name" in result.output
+
+
 def test_doctor_finds_that_nothing_is_tracked(app: Flask, runner: FlaskCliRunner) -> None:
     FlaskChest(app, store=MemoryStore)
     result = runner.invoke(args=["chest", "doctor"])

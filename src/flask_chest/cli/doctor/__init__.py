@@ -30,6 +30,7 @@ def doctor() -> None:
 
 
 _WRONG_WITH_APP = (
+    _app.another_distribution,
     _app.no_chest,
     _app.nothing_tracked,
     _app.misplaced,

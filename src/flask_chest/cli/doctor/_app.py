@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 from flask import Flask
 
@@ -12,7 +14,17 @@ from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import endpoints_of_absent_chests
 from flask_chest.extension.settings import MISSPELT
 
+_OLDER = "flask-chest"
 _OTEL = "opentelemetry.instrumentation.flask"
+
+
+def another_distribution(_app: Flask) -> Iterator[str]:
+    """Look for the older project on the package index, whose modules lie in the same folder."""
+    with suppress(PackageNotFoundError):
+        yield (
+            f"The distribution {_OLDER!r} {version(_OLDER)} is installed too and has the same import name, so "
+            f"files of one may have replaced files of the other: pip uninstall {_OLDER}, and then install this one again."
+        )
 
 
 def no_chest(app: Flask) -> Iterator[str]:
