@@ -23,7 +23,7 @@ def another_distribution(_app: Flask) -> Iterator[str]:
     with suppress(PackageNotFoundError):
         yield (
             f"The distribution {_OLDER!r} {version(_OLDER)} is installed too and has the same import name, so "
-            f"files of one may have replaced files of the other: pip uninstall {_OLDER}, then install this one again."
+            f"one may have replaced files of the other: pip uninstall {_OLDER}, and install this one again."
         )
 
 
