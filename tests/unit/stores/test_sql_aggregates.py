@@ -57,6 +57,15 @@ class TestManyCells(AggregationProperty):
         monkeypatch.setattr(aggregates, "MOST_CELLS", 3)
 
 
+def test_no_group_is_lost_where_more_may_be_shown_than_are_merged(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregates, "MOST_CELLS", 3)
+    store.write(RECORDS)
+    query = AggregateQuery(measures=(Count(),), by=("route",), top=7)
+    assert store.aggregate(query).groups == aggregate(RECORDS, query).groups
+
+
 @pytest.mark.parametrize("bounds", [(), (0, 50, 120, 190)], ids=["all time", "spans"])
 @pytest.mark.parametrize("by", [(), ("route",), ("route", Variable("n"))], ids=["all", "a group", "groups"])
 @pytest.mark.parametrize(
