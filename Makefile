@@ -28,7 +28,7 @@ unit: $(STAMP) ## Run the unit tests but for the slow ones, in parallel: the inn
 
 test: check ## Check, then run all tests, and show what of the package they reach
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term tests/unit
-	$(BIN)/python -m pytest -n auto --dist loadfile tests/integration
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/integration
 	$(BIN)/python -m pytest tests/processes
 
 check: $(STAMP) docs ## Check style, layers, types and the links of the docs

@@ -43,7 +43,8 @@ def tests(session: nox.Session) -> None:
     """Run all tests, those of servers where there are any."""
     session.install("--editable", f".[{EXTRAS},otel,otlp]", *groups("test", "types"))
     unit(session)
-    session.run("pytest", "-q", "-n", "auto", "--dist", "loadfile", *session.posargs, "tests/integration")
+    files = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    session.run("pytest", "-q", *files, *session.posargs, "tests/integration")
     session.run("pytest", "-q", *session.posargs, "tests/processes")
 
 

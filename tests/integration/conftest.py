@@ -16,11 +16,16 @@ from docker.errors import DockerException
 from servers import DatabaseServer, InfluxServer, database, running
 
 
+LONGEST = [f"test_{name}.py" for name in ("viewer_in_browser", "mysql", "mongodb", "targets", "postgresql")]
+"""Files that take minutes: begun first, they do not run on alone when all others are over."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that lies here, so that ``-m server`` finds it."""
+    """Mark all that lies here, so that ``-m server`` finds it, and put first what takes longest."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.server)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

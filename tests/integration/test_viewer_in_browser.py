@@ -129,8 +129,8 @@ def test_every_page_is_sound_on_postgresql(browser: Browser, postgresql: Databas
     assert set(crawl.seen) >= PAGES
 
 
-def test_every_page_does_without_scripts_and_on_a_small_screen(browser: Browser, site: str) -> None:
-    crawl = Crawl(page_of(browser, scripts=False, width=360), look=width)
+def test_every_kind_of_page_does_without_scripts_and_on_a_small_screen(browser: Browser, site: str) -> None:
+    crawl = Crawl(page_of(browser, scripts=False, width=360), look=width, of_a_kind=1)
     crawl.run(f"{site}/chest/")
     assert crawl.wrong == []
     assert set(crawl.seen) >= PAGES
