@@ -15,7 +15,6 @@ from docker.errors import DockerException
 
 from servers import DatabaseServer, InfluxServer, database, running
 
-
 LONGEST = [f"test_{name}.py" for name in ("viewer_in_browser", "mysql", "mongodb", "targets", "postgresql")]
 """Files that take minutes: begun first, they do not run on alone when all others are over."""
 
