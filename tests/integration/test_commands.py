@@ -29,6 +29,7 @@ from flask_chest.protocols import VariableIndexes
 from flask_chest.stores import store_from_uri
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import RecordingExporter, make_record
+from flask_chest.testing.contracts import VALUES
 from servers import DatabaseServer
 
 Run: TypeAlias = Callable[..., str]
@@ -300,3 +301,33 @@ def test_index_that_was_interrupted_is_made_after_all(postgresql: DatabaseServer
     with closing(make_store()) as store:
         assert isinstance(store, VariableIndexes)
         assert [(index.variable, index.valid) for index in store.indexes()] == [("user_id", True)]
+
+
+def test_dump_of_what_was_loaded_here_has_the_files_of_the_first_dump(
+    chest: FlaskChest, run: Run, tmp_path: Path
+) -> None:
+    day_nano = 86_400 * 10**9
+    records = [
+        make_record(
+            time_unix_nano=20_000 * day_nano + number * day_nano // 7, variables={"user_id": -0.0, "v": value}
+        )
+        for number, value in enumerate(VALUES)
+    ]
+    app = Flask("first")
+    app.cli.add_command(chest_group)
+    with closing(SQLiteStore(tmp_path / "first.db")) as store:
+        store.open()
+        store.write(records)
+        with closing(FlaskChest(app, store=store, journal_dir="memory:")):
+            dumped = app.test_cli_runner().invoke(args=["chest", "dump", str(tmp_path / "first")])
+        assert dumped.exit_code == 0, dumped.output
+    chest.add_exporter(RecordingExporter(), name="target")
+    for _ in range(2):
+        assert f"{len(records)} records read" in run("load", str(tmp_path / "first"))
+    run("dump", str(tmp_path / "second"))
+    first, second = (
+        sorted(each.name for each in (tmp_path / folder).iterdir()) for folder in ("first", "second")
+    )
+    assert first == second
+    (report,) = chest.run_exports()
+    assert (report.error, report.delivered) == (None, 0)

@@ -1,15 +1,17 @@
 """``flask chest``: look at a chest, find out why one stays empty, and run what it needs.
 
-Only ``migrate``, ``worker`` and ``journal replay`` make a database.
+Only ``migrate``, ``worker``, ``journal replay`` and ``load`` make a database.
 """
 
 from flask_chest.cli import (
     aggregate,
     doctor,
+    dump,
     export,
     exporters,
     index,
     journal,
+    load,
     migrate,
     prune,
     records,
@@ -23,10 +25,12 @@ __all__ = [
     "aggregate",
     "chest_group",
     "doctor",
+    "dump",
     "export",
     "exporters",
     "index",
     "journal",
+    "load",
     "migrate",
     "prune",
     "records",

@@ -75,6 +75,17 @@ def the_chests() -> list[FlaskChest]:
     return chests
 
 
+def the_chest(name: str | None) -> FlaskChest:
+    """Return the chest of the app that has this *name*, or its only one; exit where that is not said."""
+    chests = the_chests()
+    names = [chest.name for chest in chests]
+    if name is None and len(chests) == 1:
+        return chests[0]
+    if name not in names:
+        raise Failure(f"The app has the chests {', '.join(names)}: choose one, as in --chest {names[0]}")
+    return chests[names.index(name)]
+
+
 @contextmanager
 def asking_store() -> Iterator[None]:
     """Exit where the store fails in this block, without the text of an error that is not ours."""

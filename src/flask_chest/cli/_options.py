@@ -39,6 +39,9 @@ json_option = click.option(
 )
 
 
+chest_option = click.option("--chest", "name", help="Name of the chest that is meant, where the app has several.")
+
+
 zone_option = click.option(
     "--tz",
     "zone",

@@ -7,9 +7,9 @@ from contextlib import suppress
 import click
 from flask import current_app
 
-from flask_chest.cli._group import Failure, chest_group, the_chests
+from flask_chest.cli._group import Failure, chest_group, the_chest
+from flask_chest.cli._options import chest_option
 from flask_chest.cli._output import say
-from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.middleware import behind
 from flask_chest.viewer.serving import start
 
@@ -24,7 +24,7 @@ PORT = 5151
     show_default=True,
     help="Port on 127.0.0.1; 0 for any that is free.",
 )
-@click.option("--chest", "name", help="Name of the chest to show, where the app has several.")
+@chest_option
 def serve(*, port: int, name: str | None) -> None:
     """Show a chest in the browser, until interrupted: on 127.0.0.1 alone, to whoever has the printed address.
 
@@ -33,7 +33,7 @@ def serve(*, port: int, name: str | None) -> None:
     \b
     Example: flask --app shop chest serve --port 5151
     """  # noqa: D301 - \b is click's mark for lines to keep
-    chest = _chosen(the_chests(), name)
+    chest = the_chest(name)
     try:
         server, address = start(chest, behind(current_app), port=port)
     except OSError as exc:
@@ -43,12 +43,3 @@ def serve(*, port: int, name: str | None) -> None:
     say(f"Open {address}", "Whoever has this address sees what the chest holds. Ctrl+C ends it.")
     with suppress(KeyboardInterrupt):  # which is how to end it
         server.serve_forever()
-
-
-def _chosen(chests: list[FlaskChest], name: str | None) -> FlaskChest:
-    names = [chest.name for chest in chests]
-    if name is None and len(chests) == 1:
-        return chests[0]
-    if name not in names:
-        raise Failure(f"The app has the chests {', '.join(names)}: choose one, as in --chest {names[0]}")
-    return chests[names.index(name)]

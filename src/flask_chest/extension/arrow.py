@@ -8,6 +8,7 @@ value that its column cannot hold exactly: who reads records back takes ``variab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
 from operator import attrgetter
@@ -23,7 +24,7 @@ from flask_chest.record import FIELDS, JSONValue, Query, Record, decode_variable
 
 try:
     import pyarrow as pa
-    from pyarrow import ipc, parquet
+    from pyarrow import compute, ipc, parquet
 except ImportError as exc:
     raise MissingDriverError("pyarrow", extra="arrow") from exc
 
@@ -128,12 +129,15 @@ def batches(chunks: Iterable[Columns], kinds: Kinds) -> Iterator[pa.RecordBatch]
         yield _joined(pieces, schema)
 
 
-def write_parquet(path: Path, found: Iterable[pa.RecordBatch], kinds: Kinds) -> None:
-    """Write the batches *found* into a file of Parquet: a group of rows for each, compressed by zstd."""
+def write_parquet(path: Path, found: Iterable[pa.RecordBatch], kinds: Kinds) -> int:
+    """Write *found* into a file of Parquet, a group of rows for each batch; return the number of records."""
     schema = schema_of(kinds)
+    count = 0
     with parquet.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for batch in found:
             writer.write_table(pa.Table.from_batches([batch]))
+            count += batch.num_rows
+    return count
 
 
 def write_arrow(path: Path, found: Iterable[pa.RecordBatch], kinds: Kinds) -> None:
@@ -151,6 +155,42 @@ def write_arrow(path: Path, found: Iterable[pa.RecordBatch], kinds: Kinds) -> No
         for batch in found:
             arrays = [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def ids_in(paths: Iterable[Path]) -> pa.Array:
+    """Return the ids of the records in files of Parquet that `write_parquet` made."""
+    found = [pa.array((), pa.string())]
+    for path in paths:
+        with _opened(path) as file:
+            found += [batch.column("id").cast(pa.string()) for batch in file.iter_batches(columns=["id"])]
+    return pa.concat_arrays(found)
+
+
+def without(found: Iterable[pa.RecordBatch], ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    """Yield the batches *found* without the records that have one of *ids*."""
+    for batch in found:
+        known = compute.is_in(batch.column("id"), value_set=ids)
+        left = batch.filter(compute.invert(known)) if len(ids) else batch
+        if left.num_rows:
+            yield left
+
+
+def records_in(path: Path, *, size: int) -> Iterator[list[Record]]:
+    """Yield the records in a file of Parquet, *size* at a time; raise `ConfigurationError` if it is damaged."""
+    with _opened(path) as file:
+        for batch in file.iter_batches(size):
+            yield records_of(batch)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
+    try:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{path}: {exc}") from exc
+    except (pa.ArrowException, OSError) as exc:
+        raise ConfigurationError(f"{path} is damaged, or no whole file of Parquet: make it again") from exc
 
 
 def _piece(columns: Columns, kinds: Kinds) -> pa.RecordBatch:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
-from flask_chest.errors import REPLACEMENT
+from flask_chest.errors import REPLACEMENT, ConfigurationError
 from flask_chest.record import FIELDS, JSONValue, Record, encode_variables
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """Characters that a spreadsheet takes for the beginning of a formula."""
 _CIRCUMSTANCES = tuple(name for name in FIELDS if name != "variables")
+_decode = msgspec.json.Decoder(dict[str, object]).decode
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """C0 without tab and line ends, DEL and C1, in which a terminal's sequences begin."""
 
@@ -30,6 +32,29 @@ def fields_of(record: Record) -> Mapping[str, object]:
 def json_line(record: Record) -> str:
     """Write *record* as a JSON object in one line."""
     return escaped_json(msgspec.json.encode(fields_of(record)).decode())
+
+
+def record_of(line: bytes) -> Record:
+    """Read the record that `json_line` wrote; raise `ConfigurationError` without a value if there is none."""
+    try:
+        fields = _decode(line)
+    except ValueError:
+        raise ConfigurationError("is no JSON object") from None
+    if unknown := fields.keys() - set(FIELDS):
+        raise ConfigurationError(
+            f"has {', '.join(sorted(map(ascii, unknown)))}, which no record of this release has"
+        )
+    if type(fields.get("sample_rate")) is int:
+        fields["sample_rate"] = float(cast("int", fields["sample_rate"]))  # as other programs write 1.0
+    if not isinstance(fields.get("variables", {}), dict):
+        raise ConfigurationError("has variables that are no JSON object")
+    try:
+        return cast("Callable[..., Record]", Record)(**fields)
+    except TypeError:
+        lacking = [field.name for field in msgspec.structs.fields(Record) if field.required]
+        raise ConfigurationError(
+            f"is no record, as it lacks {', '.join(name for name in lacking if name not in fields)}"
+        ) from None
 
 
 def csv_lines(records: Iterable[Record], columns: Sequence[str] = ()) -> Iterator[str]:
