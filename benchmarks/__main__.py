@@ -49,6 +49,8 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "index_load": ("index_load", "main"),
     "aggregating": ("aggregating", "main"),
     "question_load": ("question_load", "main"),
+    "viewer_pages": ("viewer_pages", "main"),
+    "viewer_load": ("viewer_load", "main"),
 }
 """Name → module and function, which is given the command's arguments and gives its figures."""
 RESULTS = Path(__file__).with_name("results")

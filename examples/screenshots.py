@@ -60,8 +60,8 @@ def pictures(records: list[Record]) -> dict[str, tuple[str, Literal["light", "da
     failed = next(each for each in reversed(records) if each.error is not None and each.route == "/checkout")
     user_id = failed.variables["user_id"]
     return {
-        "overview": ("/?since=24h", "light", 1_200, 1_060),
-        "overview-dark": ("/?since=24h", "dark", 1_200, 1_060),
+        "overview": ("/?since=24h", "light", 1_200, 1_020),
+        "overview-dark": ("/?since=24h", "dark", 1_200, 1_020),
         "explore": ("/explore?measure=p95(duration)&by=plan&route=/search&since=6h", "light", 1_200, 800),
         "record": (f"/records/{failed.id}", "light", 1_200, 900),
         "timeline": (f"/timeline?user_id={user_id}&since=24h", "light", 1_200, 800),

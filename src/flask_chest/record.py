@@ -258,5 +258,8 @@ def encode_value(value: JSONValue) -> str:
 
 def decode_variables(text: str | bytes) -> dict[str, JSONValue]:
     """Decode what `encode_variables` made; ``ValueError`` for anything that is not a JSON object."""
-    variables: dict[str, JSONValue] = _decoder.decode(text)  # type: ignore[assignment]  # JSON holds JSON values only
+    try:
+        variables: dict[str, JSONValue] = _decoder.decode(text)  # type: ignore[assignment]  # JSON holds JSON values only
+    except RecursionError:  # no record is made so deep, but other programs write rows, too
+        raise ValueError("the variables are nested too deeply") from None
     return variables

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from benchmarks import request_parts
+from benchmarks import request_parts, viewer_load, viewer_pages
 from benchmarks.__main__ import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,18 @@ def test_every_part_of_a_request_is_told(capsys: pytest.CaptureFixture[str]) -> 
     for part in (*request_parts.PARTS.values(), "a whole chest"):
         assert f"{part}_us" in figures
         assert part in told
+
+
+def test_every_page_of_the_viewer_is_measured() -> None:
+    figures = viewer_pages.main(["--small", "--engines", "sqlite"])
+    assert figures["sqlite_overview of the day_left_out"] == 0
+    assert figures["sqlite_p99_ratio"] > 0
+
+
+def test_many_who_reload_the_viewer_ask_one_question_at_a_time() -> None:
+    figures = viewer_load.main(["--small"])
+    assert figures["made"] > 0
+    assert figures["last_pages"] + figures["refused"] > 0
 
 
 def test_request_is_measured_without_what_other_benchmarks_import() -> None:

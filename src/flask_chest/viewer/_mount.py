@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
@@ -14,7 +15,14 @@ from werkzeug.exceptions import NotFound
 
 from flask_chest.background.suppression import suppress_instrumentation
 from flask_chest.capture.tracking import record_never
-from flask_chest.errors import ConfigurationError, QueryTimeout, StoreAbsent, StoreUnavailable, describe
+from flask_chest.errors import (
+    ConfigurationError,
+    QueryTimeout,
+    StoreAbsent,
+    StoreError,
+    StoreUnavailable,
+    describe,
+)
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.record_text import escaped_json
 from flask_chest.viewer._access import Allow, Gate, logger
@@ -152,11 +160,13 @@ class _Mount:
         def answer(**path: str) -> ViewerResponse:
             app, address = current_app._get_current_object(), request.url  # type: ignore[attr-defined]  # of the proxy
             with turn() as free, suppress_instrumentation():
-                if free:
+                kept = self._last_pages.resting(app, address) if free else None
+                if free and kept is None:
+                    began = time.monotonic()
                     body = self._made(page, mimetype, path)
-                    self._last_pages.keep(app, address, body)
+                    self._last_pages.keep(app, address, body, took=time.monotonic() - began)
                     return ViewerResponse(body, mimetype=mimetype)
-            kept = self._last_pages.get(app, address)
+            kept = kept or self._last_pages.instead(app, address)
             if kept is None:
                 raise Refusal(
                     503,
@@ -193,6 +203,8 @@ class _Mount:
             raise Refusal(503, "It takes too long", f"{exc}.") from exc
         except StoreUnavailable as exc:
             raise Refusal(503, "The store does not answer", describe(exc), retry_after=5) from exc
+        except StoreError as exc:  # a table or a row that another program changed; it says how to go on
+            raise Refusal(503, "The store cannot be read", describe(exc)) from exc
         except Refusal:
             raise
         except Exception as exc:

@@ -46,5 +46,5 @@ def render(template: str, /, **context: object) -> str:
 
 def with_notice(body: bytes, age: float) -> bytes:
     """Return a page that says how old it is."""
-    notice = f'<p class="notice">As it was {age:.0f} s ago: another question is being answered just now.</p>'
+    notice = f'<p class="notice">As it was {age:.0f} s ago: many ask, and one question is answered at a time.</p>'
     return body.replace(_STALE.encode(), notice.encode(), 1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import shlex
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from html import unescape
+from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +23,7 @@ from flask_chest import FlaskChest, QueryTimeout, Record, ge, is_set, lt, one_of
 from flask_chest.aggregates import AggregateQuery, Answer, Histogram
 from flask_chest.protocols import ExporterStatus
 from flask_chest.stores.memory import MemoryStore
+from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.viewer import viewer
 from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer.pages.compare import wilson
@@ -220,7 +223,7 @@ def test_page_says_what_took_too_long(client: FlaskClient, keep: Keep, monkeypat
     keep()
     monkeypatch.setattr("flask_chest.viewer._asking.LIMIT_SECONDS", 0.0)
     text = unescape(client.get(f"/chest/?{DAY}").text)
-    assert "than the 2 s of a page: durations, requests and routes, errors, user_id" in text
+    assert "than the 2 s of a page: charts, durations, requests and routes, errors, user_id" in text
     late = client.get("/chest/records")
     assert (late.status_code, "the answer took longer than" in late.text) == (503, True)
     assert "It took longer than the 2 s" in client.get(f"/chest/explore?{DAY}").text
@@ -242,7 +245,7 @@ def test_overview_without_durations_shows_the_rest(app: Flask) -> None:
     with closing(chest):
         keeper(chest)()
         text = unescape(app.test_client().get(f"/chest/?{DAY}").text)
-    assert "Left out, since it took longer than the 2 s of a page: durations." in text
+    assert "Left out, since it took longer than the 2 s of a page: charts, durations." in text
     assert "/buy/<item></bdi></a>" in text
     assert ">p95<" not in text
 
@@ -340,6 +343,23 @@ def test_delivery_waits_for_the_store_as_long_as_a_page_may(app: Flask) -> None:
     assert response.status_code == 200
     assert "the answer took longer than" in response.text
     assert "The chest has none" not in response.text
+
+
+@pytest.mark.parametrize(
+    "page", ["records", "records.json", "records/id-1", "timeline?w=1", f"explore?by=v&{DAY}"]
+)
+def test_row_that_is_nested_too_deeply_is_told(app: Flask, tmp_path: Path, page: str) -> None:
+    path = tmp_path / "chest.db"
+    chest = FlaskChest(app, store=SQLiteStore(path), tracked_vars=["v", "w"], strict=True)
+    app.register_blueprint(viewer(chest, allow=lambda: True))
+    with closing(chest):
+        keeper(chest)(variables={"w": 1})
+        with closing(sqlite3.connect(path)) as other_program:
+            deep = f'{{"v": {"[" * 8_000}{"]" * 8_000}, "w": 1}}'
+            other_program.execute("UPDATE flask_chest SET variables = ?", (deep,))
+            other_program.commit()
+        response = app.test_client().get(f"/chest/{page}")
+    assert (response.status_code, "correct or delete its row" in response.text) == (503, True)
 
 
 def test_empty_chest_says_what_to_do(client: FlaskClient) -> None:

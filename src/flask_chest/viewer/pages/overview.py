@@ -25,8 +25,8 @@ from flask_chest.viewer._shown import amount, json_key, key_text, narrowed, seco
 
 PERIODS = ("1h", "6h", "24h", "7d", "30d")
 USUAL_PERIOD = "24h"
-SHARE = 0.6
-"""Share of the page's time for what it shows first; then comes what is left out least gladly."""
+SHARE = 0.5
+"""Share of the time that is left, for what a page shows first."""
 TOP_ROUTES, TOP_ERRORS, TOP_VALUES = 15, 8, 6
 
 BREAKDOWN_RECORDS = 5_000
@@ -185,11 +185,11 @@ def show(ask: Ask) -> OverviewPage:
         filters = filters.changed(since=USUAL_PERIOD).checked()
     query, step = period_of(filters, ask.now_unix_nano)
     left_out: list[str] = []
-    asking = partial(ask.aggregate, COUNT, ERRORS, query=query, by=["route"], every=step, top=TOP_ROUTES)
-    answer = ask.within_limit(lambda: asking(BINS, share=SHARE))
+    asking = partial(ask.aggregate, COUNT, ERRORS, query=query, by=["route"], top=TOP_ROUTES, share=SHARE)
+    answer = ask.within_limit(lambda: asking(BINS, every=step))
     if answer is None:
-        left_out.append("durations")
-        answer = ask.within_limit(asking)  # which is less to do
+        left_out += ["charts", "durations"]
+        answer = ask.within_limit(asking)  # which is much less to do
     traffic = durations = None
     series: list[Span] = []
     routes: list[RouteRow] = []
@@ -198,10 +198,10 @@ def show(ask: Ask) -> OverviewPage:
     else:
         series = list(map(Span.of, answer.series))
         columns = columns_of(answer, filters, ask.links)
-        traffic = _traffic(series, columns)
-        durations = _durations(series, columns)
+        traffic = _traffic(series, columns) if series else None
+        durations = _durations(series, columns) if series else None
         routes = [
-            _route(row, _course(series, columns, number), filters, ask.links)
+            _route(row, _course(series, columns, number) if series else None, filters, ask.links)
             for number, row in enumerate(answer.groups)
         ]
     errors = _errors(ask, filters, query)
