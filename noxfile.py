@@ -23,7 +23,7 @@ OLDEST_OPENTELEMETRY = [
     *(f"opentelemetry-{part}==1.39.1" for part in ("api", "sdk", "proto")),
     *(f"opentelemetry-instrumentation-{part}==0.60b1" for part in ("flask", "sqlite3", "urllib3")),
 ]
-EXTRAS = "influxdb,postgresql,mysql,mongodb,http,plot"
+EXTRAS = "influxdb,postgresql,mysql,mongodb,clickhouse,http,plot,arrow"
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "flask", "opentelemetry", "lowest", "clickhouse", "package"]
