@@ -13,6 +13,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -418,6 +419,26 @@ class LoadsHistory(Protocol):
     @abstractmethod
     def load(self, records: Sequence[Record], /) -> None:
         """Keep *records* as `Sink.write` does, before the beginning of every exporter, also of those to come."""
+
+
+@runtime_checkable
+class Backup(Protocol):
+    """Copies itself into a file, and back; a server has tools of its own for that."""
+
+    @abstractmethod
+    def backup(self, path: Path, /, *, progress: Callable[[float], object]) -> None:
+        """Write all that is stored when it begins into the file *path*, beside others that write.
+
+        Tell *progress* the share that is written, from 0 to 1.
+        """
+
+    @abstractmethod
+    def restore(self, path: Path, /, *, overwrite: bool = False) -> None:
+        """Take the content of the file *path* in place of its own, all of it or nothing.
+
+        Without *overwrite*, only where there is nothing yet: else it raises `ConfigurationError`. Raises
+        `SchemaError` for a file that is damaged or has no chest of this name.
+        """
 
 
 @runtime_checkable

@@ -1,10 +1,11 @@
 """``flask chest``: look at a chest, find out why one stays empty, and run what it needs.
 
-Only ``migrate``, ``worker``, ``journal replay`` and ``load`` make a database.
+Only ``migrate``, ``worker``, ``journal replay``, ``load`` and ``restore`` make a database.
 """
 
 from flask_chest.cli import (
     aggregate,
+    backup,
     doctor,
     dump,
     export,
@@ -23,6 +24,7 @@ from flask_chest.cli._group import chest_group
 
 __all__ = [
     "aggregate",
+    "backup",
     "chest_group",
     "doctor",
     "dump",

@@ -19,6 +19,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Lend the place of a file that is moved to *path* once the block has ended; exit if it cannot be."""
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
+        partial.unlink(missing_ok=True)  # what a killed process left
         yield partial
         put(partial, path)
     except OSError as exc:
@@ -33,17 +34,17 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Exit if another process is in such a block of *folder*, where the system can tell."""
     if sys.platform == "win32":
         yield
-        return
-    import fcntl  # noqa: PLC0415 - not everywhere
+    else:
+        import fcntl  # noqa: PLC0415 - not everywhere
 
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as exc:
-        raise Failure(f"another process writes into {folder}; try again when it has ended") from exc
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as exc:
+            raise Failure(f"another process writes into {folder}; try again when it has ended") from exc
+        finally:
+            os.close(descriptor)
 
 
 def put(whole: Path, path: Path) -> None:

@@ -13,12 +13,13 @@ from typing import LiteralString
 
 from flask_chest._clocks import MAX_STEP_NANO
 from flask_chest.errors import ConfigurationError, StoreAbsent, StoreUnavailable
-from flask_chest.protocols import HostClocked
+from flask_chest.protocols import Backup, HostClocked
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import Row, storable_rows
 from flask_chest.stores.options import BUSY_TIMEOUT, DEFAULT_NAME
 from flask_chest.stores.sql.store import LOWEST_POSITION, SQLStore, numbered_before
 from flask_chest.stores.sql.tables import COLUMNS, Session, Tables, row_record
+from flask_chest.stores.sqlite.backup import copy_from, copy_into
 from flask_chest.stores.sqlite.connections import SQLITE, SQLiteConnections, SQLiteSession
 from flask_chest.stores.sqlite.indexes import SQLiteIndexes
 from flask_chest.stores.sqlite.schema import SQLiteSchema
@@ -65,7 +66,7 @@ class Insertion:
         return inserted
 
 
-class SQLiteStore(SQLStore, HostClocked):
+class SQLiteStore(SQLStore, HostClocked, Backup):
     """Keeps records in the SQLite file at *path*, in tables whose names begin with *name*.
 
     Kept means on the disk: the log is synchronised at every commit. The file must lie on a local file system.
@@ -180,6 +181,15 @@ class SQLiteStore(SQLStore, HostClocked):
             with suppress(StoreUnavailable):
                 self._database.empty_log()
         return count
+
+    def backup(self, path: Path, /, *, progress: Callable[[float], object]) -> None:
+        """Write all that the file holds now, tables of others too, into the file *path*; others go on writing."""
+        copy_into(self._database, path, progress=progress)
+
+    def restore(self, path: Path, /, *, overwrite: bool = False) -> None:
+        """Put what `backup` wrote in place of all that the file holds, also while others have it open."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        copy_from(self._database, path, schema=self._schema, overwrite=overwrite)
 
     def clock_note(self) -> str | None:
         """Return what the host's clock told at the last run of retention, or when the tables were made."""
