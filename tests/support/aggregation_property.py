@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import cast
+from zoneinfo import ZoneInfo
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +32,7 @@ from flask_chest.aggregates import (
     Sum,
     Variable,
 )
+from flask_chest.extension.spans import bounds_of_spans
 from flask_chest.record import Bound, Condition, IsSet, JSONValue, OneOf, Query, Record
 from flask_chest.stores.aggregates import identity
 from flask_chest.stores.reference import aggregate
@@ -102,17 +106,73 @@ _conditions: st.SearchStrategy[Condition] = st.one_of(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Times:
+    """When records are, and by which spans of time is asked."""
+
+    query: Query
+    bounds: Sequence[int]
+    moments: st.SearchStrategy[int]
+
+
+_HOUR_NANO = 3_600_000_000_000
+_BERLIN = ZoneInfo("Europe/Berlin")
+_beginnings = st.sampled_from(
+    [
+        datetime(1904, 2, 28, 1, 2, 3, tzinfo=ZoneInfo("Europe/Amsterdam")),
+        datetime(1969, 12, 30, tzinfo=UTC),
+        datetime(2000, 2, 28, 0, 30, tzinfo=UTC),
+        datetime(2024, 2, 28, 22, tzinfo=ZoneInfo("Asia/Kolkata")),
+        datetime(2024, 3, 30, tzinfo=_BERLIN),  # a day before one of 23 hours
+        datetime(2024, 10, 26, 23, 30, tzinfo=_BERLIN),  # and of 25
+        datetime(2024, 10, 6, tzinfo=ZoneInfo("Australia/Lord_Howe")),  # of 23.5
+    ]
+)
+_lengths = st.sampled_from([timedelta(days=1, hours=13), timedelta(days=2), timedelta(days=3, seconds=1)])
+_steps = st.sampled_from([timedelta(days=1), timedelta(days=1), timedelta(days=2), timedelta(hours=6)])
+
+
+@st.composite
+def _near_1970(draw: st.DrawFn) -> _Times:
+    began = (next(_moments) - 50) * 1_000
+    unequal = st.sets(st.integers(-1, 32), min_size=2, max_size=6)
+    equal = st.builds(range, st.integers(-1, 10), st.integers(20, 32), st.integers(1, 9))
+    bounds = draw(st.none() | unequal | equal)
+    return _Times(
+        query=Query(since_unix_nano=began, until_unix_nano=began + 1_000),
+        bounds=() if bounds is None else [began + bound for bound in sorted(bounds)],
+        moments=st.integers(0, 30).map(began.__add__),
+    )
+
+
+@st.composite
+def _by_the_calendar(draw: st.DrawFn) -> _Times:
+    """Draw days of some zone, with records near their bounds.
+
+    Other examples have records of the same days, so these are told apart by their request.
+    """
+    since = draw(_beginnings)
+    until = since + draw(_lengths)
+    bounds = bounds_of_spans(since, until, draw(_steps))
+    begin, end = (round(moment.timestamp()) * 1_000_000_000 for moment in (since, until))
+    near = st.sampled_from([-_HOUR_NANO, -1, -1, 0, 0, 1, _HOUR_NANO // 2, _HOUR_NANO])
+    return _Times(
+        query=Query(since_unix_nano=begin, until_unix_nano=end, request_id=f"calendar-{next(_moments)}"),
+        bounds=bounds,
+        moments=st.builds(int.__add__, st.sampled_from([begin, *bounds, end]), near),
+    )
+
+
 @st.composite
 def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
-    """Draw records at times of their own, and a question about them."""
-    # In multiples of a leap day's length, around the beginning of 1970 and far from it.
-    began = (next(_moments) - 50) * 1_000
+    """Draw records that no other example asks about, and a question about them."""
+    times = draw(st.one_of(_near_1970(), _near_1970(), _by_the_calendar()))
     rows = draw(
         st.lists(
             st.tuples(
                 st.dictionaries(st.sampled_from(_names), _values, max_size=2),
                 st.sampled_from([None, "/a", "/b", "/A"]),
-                st.integers(0, 30),
+                times.moments,
                 st.sampled_from([200, 200, 404, 500, 503]),
                 st.sampled_from([0, 1, 1_000_000, 2_000_000, 1_999_999, 10**12]),
                 _rates,
@@ -122,7 +182,8 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
     )
     records = [
         make_record(
-            time_unix_nano=began + moment,
+            time_unix_nano=moment,
+            request_id=times.query.request_id,
             route=route,
             status_code=status,
             error="KeyError" if status == 503 else None,
@@ -132,37 +193,17 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
         )
         for variables, route, moment, status, duration, rate in rows
     ]
-    unequal = st.sets(st.integers(-1, 32), min_size=2, max_size=6)
-    equal = st.builds(range, st.integers(-1, 10), st.integers(20, 32), st.integers(1, 9))
-    bounds = draw(st.none() | unequal | equal)
-    query = Query(since_unix_nano=began, until_unix_nano=began + 1_000)
+    query = times.query
     if draw(st.integers(0, 3)) == 0:
-        query = query_with(query, draw(_conditions))
+        query = msgspec.structs.replace(query, conditions=(("w", draw(_conditions)),))
     if draw(st.integers(0, 5)) == 0:
-        query = query_where(query, draw(_few))
+        query = msgspec.structs.replace(query, where={"w": draw(_few)})
     return records, AggregateQuery(
         measures=tuple(draw(st.lists(_measures, min_size=1, max_size=4, unique=True))),
         by=tuple(draw(st.lists(_keys, max_size=2, unique=True))),
-        bounds=() if bounds is None else tuple(began + bound for bound in sorted(bounds)),
+        bounds=tuple(times.bounds),
         query=query,
         top=draw(st.sampled_from([1, 2, 3, 20])),
-    )
-
-
-def query_with(query: Query, condition: Condition) -> Query:
-    return Query(
-        since_unix_nano=query.since_unix_nano,
-        until_unix_nano=query.until_unix_nano,
-        conditions=(("w", condition),),
-    )
-
-
-def query_where(query: Query, value: JSONValue) -> Query:
-    return Query(
-        since_unix_nano=query.since_unix_nano,
-        until_unix_nano=query.until_unix_nano,
-        conditions=query.conditions,
-        where={"w": value},
     )
 
 
