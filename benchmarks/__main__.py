@@ -44,6 +44,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "through_servers": ("through_servers", "main"),
     "planned_switch": ("planned_switch", "main"),
     "prune_load": ("prune_load", "main"),
+    "partitions": ("partitions", "main"),
     "query_memory": ("query_memory", "main"),
     "finding": ("finding", "main"),
     "index_load": ("index_load", "main"),

@@ -143,6 +143,7 @@ class TestPartitionedStore(StoreContract, OutboxContract, DeletionContract, Aggr
             for table in _TABLES:
                 session.change(store._tables.sql(f"DELETE FROM {{{table}}}"))
             session.change(store._tables.sql("UPDATE {schema} SET position = 0"))
+        store.close()
 
     def test_same_id_of_another_day_is_kept_once(self, store: ServerStore) -> None:
         first = make_record()

@@ -22,7 +22,7 @@ from flask_chest.errors import (
     StoreUnavailable,
 )
 from flask_chest.record import encode_value
-from flask_chest.stores._records import Row
+from flask_chest.stores._records import Row, in_chunks
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.mysql.variables import variables_of
 from flask_chest.stores.mysql.views import MYSQL_VIEW
@@ -38,7 +38,7 @@ from flask_chest.stores.sql.pool import (
 )
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.server import ServerAddress, ServerConnections, ServerSession
-from flask_chest.stores.sql.tables import COLUMNS, Dialect, Session, SQLValue, Tables
+from flask_chest.stores.sql.tables import COLUMNS, MANY_IDS, Dialect, Session, SQLValue, Tables
 
 Connection: TypeAlias = "pymysql.Connection[Any]"
 Pool: TypeAlias = AppPool[Connection]
@@ -335,6 +335,14 @@ class MySQLSession(ServerSession):
             self.change("ROLLBACK TO SAVEPOINT before_insert")
             return False
         return True
+
+    def rows_of(self, tables: Tables, ids: Sequence[str], /) -> list[tuple[Any, ...]]:
+        """Fetch the rows of the records that have one of *ids*."""
+        found: list[tuple[Any, ...]] = []
+        for chunk in in_chunks(ids, MANY_IDS):
+            select = tables.sql("SELECT {columns} FROM {records} WHERE id IN ({many})", many=len(chunk))
+            found += self.rows(select, chunk)
+        return found
 
     def _too_long(self, statement: str, rows: Sequence[Row]) -> dict[str, str]:
         """Return the ids of the rows that are too long for any statement, with the reasons."""

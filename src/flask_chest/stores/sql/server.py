@@ -6,20 +6,20 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
-from typing import Generic, LiteralString, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, LiteralString, Protocol, TypeAlias, TypeVar
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
 from flask_chest.protocols import Partitioned, PartitionStatus, VariableIndexes
 from flask_chest.record import Record
-from flask_chest.stores._records import Row, in_chunks, storable_rows
+from flask_chest.stores._records import Row, storable_rows
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.options import full_address
 from flask_chest.stores.sql.partitions import Partition, PartitionMissing, Partitions
 from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.store import LOWEST_POSITION, SQLStore, numbered_before
-from flask_chest.stores.sql.tables import MANY_IDS, Database, Session, Tables, row_record
+from flask_chest.stores.sql.tables import Database, Session, Tables, row_record
 
 
 class ServerSession(Session, Protocol):
@@ -31,6 +31,10 @@ class ServerSession(Session, Protocol):
     @abstractmethod
     def insert(self, tables: Tables, rows: Sequence[Row], /) -> bool:
         """Insert *rows*, each with its position in front; return False, with none inserted, if an id is there."""
+
+    @abstractmethod
+    def rows_of(self, tables: Tables, ids: Sequence[str], /) -> list[tuple[Any, ...]]:
+        """Fetch the rows of the records that have one of *ids*."""
 
 
 C_co = TypeVar("C_co", covariant=True)
@@ -215,17 +219,13 @@ class ServerStore(SQLStore, Partitioned):
         conflicts: list[str] = []
         if look_first or not insert(session, self._tables, list(rows.values())):
             kept = self._kept(session, list(rows))
-            conflicts = [record.id for record in records if kept.get(record.id, record) != record]
+            conflicts = [each.id for each in records if each.id in kept and kept[each.id] != each]
             rows = {record_id: row for record_id, row in rows.items() if record_id not in kept}
             insert(session, self._tables, list(rows.values()))
         return conflicts
 
-    def _kept(self, session: Session, ids: Sequence[str]) -> dict[str, Record]:
-        kept: dict[str, Record] = {}
-        for chunk in in_chunks(ids, MANY_IDS):
-            select = self._tables.sql("SELECT {columns} FROM {records} WHERE id IN ({many})", many=len(chunk))
-            kept |= {record.id: record for record in map(row_record, session.rows(select, chunk))}
-        return kept
+    def _kept(self, session: ServerSession, ids: Sequence[str]) -> dict[str, Record]:
+        return {record.id: record for record in map(row_record, session.rows_of(self._tables, ids))}
 
     def partitions(self) -> PartitionStatus:
         """Return how the records are parted by time, and up to when."""
