@@ -46,6 +46,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "prune_load": ("prune_load", "main"),
     "partitions": ("partitions", "main"),
     "query_memory": ("query_memory", "main"),
+    "parquet": ("parquet", "main"),
     "finding": ("finding", "main"),
     "index_load": ("index_load", "main"),
     "aggregating": ("aggregating", "main"),
