@@ -93,6 +93,18 @@ def clickhouse(session: nox.Session) -> None:
 
 
 @nox.session
+def api(session: nox.Session) -> None:
+    """Tell what of the public API has changed since the last release so that code of users breaks."""
+    tag = session.run(
+        "git", "describe", "--tags", "--abbrev=0", external=True, silent=True, success_codes=(0, 128)
+    )
+    if not tag or "fatal" in str(tag):
+        session.skip("there is no release to compare with")
+    session.install("griffe")
+    session.run("griffe", "check", "flask_chest", "--search", "src", "--against", str(tag).strip())
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build wheel and sdist into dist/, and run the unit tests against the wheel, and those of the sdist.
 
