@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from flask_chest._process import start_native_thread
 from flask_chest.errors import QueryTimeout, StoreError
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing.records import make_record
@@ -79,6 +80,24 @@ def test_statement_runs_where_no_thread_can_be_started(
 
     monkeypatch.setattr("flask_chest.stores.sqlite.interruption.start_native_thread", refuse)
     with store._database.answering(timeout=limit) as session:
+        assert session.rows("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_signal_while_the_thread_starts_leaves_no_statement_behind(
+    store: SQLiteStore, started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(work: Callable[[], None]) -> None:
+        if started:
+            start_native_thread(work)
+            time.sleep(MOMENT.total_seconds())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_chest.stores.sqlite.interruption.start_native_thread", start)
+        with pytest.raises(KeyboardInterrupt), store._database.answering(timeout=None) as session:
+            session.rows(ENDLESS)
+    with store._database.answering(timeout=SECOND) as session:  # on the same connection
         assert session.rows("SELECT 1") == [(1,)]
 
 

@@ -29,19 +29,18 @@ def run_interruptibly(connection: sqlite3.Connection, run: Callable[[], T], limi
     """
     limit.seconds()  # raises when it is over already
     work = _Work(run)
-    if not _started(work):
-        return run()
     try:
-        while not work.has_ended:
+        started = _started(work)
+        while started and not work.has_ended:
             left = limit.seconds()
             work.wait(LOOK_SECONDS if left is None else min(left, LOOK_SECONDS))
-    except BaseException:
-        while not work.has_ended:
+    except BaseException:  # which a signal may throw as soon as the thread is there
+        while not work.is_over():
             with suppress(BaseException):  # a second one does not leave the connection in use
                 connection.interrupt()
                 work.wait(AGAIN_SECONDS)
         raise
-    return work.result()
+    return work.result() if started else run()
 
 
 def _started(work: Callable[[], None]) -> bool:
@@ -63,9 +62,12 @@ class _Work(Generic[T]):
         self._error: BaseException | None = None
         self._running = native_lock()
         self._running.acquire()
+        self._begun = native_lock()
         self.has_ended = False
 
     def __call__(self) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         try:
             self._results.append(self._run())
         except BaseException as exc:  # noqa: BLE001 - for the thread that waits
@@ -73,6 +75,10 @@ class _Work(Generic[T]):
         finally:
             self.has_ended = True
             self._running.release()
+
+    def is_over(self) -> bool:
+        """Return whether it has ended, or never begins: what has not begun by now does not."""
+        return self.has_ended or self._begun.acquire(blocking=False)
 
     def wait(self, seconds: float) -> None:
         """Wait until it has ended, but no longer than *seconds*."""
