@@ -142,3 +142,10 @@ def test_doctor_remarks_that_alembic_is_beside(
     (folder / "migrations").mkdir()
     (folder / "migrations/env.py").write_text("from flask_chest.alembic import include_name\n")
     assert remarks(folder, monkeypatch) == "Nothing is wrong.\n"
+
+
+def test_partitions_are_excluded_and_what_is_named_alike_is_not() -> None:
+    for name in ("flask_chest_d20261129", "flask_chest_w20261123", "flask_chest_early", "flask_chest_late"):
+        assert not include_name(name, "table", {})
+    for name in ("flask_chest_data", "flask_chest_x20261129", "shop_d20261129"):
+        assert include_name(name, "table", {})
