@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -77,6 +79,18 @@ def test_units_serve_and_store_by_the_worker(files: Mapping[str, str], tmp_path:
         with working(work, tmp_path, workers_environ):
             expected = {f"before-{number}" for number in range(5)}
             assert happens(lambda: items(tmp_path / "chest.db") == expected, seconds=PATIENCE)
+
+
+@pytest.mark.parametrize("program", ["shop", "shop-chest"])
+def test_supervisord_runs_what_the_units_run(files: Mapping[str, str], program: str) -> None:
+    config = ConfigParser(interpolation=None)
+    config.read_string(files["supervisord.conf"])
+    settings = config["supervisord"]["environment"] + config[f"program:{program}"].get("environment", "")
+    environ = dict(re.findall(r'(\w+)="([^"]*)"', settings))
+    command, units_environ = unit(files[f"{program}.service"])
+    assert config[f"program:{program}"]["command"].split() == command
+    assert environ.keys() <= {*units_environ, "FLASK_APP"}
+    assert units_environ.items() <= environ.items()
 
 
 def test_uwsgi_file_serves_and_stores(files: Mapping[str, str], tmp_path: Path) -> None:

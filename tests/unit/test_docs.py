@@ -23,7 +23,7 @@ PROGRAMS = {
     "backends.md": 1,
     "capture.md": 4,
     "data.md": 1,
-    "delivery.md": 2,
+    "delivery.md": 3,
     "guarantees.md": 1,
     "monitoring.md": 1,
     "operating.md": 3,
