@@ -14,11 +14,6 @@ from flask_chest.aggregates import DURATION_BOUNDS
 WEIGHT = "floor(1000000 / greatest(sample_rate, 1e-6) + 0.5)::bigint"
 ASKED = "FROM {name} WHERE time_unix_nano >= %(since)s AND time_unix_nano < %(until)s"
 SECONDS = "duration_ns / 1e9::double precision"
-NUMBER = """
-    CASE WHEN json_typeof(variables -> 'total_time') = 'number'
-        THEN (variables ->> 'total_time')::double precision END
-"""
-
 HOURS = f"SELECT (time_unix_nano - %(since)s) / {HOUR}, sum({WEIGHT}) {ASKED} GROUP BY 1"
 PERCENTILES = f"""
     SELECT key, found[1], found[2], found[3] FROM (
@@ -26,9 +21,15 @@ PERCENTILES = f"""
         FROM (SELECT route AS key, {SECONDS} AS number {ASKED}) AS read GROUP BY GROUPING SETS ((key), ())
     ) AS by_key
 """
+# The variables are json, which is parsed at each use: once here, into a row of both.
 NUMBERS = f"""
     SELECT key, sum(number * weight) / sum(weight), percentile_disc(0.95) WITHIN GROUP (ORDER BY number)
-    FROM (SELECT variables ->> 'plan' AS key, {WEIGHT} AS weight, {NUMBER} AS number {ASKED}) AS read
+    FROM (
+        SELECT plan AS key, weight,
+            CASE WHEN json_typeof(total_time) = 'number' THEN (total_time::text)::double precision END AS number
+        FROM (SELECT variables, {WEIGHT} AS weight {ASKED}) AS asked,
+            LATERAL json_to_record(variables) AS named(plan text, total_time json)
+    ) AS read
     GROUP BY GROUPING SETS ((key), ())
 """
 HISTOGRAM = f"""

@@ -13,19 +13,28 @@ from flask_chest.aggregates import DURATION_BOUNDS
 
 WEIGHT = "CAST(1000000 / max(sample_rate, 1e-6) + 0.5 AS INTEGER)"
 ASKED = "FROM {name} WHERE time_unix_nano >= :since AND time_unix_nano < :until"
-NEAREST = "max(CASE WHEN place * 100 >= numbers * {p} AND (place - 1) * 100 < numbers * {p} THEN number END)"
+NEAREST = "max(CASE WHEN place = (numbers * {p} + 99) / 100 THEN number END)"
+THREE = ", ".join(NEAREST.format(p=p) for p in (50, 95, 99))
+P95 = NEAREST.format(p=95)
+# A grouped count, joined: `count(*) OVER` beside the rank makes the windows take nearly twice as long.
+PLACES = """
+    sizes AS MATERIALIZED (
+        SELECT key, count(number) AS numbers, sum(number * weight) / sum(weight) AS mean FROM read GROUP BY key
+    ),
+    whole AS MATERIALIZED (SELECT count(number) AS numbers, sum(number * weight) / sum(weight) AS mean FROM read),
+    by_key AS (
+        SELECT key, number, row_number() OVER (PARTITION BY key ORDER BY number) AS place
+        FROM read WHERE number IS NOT NULL
+    ),
+    every AS (SELECT number, row_number() OVER (ORDER BY number) AS place FROM read WHERE number IS NOT NULL)
+"""
 BIN = " ".join(f"WHEN seconds < {bound} THEN {place}" for place, bound in enumerate(DURATION_BOUNDS))
 
 HOURS = f"SELECT (time_unix_nano - :since) / {HOUR}, sum({WEIGHT}) {ASKED} GROUP BY 1"
 PERCENTILES = f"""
-    WITH read AS MATERIALIZED (SELECT route AS key, duration_ns / 1e9 AS number {ASKED}),
-    by_key AS (
-        SELECT key, number, row_number() OVER (PARTITION BY key ORDER BY number) AS place,
-            count(*) OVER (PARTITION BY key) AS numbers FROM read
-    ),
-    every AS (SELECT number, row_number() OVER (ORDER BY number) AS place, count(*) OVER () AS numbers FROM read)
-    SELECT key, {NEAREST.format(p=50)}, {NEAREST.format(p=95)}, {NEAREST.format(p=99)} FROM by_key GROUP BY key
-    UNION ALL SELECT NULL, {NEAREST.format(p=50)}, {NEAREST.format(p=95)}, {NEAREST.format(p=99)} FROM every
+    WITH read AS MATERIALIZED (SELECT route AS key, duration_ns / 1e9 AS number, 1 AS weight {ASKED}), {PLACES}
+    SELECT by_key.key, {THREE} FROM by_key JOIN sizes ON sizes.key IS by_key.key GROUP BY by_key.key
+    UNION ALL SELECT NULL, {THREE} FROM every, whole
 """
 NUMBERS = f"""
     WITH read AS MATERIALIZED (
@@ -33,16 +42,9 @@ NUMBERS = f"""
             CASE WHEN json_type(variables, '$.total_time') IN ('integer', 'real')
                 THEN json_extract(variables, '$.total_time') END AS number
         {ASKED}
-    ),
-    by_key AS (
-        SELECT key, number, weight, row_number() OVER (PARTITION BY key ORDER BY number) AS place,
-            count(*) OVER (PARTITION BY key) AS numbers FROM read
-    ),
-    every AS (
-        SELECT number, weight, row_number() OVER (ORDER BY number) AS place, count(*) OVER () AS numbers FROM read
-    )
-    SELECT key, sum(number * weight) / sum(weight), {NEAREST.format(p=95)} FROM by_key GROUP BY key
-    UNION ALL SELECT NULL, sum(number * weight) / sum(weight), {NEAREST.format(p=95)} FROM every
+    ), {PLACES}
+    SELECT by_key.key, max(mean), {P95} FROM by_key JOIN sizes ON sizes.key IS by_key.key GROUP BY by_key.key
+    UNION ALL SELECT NULL, max(mean), {P95} FROM every, whole
 """
 HISTOGRAM = f"""
     SELECT CASE {BIN} ELSE {len(DURATION_BOUNDS)} END, sum(weight)
