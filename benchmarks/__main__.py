@@ -50,6 +50,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "finding": ("finding", "main"),
     "index_load": ("index_load", "main"),
     "aggregating": ("aggregating", "main"),
+    "clickhouse": ("clickhouse", "main"),
     "question_load": ("question_load", "main"),
     "viewer_pages": ("viewer_pages", "main"),
     "viewer_load": ("viewer_load", "main"),

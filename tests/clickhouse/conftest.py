@@ -10,6 +10,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from clickhouse_server import Server
 from flask_chest.stores.clickhouse import ClickHouseStore
 
 _numbers = count()
@@ -23,6 +24,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     client.database = "chest"
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("engine"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,51 +11,13 @@ from typing import Any
 import pytest
 from benchmarks.delivery_chaos import deliver, everything
 
+from clickhouse_server import Server
 from flask_chest.errors import SchemaError, StoreUnavailable
 from flask_chest.record import Query
 from flask_chest.stores.clickhouse import ClickHouseStore
 from flask_chest.testing.records import make_record
 
-FRONT = Path(__file__).parents[1] / "support" / "clickhouse_front.py"
 PATIENCE = 60.0
-
-
-class Server:
-    """The engine in a process of its own, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port: int = free.getsockname()[1]
-        self.folder = folder
-        self.uri = f"clickhouse://127.0.0.1:{self.port}/chest?compress=false"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, str(FRONT), str(self.folder), str(self.port)]
-        self.process = subprocess.Popen(command)
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            assert time.monotonic() < deadline
-            assert self.process.poll() is None
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("engine"))
-    yield server
-    server.kill()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ For tests with several clients, and with a server that is killed: an engine live
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +19,6 @@ from clickhouse_connect.driver import exceptions as clickhouse
 _NO_SETTINGS = {"database", "query_id", "default_format", "compress", "client_protocol_version", "role"}
 _NO_SETTINGS |= {"wait_end_of_query", "send_progress_in_http_headers", "http_headers_progress_interval_ms"}
 _NO_SETTINGS |= {"enable_http_compression", "cancel_http_readonly_queries_on_client_close", "query"}
-_INSERT = re.compile(rb"INSERT INTO (\S+) \(([^)]*)\) FORMAT Native\n")
 
 
 class Front(BaseHTTPRequestHandler):
@@ -37,22 +35,13 @@ class Front(BaseHTTPRequestHandler):
         body = self._body()
         settings = {name: value for name, value in given.items() if name not in _NO_SETTINGS}
         try:
-            self._say(200, self._answer(body or given.get("query", "").encode(), settings))
+            # What is inserted follows the statement.
+            self._say(200, self.client.raw_query(body.decode() or given.get("query", ""), settings=settings))
         except clickhouse.Error as exc:
             self._say(500, str(exc).encode(), code=exc.code or 0)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
-
-    def _answer(self, body: bytes, settings: dict[str, str]) -> bytes:
-        if insert := _INSERT.match(body):
-            columns = [name.strip().strip("`") for name in insert[2].decode().split(",")]
-            self.client.raw_insert(
-                insert[1].decode(), columns, body[insert.end() :], settings=settings, fmt="Native"
-            )
-            return b""
-        found: bytes = self.client.raw_query(body.decode(), settings=settings)
-        return found
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":

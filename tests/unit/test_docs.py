@@ -55,6 +55,7 @@ RUN_MARKS = {
     "asking.md": {"sql"},
     "backends.md": {"output", "file"},
     "capture.md": {"sql"},
+    "clickhouse.md": {"chest", "exporter", "store", "query", "answer"},
     "commands.md": {"help"},
     "data.md": {"output"},
     "databases.md": {"postgresql", "mysql", "mongodb"},

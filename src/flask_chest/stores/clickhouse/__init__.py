@@ -7,10 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from hashlib import sha256
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
-
-import msgspec
 
 from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus
@@ -26,7 +23,7 @@ try:
     from flask_chest.stores.clickhouse.deletion import NOTES, ClickHouseDeletion, notes_of
     from flask_chest.stores.clickhouse.indexes import ClickHouseIndexes
     from flask_chest.stores.clickhouse.query import find
-    from flask_chest.stores.clickhouse.rows import COLUMNS, columns_of, record_of
+    from flask_chest.stores.clickhouse.rows import COLUMNS, lines_of, record_of
     from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
     from flask_chest.stores.clickhouse.text import listed, literal
     from flask_chest.stores.clickhouse.views import ClickHouseViews
@@ -35,6 +32,8 @@ except ImportError as exc:
 
 MAX_DAYS = 100
 """Days of which records are written at once, each of them a partition: a server takes no more unless told to."""
+CLOSE_NANO = 60_000_000_000
+"""Time within which it takes less to look at all records than to look for those of a thousand times."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r"[^\0/\\`\s]{1,63}")
@@ -157,8 +156,7 @@ class ClickHouseStore(
         if left:
             first = self._first_of_each(left)
             for part in _in_few_days(first):
-                columns = columns_of(part)
-                self._database.insert(columns, token=sha256(msgspec.msgpack.encode(columns)).hexdigest())
+                self._database.insert(lines_of(part))
             later = self._after_writing(first)
             if later != notes:
                 kept = self._spared(first, later)
@@ -216,9 +214,8 @@ class ClickHouseStore(
     def _after_writing(self, records: Sequence[Record]) -> Notes:
         """Return the notes as they are now, and count those of *records* that were kept with other content."""
         database = self._database
-        times = listed(sorted({record.time_unix_nano for record in records}))
         twice = (
-            f"SELECT time_unix_nano, id FROM {database.records} WHERE time_unix_nano IN ({times})"
+            f"SELECT time_unix_nano, id FROM {database.records} WHERE {_at_the_times_of(records)}"
             " GROUP BY time_unix_nano, id HAVING count() > 1"
         )
         ((notes, repeated),) = database.rows(
@@ -233,9 +230,9 @@ class ClickHouseStore(
 
     def _count_conflicts(self, records: Sequence[Record], repeated: set[str]) -> None:
         wanted = {record.id: record for record in records if record.id in repeated}
-        times = listed(sorted({record.time_unix_nano for record in wanted.values()}))
+        times = _at_the_times_of(list(wanted.values()))
         rows = self._database.rows(
-            f"SELECT {', '.join(COLUMNS)} FROM {self._database.records} FINAL WHERE time_unix_nano IN ({times})"
+            f"SELECT {', '.join(COLUMNS)} FROM {self._database.records} FINAL WHERE {times}"
         )
         kept = {record.id: record for record in map(record_of, rows)}
         self._conflicts.note([each for each, record in wanted.items() if kept.get(each, record) != record])
@@ -274,6 +271,14 @@ def _checked(option: str, value: str, pattern: re.Pattern[str]) -> str:
             f"{option} must be at most 63 characters, none of them a space, / or \\ or a quote, got {value!r}"
         )
     return value
+
+
+def _at_the_times_of(records: Sequence[Record]) -> str:
+    """Return the condition of beginning when one of *records* did, or between them where they are close."""
+    times = sorted({record.time_unix_nano for record in records})
+    if times[-1] - times[0] <= CLOSE_NANO:
+        return f"time_unix_nano BETWEEN {times[0]} AND {times[-1]}"
+    return f"time_unix_nano IN ({listed(times)})"
 
 
 def _in_few_days(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

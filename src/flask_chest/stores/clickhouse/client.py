@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from flask_chest._clocks import MAX_SKEW_NANO
 from flask_chest._process import PerProcess
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError, StoreError, StoreUnavailable
 from flask_chest.stores._time_limit import TimeLimit
-from flask_chest.stores.clickhouse.rows import COLUMN_TYPES, COLUMNS
+from flask_chest.stores.clickhouse.rows import COLUMNS, LINES
 from flask_chest.stores.clickhouse.text import literal, quoted
 
 Client: TypeAlias = _Client
@@ -147,17 +148,16 @@ class Database:
         with self._translated():
             self._clients.get().command(command, settings={**_SIZES, **(settings or {})})
 
-    def insert(self, columns: Sequence[Sequence[Any]], *, token: str) -> None:
-        """Write records; the same ones with the same *token* are left out if they come soon again."""
+    def insert(self, lines: bytes) -> None:
+        """Write the rows in *lines*; the same ones are left out if they come soon again."""
+        token = sha256(lines).hexdigest()
         with self._translated():
-            self._clients.get().insert(
-                self.name,
-                columns,
-                database=self.database,
-                column_names=COLUMNS,
-                column_type_names=[COLUMN_TYPES[name] for name in COLUMNS],
-                column_oriented=True,
+            self._clients.get().raw_insert(
+                self.records,
+                COLUMNS,
+                lines,
                 settings={**_WRITING, "insert_deduplication_token": token},
+                fmt=LINES,
             )
 
     def now_unix_nano(self) -> int:

@@ -36,7 +36,9 @@ class Reading:
         """What measures are of → its column."""
         self.keys = [f"k{at}" for at in range(len(query.by))]
         """The columns of the key of a group."""
-        of_distinct = dict.fromkeys(each.of for each in query.measures if isinstance(each, Distinct))
+        of_distinct: dict[Column | Variable, None] = dict.fromkeys(
+            each.of for each in query.measures if isinstance(each, Distinct)
+        )
         self.distinct: dict[Column | Variable, str] = {of: f"d{at}" for at, of in enumerate(of_distinct)}
         """What is counted by its keys → its column."""
         columns = [f"{self._key_sql(of)} AS {name}" for of, name in zip(query.by, self.keys, strict=True)]

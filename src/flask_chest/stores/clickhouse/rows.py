@@ -32,16 +32,25 @@ COLUMN_TYPES: dict[str, str] = {
 """The columns that a record is written to, each with its type, in the order of `SCALARS`."""
 COLUMNS: tuple[str, ...] = (*SCALARS, "variables")
 
+LINES = "JSONCompactEachRow"
+"""Format in which rows are sent: an array of JSON in each line.
+
+The driver's own way to make columns imports pandas where that is installed, which takes seconds and fails while a
+process ends.
+"""
+
 _decode = msgspec.json.Decoder().decode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
-def columns_of(records: Iterable[Record]) -> list[Sequence[Any]]:
-    """Make the columns of *records*, which can be kept as they are."""
-    rows = [
-        (*scalars(record), {name: encode_value(value) for name, value in record.variables.items()})
-        for record in records
-    ]
-    return list(zip(*rows, strict=True))
+def lines_of(records: Iterable[Record]) -> bytes:
+    """Make the rows of *records*, which can be kept as they are, in the format `LINES`."""
+    return _encode_lines(
+        [
+            (*scalars(record), {name: encode_value(value) for name, value in record.variables.items()})
+            for record in records
+        ]
+    )
 
 
 def record_of(row: Sequence[Any]) -> Record:

@@ -1,0 +1,197 @@
+"""ClickHouse: ``write`` against its client's own insert, questions about many records, and bytes a record.
+
+It needs chDB, ClickHouse's engine in this process: ``python -m nox --session clickhouse`` makes an environment.
+With ``--postgresql URI`` the same records are asked for there too, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+
+from flask_chest.aggregates import AggregateQuery, Count, ErrorRate, Mean, Measure, Percentiles, Variable
+from flask_chest.protocols import Aggregation, Store
+from flask_chest.record import Query, encode_value
+from flask_chest.stores import store_from_uri
+from flask_chest.stores._records import scalars
+from flask_chest.stores.clickhouse import ClickHouseStore
+from flask_chest.stores.clickhouse.rows import COLUMN_TYPES, COLUMNS
+from flask_chest.testing import make_record
+
+BATCH = 1_000
+INTERVAL_NANO = 260_000_000
+BEGAN = 1_760_000_000_000_000_000
+STEP = 500_000
+USERS = 10_000
+
+# In the engine: Python would take longer to make records than it takes to keep them.
+FILL = """
+INSERT INTO chest.big ({columns})
+SELECT
+    toString(generateUUIDv7(number)), toString(generateUUIDv7(number + 1)),
+    {began} + toInt64(number) * {interval}, toInt64(exp(randNormal(17, 1, number))), 'GET',
+    concat('/shop/', toString(number % 12), '/<int:id>'), concat('shop.page', toString(number % 12)),
+    if(rand32(number + 2) % 100 = 0, 500, 200), NULL,
+    lower(hex(randomString(16, number))), lower(hex(randomString(8, number))), 1, false,
+    concat('host:', toString(number % 4)), 1.0,
+    map('user_id', toString(rand32(number + 3) % {users}), 'plan', ['"free"', '"pro"'][number % 2 + 1],
+        'total', toString(floor(randUniform(0, 99, number)) + 0.25))
+FROM numbers({first}, {count})
+"""
+
+Ask = Callable[[Store], object]
+
+
+def aggregate(*measures: Measure[object], by: tuple[Any, ...] = (), spans: int = 0, records: int = 0) -> Ask:
+    width = records * INTERVAL_NANO // max(spans, 1)
+    bounds = tuple(BEGAN + number * width for number in range(spans + 1)) if spans else ()
+    query = AggregateQuery(measures=measures, by=by, bounds=bounds)
+
+    def ask(store: Store) -> object:
+        assert isinstance(store, Aggregation)
+        return store.aggregate(query)
+
+    return ask
+
+
+def questions(records: int) -> Mapping[str, Ask]:
+    return {
+        "percentiles": aggregate(Percentiles("duration", 50, 95, 99), by=("route",)),
+        "rates": aggregate(Count(), ErrorRate(), Mean("duration"), by=("route",)),
+        "series": aggregate(Count(), ErrorRate(), by=("route",), spans=60, records=records),
+        "numbers": aggregate(Mean(Variable("total")), by=(Variable("plan"),)),
+        "user": lambda store: list(store.query(Query(where={"user_id": 77}, limit=100))),
+        "newest": lambda store: list(store.query(Query(limit=100))),
+    }
+
+
+def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
+    parser = argparse.ArgumentParser(prog="clickhouse")
+    parser.add_argument("--records", type=int, default=10_000_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--postgresql", metavar="URI", help="ask there too")
+    parser.add_argument("--small", action="store_true", help="2,000 records, each question once")
+    options = parser.parse_args(argv)
+    records, rounds = (2_000, 1) if options.small else (options.records, options.rounds)
+    if find_spec("chdb") is None:
+        print("chDB is not installed: python -m nox --session clickhouse")
+        return {}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        client = stack.enter_context(closing(clickhouse_connect.get_client(interface="chdb", path=folder)))
+        client.command("CREATE DATABASE chest ENGINE = Atomic")
+        figures = {"records": float(records), **write(client, rounds=2 * rounds)}
+        big = opened(client, "big")
+        began = time.monotonic()
+        fill(client, records)
+        figures["fill_s"] = round(time.monotonic() - began, 1)
+        figures["bytes_a_record"] = round((big.status().size_bytes or 0) / records, 1)
+        print(f"{records:,} records: {figures['bytes_a_record']} bytes each", flush=True)
+        stores: dict[str, Store] = {"clickhouse": big}
+        if options.postgresql is not None:
+            stores["postgresql"] = stack.enter_context(closing(copied(big, options.postgresql)))
+        figures |= asked(stores, questions(records), rounds)
+        big.add_index("user_id")
+        own = {"user by its own column": questions(records)["user"]}
+        figures |= asked({"clickhouse": big}, own, rounds)
+    return figures
+
+
+def opened(client: Any, name: str) -> ClickHouseStore:
+    store = ClickHouseStore("clickhouse://localhost/chest", name=name, client=client)
+    store.open()
+    return store
+
+
+def write(client: Any, *, rounds: int) -> Mapping[str, float]:
+    """Write batches by the store and by the client, in turn, into tables of the same columns."""
+    store, bare = opened(client, "ours"), opened(client, "bare")
+    bare_context = client.create_insert_context(
+        "bare",
+        COLUMNS,
+        database="chest",
+        column_type_names=[COLUMN_TYPES[name] for name in COLUMNS],
+        column_oriented=True,
+    )
+    ours, theirs = [], []
+    for number in range(rounds + 1):
+        records = [
+            make_record(
+                route=f"/{each % 12}", variables={"user_id": each % 100, "plan": "pro", "total": each / 4}
+            )
+            for each in range(BATCH)
+        ]
+        rows = [
+            (*scalars(each), {name: encode_value(value) for name, value in each.variables.items()})
+            for each in records
+        ]
+        columns = list(zip(*rows, strict=True))
+        began = time.perf_counter()
+        client.insert(context=bare_context, data=columns)
+        between = time.perf_counter()
+        store.write(records)
+        if number:  # the first one makes what the others have
+            theirs.append(between - began)
+            ours.append(time.perf_counter() - between)
+    assert bare.status().records == store.status().records
+    share = statistics.median(theirs) / statistics.median(ours)
+    print(f"write: {BATCH / statistics.median(ours):,.0f} records a second, {share:.2f} of the client's insert")
+    return {"write_share": round(share, 3), "write_records_per_s": round(BATCH / statistics.median(ours))}
+
+
+def fill(client: Any, records: int) -> None:
+    for first in range(0, records, STEP):
+        client.command(
+            FILL.format(
+                columns=", ".join(COLUMNS),
+                began=BEGAN,
+                interval=INTERVAL_NANO,
+                users=USERS,
+                first=first,
+                count=min(STEP, records - first),
+            )
+        )
+
+
+def copied(source: Store, uri: str) -> Store:
+    store = store_from_uri(uri, root=Path("/"), name="clickhouse_beside")()
+    store.open()
+    batch = []
+    for record in source.query(Query(limit=None)):
+        batch.append(record)
+        if len(batch) == BATCH:
+            store.write(batch)
+            batch = []
+    store.write(batch)
+    return store
+
+
+def asked(stores: Mapping[str, Store], every: Mapping[str, Ask], rounds: int) -> dict[str, float]:
+    """Ask each question of each store in turn; the median of the seconds."""
+    figures: dict[str, float] = {}
+    for name, ask in every.items():
+        seconds: dict[str, list[float]] = {engine: [] for engine in stores}
+        for _ in range(rounds):
+            for engine, store in stores.items():
+                began = time.perf_counter()
+                ask(store)
+                seconds[engine].append(time.perf_counter() - began)
+        for engine, found in seconds.items():
+            figures[f"{engine}_{name.replace(' ', '_')}_s"] = round(statistics.median(found), 3)
+        told = ", ".join(f"{engine} {statistics.median(found):.3f} s" for engine, found in seconds.items())
+        print(f"{name}: {told}", flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
