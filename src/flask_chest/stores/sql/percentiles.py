@@ -2,18 +2,20 @@
 
 A few bounds, from a sample of the numbers, part them into bins. One statement weighs the bins of each group,
 which tells in which of them each percentile is, and how far into it; another fetches the numbers in these few
-bins alone.
+bins alone, each different one once. A number that many records have is a bin of its own.
 """
 # ruff: noqa: S608 - values are bound, so all text in a statement is from here
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from math import inf, nextafter
 from typing import Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.aggregates import HUNDRED, Percentiles
@@ -29,7 +31,7 @@ SAMPLE = 4_000
 FEW = 20_000
 """Records of which all numbers are fetched at once."""
 MOST = 500_000
-"""Records whose numbers are fetched at most."""
+"""Numbers that are fetched at most, about: all records of a bin count, but those of a single number once."""
 
 RawKey: TypeAlias = "tuple[SQLValue, ...]"
 Place: TypeAlias = "tuple[RawKey | str, int | None]"
@@ -154,7 +156,9 @@ class PercentilesByBins:
             return []
         sample = sorted(self._records.sample(self._number, max(1, self._parts.records // SAMPLE)))
         bins = min(max(MOST_WEIGHED // self._parts.cells, FEWEST_BINS), MOST_BINS)
-        return sorted({sample[len(sample) * place // bins] for place in range(1, bins)} if sample else {0.0})
+        bounds = [sample[len(sample) * place // bins] for place in range(1, bins)] if sample else [0.0]
+        often = {bound for bound, following in pairwise(bounds) if bound == following}
+        return sorted({*bounds, *map(_next, often)})
 
     def _ranks(self, measure: Percentiles, weighed: Iterable[_Numbers]) -> dict[Place, list[_Rank]]:
         bins: defaultdict[Place, defaultdict[int, list[_Numbers]]] = defaultdict(lambda: defaultdict(list))
@@ -221,8 +225,9 @@ class PercentilesByBins:
         if OTHERS in by_group:
             within, values = _within(self._number, by_group[OTHERS], bounds)
             either.append((f"chosen = 0 AND ({within})", values))
+        single = {place for place, (begin, end) in enumerate(pairwise(bounds), 1) if end == _next(begin)}
         size = sum(
-            numbers.records
+            1 if int(numbers.value) in single else numbers.records
             for numbers in weighed
             if int(numbers.value) in by_group[numbers.place[0]] | by_group[ALL]
         )
@@ -254,6 +259,11 @@ def _value(numbers: Sequence[_Numbers], behind: int, measure: Percentiles) -> fl
 
 def _weight(measure: Percentiles, numbers: _Numbers) -> int:
     return numbers.weight if measure.weighted else numbers.records
+
+
+def _next(number: float) -> float:
+    """Return the next greater number; that of 0 is not subnormal, which some databases take for 0."""
+    return sys.float_info.min if number == 0 else nextafter(number, inf)
 
 
 def _within(number: LiteralString, bins: Iterable[int], bounds: Sequence[float]) -> Condition:
