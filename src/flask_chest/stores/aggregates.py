@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import floor
 from typing import Any, TypeAlias, cast
@@ -168,8 +169,8 @@ def is_additive(query: AggregateQuery) -> bool:
 def merged(query: AggregateQuery, cells: Iterable[Cell | None]) -> Cell | None:
     """Return the cell of all records of *cells*, which have no record in common."""
     there = [cell for cell in cells if cell is not None]
-    if not there:
-        return None
+    if len(there) <= 1:
+        return there[0] if there else None
     return Cell(
         sum(cell.records for cell in there),
         [_merged(measure, [cell.sums[at] for cell in there]) for at, measure in enumerate(query.measures)],
@@ -217,8 +218,17 @@ def _percentiles(measure: Percentiles, found: Sequence[float | None]) -> dict[in
 
 
 def _histogram(measure: Histogram, weights: Sequence[int]) -> tuple[Bin, ...]:
-    requests = [(int(each) + WHOLE // 2) // WHOLE for each in weights]
-    return tuple(map(Bin, (None, *measure.bounds), (*measure.bounds, None), requests))
+    bins = list(_empty_bins(measure.bounds))
+    for at, found in enumerate(weights):
+        if found:  # as it is in few of many bins
+            lower, upper, _ = bins[at]
+            bins[at] = Bin(lower, upper, (int(found) + WHOLE // 2) // WHOLE)
+    return tuple(bins)
+
+
+@lru_cache(maxsize=16)
+def _empty_bins(bounds: tuple[float, ...]) -> tuple[Bin, ...]:
+    return tuple(Bin(lower, upper, 0) for lower, upper in pairwise((None, *bounds, None)))
 
 
 _FINISH: Mapping[type, Callable[[Any, Any], object]] = {

@@ -77,9 +77,13 @@ class Chart:
         """The greatest value, for which a cell is dark."""
         return max((value for each in self.series for value in each.values if value), default=0)
 
-    def rects(self, column: int) -> Iterator[tuple[str, float, float]]:
-        """Yield colour, upper end and height of what stands in a *column*, from below."""
-        base, top = float(HEIGHT), self.top
+    def rects(self) -> list[list[tuple[str, float, float]]]:
+        """Return colour, upper end and height of what stands in each column, from below."""
+        top = self.top
+        return [list(self._rects(column, top)) for column in range(len(self.columns))]
+
+    def _rects(self, column: int, top: float) -> Iterator[tuple[str, float, float]]:
+        base = float(HEIGHT)
         for each in self.series:
             height = HEIGHT * (each.values[column] or 0) / top
             if height > 0:

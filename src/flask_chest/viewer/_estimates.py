@@ -6,6 +6,7 @@ that takes seconds, in which the app's own statements wait for the processor.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import ceil, exp, log
@@ -30,11 +31,11 @@ def percentiles(row: Row) -> Mapping[int, float | None]:
 
 def percentiles_of(bins: Sequence[Bin]) -> Mapping[int, float | None]:
     """Return about where the numbers lie that so many per cent do not exceed; ``None`` where there is none."""
-    reached = list(accumulate(found.requests for found in bins))
+    reached = list(accumulate([found.requests for found in bins]))
     if not reached or not reached[-1]:
         return dict.fromkeys(PS)
     ranks = {p: ceil(reached[-1] * p / 100) for p in PS}
-    places = {p: next(at for at, count in enumerate(reached) if count >= rank) for p, rank in ranks.items()}
+    places = {p: bisect_left(reached, rank) for p, rank in ranks.items()}
     return {p: _within(bins[at], ranks[p] - reached[at]) for p, at in places.items()}
 
 

@@ -102,7 +102,7 @@ def test_bars_are_stacked_from_below_and_little_is_seen() -> None:
     columns = [Column("now", "/there")]
     shown = Chart("t", columns, [Series("bad", [0.001], "bad"), Series("fine", [8.0])], amount, stacked=True)
     assert shown.top == 10
-    assert list(shown.rects(0)) == [("bad", 99.2, 0.8), ("s0", 19.2, 80.0)]
+    assert shown.rects()[0] == [("bad", 99.2, 0.8), ("s0", 19.2, 80.0)]
     assert shown.said(0) == "now: bad 0.001, fine 8"
 
 

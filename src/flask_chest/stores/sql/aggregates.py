@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -173,17 +174,21 @@ class _Aggregates:
 
     def _merged_parts(self, keys: Sequence[RawKey] | None) -> _Parts:
         query, read = self._query, self._read
-        by_key: dict[RawKey, list[Cell]] = {}
-        by_span: dict[int | None, dict[RawKey, list[Cell]]] = {}
+        bins: dict[tuple[RawKey, int | None], list[Cell]] = {}
         for group in self._finest:
-            by_key.setdefault(group.raw, []).append(group.cell)
-            by_span.setdefault(group.span, {}).setdefault(group.raw, []).append(group.cell)
+            bins.setdefault((group.raw, group.span), []).append(group.cell)
+        by_key: dict[RawKey, list[Cell | None]] = {}
+        by_span: dict[int | None, dict[RawKey, list[Cell | None]]] = {}
+        for (raw, span), found in bins.items():
+            cell = merged(query, found)  # once, as bins are many
+            by_key.setdefault(raw, []).append(cell)
+            by_span.setdefault(span, {})[raw] = [cell]
         if keys is None:
             cells = {raw: cell for raw, found in by_key.items() if (cell := merged(query, found)) is not None}
             order = sorted(cells, key=lambda raw: order_of(query, read.keys_of(raw), cells[raw]))
             keys = order[: query.top] if query.by else ()
 
-        def part(found: Mapping[RawKey, Sequence[Cell]]) -> Part:
+        def part(found: Mapping[RawKey, Sequence[Cell | None]]) -> Part:
             cells = {raw: merged(query, found[raw]) for raw in keys if raw in found}
             others = merged(query, [cell for raw, each in found.items() if raw not in cells for cell in each])
             return Part(
@@ -316,14 +321,15 @@ class _Aggregates:
             order += read.order_of_keys() if grouping.keys else []
             sql = f"SELECT * FROM ({sql}) AS ordered ORDER BY {', '.join(order)} LIMIT ?"
             values = (*values, grouping.top + every)
+        ends = list(accumulate([len(piece.columns) for piece in pieces], initial=1))
+        places = list(zip(pieces, map(slice, ends, ends[1:]), strict=True))
         found: list[_Group] = []
         for row in self.select(sql, values):
             raw, rest = row[: len(names)], row[len(names) :]
             least, most, left, is_every = rest[1 + len(columns) : 5 + len(columns)]
             if least != most:
                 raise _SampledError
-            held = iter(rest[1:])
-            sums = [piece.sums([next(held) for _ in piece.columns]) for piece in pieces]
+            sums = [piece.sums(rest[at]) for piece, at in places]
             span = raw[-1] if grouping.spans else None
             key = tuple(map(text, raw[:-1] if grouping.spans else raw))
             cell = Cell(int(rest[0]), sums, int(left))
