@@ -20,7 +20,15 @@ import msgspec
 from flask_chest.declared import Declaration, Kind
 from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.protocols import ColumnReader, Columns, Reader
-from flask_chest.record import FIELDS, JSONValue, Query, Record, decode_variables, encode_variables
+from flask_chest.record import (
+    FIELDS,
+    JSONValue,
+    Query,
+    Record,
+    check_variables,
+    decode_variables,
+    encode_variables,
+)
 
 try:
     import pyarrow as pa
@@ -38,6 +46,8 @@ _PIECE = 1_000
 _TIMES = {"time_unix_nano": pa.timestamp("ns", tz="UTC"), "duration_ns": pa.duration("ns")}
 _REPEATED = frozenset({"method", "route", "instance"})
 """Texts of which there are few: they are kept once a batch."""
+_UNLIKE = frozenset({"id", "request_id", "time_unix_nano", "duration_ns", "trace_id", "span_id", "variables"})
+"""Columns whose values differ: a file of Parquet tries no dictionary of them, which would take time and room."""
 _OPTIONAL = frozenset({"route", "endpoint", "error", "trace_id", "span_id", "trace_flags", "trace_remote"})
 _OTHERS = {
     "status_code": pa.int64(),
@@ -133,7 +143,10 @@ def write_parquet(path: Path, found: Iterable[pa.RecordBatch], kinds: Kinds) -> 
     """Write *found* into a file of Parquet, a group of rows for each batch; return the number of records."""
     schema = schema_of(kinds)
     count = 0
-    with parquet.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+    alike = [name for name in schema.names if name not in _UNLIKE]
+    with parquet.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=alike, write_page_checksum=True
+    ) as writer:
         for batch in found:
             writer.write_table(pa.Table.from_batches([batch]))
             count += batch.num_rows
@@ -218,8 +231,12 @@ def _joined(pieces: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBat
     )
 
 
-def _told_apart(texts: Sequence[str], kinds: Kinds) -> tuple[dict[str, list[JSONValue]], list[bytes]]:
-    """Return the values of the declared variables, and all others as JSON."""
+def _told_apart(texts: Sequence[str], kinds: Kinds) -> tuple[dict[str, list[JSONValue]], Sequence[str | bytes]]:
+    """Return the values of the declared variables, and all others as JSON: of nothing declared, as it came."""
+    if not kinds:
+        for text in texts:
+            check_variables(text)
+        return {}, texts
     declared: dict[str, list[JSONValue]] = {name: [] for name in kinds}
     all_held = [decode_variables(text) for text in texts]
     for name, kind in kinds.items():
@@ -244,7 +261,7 @@ def _as_kind(value: JSONValue, kind: Kind) -> JSONValue:
 def records_of(batch: pa.RecordBatch) -> list[Record]:
     """Return the records that *batch* was made of, also after other tools have written it anew.
 
-    Raise `ConfigurationError` if it lacks a column without which there is no record.
+    Raise `ConfigurationError` if it lacks a column without which there is no record, or has variables of none.
     """
     names = batch.schema.names
     if lacking := [name for name in _REQUIRED if name not in names]:
@@ -271,7 +288,10 @@ def _values(column: pa.Array) -> Sequence[object]:
 
 def _variables(columns: Mapping[str, Sequence[object]]) -> list[dict[str, JSONValue]]:
     texts = cast("Sequence[str | None]", columns.get("variables") or [None] * len(columns["id"]))
-    variables = [decode_variables(text or "{}") for text in texts]
+    try:
+        variables = [decode_variables(text or "{}") for text in texts]
+    except ValueError as exc:
+        raise ConfigurationError(f"it has variables that no record can have: {exc}") from exc
     for name in columns.keys() - set(FIELDS):
         for held, value in zip(variables, columns[name], strict=True):
             if value is not None:

@@ -288,6 +288,35 @@ def test_load_that_is_killed_goes_on_and_keeps_nothing_twice(tmp_path: Path) -> 
         assert {each.backlog for each in store.exporters()} <= {0}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no SIGKILL")
+def test_dump_that_is_killed_goes_on_and_writes_nothing_twice(run: Run, tmp_path: Path) -> None:
+    records = records_of_days(60, each=20)
+    folder = tmp_path / "dump"
+    (tmp_path / "shop.py").write_text(APP)
+    with closing(SQLiteStore(tmp_path / "chest.db")) as store:
+        filled(records, store)
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "shop", "chest", "dump", "dump"], cwd=tmp_path
+        )
+        wait_until(lambda: folder.exists() and len(list(folder.glob("*.parquet"))) >= 2)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL
+        whole = {path: path.read_bytes() for path in folder.glob("*.parquet")}
+        for path, content in whole.items():
+            assert path.stem[11:] == hashlib.sha256(content).hexdigest()[:16]
+        assert 2 <= len(whole) < 60
+        (folder / ".2024-10-04.partial").write_bytes(next(iter(whole.values()))[:100])  # wherever it was killed
+        said = run(store, "dump", folder)
+        assert f"1,200 records looked at, {1_200 - 20 * len(whole):,} records written" in said
+        assert {path: path.read_bytes() for path in whole} == whole
+        assert len(names(folder)) == 60
+        assert all(name.endswith(".parquet") for name in names(folder))
+        found = duckdb.read_parquet(f"{folder}/*.parquet", union_by_name=True).aggregate(
+            "count(DISTINCT id), count(*)"
+        )
+        assert found.fetchall() == [(1_200, 1_200)]
+
+
 def kept(store: SQLiteStore) -> int:
     try:
         return store.status().records

@@ -25,6 +25,7 @@ from flask_chest.declared import declaration_of
 from flask_chest.errors import ConfigurationError, QueryTimeout
 from flask_chest.extension import arrow
 from flask_chest.extension.arrow import Kinds
+from flask_chest.protocols import Columns
 from flask_chest.record import FIELDS, JSONValue, Query, Record, same_value
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.stores.sqlite import SQLiteStore
@@ -89,12 +90,33 @@ def rows(found: Sequence[pa.RecordBatch]) -> list[dict[str, Any]]:
 def test_records_come_back_exactly_equal(found: list[Record], kinds: Kinds) -> None:
     back = [record for batch in batches_of(found, kinds) for record in arrow.records_of(batch)]
     assert back == found
-    assert list(map(repr, back)) == [repr(sorted_variables(each)) for each in found]  # the sign of -0.0 too
+    again = [record for batch in batches_of(back, kinds) for record in arrow.records_of(batch)]
+    assert list(map(repr, again)) == list(map(repr, back))
+    for one, other in zip(back, found, strict=True):
+        assert same_value(one.variables, other.variables)  # the sign of -0.0 too
 
 
-def sorted_variables(record: Record) -> Record:
-    (back,) = arrow.records_of(batches_of([record], {})[0])
-    return back
+def test_variables_are_as_they_were_written_where_nothing_is_declared() -> None:
+    (row,) = rows(batches_of([make_record(variables={"b": 1, "a": {"y": 1, "x": 2}})], {}))
+    assert row["variables"] == '{"b":1,"a":{"y":1,"x":2}}'
+
+
+@pytest.mark.parametrize("kinds", [KINDS, {}], ids=["declared", "nothing declared"])
+@pytest.mark.parametrize("text", ["[1]", '{"a":', ""])
+def test_variables_that_are_no_object_of_json_are_refused(text: str, kinds: Kinds) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        list(arrow.batches([chunk_with(text)], kinds))
+
+
+def test_variables_that_no_record_can_have_are_refused_when_they_are_read_back() -> None:
+    (batch,) = arrow.batches([chunk_with('{"a":1e999}')], {})
+    with pytest.raises(ConfigurationError, match="it has variables that no record can have"):
+        arrow.records_of(batch)
+
+
+def chunk_with(variables: str) -> Columns:
+    record = msgspec.structs.asdict(make_record()) | {"variables": variables}
+    return {name: [record[name]] for name in FIELDS}
 
 
 @given(found=st.lists(records, min_size=1, max_size=3))
