@@ -217,8 +217,13 @@ COLUMN_FILTERS = ("id", "request_id", "trace_id", "route", "method", "status_cod
 """The fields of a query that ask for equality with the record's field of the same name."""
 
 
+_SINGLE = frozenset({str, int, float, bool, type(None)})
+
+
 def same_value(left: object, right: object) -> bool:
     """Compare two JSON values strictly: 1, 1.0 and ``True`` differ; the order of keys does not matter."""
+    if type(left) in _SINGLE:  # nearly all of them, and asking for an abstract class takes long
+        return type(left) is type(right) and left == right
     if _is_object(left) and _is_object(right):
         return left.keys() == right.keys() and all(same_value(value, right[key]) for key, value in left.items())
     if _is_array(left) and _is_array(right):

@@ -90,10 +90,11 @@ def rows(found: Sequence[pa.RecordBatch]) -> list[dict[str, Any]]:
 def test_records_come_back_exactly_equal(found: list[Record], kinds: Kinds) -> None:
     back = [record for batch in batches_of(found, kinds) for record in arrow.records_of(batch)]
     assert back == found
-    again = [record for batch in batches_of(back, kinds) for record in arrow.records_of(batch)]
-    assert list(map(repr, again)) == list(map(repr, back))
-    for one, other in zip(back, found, strict=True):
-        assert same_value(one.variables, other.variables)  # the sign of -0.0 too
+    assert list(map(written, back)) == list(map(written, found))  # the sign of -0.0 too
+
+
+def written(record: Record) -> bytes:
+    return msgspec.json.encode(record, order="sorted")
 
 
 def test_variables_are_as_they_were_written_where_nothing_is_declared() -> None:
