@@ -169,10 +169,10 @@ class Layout:
     def reach(self, before_unix_nano: int) -> int:
         """Return the time up to which retention deletes that is to delete what began before.
 
-        What nobody has parted, and what is older than all that is, it deletes record by record.
+        What nobody has parted, and the outliers of time, it deletes record by record.
         """
         found = self.at(before_unix_nano)
-        if found is None or found.kind in {"early", "gap"}:
+        if found is None or found.kind != "span":
             return before_unix_nano
         # Where the one before was dropped, MySQL's next one reaches further back.
         return max(found.lower, span_at(before_unix_nano, self.by).lower)
