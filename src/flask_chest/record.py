@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 else:
     JSONValue = object  # msgspec reads the annotations where it decodes records, and knows no recursive type
 
+MAX_LEVELS = 200
+"""Levels of arrays and objects that are read: far more than a store takes, and few enough to walk by recursion.
+
+Where a decoder itself gives up differs by Python: at 1,000 levels, at 10,000, or where the stack ends.
+"""
 
 SERVER_ERROR = 500
 """Status code from which on a response tells of an error of the app."""
@@ -270,10 +275,13 @@ def encode_value(value: JSONValue) -> str:
 
 def decode_variables(text: str | bytes) -> dict[str, JSONValue]:
     """Decode what `encode_variables` made; ``ValueError`` for anything that is not a JSON object."""
+    # No record is made so deep, but other programs write rows, too.
     try:
         variables: dict[str, JSONValue] = _decoder.decode(text)  # type: ignore[assignment]  # JSON holds JSON values only
-    except RecursionError:  # no record is made so deep, but other programs write rows, too
-        raise ValueError("the variables are nested too deeply") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _may_be_too_deep(text) and is_too_deep(variables):
+        raise ValueError(_TOO_DEEP)
     return variables
 
 
@@ -282,7 +290,36 @@ def check_variables(text: str | bytes) -> None:
 
     That of a number which is too large for a record is left to `decode_variables`.
     """
-    try:
+    if _may_be_too_deep(text):
+        decode_variables(text)
+    else:
         _checker.decode(text)
-    except RecursionError:
-        raise ValueError("the variables are nested too deeply") from None
+
+
+_TOO_DEEP = "the variables are nested too deeply"
+
+
+def _may_be_too_deep(text: str | bytes) -> bool:
+    if len(text) <= 2 * MAX_LEVELS:  # as nearly all are
+        return False
+    if isinstance(text, str):
+        return text.count("[") + text.count("{") > MAX_LEVELS
+    return text.count(b"[") + text.count(b"{") > MAX_LEVELS
+
+
+def is_too_deep(value: object) -> bool:
+    """Return whether *value* has more than `MAX_LEVELS` of arrays and objects in one another."""
+    level: list[Iterable[object]] = [[value]]
+    for _ in range(MAX_LEVELS + 1):
+        level = [
+            inner.values() if isinstance(inner, dict) else inner
+            for outer in level
+            for inner in outer
+            if isinstance(inner, _CONTAINERS)
+        ]
+        if not level:
+            return False
+    return True
+
+
+_CONTAINERS = (dict, list)

@@ -11,10 +11,12 @@ from flask_chest.errors import ConfigurationError
 from flask_chest.record import (
     COLUMN_FILTERS,
     FIELDS,
+    MAX_LEVELS,
     Condition,
     JSONValue,
     Query,
     Record,
+    check_variables,
     decode_variables,
     encode_variables,
     ge,
@@ -66,6 +68,22 @@ def test_lone_surrogate_cannot_be_encoded() -> None:
 def test_text_that_is_no_json_object_is_not_decoded(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_variables(text)
+
+
+@pytest.mark.parametrize("brackets", ["[]", ('{"":', "}")])
+def test_what_is_nested_too_deeply_is_not_decoded(brackets: Sequence[str]) -> None:
+    opening, closing = brackets
+
+    def nested(levels: int) -> str:  # that of all variables is the first
+        return f'{{"w": "{"[{" * MAX_LEVELS}", "v": {opening * (levels - 2)}[1]{closing * (levels - 2)}}}'
+
+    assert decode_variables(nested(MAX_LEVELS))["w"] == "[{" * MAX_LEVELS
+    check_variables(nested(MAX_LEVELS).encode())
+    for levels in (MAX_LEVELS + 1, 900, 8_000, 200_000):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            decode_variables(nested(levels))
+        with pytest.raises(ValueError, match="nested too deeply"):
+            check_variables(nested(levels).encode())
 
 
 def test_records_of_equal_content_are_equal() -> None:

@@ -32,6 +32,7 @@ from flask_chest.record import (
     gt,
     is_number,
     is_set,
+    is_too_deep,
     le,
     lt,
     one_of,
@@ -138,7 +139,7 @@ def _items(value: str, text: str) -> list[JSONValue]:
 def _first(items: str, text: str) -> tuple[JSONValue, str, str]:
     """Return the first item, the comma behind it if one is there, and what follows."""
     with suppress(*_NOT_READ):
-        item, end = _decoder.raw_decode(items)
+        item, end = _raw_decoded(items)
         rest = items[end:].lstrip()
         if not rest or rest.startswith(","):
             return item, rest[:1], rest[1:]
@@ -153,10 +154,18 @@ def _first(items: str, text: str) -> tuple[JSONValue, str, str]:
 
 def _value(text: str) -> JSONValue:
     try:
-        value: JSONValue = _decoder.decode(text)
+        value, end = _raw_decoded(text)
     except _NOT_READ:
         return text
-    return value
+    return value if end == len(text) else text
+
+
+def _raw_decoded(text: str) -> tuple[JSONValue, int]:
+    """Return the value with which *text* begins, and where it ends; raise one of `_NOT_READ`."""
+    value, end = _decoder.raw_decode(text)
+    if is_too_deep(value):
+        raise ValueError("it is nested too deeply")
+    return value, end
 
 
 def _encoded(value: JSONValue) -> str:

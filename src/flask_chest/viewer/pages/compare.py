@@ -209,7 +209,7 @@ def read_value(by: KeyColumn | Variable, text: str) -> Key:
         return text
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float | str) or value is None else text
 
