@@ -53,11 +53,11 @@ def healthy(runner: FlaskCliRunner) -> None:
 
 
 def test_doctor_is_content_with_a_healthy_app(app: Flask, runner: FlaskCliRunner) -> None:
-    chest = FlaskChestSQLite(app)
-    add_view(app)
-    app.test_client().get("/")
-    chest.close()
-    result = runner.invoke(args=["chest", "doctor"])
+    with closing(FlaskChestSQLite(app)) as chest:
+        add_view(app)
+        app.test_client().get("/")
+        chest.close()
+        result = runner.invoke(args=["chest", "doctor"])
     assert (result.exit_code, result.output) == (0, "Nothing is wrong.\n")
 
 
@@ -427,7 +427,10 @@ def test_doctor_remarks_chests_that_share_their_tables(app: Flask, runner: Flask
     app.test_client().get("/")
     for chest in (*chests, other):
         chest.close()
-    assert notes(runner) == ["2 chests keep their records in the same tables: what both record is there twice."]
+    noted = notes(runner)
+    for chest in (*chests, other):
+        chest.close()  # and what the command opened
+    assert noted == ["2 chests keep their records in the same tables: what both record is there twice."]
 
 
 @pytest.mark.parametrize(

@@ -149,24 +149,25 @@ def test_doctor_says_that_a_store_makes_no_indexes(app: Flask) -> None:
 
 def test_sqlite_has_the_indexes_from_its_first_record_on(app: Flask, tmp_path: Path) -> None:
     options: ChestOptions = {"tracked_vars": ["x"], "indexed": ["user_id", "plan"], "journal_dir": "memory:"}
-    chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", **options)
-    app.test_client().get("/")
-    assert chest.close()
-    assert app.test_cli_runner().invoke(args=["chest", "index", "list"]).output == (
-        "plan: flask_chest_by_plan\nuser_id: flask_chest_by_user_id\n"
-    )
-    assert chest.stats().faults == {}
+    with closing(FlaskChestSQLite(app, db_uri=tmp_path / "db", **options)) as chest:
+        app.test_client().get("/")
+        assert chest.close()
+        assert app.test_cli_runner().invoke(args=["chest", "index", "list"]).output == (
+            "plan: flask_chest_by_plan\nuser_id: flask_chest_by_user_id\n"
+        )
+        assert chest.stats().faults == {}
 
 
 def test_filled_sqlite_gets_the_indexes_from_migrate(app: Flask, tmp_path: Path) -> None:
     with closing(SQLiteStore(tmp_path / "db")) as store:
         store.open()
         store.write([make_record()])
-    chest = FlaskChestSQLite(app, db_uri=tmp_path / "db", indexed="user_id", journal_dir="memory:")
-    runner = app.test_cli_runner()
-    assert len(chest.query()) == 1
-    assert chest.close()
-    assert "No variable has an index" in runner.invoke(args=["chest", "index", "list"]).output
-    assert runner.invoke(args=["chest", "migrate", "--check"]).exit_code == 1
-    assert "The index on user_id took " in runner.invoke(args=["chest", "migrate"]).output
-    assert runner.invoke(args=["chest", "index", "list"]).output == "user_id: flask_chest_by_user_id\n"
+    with closing(
+        FlaskChestSQLite(app, db_uri=tmp_path / "db", indexed="user_id", journal_dir="memory:")
+    ) as chest:
+        runner = app.test_cli_runner()
+        assert len(chest.query()) == 1
+        assert "No variable has an index" in runner.invoke(args=["chest", "index", "list"]).output
+        assert runner.invoke(args=["chest", "migrate", "--check"]).exit_code == 1
+        assert "The index on user_id took " in runner.invoke(args=["chest", "migrate"]).output
+        assert runner.invoke(args=["chest", "index", "list"]).output == "user_id: flask_chest_by_user_id\n"

@@ -240,7 +240,7 @@ os._exit(7)
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let no thread start until what this gives is called."""
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)

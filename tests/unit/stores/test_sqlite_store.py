@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -60,8 +60,9 @@ class TestSQLiteStore(
     its_insert = SQLITE_INSERT
 
     @pytest.fixture
-    def make_sql_store(self, path: Path) -> MakeSQLStore:
-        return lambda: SQLiteStore(path)
+    def make_sql_store(self, path: Path) -> Iterator[MakeSQLStore]:
+        with ExitStack() as made:
+            yield lambda: made.enter_context(closing(SQLiteStore(path)))
 
     @pytest.fixture
     def run_sql(self, path: Path) -> RunSQL:
