@@ -236,10 +236,10 @@ def test_record_that_is_written_while_it_is_forgotten_is_gone(store: Any, make_s
     insert = slow._insert
     entered, go_on = threading.Event(), threading.Event()
 
-    def insert_late(records: Any) -> Any:
+    def insert_late(records: Any, **options: Any) -> Any:
         entered.set()
         assert go_on.wait(PATIENCE)
-        return insert(records)
+        return insert(records, **options)
 
     slow._insert = insert_late
     with ThreadPoolExecutor(1) as threads:
