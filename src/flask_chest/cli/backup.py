@@ -21,9 +21,9 @@ _LOGS = ("-wal", "-shm", "-journal")
 
 @chest_group.command("backup")
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
 @chest_option
-def backup(*, path: Path, force: bool, name: str | None) -> None:
+def backup(*, path: Path, overwrite: bool, name: str | None) -> None:
     """Copy the SQLite file of the chest into FILE, while the app goes on writing.
 
     All that was stored when it began is in it, tables of others too. What waits in journals is not, and is
@@ -34,8 +34,8 @@ def backup(*, path: Path, force: bool, name: str | None) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
     chest = the_chest(name)
     store = _store_of(chest)
-    if path.exists() and not force:
-        raise Failure(f"{path} is there already; choose another name, or replace it by --force")
+    if path.exists() and not overwrite:
+        raise Failure(f"{path} is there already; choose another name, or replace it by --overwrite")
     for log in (path.with_name(path.name + ending) for ending in _LOGS):
         if log.exists():
             raise Failure(f"{log} belongs to a database that is or was at {path}; choose another name")

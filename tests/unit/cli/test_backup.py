@@ -98,7 +98,7 @@ def test_backup_replaces_nothing_unless_told(run: Run, store: SQLiteStore, tmp_p
     path.write_text("before")
     assert "is there already" in run("backup", path, code=1)
     assert path.read_text() == "before"
-    run("backup", path, "--force")
+    run("backup", path, "--overwrite")
     assert content(path) == records
     log = path.with_name("other.db-wal")
     log.touch()

@@ -271,7 +271,7 @@ class _Question:
         }
 
     def _placed(self, keys: Sequence[Document] | None) -> Iterator[Document]:
-        """Give each group its place in the answer."""
+        """Yield the stages that set the place of each group in the answer."""
         if keys is not None:
             yield {"$set": {"group": _place("$_id", keys)}}
             return
@@ -397,7 +397,7 @@ class _Question:
         return [row["_id"] for row in self._run(pipeline)]
 
     def _in_places(self, read: Document, keys: Document, span: Expression = None) -> Iterator[Document]:
-        """Let what is *read* come once for each of its places: in its group and in all, in its span and always.
+        """Yield the stages by which *read* comes once for each of its places: group and all, span and any time.
 
         *keys* are those of its group; *span* is where that of its time was put already.
         """

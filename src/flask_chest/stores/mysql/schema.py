@@ -161,7 +161,7 @@ class MySQLSchema(SQLSchema):
 
     @contextmanager
     def alone(self, session: Session) -> Iterator[None]:
-        """Let no other process make tables meanwhile."""
+        """Keep other processes from making tables meanwhile."""
         lock = f"flask_chest {self.tables.name}"[:64]
         ((got,),) = session.rows("SELECT GET_LOCK(%s, %s)", (lock, round(self._patience)))
         if got != 1:

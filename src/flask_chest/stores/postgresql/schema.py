@@ -173,7 +173,7 @@ class PostgreSQLSchema(SQLSchema):
 
     @contextmanager
     def alone(self, session: Session) -> Iterator[None]:
-        """Let no other process make tables meanwhile."""
+        """Keep other processes from making tables meanwhile."""
         session.rows(self.tables.sql("SELECT pg_advisory_xact_lock(?)"), (_LOCK,))
         yield
 

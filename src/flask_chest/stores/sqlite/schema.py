@@ -147,7 +147,7 @@ class SQLiteSchema(SQLSchema):
 
     @contextmanager
     def alone(self, session: Session) -> Iterator[None]:
-        """Let no other process make tables meanwhile."""
+        """Keep other processes from making tables meanwhile."""
         # Takes effect in an empty file alone, and then for good: what is pruned makes the file smaller.
         session.change("PRAGMA auto_vacuum = INCREMENTAL")
         session.change("BEGIN IMMEDIATE")
