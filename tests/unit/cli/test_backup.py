@@ -63,6 +63,25 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
+def test_copy_goes_on_and_is_of_its_beginning_whatever_others_write(
+    store: SQLiteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_chest.stores.sqlite.backup.PAGES", 5)
+    before = fill(store, 200)
+    shares: list[float] = []
+    with closing(SQLiteStore(tmp_path / "chest.db")) as other:
+
+        def progress(share: float) -> None:
+            shares.append(share)
+            if len(shares) <= 10:
+                other.write([make_record()])
+
+        store.backup(tmp_path / "copy.db", progress=progress)
+    assert len(shares) > 5
+    assert shares == sorted(shares)
+    assert content(tmp_path / "copy.db") == before
+
+
 def test_backup_is_one_file_with_all_that_was_stored(run: Run, store: SQLiteStore, tmp_path: Path) -> None:
     records = fill(store, 300)
     (tmp_path / "backups").mkdir()
