@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 from examples.busy_shop import make_app, requests
+from flask import Flask, request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from browsing import Crawl, accessibility, chromium, serving, width
@@ -16,6 +18,7 @@ from flask_chest import JSONValue, Record
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.viewer import viewer
+from flask_chest.viewer.serving import make_viewer_app
 from servers import DatabaseServer
 
 if TYPE_CHECKING:
@@ -197,3 +200,28 @@ def test_page_refreshes_itself_and_shows_local_times(browser: Browser, site: str
     assert button.get_attribute("aria-pressed") == "true"
     page.reload()
     assert button.get_attribute("aria-pressed") == "true"
+
+
+def test_another_server_on_this_machine_does_not_get_the_cookie(browser: Browser, tmp_path: Path) -> None:
+    asked: list[tuple[str, str | None]] = []
+    stranger = Flask("stranger")
+
+    @stranger.get("/")
+    @stranger.get("/<path:path>")
+    def note(path: str = "") -> str:
+        asked.append((path, request.headers.get("Cookie")))
+        return "hi"
+
+    store = SQLiteStore(tmp_path / "db.sqlite3")
+    store.open()
+    app, chest = make_app(store)
+    served = make_viewer_app(chest, app, token="token", folder="/folder")
+    with closing(chest), serving(served) as address, serving(stranger) as elsewhere:
+        page = page_of(browser)
+        page.goto(f"{address}/?token=token")
+        page.wait_for_url(f"{address}/folder/")
+        assert page.inner_text("h1") == "Overview"
+        for path in ("", "records", "folders/"):
+            page.goto(f"{elsewhere}/{path}")
+    assert {path for path, _ in asked} >= {"", "records", "folders/"}
+    assert {cookie for _, cookie in asked} == {None}

@@ -1,6 +1,8 @@
 """The viewer by itself, for whoever has a shell on the machine: an app of its own that answers on 127.0.0.1.
 
 Its address holds a random token. That becomes a cookie which no script can read and no other site can have sent.
+Browsers know no ports in cookies, so the pages lie below a random path, and the cookie is for that path alone:
+another server on this machine is never asked for it, and thus never gets the cookie.
 """
 
 from __future__ import annotations
@@ -26,30 +28,31 @@ LOCAL_NAMES = frozenset({HOST, "localhost", "[::1]"})
 """Names of this machine; a page of another site that resolves its own name to it is refused by them."""
 OWN_ORIGIN = frozenset({None, "none", "same-origin"})
 """Values of ``Sec-Fetch-Site`` of what a person opens, and of what the pages ask for themselves."""
+COOKIE = "chest"
 
 
-def make_viewer_app(chest: FlaskChest, app: Flask, *, token: str, cookie: str) -> Flask:
-    """Return an app that shows *chest*, as it is on *app*, to whoever knows the *token*."""
+def make_viewer_app(chest: FlaskChest, app: Flask, *, token: str, folder: str) -> Flask:
+    """Return an app that shows *chest*, as it is on *app*, below *folder*, to whoever knows the *token*."""
     served = Flask("flask_chest.viewer", static_folder=None, template_folder=None)
-    door = _Door(token, cookie)
+    door = _Door(token, folder)
     served.before_request(door.turn_away)
     gate = Gate(door.is_known)
-    served.register_blueprint(mounted(chest, url="/", gate=gate, name="viewer", app_context=app.app_context))
+    served.register_blueprint(mounted(chest, url=folder, gate=gate, name="viewer", app_context=app.app_context))
     return served
 
 
 class _Door:
     """Lets in who brings the token, and after that whoever has the cookie which that person got."""
 
-    def __init__(self, token: str, cookie: str) -> None:
+    def __init__(self, token: str, folder: str) -> None:
         self._token = token
-        self._cookie = cookie
+        self._folder = folder
         # Not the token, so that nobody who sees the cookie can hand it on as an address.
         self._pass = hmac.new(token.encode(), b"cookie", hashlib.sha256).hexdigest()
 
     def is_known(self) -> bool:
         """Return whether the current request has the cookie."""
-        return _same(request.cookies.get(self._cookie, ""), self._pass)
+        return _same(request.cookies.get(COOKIE, ""), self._pass)
 
     def turn_away(self) -> ViewerResponse | None:
         """Answer what is not let in, and who brings the token; ``None`` for whom the viewer answers."""
@@ -61,14 +64,14 @@ class _Door:
             return self._welcome() if _same(token, self._token) else _refused("This is not the token.")
         if request.headers.get("Sec-Fetch-Site") not in OWN_ORIGIN or not _is_own_origin():
             return _refused("A page of another origin asked for this.")
-        if not self.is_known():
+        if not self.is_known() or not f"{request.path}/".startswith(f"{self._folder}/"):
             return _refused("Open the address that flask chest serve printed; it holds a token.")
         return None
 
     def _welcome(self) -> ViewerResponse:
         # A page and no redirect: whoever follows a link of another site would be sent on without the cookie.
-        response = ViewerResponse(render("welcome.html"), mimetype="text/html")
-        response.set_cookie(self._cookie, self._pass, httponly=True, samesite="Strict")
+        response = ViewerResponse(render("welcome.html", folder=self._folder), mimetype="text/html")
+        response.set_cookie(COOKIE, self._pass, path=self._folder, httponly=True, samesite="Strict")
         return response
 
 
@@ -101,9 +104,9 @@ def start(chest: FlaskChest, app: Flask, *, port: int) -> tuple[BaseWSGIServer, 
 
     Port 0 takes one that is free. Raises ``OSError`` for a port that is taken.
     """
-    token = secrets.token_urlsafe(32)
+    token, folder = secrets.token_urlsafe(32), f"/{secrets.token_urlsafe(16)}"
     with socket.create_server((HOST, port)) as listening:  # werkzeug's own error would end the process
         port = listening.getsockname()[1]
-        viewer_app = make_viewer_app(chest, app, token=token, cookie=f"chest_{port}")
+        viewer_app = make_viewer_app(chest, app, token=token, folder=folder)
         server = make_server(HOST, port, viewer_app, threaded=True, request_handler=_Quiet, fd=listening.fileno())
     return server, f"http://{HOST}:{port}/?token={token}"
