@@ -54,11 +54,44 @@ zone_option = click.option(
 )
 
 
+def zone_said() -> tzinfo:
+    """Return the zone of `zone_option` of the command that runs; UTC where none does."""
+    context = click.get_current_context(silent=True)
+    zone: tzinfo = UTC if context is None else context.params.get("zone", UTC)
+    return zone
+
+
 @said
-def moment(text: str) -> int:
+def _moment(text: str) -> int:
     """Read a time, in the zone of `zone_option`, as the type of an option."""
-    zone: tzinfo = click.get_current_context().params.get("zone", UTC)
-    return parse_time(text, zone)
+    return parse_time(text, zone_said())
+
+
+def since_option(what: str, *, required: bool = False) -> Callable[[Command], Command]:
+    """Return what adds the option that says from when on *what* begins; it needs `zone_option` beside it."""
+    return click.option(
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        required=required,
+        help=(
+            f"{what} since '2026-11-23 14:00', in the zone of --tz unless it says +01:00; since today or "
+            "yesterday began there; or since 2h or 1d12h ago."
+        ),
+    )
+
+
+def until_option(what: str) -> Callable[[Command], Command]:
+    """Return what adds the option that says before when *what* ends, beside `since_option`."""
+    return click.option(
+        "--until", type=_moment, metavar="TIME", help=f"{what} before this time, written the same way."
+    )
+
+
+def check_span(since: int | None, until: int | None) -> None:
+    """Raise ``UsageError`` unless *since* is before *until*."""
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be before --until")
 
 
 def hints(asked: Query) -> Iterator[str]:
@@ -118,22 +151,8 @@ def asking(command: Command) -> Command:
 
 def within(command: Command) -> Command:
     """Add the options for a span of time, and for the zone in which times are read and printed."""
-    since = click.option(
-        "--since",
-        type=moment,
-        metavar="TIME",
-        help=(
-            "Only records since '2026-11-23 14:00', in the zone of --tz unless it says +01:00; since today or "
-            "yesterday began there; or since 2h or 1d12h ago."
-        ),
-    )
-    until = click.option(
-        "--until",
-        type=moment,
-        metavar="TIME",
-        help="Only records before this time, written the same way.",
-    )
-    return since(until(zone_option(command)))
+    what = "Only records"
+    return since_option(what)(until_option(what)(zone_option(command)))
 
 
 def limited(command: Command) -> Command:
@@ -172,8 +191,7 @@ def question(
     limit: int | None = None,
 ) -> Query:
     """Return the query that the options of `asking` and `within` describe."""
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since must be before --until")
+    check_span(since, until)
     try:
         values, conditions = told_apart(where)
     except ConfigurationError as exc:

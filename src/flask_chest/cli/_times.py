@@ -10,7 +10,7 @@ def at(unix_nano: int, zone: tzinfo = UTC) -> datetime:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_nano // 1_000)).astimezone(zone)
 
 
-def format_time(unix_nano: int, zone: tzinfo = UTC) -> str:
+def format_time(unix_nano: int, zone: tzinfo) -> str:
     """Write a time for people, to the second, with its zone: how far it is from UTC, where it is another."""
     seconds, offset = _parts(unix_nano, zone)
     return f"{seconds} {offset or 'UTC'}"

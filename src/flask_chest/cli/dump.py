@@ -16,7 +16,7 @@ import click
 from flask_chest.cli._columns import Counted, column_answers
 from flask_chest.cli._files import PARTIAL, alone_in, put
 from flask_chest.cli._group import Failure, chest_group, the_chest
-from flask_chest.cli._options import chest_option, within
+from flask_chest.cli._options import check_span, chest_option, within
 from flask_chest.cli._output import amount, say
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import Columns
@@ -41,8 +41,7 @@ def dump(*, folder: Path, since: int | None, until: int | None, zone: tzinfo, na
     \b
     Example: flask --app shop chest dump /var/archive --until today
     """  # noqa: D301 - \b is click's mark for lines to keep
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since must be before --until")
+    check_span(since, until)
     wanted = Query(since_unix_nano=since, until_unix_nano=until, limit=None)
     chest = the_chest(name)
     try:

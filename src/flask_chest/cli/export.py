@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from datetime import tzinfo
 
 import click
 import msgspec
 
 from flask_chest.background.export_run import ExportReport
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
-from flask_chest.cli._options import json_option, moment
+from flask_chest.cli._options import check_span, json_option, since_option, until_option, zone_option
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli._times import at, format_time
 from flask_chest.errors import StoreAbsent
@@ -21,14 +22,10 @@ from flask_chest.protocols import Rejection, Rejections
 
 @chest_group.command("export")
 @click.argument("name", required=False)
-@click.option(
-    "--since",
-    type=moment,
-    metavar="TIME",
-    help="Also deliver again what began from this time on (UTC).",
-)
+@since_option("Also deliver again records")
+@zone_option
 @click.option("--all", "everything", is_flag=True, help="Also deliver again all that is kept.")
-def export(*, name: str | None, since: int | None, everything: bool) -> None:
+def export(*, name: str | None, since: int | None, zone: tzinfo, everything: bool) -> None:  # noqa: ARG001 - times are read in the zone
     """Deliver now what the exporter NAME has not had yet, or all exporters of the app.
 
     \b
@@ -49,15 +46,10 @@ def export(*, name: str | None, since: int | None, everything: bool) -> None:
 
 @chest_group.command("replay")
 @click.argument("name")
-@click.option(
-    "--since",
-    type=moment,
-    required=True,
-    metavar="TIME",
-    help="Deliver what began from this time on (UTC).",
-)
-@click.option("--until", type=moment, metavar="TIME", help="Deliver what began before this time.")
-def replay(*, name: str, since: int, until: int | None) -> None:
+@since_option("Deliver records", required=True)
+@until_option("Deliver records")
+@zone_option
+def replay(*, name: str, since: int, until: int | None, zone: tzinfo) -> None:  # noqa: ARG001 - times are read in the zone
     """Deliver again, by the exporter NAME, what it has had: for a target that has lost something.
 
     A target that recognises record ids keeps each record once.
@@ -65,6 +57,7 @@ def replay(*, name: str, since: int, until: int | None) -> None:
     \b
     Example: flask --app shop chest replay influxdb --since 2h
     """  # noqa: D301
+    check_span(since, until)
     ((chest, each),) = _chosen(name)
     if _replay(chest, each, since=since, until=until):
         raise SystemExit(1)
@@ -126,8 +119,9 @@ def rejected() -> None:
 
 @rejected.command("list")
 @click.argument("exporter")
+@zone_option
 @json_option
-def list_rejected(*, exporter: str, as_json: bool) -> None:
+def list_rejected(*, exporter: str, zone: tzinfo, as_json: bool) -> None:
     """List the records that were set aside for EXPORTER, oldest first, with the reason.
 
     \b
@@ -142,7 +136,7 @@ def list_rejected(*, exporter: str, as_json: bool) -> None:
             raise Failure(f"{type(store).__name__} keeps no dead letters: it does not implement Rejections")
         with suppress(StoreAbsent), asking_store():
             for each in store.rejections(exporter):
-                say_json(each) if as_json else say(_rejection_line(each))
+                say_json(each) if as_json else say(_rejection_line(each, zone))
 
 
 @rejected.command("retry")
@@ -195,5 +189,5 @@ def _known_exporters(chest: FlaskChest) -> set[str]:
     return {*chest.exporter_names, *(exporter.name for exporter in report.exporters)}
 
 
-def _rejection_line(rejection: Rejection) -> str:
-    return f"{format_time(rejection.time_unix_nano)} {rejection.record_id} {rejection.reason}"
+def _rejection_line(rejection: Rejection, zone: tzinfo) -> str:
+    return f"{format_time(rejection.time_unix_nano, zone)} {rejection.record_id} {rejection.reason}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import tzinfo
 
 import click
 
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
-from flask_chest.cli._options import json_option
+from flask_chest.cli._options import json_option, zone_option
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import exporter_line, not_run_line
 from flask_chest.errors import StoreAbsent
@@ -21,8 +22,9 @@ def exporters() -> None:
 
 
 @exporters.command("list")
+@zone_option
 @json_option
-def list_exporters(*, as_json: bool) -> None:
+def list_exporters(*, zone: tzinfo, as_json: bool) -> None:
     """Show how far each exporter is, also those that the app no longer has.
 
     \b
@@ -41,7 +43,7 @@ def list_exporters(*, as_json: bool) -> None:
     for chest, report in reports:
         for exporter in report.exporters:
             gone = "" if exporter.name in chest.exporter_names else " (the app no longer has it)"
-            say(f"{exporter_line(exporter)}{gone}")
+            say(f"{exporter_line(exporter, zone)}{gone}")
         for name in report.not_run:
             say(not_run_line(name))
     if not any(report.exporters or report.not_run for _, report in reports):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 
 from flask_chest.cli._group import chest_group, the_chests
 from flask_chest.cli._options import json_option, zone_option
@@ -73,7 +73,7 @@ def _journal_lines(report: Report, zone: tzinfo) -> Iterator[str]:
         yield f"  {losses_line(journal.losses, zone)}"
 
 
-def losses_line(losses: Losses, zone: tzinfo = UTC) -> str:
+def losses_line(losses: Losses, zone: tzinfo) -> str:
     """Return what was lost, why and when."""
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in losses.counts.items())
     last_time = losses.last_unix_nano
@@ -86,7 +86,7 @@ def not_run_line(name: str) -> str:
     return f"exporter {name}: has not run yet"
 
 
-def exporter_line(exporter: ExporterStatus, zone: tzinfo = UTC) -> str:
+def exporter_line(exporter: ExporterStatus, zone: tzinfo) -> str:
     """Return how far *exporter* is."""
     last_success = exporter.last_success_unix_nano
     success = "never" if last_success is None else format_time(last_success, zone)

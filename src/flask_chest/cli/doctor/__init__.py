@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import tzinfo
 
 from flask import Flask, current_app
 
 from flask_chest.cli._group import chest_group
+from flask_chest.cli._options import zone_option
 from flask_chest.cli._output import say
 from flask_chest.cli.doctor import _app, _exporters, _hints, _journal, _partitions, _store
 from flask_chest.extension.chest import FlaskChest, chests_of
@@ -14,7 +16,8 @@ from flask_chest.extension.middleware import behind
 
 
 @chest_group.command("doctor")
-def doctor() -> None:
+@zone_option
+def doctor(*, zone: tzinfo) -> None:  # noqa: ARG001 - `zone_said` has it where a time is printed
     """Explain why nothing is recorded or exported, with the way out.
 
     \b

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from flask_chest._clocks import MAX_SKEW_NANO
 from flask_chest.background.retention import tell_time
+from flask_chest.cli._options import zone_said
 from flask_chest.cli._output import amount
 from flask_chest.cli._times import format_time
 from flask_chest.extension.chest import FlaskChest
@@ -44,7 +45,7 @@ def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
     if count:
         most = " or more" if count == MOST_COUNTED else ""
         yield (
-            f"{amount(count)}{most} dated ahead of the clock, up to {format_time(latest)}, by "
+            f"{amount(count)}{most} dated ahead of the clock, up to {format_time(latest, zone_said())}, by "
             f"{', '.join(sorted(instances))}, whose clock was wrong or is: retention leaves them until then. "
             "Let it be set by NTP."
         )
@@ -53,9 +54,9 @@ def wrong_clocks(chest: FlaskChest) -> Iterator[str]:
 def _dropped(cut_off: CutOff | None, now_unix_nano: int) -> Iterator[str]:
     last = cut_off.last_dropped_unix_nano if cut_off is not None else None
     if cut_off is not None and last is not None and abs(now_unix_nano - last) < NEWS_NANO:
+        last_time, before = (format_time(each, zone_said()) for each in (last, cut_off.before_unix_nano))
         yield (
-            f"{amount(cut_off.dropped)} not stored, the last at {format_time(last)}, as they began before "
-            f"{format_time(cut_off.before_unix_nano)} and retention had deleted up to then: they waited "
-            "for longer than it keeps records, or a machine's clock is behind. Raise CHEST_RETENTION, or set the "
-            "clock by NTP."
+            f"{amount(cut_off.dropped)} not stored, the last at {last_time}, as they began before {before} and "
+            "retention had deleted up to then: they waited for longer than it keeps records, or a machine's "
+            "clock is behind. Raise CHEST_RETENTION, or set the clock by NTP."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from flask_chest.cli._options import zone_said
 from flask_chest.cli._output import amount
 from flask_chest.cli._times import format_time
 from flask_chest.cli.doctor._clocks import NEWS_NANO
@@ -81,7 +82,7 @@ def _lossy(chest: FlaskChest) -> Iterator[str]:
         )
     losses = losses_in(folder)
     if losses.recent(within_ns=NEWS_NANO):
-        yield f"Records were {losses_line(losses)}. The app's log says more."
+        yield f"Records were {losses_line(losses, zone_said())}. The app's log says more."
 
 
 def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
@@ -96,4 +97,4 @@ def _waiting_long(segments: Sequence[SegmentReport]) -> Iterator[str]:
         if late:
             since = min(segment.oldest_unix_nano or 0 for segment in late)
             count = sum(each.waiting_records for each in late)
-            yield f"{amount(count)} waiting since {format_time(since)}: {why}"
+            yield f"{amount(count)} waiting since {format_time(since, zone_said())}: {why}"

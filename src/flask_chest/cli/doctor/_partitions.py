@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from flask_chest._clocks import nanoseconds
+from flask_chest.cli._options import zone_said
 from flask_chest.cli._times import format_time
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import Partitioned, PartitionStatus
@@ -26,9 +27,9 @@ def no_partition_ahead(chest: FlaskChest) -> Iterator[str]:
     with suppress(Exception):  # what a store raises is said elsewhere
         if any(chest._state.here.store.query(lively)):
             yield (
-                f"Partitions end at {format_time(found.until_unix_nano)}, though writers make them a week ahead: "
-                "their log says why not. Run flask chest migrate by an app whose role may make them, each day if "
-                "no writer may; flask chest migrate --sql prints the statements."
+                f"Partitions end at {format_time(found.until_unix_nano, zone_said())}, though writers make them "
+                "a week ahead: their log says why not. Run flask chest migrate by an app whose role may make "
+                "them, each day if no writer may; flask chest migrate --sql prints the statements."
             )
 
 
