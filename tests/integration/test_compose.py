@@ -52,7 +52,8 @@ def connection(postgresql: DatabaseServer) -> Iterator[psycopg.Connection[tuple[
     with closing(psycopg.connect(postgresql.uri, autocommit=True)) as admin:
         admin.execute("CREATE DATABASE compose")
         uri = postgresql.uri_with(database="compose")
-        chest = FlaskChestPostgreSQL(Flask("shop"), db_uri=uri, tracked_vars=Visit, journal_dir="memory:")
+        app = Flask("shop")  # a chest of which nobody holds the app is closed whenever that is collected
+        chest = FlaskChestPostgreSQL(app, db_uri=uri, tracked_vars=Visit, journal_dir="memory:")
         with closing(chest):
             now = time.time_ns()
             chest._state.here.open_store().write(
