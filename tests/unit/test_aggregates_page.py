@@ -46,6 +46,7 @@ def made_records() -> Iterator[Record]:
             time_unix_nano=BEGAN + number * (DAY_NANO // RECORDS),
             route=chance.choice(["/", "/buy/<item>", "/cart"]),
             status_code=chance.choice([200] * 19 + [503]),
+            duration_ns=(1 + number % 997) * 100_000,
             variables=variables,
         )
 
@@ -113,6 +114,17 @@ def test_percentiles_by_route_and_hour_are_duckdbs(shop: Shop) -> None:
     ]
     assert len(found) == 24 * 3
     assert sorted(called) == sorted(told) == found
+
+
+def test_slow_routes_by_plan_are_duckdbs(shop: Shop) -> None:
+    found = shop.by_duckdb(
+        "SELECT route, variables.plan, quantile_disc(duration_ns, 0.95) / 1e9 AS p95 FROM r GROUP BY ALL"
+    )
+    measure = Percentiles("duration", 95)
+    told = [row for row in shop.by_command("plans") if row["kind"] == "group"]
+    assert len(found) == 3 * 2
+    assert set(groups(shop.by_call("plans"), lambda row: row[measure][95])) == set(found)
+    assert {(*row["key"].values(), row["values"]["p95(duration)"]) for row in told} == set(found)
 
 
 def test_top_users_are_duckdbs(shop: Shop) -> None:

@@ -60,7 +60,7 @@ RUN_MARKS = {
     "data.md": {"output"},
     "databases.md": {"postgresql", "mysql", "mongodb"},
     "deployment.md": {"file"},
-    "factories.md": {"shop.py", "conftest.py", "test_shop.py"},
+    "factories.md": {"shop.py", "conftest.py", "test_shop.py", "exporting.py"},
     "mongodb.md": {"chest", "query", "answer"},
     "mysql.md": {"chest", "store", "creating", "running", "query", "answer"},
     "older.md": {"demo"},
@@ -103,16 +103,16 @@ def test_query_of_a_sample_estimates_requests(tmp_path: Path) -> None:
         assert connection.execute(block.code).fetchall() == [("/", 30.0, pytest.approx(1 / 3))]
 
 
-USERS_TESTS = {"backends.md": 50, "testing.md": 2}
+USERS_TESTS = {("backends.md", "archive"): 50, ("backends.md", "store"): 50, ("testing.md", "shop"): 2}
+"""Page and what it tests → how many tests pass at least."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "least"), USERS_TESTS.items())
-def test_tests_for_users_pass(page: str, least: int, tmp_path: Path) -> None:
-    (block,) = Page(DOCS / page).blocks("python", "file: ")
-    path = tmp_path / block.mark.removeprefix("file: ")
-    path.write_text(block.code)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path.name]
+@pytest.mark.parametrize(("page", "tested", "least"), [(*about, least) for about, least in USERS_TESTS.items()])
+def test_tests_for_users_pass(page: str, tested: str, least: int, tmp_path: Path) -> None:
+    for block in Page(DOCS / page).blocks("python", "file: "):
+        (tmp_path / block.mark.removeprefix("file: ")).write_text(block.code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{tested}.py"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     passed = re.search(r"(\d+) passed", result.stdout)

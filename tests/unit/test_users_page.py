@@ -25,12 +25,17 @@ print(json.dumps([record.variables for record in chest.query()]))
 """
 
 
-STRANGERS_CART: dict[str, dict[str, object]] = {"shop.py": {}, "with_flask_login.py": {"user_id": None}}
-LOGIN: dict[str, dict[str, object]] = {"shop.py": {}, "with_flask_login.py": {"user_id": "7"}}
+STRANGERS_CART: dict[str, dict[str, object]] = {
+    "shop.py": {},
+    "with_flask_login.py": {"user_id": None, "plan": None},
+}
+LOGIN: dict[str, dict[str, object]] = {"shop.py": {}, "with_flask_login.py": {"user_id": "7", "plan": "pro"}}
 USERS_CART: dict[str, dict[str, object]] = {
     "shop.py": {"user_id": 7, "plan": "pro"},
-    "with_flask_login.py": {"user_id": "7"},
+    "with_flask_login.py": {"user_id": "7", "plan": "pro"},
 }
+SHOWN = ("7", "7", '"pro"')
+"""What the answer of each command of the page holds."""
 
 
 @pytest.mark.parametrize("name", USERS_CART)
@@ -42,8 +47,8 @@ def test_user_of_each_request_is_recorded(name: str, tmp_path: Path) -> None:
     assert json.loads(result.stdout) == [USERS_CART[name], LOGIN[name], STRANGERS_CART[name]]
     if name == "shop.py":
         (block,) = PAGE.blocks("console", "commands")
-        for line in block.code.splitlines():
+        for line, expected in zip(block.code.splitlines(), SHOWN, strict=True):
             words = shlex.split(line.removeprefix("$ flask "))
             asked = [sys.executable, "-m", "flask", "--app", "shop", *words]
             shown = subprocess.run(asked, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
-            assert "7" in shown
+            assert expected in shown

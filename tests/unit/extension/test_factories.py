@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import time
@@ -73,8 +74,25 @@ def test_pages_factory_and_its_tests_pass(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
+def test_pages_exporter_has_its_url_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: Receiver[Request]
+) -> None:
+    (block,) = Page(PAGE).blocks("python", "exporting.py")
+    (tmp_path / "exporting.py").write_text(block.code)
+    monkeypatch.chdir(tmp_path)
+    page = runpy.run_path("exporting.py")
+    testing = {"TESTING": True, "CHEST_URI": "memory:"}
+    with pytest.raises(ConfigurationError, match="CHEST_HTTP_URL"):
+        page["create_app"](testing)
+    app = page["create_app"]({**testing, "CHEST_HTTP_URL": receiver.url})
+    with app.app_context():
+        assert page["chest"].exporter_names == ("http",)
+        page["chest"].close()
+
+
 def test_every_block_of_the_page_is_tested() -> None:
-    assert [block.mark for block in Page(PAGE).blocks("python")] == ["shop.py", "conftest.py", "test_shop.py"]
+    marks = [block.mark for block in Page(PAGE).blocks("python")]
+    assert marks == ["shop.py", "conftest.py", "test_shop.py", "exporting.py"]
 
 
 def test_exporter_of_a_chest_delivers_each_app_where_its_settings_say(
