@@ -55,16 +55,27 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--engines", nargs="*", default=ENGINES, choices=ENGINES)
     parser.add_argument("--small", action="store_true", help="2000 records")
+    parser.add_argument(
+        "--filled", nargs=2, metavar=("URI", "NAME"), help="a store of the one engine that holds so many already"
+    )
     options = parser.parse_args(argv)
+    if options.filled and len(options.engines) != 1:
+        parser.error("--filled is of one engine; name it by --engines")
     records = 2_000 if options.small else options.records
     figures: dict[str, float] = {"records": records}
     for engine in options.engines:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            uri = f"sqlite:///{folder}/chest.db"
-            if engine != "sqlite":
-                uri = stack.enter_context(database_server(engine)).uri
-            outcome = index_while_writing(uri, folder, records=records)
+            if options.filled:
+                uri, name = options.filled
+            else:
+                uri, name = f"sqlite:///{folder}/chest.db", f"indexed_{os.getpid()}_{next(_numbers)}"
+                if engine != "sqlite":
+                    uri = stack.enter_context(database_server(engine)).uri
+                with closing(store_from_uri(uri, root=folder, name=name)()) as store:
+                    store.open()
+                    fill(store, records)
+            outcome = index_while_writing(uri, folder, name, records=records)
         print(
             f"{engine:10} index made in {outcome.made:.1f} s beside {outcome.served:,} requests; longest write "
             f"{outcome.usual_write * 1e3:.0f} ms before and {outcome.longest_write * 1e3:.0f} ms meanwhile, "
@@ -85,13 +96,10 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
     return figures
 
 
-def index_while_writing(uri: str, folder: Path, *, records: int) -> Outcome:
-    """Fill the store at *uri* with so many *records*, and make an index while an app writes."""
-    name = f"indexed_{os.getpid()}_{next(_numbers)}"
-    with closing(store_from_uri(uri, root=folder, name=name)()) as store:
-        store.open()
-        fill(store, records)
+def index_while_writing(uri: str, folder: Path, name: str, *, records: int) -> Outcome:
+    """Make an index on the so many *records* of the store *name* at *uri* while an app writes."""
     watched = Watched(store_from_uri(uri, root=folder, name=name)())
+    kept = watched.status().records
     app = Flask("busy")
     chest = FlaskChest(
         app, store=watched, journal_dir=folder / "journal", scheduler="off", tracked_vars=["visit", "user_id"]
@@ -118,7 +126,7 @@ def index_while_writing(uri: str, folder: Path, *, records: int) -> Outcome:
         return Outcome(
             made=made,
             served=served,
-            kept=watched.status().records - records,
+            kept=watched.status().records - kept,
             faults=stats.faults,
             lost=stats.lost,
             usual_request=before,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pymongo import MongoClient
 
 from aggregation_property import AggregationProperty
@@ -35,6 +37,7 @@ from flask_chest.testing.contracts import (
 )
 from flask_chest.testing.records import make_record
 from json_values import json_values, texts
+from mongodb_commands import Commands
 from sampled_property import SampledProperty
 from server_contract import (
     PATIENCE,
@@ -52,6 +55,7 @@ from servers import DatabaseServer
 
 _numbers = count()
 MINUTE = timedelta(minutes=1)
+SECOND = 1_000_000_000
 
 
 @pytest.fixture(params=["mongodb", "documentdb"], scope="session")
@@ -267,6 +271,31 @@ def test_filters_read_an_index(store: Any, name: str, database: DatabaseServer) 
             plan = str(found.explain()["queryPlanner"]["winningPlan"])
             assert f"{name}_{index}" in plan, plan
             assert "COLLSCAN" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    "question",
+    [Query(where={"user_id": 7}), Query(errors=True), Query(method="DELETE")],
+    ids=["variable", "errors", "method"],
+)
+def test_rare_record_that_no_index_knows_is_found_in_one_reading_of_the_old_ones(
+    database: DatabaseServer, name: str, question: Query
+) -> None:
+    now = time.time_ns()
+    first, *others = [make_record(time_unix_nano=now - age * SECOND) for age in range(200, 0, -1)]
+    rare = replace(first, method="DELETE", error="ValueError", variables={"user_id": 7})
+    commands = Commands()
+    with closing(MongoDBStore(database.uri, name=name, options={"event_listeners": [commands]})) as store:
+        store.open()
+        store.write([rare, *others])
+        commands.sent.clear()
+        assert list(store.query(question)) == [rare]
+        finds = [command for command in commands.sent if command.get("find") == name]
+        # A second, perhaps eight, perhaps 64: then too much is left to fetch each record by an index.
+        assert len(finds) <= 4
+        assert "time_unix_nano" not in finds[-1]["filter"]
+        store.write([later := replace(rare, id="later", time_unix_nano=now + 3600 * SECOND)])
+        assert list(store.query(question)) == [later, rare]
 
 
 def test_records_expire_only_once_every_exporter_has_had_them(

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from causes import chain
 from flask_chest.errors import (
@@ -27,6 +26,7 @@ from flask_chest.protocols import Claim
 from flask_chest.record import Query
 from flask_chest.stores.mongodb import MongoDBStore
 from flask_chest.testing.records import make_record
+from mongodb_commands import Commands
 from servers import DatabaseServer, free_port
 
 COMPLAINT = (
@@ -321,20 +321,6 @@ def test_client_of_the_app_that_is_closed_is_told(database: DatabaseServer, name
         "MongoDB chest of the client that was given: Cannot use MongoClient after close; "
         "give a client that is open"
     )
-
-
-class Commands(CommandListener):
-    """Remembers what was sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[Mapping[str, Any]] = []
-
-    def started(self, event: CommandStartedEvent) -> None:
-        self.sent.append(dict(event.command))
-
-    def succeeded(self, event: CommandSucceededEvent) -> None: ...
-
-    def failed(self, event: CommandFailedEvent) -> None: ...
 
 
 def test_uri_does_not_let_servers_be_read_that_may_be_behind(database: DatabaseServer, name: str) -> None:

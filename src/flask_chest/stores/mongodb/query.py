@@ -47,7 +47,7 @@ def _candidates(collections: Collections, query: Query, budget: TimeBudget) -> I
 
     MongoDB reads an index in its order and stops at the limit. Engines that speak its protocol were seen to sort
     all that a filter leaves first, however old: they are given little to sort. A span in which there is little is
-    followed by a longer one; where there is much, by one for a few chunks.
+    followed by a longer one, or by all that is left; where there is much, by one for a few chunks.
     """
     size = CHUNK if query.limit is None or query.asks_for_variables else min(query.limit, CHUNK)
     until, since = query.until_unix_nano, query.since_unix_nano
@@ -55,12 +55,17 @@ def _candidates(collections: Collections, query: Query, budget: TimeBudget) -> I
     if until is not None:
         end = min(end, until)
     before: Record | None = None
+    with budget.working() as left, collections.answering(timeout=left):
+        much = _much(collections, query)
     while True:
         begin = end - length
         last = length > GROWING_SPANS_NANO[-1] or (since is not None and begin <= since)
         span = query if last else replace(query, since_unix_nano=begin)
         with budget.working() as left, collections.answering(timeout=left):
-            documents = list(collections.records.find(condition(span, before=before), sort=ORDER, limit=size))
+            wanted = condition(span, before=before)
+            if before is None and not last and much is not None and _holds(collections, much, begin, end):
+                last, wanted = True, _all(query)
+            documents = list(collections.records.find(wanted, sort=ORDER, limit=size))
         for document in documents:
             before = record_of(document)
             yield before
@@ -72,6 +77,36 @@ def _candidates(collections: Collections, query: Query, budget: TimeBudget) -> I
         else:
             query = replace(query, until_unix_nano=begin)
             before, end, length = None, begin, length * GROWTH
+
+
+def _much(collections: Collections, query: Query) -> int | None:
+    """Return how many records a span holds at least, by the index on the time, if it is read with all before it.
+
+    Return ``None`` where another index narrows, or where the time does.
+    """
+    fields = condition(query, before=None).keys()
+    if not fields or "time_unix_nano" in fields:
+        return None
+    indexes = collections.records.list_indexes()
+    if any(next(iter(index["key"])) in fields for index in indexes):
+        return None
+    return max(1, collections.records.estimated_document_count() // GROWTH)
+
+
+def _holds(collections: Collections, much: int, begin: int, end: int) -> bool:
+    times = {"time_unix_nano": {"$gte": Int64(begin), "$lt": Int64(end)}}
+    return collections.records.count_documents(times, limit=much) == much
+
+
+def _all(query: Query) -> Document:
+    """Return the filter of all candidates, worded so that no engine takes the index on the time for their end.
+
+    To fetch most documents by it takes longer than to read everything.
+    """
+    wanted, until = condition(replace(query, until_unix_nano=None), before=None), query.until_unix_nano
+    if until is None:
+        return wanted
+    return {**wanted, "$nor": [*wanted.get("$nor", ()), {"time_unix_nano": {"$gte": Int64(until)}}]}
 
 
 def condition(query: Query, *, before: Record | None) -> Document:
