@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from math import nextafter
 from typing import cast
 from zoneinfo import ZoneInfo
 
@@ -33,7 +35,7 @@ from flask_chest.aggregates import (
     Variable,
 )
 from flask_chest.extension.spans import bounds_of_spans
-from flask_chest.record import Bound, Condition, IsSet, JSONValue, OneOf, Query, Record
+from flask_chest.record import Bound, Condition, IsSet, JSONValue, OneOf, Query, Record, is_number
 from flask_chest.stores.aggregates import identity
 from flask_chest.stores.reference import aggregate
 from flask_chest.testing import make_record
@@ -68,6 +70,23 @@ _few: st.SearchStrategy[JSONValue] = st.sampled_from(
 _floats = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
 _small = st.integers(-5, 5) | st.sampled_from([0.5, 1.25, 2.5])
 _values: st.SearchStrategy[JSONValue] = _few | _few | _small | json_values | integers | _floats | texts
+_negative: st.SearchStrategy[JSONValue] = st.integers(-(2**63), -1) | st.floats(
+    max_value=-1e-300, allow_infinity=False, allow_subnormal=False
+)
+_greatest = nextafter(1e290, math.inf)
+"""The least number that is too great to count."""
+_huge: st.SearchStrategy[JSONValue] = st.sampled_from(
+    [2**63 - 1, 2**53 + 1, 1e289, 1e290, _greatest, 1.7e308, -(2**63), -1e290, -_greatest, -1.7e308]
+)
+_ranges: st.SearchStrategy[st.SearchStrategy[JSONValue]] = st.one_of(
+    st.just(_values),
+    st.just(_values),
+    _values.map(st.just),
+    st.lists(_values, min_size=2, max_size=3).map(st.sampled_from),
+    st.just(_negative),
+    st.just(_huge),
+)
+"""What the values of an example are: any, all equal, few different ones, negative or huge."""
 _columns: st.SearchStrategy[Column] = st.sampled_from(["route", "method", "status_code", "status_class", "error"])
 _rates = st.sampled_from([1.0] * 6 + [0.1, 0.5, 1 / 3, 0.6, 1e-6, 1e-9])
 _moments = count(1)
@@ -91,13 +110,25 @@ _measures: st.SearchStrategy[Measure[object]] = st.one_of(
         st.booleans(),
     ),
     st.builds(Distinct, _keys),
-    st.builds(
+)
+_bounds = (-1e300, -1.0, 0.0, 0.002, 0.5, 1.0, 2.0, 2.0**53, 1e300)
+
+
+def _histograms(numbers: Iterable[float]) -> st.SearchStrategy[Measure[object]]:
+    """Draw histograms with bounds at *numbers* and beside them, besides others."""
+    beside = {nextafter(number, end) for number in numbers for end in (-math.inf, math.inf)}
+    every = sorted({*_bounds, *numbers, *filter(_is_bound, beside)})
+    return st.builds(
         lambda of, bounds, weighted: Histogram(of, *sorted(bounds), weighted=weighted),
         _of,
-        st.sets(st.sampled_from([-1e300, -1.0, 0.0, 0.002, 0.5, 1.0, 2.0, 2.0**53, 1e300]), min_size=1),
+        st.sets(st.sampled_from(every), min_size=1),
         st.booleans(),
-    ),
-)
+    )
+
+
+def _is_bound(number: float) -> bool:
+    return math.isfinite(number) and (number == 0 or abs(number) >= sys.float_info.min)
+
 
 _conditions: st.SearchStrategy[Condition] = st.one_of(
     st.builds(Bound, st.sampled_from(["gt", "ge", "lt", "le"]), st.sampled_from([0, 1, 0.5, "a", "1"])),
@@ -167,11 +198,12 @@ def _by_the_calendar(draw: st.DrawFn) -> _Times:
 def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
     """Draw records that no other example asks about, and a question about them."""
     times = draw(st.one_of(_near_1970(), _by_the_calendar()))
+    values = draw(_ranges)
     fewest = draw(st.sampled_from([6, 3, 0]))  # left alone, every other list would be empty
     rows = draw(
         st.lists(
             st.tuples(
-                st.dictionaries(st.sampled_from(_names), _values, max_size=2),
+                st.dictionaries(st.sampled_from(_names), values, max_size=2),
                 st.sampled_from([None, "/a", "/b", "/A"]),
                 times.moments,
                 st.sampled_from([200, 200, 404, 500, 503]),
@@ -195,13 +227,14 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
         )
         for variables, route, moment, status, duration, rate in rows
     ]
+    numbers = {float(each) for record in records for each in record.variables.values() if is_number(each)}
     query = times.query
     if draw(st.integers(0, 3)) == 0:
         query = msgspec.structs.replace(query, conditions=(("w", draw(_conditions)),))
     if draw(st.integers(0, 5)) == 0:
         query = msgspec.structs.replace(query, where={"w": draw(_few)})
     return records, AggregateQuery(
-        measures=tuple(draw(st.lists(_measures, min_size=1, max_size=4, unique=True))),
+        measures=tuple(draw(st.lists(_measures | _histograms(numbers), min_size=1, max_size=4, unique=True))),
         by=tuple(draw(st.lists(_keys, max_size=2, unique=True))),
         bounds=tuple(times.bounds),
         query=query,
