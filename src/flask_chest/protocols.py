@@ -473,6 +473,19 @@ class VariableIndexes(Protocol):
         """Remove the index on *variable*, and return whether there was one."""
 
 
+@runtime_checkable
+class IndexesBySQL(VariableIndexes, Protocol):
+    """Makes its indexes by statements, which somebody else may run in its place."""
+
+    @abstractmethod
+    def index_sql(self, variable: str, /) -> str:
+        """Return the statements that `add_index` would run now, each to its end, or an empty text.
+
+        They are for whoever reviews them, or may change tables where the app may not, to be run one by one and
+        outside of a transaction.
+        """
+
+
 ViewState: TypeAlias = Literal["absent", "same", "different"]
 """Whether a view is there, and whether it is as its class declares."""
 

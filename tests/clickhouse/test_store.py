@@ -13,6 +13,7 @@ from flask_chest.testing.contracts import (
     IndexContract,
     StoreContract,
 )
+from index_sql_contract import IndexSQLContract
 from sampled_property import SampledProperty
 from view_contract import RunSQL, ViewContract
 
@@ -26,6 +27,7 @@ class TestClickHouseStore(
     IndexContract,
     IndexedFindingProperty,
     SampledProperty,
+    IndexSQLContract,
     ViewContract,
 ):
     """Does what every store does, but deliver: it has no outbox."""

@@ -41,6 +41,7 @@ from flask_chest.testing.contracts import (
     StoreContract,
 )
 from flask_chest.testing.records import make_record
+from index_sql_contract import IndexSQLContract
 from older_release import MakeSQLStore, OlderReleaseContract
 from sampled_property import SampledProperty
 from server_contract import MakeStore, ServerStoreContract, ServerTroubles, kept, make_varied_records
@@ -103,6 +104,7 @@ class TestMySQLStore(
     ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
+    IndexSQLContract,
     ViewContract,
     OlderReleaseContract,
     ServerStoreContract,

@@ -335,7 +335,20 @@ def test_statements_are_told_that_make_what_is_missing(store: ServerStore, admin
     assert days_of(store)[-1] == day(midnight(7))
 
 
-def test_index_that_was_interrupted_is_listed_and_made_on_the_rest(store: ServerStore, admin: _Admin) -> None:
+def test_index_is_made_by_hand_on_each_partition(store: ServerStore, admin: _Admin) -> None:
+    records = [make_record(variables={"user_id": 7}, time_unix_nano=midnight(-days)) for days in range(3)]
+    store.write(records)
+    for statement in store.index_sql("user_id").split(";\n")[:-1]:
+        admin.run(statement)
+    assert [(index.variable, index.valid) for index in store.indexes()] == [("user_id", True)]
+    assert not store.add_index("user_id")
+    assert list(store.query(Query(where={"user_id": 7}))) == records
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["by the store", "by hand"])
+def test_index_that_was_interrupted_is_listed_and_made_on_the_rest(
+    store: ServerStore, admin: _Admin, by_hand: bool
+) -> None:
     store.write([make_record(variables={"user_id": number % 5}) for number in range(100)])
     assert store.add_index("user_id")
     (index,) = store.indexes()
@@ -349,8 +362,11 @@ def test_index_that_was_interrupted_is_listed_and_made_on_the_rest(store: Server
     assert store.indexes() == [msgspec.structs.replace(index, valid=False)]
     late = make_record(variables={"user_id": 7}, time_unix_nano=midnight(-50))
     store.write([late])
-    assert store.add_index("user_id")
+    for statement in store.index_sql("user_id").split(";\n")[:-1] if by_hand else ():
+        admin.run(statement)
+    assert store.add_index("user_id") is not by_hand
     assert store.indexes() == [index]
+    assert store.index_sql("user_id") == ""
     store.write([make_record(time_unix_nano=midnight(-51))])
     assert store.indexes() == [index]
     assert list(store.query(Query(where={"user_id": 7}))) == [late]

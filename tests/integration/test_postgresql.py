@@ -30,6 +30,7 @@ from flask_chest.testing.contracts import (
     StoreContract,
 )
 from flask_chest.testing.records import make_record
+from index_sql_contract import IndexSQLContract
 from older_release import MakeSQLStore, OlderReleaseContract
 from sampled_property import SampledProperty
 from server_contract import (
@@ -97,6 +98,7 @@ class TestPostgreSQLStore(
     ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
+    IndexSQLContract,
     ViewContract,
     OlderReleaseContract,
     ServerStoreContract,

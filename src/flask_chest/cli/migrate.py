@@ -16,7 +16,7 @@ from flask_chest.cli.index import make_index
 from flask_chest.declared import Declaration
 from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
 from flask_chest.extension.derived import missing_indexes
-from flask_chest.protocols import FlatViews, Partitioned, Store, VariableIndexes
+from flask_chest.protocols import FlatViews, IndexesBySQL, Partitioned, Store, VariableIndexes
 
 _SOON_NANO = nanoseconds(timedelta(days=2))
 
@@ -27,7 +27,7 @@ _SOON_NANO = nanoseconds(timedelta(days=2))
     "--sql",
     "as_sql",
     is_flag=True,
-    help="Change nothing; print the statements that make the views, and the partitions that are missing.",
+    help="Change nothing; print the statements that make the views, and partitions and indexes that are missing.",
 )
 def migrate(*, check: bool, as_sql: bool) -> None:
     """Make the tables of the app's chests where they are missing, and migrate older ones.
@@ -111,5 +111,13 @@ def _say_sql() -> None:
         if isinstance(store, FlatViews):
             for declaration in derived.views:
                 say_data(store.view_sql(declaration).rstrip())
-        for name in derived.indexed if isinstance(store, VariableIndexes) else ():
-            say_data(f"-- The index on {name}: flask chest index add {name}")
+        if isinstance(store, VariableIndexes):
+            for statements in filter(None, (_index_sql(store, name) for name in derived.indexed)):
+                say_data(statements.rstrip())
+
+
+def _index_sql(store: VariableIndexes, name: str) -> str:
+    with suppress(StoreAbsent), asking_store():
+        if isinstance(store, IndexesBySQL):
+            return store.index_sql(name)
+    return f"-- The index on {name}: flask chest index add {name}"

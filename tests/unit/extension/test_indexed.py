@@ -127,6 +127,17 @@ def test_migrate_makes_what_is_missing_and_check_only_looks(runner: FlaskCliRunn
     assert runner.invoke(args=["chest", "migrate", "--check"]).exit_code == 0
 
 
+def test_migrate_names_the_command_where_the_store_tells_no_statements(
+    runner: FlaskCliRunner, store: IndexedStore
+) -> None:
+    told = runner.invoke(args=["chest", "migrate", "--sql"])
+    assert told.exit_code == 0
+    assert told.output.splitlines() == [
+        f"-- The index on {name}: flask chest index add {name}" for name in ("user_id", "plan")
+    ]
+    assert store.indexes() == []
+
+
 def test_doctor_says_which_index_is_missing_and_how_to_make_it(
     runner: FlaskCliRunner, store: IndexedStore
 ) -> None:

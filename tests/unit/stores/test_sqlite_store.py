@@ -34,6 +34,7 @@ from flask_chest.testing.contracts import (
     StoreContract,
 )
 from flask_chest.testing.records import make_record
+from index_sql_contract import IndexSQLContract
 from json_values import json_values, texts
 from older_release import SQLITE_INSERT, MakeSQLStore, OlderReleaseContract
 from sampled_property import SampledProperty
@@ -54,6 +55,7 @@ class TestSQLiteStore(
     ArchiveContract,
     IndexContract,
     IndexedFindingProperty,
+    IndexSQLContract,
     ViewContract,
     OlderReleaseContract,
 ):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flask_chest.protocols import VariableIndex, VariableIndexes
+from flask_chest.protocols import IndexesBySQL, VariableIndex
 from flask_chest.stores._indexes import check_indexable
 from flask_chest.stores.clickhouse.schema import ClickHousePart
 from flask_chest.stores.clickhouse.text import literal, quoted
 
 
-class ClickHouseIndexes(ClickHousePart, VariableIndexes):
+class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
     """Makes columns of variables, each with a few bits that say in which blocks a value may be."""
 
     def indexes(self) -> Sequence[VariableIndex]:
@@ -33,15 +33,17 @@ class ClickHouseIndexes(ClickHousePart, VariableIndexes):
         database = self._database
         if name in database.variable_columns():
             return False
-        column = quoted(database.variable_column(name))
-        self._alter(
-            f"ADD COLUMN IF NOT EXISTS {column} String MATERIALIZED variables[{literal(name)}] CODEC(ZSTD(1)),"
-            f" ADD INDEX IF NOT EXISTS {column} {column} TYPE bloom_filter(0.01) GRANULARITY 1"
-        )
-        self._alter(f"MATERIALIZE COLUMN {column}")
-        self._alter(f"MATERIALIZE INDEX {column}")
+        for statement in self._statements(name):
+            database.run(statement, settings={"mutations_sync": 0})
         database.await_mutations(database.records)
         return True
+
+    def index_sql(self, variable: str, /) -> str:
+        """Return the statements that `add_index` would run now, or an empty text."""
+        name = check_indexable(variable)
+        self._schema.check()
+        there = name in self._database.variable_columns()
+        return "" if there else "".join(f"{statement};\n" for statement in self._statements(name))
 
     def index_progress(self, variable: str, /) -> float | None:
         """Return the share of the parts in which the column is made, or ``None`` where it is in all."""
@@ -64,11 +66,19 @@ class ClickHouseIndexes(ClickHousePart, VariableIndexes):
         if name not in database.variable_columns():
             return False
         column = quoted(database.variable_column(name))
-        self._alter(f"DROP INDEX IF EXISTS {column}, DROP COLUMN IF EXISTS {column}")
+        drop = f"{self._alter} DROP INDEX IF EXISTS {column}, DROP COLUMN IF EXISTS {column}"
+        database.run(drop, settings={"mutations_sync": 0})
         return True
 
-    def _alter(self, change: str) -> None:
-        database = self._database
-        database.run(
-            f"ALTER TABLE {database.records}{database.on_cluster} {change}", settings={"mutations_sync": 0}
+    def _statements(self, name: str) -> list[str]:
+        column = quoted(self._database.variable_column(name))
+        add = (
+            f"ADD COLUMN IF NOT EXISTS {column} String MATERIALIZED variables[{literal(name)}] CODEC(ZSTD(1)),"
+            f" ADD INDEX IF NOT EXISTS {column} {column} TYPE bloom_filter(0.01) GRANULARITY 1"
         )
+        changes = (add, f"MATERIALIZE COLUMN {column}", f"MATERIALIZE INDEX {column}")
+        return [f"{self._alter} {change}" for change in changes]
+
+    @property
+    def _alter(self) -> str:
+        return f"ALTER TABLE {self._database.records}{self._database.on_cluster}"

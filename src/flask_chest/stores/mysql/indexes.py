@@ -34,30 +34,40 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
         name = index_name(self._tables.name, variable)
         with self._database.altering() as session:
             ((version,),) = session.rows("SELECT version()")
-            expression = key(variable, mariadb=is_mariadb(version))
             index = self._index(session, variable)
             if index is not None and index.valid:
                 return False
             if index is None:
                 if self._is_taken(session, name):
                     raise foreign_name(self._schema.place, name)
-                collation = expression.rpartition(" ")[2]
-                self._alter(
-                    session,
-                    f"ADD COLUMN `{name}` varchar(255) CHARACTER SET utf8mb4 COLLATE {collation}"
-                    f" GENERATED ALWAYS AS ({expression}) VIRTUAL COMMENT '{column_comment(variable)}'",
-                    ways=_AT_ONCE,
-                    harmless=_NAME_TAKEN,
-                )
-            made = self._alter(
-                session,
-                f"ADD INDEX `{name}` (`{name}`, time_unix_nano, id)",
-                ways=_IN_PLACE,
-                harmless=_NAME_TAKEN,
-            )
+                column = self._column(variable, version)
+                self._alter(session, column, ways=_AT_ONCE, harmless=_NAME_TAKEN)
+            made = self._alter(session, self._key(variable), ways=_IN_PLACE, harmless=_NAME_TAKEN)
             if self._index(session, variable) is None:
                 raise foreign_name(self._schema.place, name)
             return made  # if not, another process was first
+
+    def _statements(self, variable: LiteralString) -> list[str]:
+        with self._database.reading() as session:
+            ((version,),) = session.rows("SELECT version()")
+            index = self._index(session, variable)
+        if index is not None and index.valid:
+            return []
+        changes = [self._key(variable)] if index else [self._column(variable, version), self._key(variable)]
+        return [f"ALTER TABLE {self._tables.sql('{records}')} {change}" for change in changes]
+
+    def _column(self, variable: LiteralString, version: str) -> str:
+        expression = key(variable, mariadb=is_mariadb(version))
+        collation = expression.rpartition(" ")[2]
+        return (
+            f"ADD COLUMN `{index_name(self._tables.name, variable)}` varchar(255)"
+            f" CHARACTER SET utf8mb4 COLLATE {collation}"
+            f" GENERATED ALWAYS AS ({expression}) VIRTUAL COMMENT '{column_comment(variable)}'"
+        )
+
+    def _key(self, variable: LiteralString) -> str:
+        name = index_name(self._tables.name, variable)
+        return f"ADD INDEX `{name}` (`{name}`, time_unix_nano, id)"
 
     def _remove(self, variable: str) -> bool:
         with self._database.altering() as session:

@@ -58,17 +58,28 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
             index = self._index(variable)  # it may have been finished just now
         if index is not None and index.valid:
             return False
-        on = f"({key(variable)}, time_unix_nano DESC, id DESC)"
         if self._is_partitioned():
-            return self._add_to_each(variable, index, on)
+            return self._add_to_each(variable, index)
         with self._database.outside() as session:
-            if index is not None:
-                session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
             try:
-                session.change(f'CREATE INDEX CONCURRENTLY "{name}" ON {self._tables.sql("{records}")} {on}')
+                for statement in self._at_once(variable, index):
+                    session.change(statement)
             except errors.DuplicateTable:  # another process was first
                 return False
         return True
+
+    def _statements(self, variable: LiteralString) -> list[str]:
+        index = self._index(variable)
+        if index is not None and index.valid:
+            return []
+        if not self._is_partitioned():
+            return self._at_once(variable, index)
+        with self._database.reading() as session:
+            missing = self._without(session, index_name(self._tables.name, variable))
+            anew = index is not None and not missing
+            parts = self._without(session, "") if anew else missing
+        parent = self._on_parent(variable, anew=anew) if index is None or anew else []
+        return [*parent, *(statement for part in parts for statement in self._on_part(variable, part))]
 
     def _remove(self, variable: str) -> bool:
         index = self._index(variable)
@@ -82,30 +93,45 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
             session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{index.name}"')
         return True
 
-    def _add_to_each(self, variable: LiteralString, index: VariableIndex | None, on: LiteralString) -> bool:
+    def _at_once(self, variable: LiteralString, index: VariableIndex | None) -> list[str]:
+        name = index_name(self._tables.name, variable)
+        create = f'CREATE INDEX CONCURRENTLY "{name}" ON {self._tables.sql("{records}")} {_on(variable)}'
+        return [create] if index is None else [f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"', create]
+
+    def _on_parent(self, variable: LiteralString, *, anew: bool) -> list[str]:
+        name, records = index_name(self._tables.name, variable), self._tables.sql("{records}")
+        create = f'CREATE INDEX "{name}" ON ONLY {records} {_on(variable)}'
+        return [f'DROP INDEX IF EXISTS "{name}"', create] if anew else [create]
+
+    def _on_part(self, variable: LiteralString, table: str) -> list[str]:
+        name, part = index_name(self._tables.name, variable), index_name(table, variable)
+        return [
+            f'DROP INDEX CONCURRENTLY IF EXISTS "{part}"',
+            f'CREATE INDEX CONCURRENTLY "{part}" ON "{table}" {_on(variable)}',
+            f'ALTER INDEX "{name}" ATTACH PARTITION "{part}"',
+        ]
+
+    def _add_to_each(self, variable: LiteralString, index: VariableIndex | None) -> bool:
         """Make the index on each partition, and then attach it: on all at once, others could not write.
 
         A partition that is made meanwhile has it already.
         """
-        name, records = index_name(self._tables.name, variable), self._tables.sql("{records}")
+        name = index_name(self._tables.name, variable)
         with self._database.writing() as session:
             missing = [] if index is None else self._without(session, name)
-            if index is not None and not missing:  # the last one was dropped before it had its own
-                session.change(f'DROP INDEX IF EXISTS "{name}"')
-            if not missing:
+            if not missing:  # of an index that is there, the last partition was dropped before it had its own
                 try:
-                    session.change(f'CREATE INDEX "{name}" ON ONLY {records} {on}')
+                    for statement in self._on_parent(variable, anew=index is not None):
+                        session.change(statement)
                 except errors.DuplicateTable as exc:
                     raise StoreUnavailable(f"{self._schema.place}: another process makes the index") from exc
                 missing = self._without(session, name)
         with self._database.outside() as session:
             for table in missing:
-                part = index_name(table, variable)
                 # Retention has dropped the partition, or another process has attached its part.
                 with suppress(errors.UndefinedTable, errors.DependentObjectsStillExist):
-                    session.change(f'DROP INDEX CONCURRENTLY IF EXISTS "{part}"')
-                    session.change(f'CREATE INDEX CONCURRENTLY "{part}" ON "{table}" {on}')
-                    session.change(f'ALTER INDEX "{name}" ATTACH PARTITION "{part}"')
+                    for statement in self._on_part(variable, table):
+                        session.change(statement)
         return True
 
     def _is_partitioned(self) -> bool:
@@ -154,6 +180,10 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
 
     def _index(self, variable: str) -> VariableIndex | None:
         return next((index for index in self._found() if index.variable == variable), None)
+
+
+def _on(variable: LiteralString) -> LiteralString:
+    return f"({key(variable)}, time_unix_nano DESC, id DESC)"
 
 
 def _share(phase: str, done: int, total: int) -> float:

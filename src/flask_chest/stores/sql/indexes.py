@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Generic, LiteralString, TypeVar
 
 from flask_chest.errors import SchemaError
-from flask_chest.protocols import VariableIndex, VariableIndexes
+from flask_chest.protocols import IndexesBySQL, VariableIndex
 from flask_chest.stores._indexes import check_indexable
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.tables import MAX_IDENTIFIER, Database
@@ -19,7 +19,7 @@ _DIGITS = 16
 D = TypeVar("D", bound=Database)
 
 
-class SQLIndexes(VariableIndexes, Generic[D]):
+class SQLIndexes(IndexesBySQL, Generic[D]):
     """Knows its indexes by name and by what they are on; what others made is not touched."""
 
     def __init__(self, database: D, schema: SQLSchema) -> None:
@@ -34,6 +34,10 @@ class SQLIndexes(VariableIndexes, Generic[D]):
     def add_index(self, variable: str, /) -> bool:
         """Make the index on *variable*, and return whether there was none; an invalid one is made again."""
         return self._add(check_indexable(variable))
+
+    def index_sql(self, variable: str, /) -> str:
+        """Return the statements that `add_index` would run now, or an empty text."""
+        return "".join(f"{statement};\n" for statement in self._statements(check_indexable(variable)))
 
     def index_progress(self, variable: str, /) -> float | None:
         """Return the share of the index on *variable* that is made, from 0 to 1, while `add_index` runs.
@@ -55,6 +59,10 @@ class SQLIndexes(VariableIndexes, Generic[D]):
     @abstractmethod
     def _add(self, variable: LiteralString) -> bool:
         """Do what `add_index` promises; the variable can be indexed."""
+
+    @abstractmethod
+    def _statements(self, variable: LiteralString) -> Sequence[str]:
+        """Return what makes the index from what is there now; the variable can be indexed."""
 
     @abstractmethod
     def _remove(self, variable: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Generic, LiteralString, Protocol, TypeAlias, TypeVar
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
-from flask_chest.protocols import Partitioned, PartitionStatus, VariableIndexes
+from flask_chest.protocols import IndexesBySQL, Partitioned, PartitionStatus
 from flask_chest.record import Record
 from flask_chest.stores._records import Row, storable_rows
 from flask_chest.stores._time_limit import TimeLimit
@@ -128,7 +128,7 @@ class ServerStore(SQLStore, Partitioned):
         self,
         database: ServerConnections[object, ServerSession],
         schema: SQLSchema,
-        indexes: VariableIndexes,
+        indexes: IndexesBySQL,
         partitions: Partitions[ServerConnections[object, ServerSession]],
         *,
         where: ServerAddress,

@@ -12,11 +12,11 @@ from flask_chest.protocols import (
     ColumnReader,
     Columns,
     HasNeighbours,
+    IndexesBySQL,
     LoadsHistory,
     Store,
     StoreStatus,
     VariableIndex,
-    VariableIndexes,
 )
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import DuplicateIds, Row
@@ -45,13 +45,13 @@ class SQLStore(
     SQLViews,
     ColumnReader,
     LoadsHistory,
-    VariableIndexes,
+    IndexesBySQL,
     HasNeighbours,
     Store,
 ):
     """A store on the tables of *schema* in *database*, with *indexes* on variables."""
 
-    def __init__(self, database: Database, schema: SQLSchema, indexes: VariableIndexes) -> None:
+    def __init__(self, database: Database, schema: SQLSchema, indexes: IndexesBySQL) -> None:
         super().__init__(database, schema.tables)
         self._indexes = indexes
         self._schema = schema
@@ -108,6 +108,10 @@ class SQLStore(
         could not write by then waits in their journals.
         """
         return self._indexes.add_index(variable)
+
+    def index_sql(self, variable: str, /) -> str:
+        """Return the statements that `add_index` would run now, or an empty text where there is nothing to do."""
+        return self._indexes.index_sql(variable)
 
     def index_progress(self, variable: str, /) -> float | None:
         """Return the share of the index on *variable* that is made, from 0 to 1, while `add_index` runs.

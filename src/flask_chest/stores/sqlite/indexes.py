@@ -36,6 +36,11 @@ class SQLiteIndexes(SQLIndexes[SQLiteConnections]):
             session.change(self._definition(variable))
         return True
 
+    def _statements(self, variable: LiteralString) -> list[str]:
+        with self._database.reading() as session:
+            there = any(index.variable == variable for index in self._listed(session))
+        return [] if there else [self._definition(variable)]
+
     def _remove(self, variable: str) -> bool:
         with self._database.writing() as session:
             found = [index.name for index in self._listed(session) if index.variable == variable]
