@@ -23,6 +23,7 @@ from flask_chest.record import Query, Record
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.mysql.connections import Address
 from flask_chest.stores.postgresql import PostgreSQLStore, partitions
+from flask_chest.stores.sql import server
 from flask_chest.stores.sql.server import ServerStore
 from flask_chest.testing.contracts import (
     AggregationContract,
@@ -152,6 +153,16 @@ class TestPartitionedStore(StoreContract, OutboxContract, DeletionContract, Aggr
         store.write([other, make_record(id=first.id, time_unix_nano=first.time_unix_nano + DAY)])
         store.write([first])
         assert kept(store) == [first]
+
+    def test_batch_with_many_others_between_its_ids_is_kept_once(
+        self, store: ServerStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "MOST_AMONG", 2)
+        first, *others, last = (make_record(id=f"{number:08}") for number in range(5))
+        store.write([first, last])
+        store.write([*others, first])
+        store.write([make_record(id=each.id, time_unix_nano=midnight(-3)) for each in [*others, last]])
+        assert sorted(kept(store), key=lambda each: each.id) == [first, *others, last]
 
 
 def test_late_record_gets_a_partition_and_outliers_share_two(store: ServerStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Generic, LiteralString, Protocol, TypeAlias, TypeVar
@@ -12,7 +12,7 @@ from flask_chest._process import PerProcess
 from flask_chest.errors import SchemaError
 from flask_chest.protocols import IndexesBySQL, Partitioned, PartitionStatus
 from flask_chest.record import Record
-from flask_chest.stores._records import Row, storable_rows
+from flask_chest.stores._records import Row, bindable, storable_rows
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.options import full_address
 from flask_chest.stores.sql.partitions import Partition, PartitionMissing, Partitions
@@ -20,6 +20,9 @@ from flask_chest.stores.sql.pool import Lender, ServerReadOnly
 from flask_chest.stores.sql.schema import SQLSchema
 from flask_chest.stores.sql.store import LOWEST_POSITION, SQLStore, numbered_before
 from flask_chest.stores.sql.tables import Database, Session, Tables, row_record
+
+MOST_AMONG = 5_000
+"""Ids that are read at most between the first and the last of a batch: writers are many, and write at once."""
 
 
 class ServerSession(Session, Protocol):
@@ -218,14 +221,29 @@ class ServerStore(SQLStore, Partitioned):
         """
         conflicts: list[str] = []
         if look_first or not insert(session, self._tables, list(rows.values())):
-            kept = self._kept(session, list(rows))
+            kept = self._kept(session, self._perhaps_kept(session, rows) if look_first else list(rows))
             conflicts = [each.id for each in records if each.id in kept and kept[each.id] != each]
             rows = {record_id: row for record_id, row in rows.items() if record_id not in kept}
             insert(session, self._tables, list(rows.values()))
         return conflicts
 
+    def _perhaps_kept(self, session: Session, ids: Iterable[str]) -> list[str]:
+        """Return those of *ids* that are there, or all where too many others lie among them.
+
+        To look for each of a thousand in each partition takes long. But ids are in the order of time, so nearly
+        all partitions hold none between the first and the last of a batch, which one look shows.
+        """
+        asked = [each for each in ids if bindable(each)]
+        if not asked:
+            return []
+        select = "SELECT id FROM {records} WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?"
+        among = session.rows(self._tables.sql(select), (min(asked), max(asked), MOST_AMONG))
+        there = {record_id for (record_id,) in among}
+        return asked if len(among) == MOST_AMONG else [each for each in asked if each in there]
+
     def _kept(self, session: ServerSession, ids: Sequence[str]) -> dict[str, Record]:
-        return {record.id: record for record in map(row_record, session.rows_of(self._tables, ids))}
+        rows = session.rows_of(self._tables, ids) if ids else ()
+        return {record.id: record for record in map(row_record, rows)}
 
     def partitions(self) -> PartitionStatus:
         """Return how the records are parted by time, and up to when."""
