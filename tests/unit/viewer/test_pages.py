@@ -226,7 +226,7 @@ def test_page_says_what_took_too_long(client: FlaskClient, keep: Keep, monkeypat
     text = unescape(client.get(f"/chest/?{DAY}").text)
     assert "than the 2 s of a page: charts, durations, requests and routes, errors, user_id" in text
     late = client.get("/chest/records")
-    assert (late.status_code, "the answer took longer than" in late.text) == (503, True)
+    assert (late.status_code, "The answer took longer than" in late.text) == (503, True)
     assert "It took longer than the 2 s" in client.get(f"/chest/explore?{DAY}").text
     assert "It took longer than the 2 s" in client.get(f"/chest/compare?by=plan&a=free&b=pro&{DAY}").text
 
@@ -285,7 +285,7 @@ def test_csv_holds_no_formula(client: FlaskClient, keep: Keep, text: str) -> Non
         ("measure=median", "'median' is no measure"),
         ("measure=p50+count+sum(a)+sum(b)+sum(c)+sum(d)+sum(e)", "at most 6 measures"),
         ("by=a&by=b&by=c", "2 groups"),
-        ("top=1000", "top must be a number from 1 to 100"),
+        ("top=1000", "Top must be a number from 1 to 100"),
         ("every=1s&since=30d", "there would be a span, and 150 are the most"),
         ("every=often", "'often' is not a span of time"),
     ],
