@@ -14,6 +14,7 @@ import pytest
 
 from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
+from flask_chest.aggregates import AggregateQuery, Count, Histogram
 from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.postgresql import PostgreSQLStore
@@ -163,6 +164,31 @@ def test_following_chunks_read_the_index_from_where_the_last_ended(
     text = "\n".join(line for (line,) in plan)
     assert "Index Cond: (time_unix_nano <=" in text, text
     assert "Sort" not in text, text
+
+
+def test_spans_and_bins_are_added_up_without_a_sort_of_all_records(
+    store: PostgreSQLStore, database: DatabaseServer, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    store.write(
+        [
+            make_record(route=f"/{number % 2}", time_unix_nano=number, duration_ns=number % 9 * 1_000_000)
+            for number in range(2_000)
+        ]
+    )
+    admin.execute(f'ANALYZE "{name}"'.encode())
+    asked = AggregateQuery(
+        measures=(Count(), Histogram("duration", 0.002, 0.004, 0.006)),
+        by=("route",),
+        bounds=tuple(range(0, 2_001, 200)),
+        query=Query(since_unix_nano=0, until_unix_nano=2_000),
+        top=10,
+    )
+    # Less memory than the records take, and no place on the disk.
+    options = "-c work_mem=64kB -c temp_file_limit=0"
+    with closing(PostgreSQLStore(database.uri, name=name, options=options)) as limited:
+        answer = limited.aggregate(asked)
+    assert [group.records for group in answer.groups] == [1_000, 1_000]
+    assert [bucket.all.records for bucket in answer.series] == [200] * 10
 
 
 def test_view_gives_a_row_for_each_variable(

@@ -173,12 +173,13 @@ def merged(query: AggregateQuery, cells: Iterable[Cell | None]) -> Cell | None:
         return there[0] if there else None
     return Cell(
         sum(cell.records for cell in there),
-        [_merged(measure, [cell.sums[at] for cell in there]) for at, measure in enumerate(query.measures)],
+        [merged_sums(measure, [cell.sums[at] for cell in there]) for at, measure in enumerate(query.measures)],
         sum(cell.left_out for cell in there),
     )
 
 
-def _merged(measure: Measure[object], sums: Sequence[Any]) -> object:
+def merged_sums(measure: Measure[object], sums: Sequence[Any]) -> object:
+    """Return what a cell of all records holds of *measure*, if cells without a record in common hold *sums*."""
     if isinstance(measure, Histogram):
         return list(map(sum, zip(*sums, strict=True)))  # of many cells with many bins: no step of Python for each
     if isinstance(measure, ErrorRate | Mean):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import nextafter
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 
 from flask_chest.aggregates import (
     HUNDRED,
@@ -24,10 +24,13 @@ from flask_chest.stores.aggregates import measured, nothing
 from flask_chest.stores.sql.reading import Reading
 from flask_chest.stores.sql.written import digits
 
+OneBin: TypeAlias = tuple[int, int]
+"""The number of a bin, and the sum of the weights in it: what one row holds where bins are groups."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """The SQL of a measure: its columns, and how they become what a `Cell` holds."""
+    """The SQL of a measure: its columns, and how they become what a `Cell` holds, or `OneBin` of a histogram."""
 
     columns: tuple[LiteralString, ...] = ()
     sums: Callable[[Sequence[Any]], object]
@@ -78,11 +81,8 @@ def _histogram(measure: Histogram, number: LiteralString, *, bin_of: LiteralStri
     if bin_of is None:  # another statement finds them
         return Piece(columns=(having,), sums=lambda _: nothing(measure))
 
-    def sums(found: Sequence[Any]) -> list[int]:
-        bins = [0] * (len(measure.bounds) + 1)
-        if found[1] is not None:
-            bins[int(found[1])] = int(found[0])
-        return bins
+    def sums(found: Sequence[Any]) -> OneBin | None:
+        return None if found[1] is None else (int(found[1]), int(found[0]))
 
     return Piece(columns=(having, bin_of), sums=sums)
 

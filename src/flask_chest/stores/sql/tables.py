@@ -152,6 +152,8 @@ class Dialect:
     """Whether what several statements read is kept for them in a temporary table."""
     has_slow_windows: bool = False
     """Whether it takes long to number all records by a window function."""
+    by_hash: LiteralString = ""
+    """Statements before those that add up groups, where the database would sort all records for them."""
     scan: LiteralString = ""
     """Words after a table that is to be read from end to end; empty where the database itself knows when to."""
 
