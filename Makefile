@@ -14,7 +14,7 @@ UV_PYTHON := --python '$(PYTHON)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tracing unit test matrix test-clickhouse check sbom docs bench screenshots clean new-venv
+.PHONY: help demo tracing unit test matrix test-clickhouse check style mypy sbom docs bench screenshots clean new-venv
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,18 +32,22 @@ test: check ## Check, then run all tests, and show what of the package they reac
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report= tests/unit
 	$(BIN)/python -m coverage report --omit='$(OF_SERVERS)' --fail-under=94
 	$(BIN)/python -m coverage report --include='$(OF_SERVERS)' --fail-under=40
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/integration
-	$(BIN)/python -m pytest tests/processes
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/integration tests/processes
 
-check: $(STAMP) docs ## Check style, layers, types and the links of the docs
+check: $(STAMP) ## Check style, layers, types and the links of the docs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync mypy style docs
+
+style: $(STAMP)
 	$(BIN)/codespell
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+
+mypy: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 src
-	$(BIN)/basedpyright
 	$(BIN)/python -m mypy.stubtest apscheduler influxdb_client --ignore-missing-stub --mypy-config-file mypy.ini
 
 matrix: $(STAMP) ## Run the tests with other Pythons, Flasks, OpenTelemetries: ARGS="--session lowest" is one

@@ -291,9 +291,9 @@ def test_rule_of_the_server_that_refuses_records_is_told_without_their_values(
     assert str(refused.value) == f"MongoDB {database.address}/chest refused 1 records"
 
 
-def test_ten_thousand_records_are_written_at_once(database: DatabaseServer, name: str) -> None:
+def test_ten_thousand_records_are_written_at_once(documentdb: DatabaseServer, name: str) -> None:
     records = [make_record(route=f"/{number % 10}", variables={"number": number}) for number in range(10_000)]
-    with closing(MongoDBStore(database.uri, name=name)) as store:
+    with closing(MongoDBStore(documentdb.uri, name=name)) as store:
         store.open()
         store.write(records)
         store.write(records)  # as after an answer that was lost

@@ -26,7 +26,9 @@ ARGUMENTS = [
 ]
 DEPTH = 3
 OF_A_KIND = 3
-"""Pages of one kind that are looked at: those of one path, but for ids, with parameters of the same names."""
+"""Pages of one kind that are visited: those of one path, but for ids, with parameters of the same names."""
+PARAMETERS = 2
+"""Parameters with which pages are looked at: a third filter is shown as two are, and axe takes a second."""
 VISITS = 3
 """Times that a page is visited whose loading the machine broke off."""
 NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
@@ -70,7 +72,7 @@ class Crawl:
     def __init__(
         self, page: Page, *, look: Callable[[Page], list[str]] = lambda _: [], of_a_kind: int = OF_A_KIND
     ) -> None:
-        """Visit with *page*; *look* returns what is wrong with the first page of each kind."""
+        """Visit with *page*; *look* returns what is wrong with the first page of a kind."""
         self._page = page
         self._look = look
         self._of_a_kind = of_a_kind
@@ -108,7 +110,8 @@ class Crawl:
         answer = self._loaded()
         if answer is None or not answer.ok:
             self._blame(f"answered {answer.status if answer else 'nothing'}: {self._page.inner_text('main')}")
-        if self.seen[kind_of(self._address)] == 1:
+        kind = kind_of(self._address)
+        if self.seen[kind] == 1 and kind.count("&") < PARAMETERS:
             for complaint in self._look(self._page):
                 self._blame(complaint)
         links: list[str] = self._page.eval_on_selector_all("a[href]", LINKS)
