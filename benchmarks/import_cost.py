@@ -35,12 +35,14 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
     flask, flask_chest = (statistics.median(column) for column in zip(*times, strict=True))
     low, _, high = statistics.quantiles((second - first for first, second in times), n=4)
     print(f"import flask        {flask:7.1f} ms")
-    print(f"import flask_chest  {flask_chest:7.1f} ms, {flask_chest - flask:.1f} ms more")
+    share = (flask_chest - flask) / flask
+    print(f"import flask_chest  {flask_chest:7.1f} ms, {flask_chest - flask:.1f} ms more: {share:.2f} of Flask's")
     print(f"half of the {repetitions} pairs differ by {low:.1f} to {high:.1f} ms")
     return {
         "flask_ms": flask,
         "flask_chest_ms": flask_chest,
         "difference_ms": flask_chest - flask,
+        "difference_of_flask": share,
         "difference_lower_quartile_ms": low,
         "difference_upper_quartile_ms": high,
         "pairs": repetitions,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from math import isfinite
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
+
+import msgspec
 
 from flask_chest.errors import ConfigurationError
 from flask_chest.record import FIELDS, Query, is_number
@@ -46,8 +48,7 @@ DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 """Bounds in seconds between the bins of durations: those of OpenTelemetry's ``http.server.request.duration``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """A variable, where the name of a field of the record is expected, too."""
 
     name: str
@@ -73,9 +74,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
 class Measure(Generic[T_co]):
     """What is computed of some records; ``row[measure]`` is of the type *T_co*."""
+
+    __slots__ = ()
 
     @property
     @abstractmethod
@@ -87,17 +89,15 @@ class Measure(Generic[T_co]):
         yield self.label, cast("float | None", value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Weighted(Measure[T_co]):
-    weighted: bool = field(default=True, kw_only=True)
+class _Weighted(Measure[T_co], msgspec.Struct, frozen=True, kw_only=True):
+    weighted: bool = True
     """Whether a record counts for all the requests that sampling left out beside it."""
 
     def _labelled(self, text: str) -> str:
-        return text if self.weighted else f"unweighted({text})"
+        return _labelled(text, weighted=self.weighted)
 
 
-@dataclass(frozen=True, slots=True)
-class Count(_Weighted[int]):
+class Count(_Weighted[int], frozen=True):
     """Number of requests; of records, if not *weighted*."""
 
     @property
@@ -106,8 +106,7 @@ class Count(_Weighted[int]):
         return self._labelled("count")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRate(_Weighted["float | None"]):
+class ErrorRate(_Weighted["float | None"], frozen=True):
     """Share of requests that ended in an error (`Record.is_error`), from 0 to 1; ``None`` without records."""
 
     @property
@@ -116,8 +115,7 @@ class ErrorRate(_Weighted["float | None"]):
         return self._labelled("error_rate")
 
 
-@dataclass(frozen=True, slots=True)
-class Sum(_Weighted[float]):
+class Sum(_Weighted[float], frozen=True):
     """Sum of numbers, within 1e-9 of the sum of their sizes."""
 
     of: Number
@@ -131,8 +129,7 @@ class Sum(_Weighted[float]):
         return self._labelled(f"sum({written_name(self.of)})")
 
 
-@dataclass(frozen=True, slots=True)
-class Mean(_Weighted["float | None"]):
+class Mean(_Weighted["float | None"], frozen=True):
     """Mean of numbers; ``None`` where there is none."""
 
     of: Number
@@ -146,8 +143,7 @@ class Mean(_Weighted["float | None"]):
         return self._labelled(f"mean({written_name(self.of)})")
 
 
-@dataclass(frozen=True, slots=True)
-class Minimum(Measure["float | None"]):
+class Minimum(Measure["float | None"], msgspec.Struct, frozen=True):
     """Least number; ``None`` where there is none."""
 
     of: Number
@@ -161,8 +157,7 @@ class Minimum(Measure["float | None"]):
         return f"min({written_name(self.of)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Maximum(Measure["float | None"]):
+class Maximum(Measure["float | None"], msgspec.Struct, frozen=True):
     """Greatest number; ``None`` where there is none."""
 
     of: Number
@@ -177,7 +172,7 @@ class Maximum(Measure["float | None"]):
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Percentiles(_Weighted["Mapping[int, float | None]"]):
+class Percentiles(Measure["Mapping[int, float | None]"]):
     """Percentiles by nearest rank: each is a number of the data, which *p* per cent of them do not exceed.
 
     The value maps each percentile, a whole number from 1 to 100, to a number; to ``None`` where there is none.
@@ -186,6 +181,8 @@ class Percentiles(_Weighted["Mapping[int, float | None]"]):
     of: Number
     ps: tuple[int, ...]
     """The percentiles."""
+    weighted: bool
+    """Whether a record counts for all the requests that sampling left out beside it."""
 
     def __init__(self, of: Number, /, *ps: int, weighted: bool = True) -> None:
         """Take the percentiles *ps* of *of*."""
@@ -211,11 +208,10 @@ class Percentiles(_Weighted["Mapping[int, float | None]"]):
         return ((self._label(p), found[p]) for p in self.ps)
 
     def _label(self, *ps: int) -> str:
-        return self._labelled(f"{','.join(f'p{p}' for p in ps)}({written_name(self.of)})")
+        return _labelled(f"{','.join(f'p{p}' for p in ps)}({written_name(self.of)})", weighted=self.weighted)
 
 
-@dataclass(frozen=True, slots=True)
-class Distinct(Measure[int]):
+class Distinct(Measure[int], msgspec.Struct, frozen=True):
     """Number of different keys that groups by *of* would have; records that lack it do not count."""
 
     of: Column | Variable
@@ -238,7 +234,7 @@ class Bin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Histogram(_Weighted["tuple[Bin, ...]"]):
+class Histogram(Measure["tuple[Bin, ...]"]):
     """How many requests have a number in each of several bins; the first and the last one have one bound alone.
 
     Without *bounds*, `FlaskChest.aggregate` takes OpenTelemetry's for durations, and for a variable about twenty
@@ -248,6 +244,8 @@ class Histogram(_Weighted["tuple[Bin, ...]"]):
     of: Number
     bounds: tuple[float, ...]
     """Numbers between the bins."""
+    weighted: bool
+    """Whether a record counts for all the requests that sampling left out beside it."""
 
     def __init__(self, of: Number, /, *bounds: float, weighted: bool = True) -> None:
         """Count the numbers *of* between *bounds*."""
@@ -264,17 +262,18 @@ class Histogram(_Weighted["tuple[Bin, ...]"]):
     @property
     def label(self) -> str:
         """The measure as the command line writes it, as in ``histogram(price,10,20)``."""
-        return self._labelled(f"histogram({','.join((written_name(self.of), *map(_bound, self.bounds)))})")
+        numbers = ",".join((written_name(self.of), *map(_bound, self.bounds)))
+        return _labelled(f"histogram({numbers})", weighted=self.weighted)
 
     def columns(self, value: object) -> Iterator[tuple[str, float | None]]:
         """Yield a column for each bin, named by its lower bound."""
         for found in cast("tuple[Bin, ...]", value):
             lower = "-inf" if found.lower is None else _bound(found.lower)
-            yield self._labelled(f"histogram({written_name(self.of)})[{lower}]"), found.requests
+            label = _labelled(f"histogram({written_name(self.of)})[{lower}]", weighted=self.weighted)
+            yield label, found.requests
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AggregateQuery:
+class AggregateQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A question to a store about all records that match *query*, whose limit does not count."""
 
     measures: tuple[Measure[object], ...]
@@ -283,7 +282,7 @@ class AggregateQuery:
     """What the records of a group have in common; nothing for no groups."""
     bounds: tuple[int, ...] = ()
     """Bounds of the spans of time of a series, in nanoseconds since 1970: one more than there are spans."""
-    query: Query = field(default_factory=Query)
+    query: Query = msgspec.field(default_factory=Query)
     top: int = DEFAULT_TOP
     """Number of groups at most."""
 
@@ -301,8 +300,7 @@ class AggregateQuery:
             raise ConfigurationError(f"bounds must be increasing times, at least two, got {self.bounds!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """What was measured of the records that have *key*."""
 
     key: tuple[Key, ...]
@@ -316,8 +314,7 @@ class Row:
         return cast("T", self.values[measure])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of a whole answer, or of one span of its time."""
 
     groups: tuple[Row, ...]
@@ -331,8 +328,7 @@ class Rows:
     """Records of all groups together, measured by themselves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket(Rows):
+class Bucket(Rows, frozen=True, kw_only=True):
     """The rows of one span of time, its groups in the order of the whole answer's."""
 
     begin_unix_nano: int
@@ -341,8 +337,7 @@ class Bucket(Rows):
     """End of the span, exclusive."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer(Rows):
+class Answer(Rows, frozen=True, kw_only=True):
     """The answer to an `AggregateQuery`; it is of one moment, whoever writes meanwhile."""
 
     query: AggregateQuery
@@ -370,6 +365,10 @@ def written_name(of: Number | Column) -> str:
         return of
     is_plain = of.name == of.name.strip() != "" and of.name.isprintable() and not set(of.name) & set('"(),')
     return of.name if is_plain and of.name not in RESERVED else json.dumps(of.name, ensure_ascii=False)
+
+
+def _labelled(text: str, *, weighted: bool) -> str:
+    return text if weighted else f"unweighted({text})"
 
 
 def _bound(bound: float) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from flask_chest.background.stats import ChestStats
 from flask_chest.capture.trace_context import TraceContext, server_span
-from flask_chest.capture.values import Conversion
+from flask_chest.capture.values import Conversion, ValueRules
 from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import VariablesObserver
@@ -40,6 +40,7 @@ MAX_ELEMENTS = 128
 """Longest sequence that stays one; a longer one becomes JSON."""
 _RESERVED = "otel."
 _SPARED = 16
+_RULES = ValueRules()
 """Number of attributes left free on a span for what is set after ours, such as the status."""
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
@@ -125,7 +126,7 @@ def to_attribute(value: object, *, max_length: int = 1024) -> Attribute | None:
     Scalars and lists of one type of scalar stay, anything else becomes JSON. Strings are cut at *max_length*
     characters.
     """
-    return _attribute(Conversion().convert(value, objects=True), max_length)
+    return _attribute(Conversion(_RULES).convert(value, objects=True), max_length)
 
 
 def _attribute(value: JSONValue, max_length: int) -> Attribute | None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from math import nextafter
 from typing import cast
 from zoneinfo import ZoneInfo
 
-import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from flask_chest.aggregates import (
     AggregateQuery,
@@ -230,9 +230,9 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
     numbers = {float(each) for record in records for each in record.variables.values() if is_number(each)}
     query = times.query
     if draw(st.integers(0, 3)) == 0:
-        query = msgspec.structs.replace(query, conditions=(("w", draw(_conditions)),))
+        query = replace(query, conditions=(("w", draw(_conditions)),))
     if draw(st.integers(0, 5)) == 0:
-        query = msgspec.structs.replace(query, where={"w": draw(_few)})
+        query = replace(query, where={"w": draw(_few)})
     return records, AggregateQuery(
         measures=tuple(draw(st.lists(_measures | _histograms(numbers), min_size=1, max_size=4, unique=True))),
         by=tuple(draw(st.lists(_keys, max_size=2, unique=True))),

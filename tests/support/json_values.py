@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from flask_chest.capture.values import MAX_VALUE_BYTES, Conversion
+from flask_chest.capture.values import MAX_VALUE_BYTES, Conversion, ValueRules
 from flask_chest.record import JSONValue, decode_variables, encode_variables, same_value
 
 integers = st.integers(-(2**63), 2**63 - 1)
@@ -20,7 +20,7 @@ MARKS_OF_ONE_VALUE = 256
 
 
 def convert(value: object, *, objects: bool = True) -> JSONValue:
-    return Conversion().convert(value, objects=objects)
+    return Conversion(ValueRules()).convert(value, objects=objects)
 
 
 def text_bytes(value: JSONValue) -> int:

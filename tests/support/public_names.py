@@ -60,7 +60,9 @@ def _signature(value: object) -> str:
         signature = str(inspect.signature(value))  # type: ignore[arg-type]  # what cannot be called is caught
     except (TypeError, ValueError):
         return ""
-    return re.sub(r" at 0x[0-9a-f]+", "", signature)
+    signature = re.sub(r" at 0x[0-9a-f]+", "", signature)
+    # A union with a Literal is shown in this way by Python 3.14 alone.
+    return re.sub(r"Union\[(Literal\[[^]]*\]), ([\w.]+)\]", r"\1 | \2", signature)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,7 @@ class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Records that will never be delivered, by id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordFilter:
+class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter's ``filter`` and ``transform``.
 
     A record at which one of them raises is poison: another attempt would raise again, and delivering it as it is
@@ -141,6 +140,9 @@ def log_run(report: ExportReport, *, again: bool = False) -> None:
         )
 
 
+NO_FILTER = RecordFilter()
+
+
 @dataclass(slots=True, eq=False)
 class ExportRun:
     """One run of one exporter.
@@ -156,7 +158,7 @@ class ExportRun:
     """Name in the outbox; the exporter's own unless it is given."""
     batch_size: int = DEFAULT_BATCH_SIZE
     lease: timedelta = DEFAULT_LEASE
-    record_filter: RecordFilter = RecordFilter()
+    record_filter: RecordFilter = NO_FILTER
     suspicious: bool = False
     """Whether to search for poison also if the exporter does not say that a record is to blame."""
     go_on: Callable[[], bool] = lambda: True

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -48,8 +47,7 @@ RUN_SECONDS = 300.0
 """Seconds for which a run goes on from batch to batch, before others have their turn."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportJob:
+class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter, and when and how it is run."""
 
     name: str
@@ -93,16 +91,15 @@ def named_maker(
     return name, make
 
 
-@dataclass(slots=True)
-class _History:
+class _History(msgspec.Struct):
     """History of one job's runs in this process."""
 
-    counts: ExportCounts = field(default_factory=ExportCounts)
+    counts: ExportCounts = msgspec.field(default_factory=ExportCounts)
     failures: int = 0
     """Number of failures in a row."""
     not_before: float = 0.0
     """Monotonic time of the end of the pause after a failure."""
-    limit: LogLimit = field(default_factory=LogLimit)
+    limit: LogLimit = msgspec.field(default_factory=LogLimit)
     outage_said: bool = False
 
     def log(self, report: ExportReport) -> None:
@@ -132,20 +129,20 @@ class _History:
             self.not_before = 0.0
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
 class ExportJobs:
     """Runs export jobs from a store, now or on schedule."""
 
-    open_store: Callable[[], Store]
-    """Returns the store of the current process, ready for use."""
-    _exporters: dict[str, Exporter] = field(default_factory=dict)
-    _registered: set[str] = field(default_factory=set)
-    _histories: dict[str, _History] = field(default_factory=dict)
-    _scheduler: ExportScheduler | None = None
-    _scheduled: dict[str, Callable[[], object]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _closings: int = 0
-    """Number of calls of `close`; a run that began before the last one ends after its batch."""
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self.open_store = open_store
+        """Returns the store of the current process, ready for use."""
+        self._exporters: dict[str, Exporter] = {}
+        self._registered: set[str] = set()
+        self._histories: dict[str, _History] = {}
+        self._scheduler: ExportScheduler | None = None
+        self._scheduled: dict[str, Callable[[], object]] = {}
+        self._lock = threading.Lock()
+        self._closings = 0
+        """Number of calls of `close`; a run that began before the last one ends after its batch."""
 
     def run(self, job: ExportJob) -> ExportReport:
         """Run *job* once in this thread; only a store without an outbox raises, `CapabilityMissing`."""

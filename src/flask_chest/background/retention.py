@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Self
@@ -45,8 +44,7 @@ _BYTES = re.compile(r"(?P<count>\d+) ?(?P<unit>[KMGT]i?B)", re.IGNORECASE)
 _EXAMPLE = 'as "30d", "1_000_000 rows", "2 GB", or several: "30d, 2 GB"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionPolicy:
+class RetentionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Limits for the records of a chest: those beyond any of them are deleted; ``None`` is no limit."""
 
     age: timedelta | None = None
@@ -116,8 +114,7 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the exporters that keep records beyond the limits and were not seen for a week."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionRun:
+class RetentionRun(msgspec.Struct, frozen=True, kw_only=True):
     """Deletes what is beyond *policy* and every exporter has had, and what is beyond *cap* in any case."""
 
     store: Store

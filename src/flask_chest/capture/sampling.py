@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from msgspec.structs import replace
 
 from flask_chest.errors import ConfigurationError
@@ -19,8 +19,7 @@ _TRACE_RANGE = 1 << 64
 _ID_RANGE = 1 << 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Keeps a share of the requests, and all that are worth it.
 
     The same share of traces as OpenTelemetry's ``TraceIdRatioBased``: the lower 64 bits of the trace id decide,

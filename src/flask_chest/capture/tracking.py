@@ -6,12 +6,12 @@ What each asks for is joined once for a route and method, and then costs a reque
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TypeAlias, TypeGuard, TypeVar
 from weakref import WeakSet
 
+import msgspec
 from flask import Blueprint, Flask
 
 from flask_chest.declared import Declaration, Variables, declaration_of, is_declared
@@ -46,15 +46,14 @@ def known_method(method: str) -> str:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(msgspec.Struct, frozen=True):
     """What to capture: names, those that match a glob, and with *every* all public ones besides."""
 
     explicit: tuple[str, ...] = ()
     every: bool = False
     globs: tuple[str, ...] = ()
-    rename: Rename = field(default_factory=lambda: _NO_RENAME)
-    computed: Computed = field(default_factory=lambda: _NO_COMPUTED)
+    rename: Rename = msgspec.field(default_factory=lambda: _NO_RENAME)
+    computed: Computed = msgspec.field(default_factory=lambda: _NO_COMPUTED)
     declarations: tuple[Declaration, ...] = ()
 
     def __or__(self, other: Names) -> Names:
@@ -73,8 +72,7 @@ class Names:
         return bool(self.explicit or self.every or self.globs or self.computed)
 
 
-@dataclass(frozen=True, slots=True)
-class TrackedNames:
+class TrackedNames(msgspec.Struct, frozen=True):
     """A checked `TrackedVars`."""
 
     by_method: Mapping[str, Names]
@@ -217,8 +215,7 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
     return isinstance(value, Mapping)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, eq=False):
     """What one decorator asks for; two that ask for the same are two."""
 
     tracked: TrackedNames
@@ -294,8 +291,7 @@ def misplaced_views(view_functions: Mapping[str, Callable[..., object]]) -> list
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BlueprintRule:
+class BlueprintRule(msgspec.Struct, frozen=True):
     """What a chest asks of the requests to one blueprint."""
 
     blueprint: Blueprint
@@ -308,8 +304,7 @@ class BlueprintRule:
         return any(app.blueprints.get(name) is self.blueprint for name in outer)
 
 
-@dataclass(frozen=True, slots=True)
-class AppRule:
+class AppRule(msgspec.Struct, frozen=True):
     """What a chest asks of all requests to an app, or of those to some of its routes."""
 
     tracked: TrackedNames

@@ -11,7 +11,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -22,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeGuard, cast
 from uuid import UUID
 
+import msgspec
 import uuid_utils
 from werkzeug.local import LocalProxy
 
@@ -57,18 +57,16 @@ Encoders: TypeAlias = Mapping[type, Callable[[Any], object]]
 """Type → what makes of its instances something that has a form."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueRules:
+class ValueRules(msgspec.Struct, frozen=True, kw_only=True):
     """How one chest converts values, and what it hides of them."""
 
-    redaction: Redaction = field(default_factory=Redaction)
-    encoders: Encoders = field(default_factory=lambda: _NO_ENCODERS)
+    redaction: Redaction = msgspec.field(default_factory=Redaction)
+    encoders: Encoders = msgspec.field(default_factory=lambda: _NO_ENCODERS)
     max_value_bytes: int = MAX_VALUE_BYTES
     max_record_bytes: int = MAX_RECORD_BYTES
 
 
 _NO_ENCODERS: Encoders = MappingProxyType({})
-DEFAULT_RULES = ValueRules()
 
 
 class Dropped(Exception):
@@ -120,7 +118,7 @@ class Conversion:
         "names_left",
     )
 
-    def __init__(self, rules: ValueRules = DEFAULT_RULES, *, over: bool = False) -> None:
+    def __init__(self, rules: ValueRules, *, over: bool = False) -> None:
         """Begin with the whole allowance of a record."""
         self._over = over
         self.left_in_record = rules.max_record_bytes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, timedelta, tzinfo
 from math import floor, isclose, log10
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from flask_chest.aggregates import (
     DEFAULT_TOP,

@@ -31,7 +31,6 @@ from flask_chest.capture.explain import explanations
 from flask_chest.capture.tracking import BlueprintRule, Computed, Rename, TrackedNames, TrackedVars
 from flask_chest.declared import Typed, V
 from flask_chest.errors import CapabilityMissing, ConfigurationError, describe
-from flask_chest.extension.aggregation import aggregate_query, ask
 from flask_chest.extension.journal_place import JournalPlace
 from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, behind, middleware_of
 from flask_chest.extension.questions import (
@@ -45,7 +44,6 @@ from flask_chest.extension.questions import (
 from flask_chest.extension.route_plan import RoutePlan
 from flask_chest.extension.settings import MISSPELT, SettingOptions, Settings, check_options
 from flask_chest.extension.shutdown import EXIT_TIMEOUT_SECONDS
-from flask_chest.extension.spans import Every
 from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal import forget_refused
 from flask_chest.protocols import (
@@ -63,6 +61,8 @@ from flask_chest.stores import store_from_uri
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from flask_chest.extension.spans import Every
 
 DEFAULT_INTERVAL = timedelta(minutes=5)
 READ_PATIENCE_SECONDS = 2.0
@@ -238,6 +238,8 @@ class FlaskChest:
         *timeout*, and `CapabilityMissing` if the store cannot aggregate.
         """
         since = filters.get("since")
+        from flask_chest.extension.aggregation import aggregate_query, ask  # noqa: PLC0415 - few processes ask
+
         query = aggregate_query(
             measures,
             query=query_of(filters),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from flask_chest.extension.settings import MEMORY, Settings
 from flask_chest.journal import JournalConfig, digest, journal_folder
 from flask_chest.protocols import Addressed, Identified, Store
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalPlace:
+class JournalPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where an app keeps its journals, and under which names."""
 
     root: Path

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import time as clock_time
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flask_chest._clocks import nanoseconds
 from flask_chest.background.retention import parse_span
@@ -44,6 +43,8 @@ def span_text(length: timedelta) -> str:
 
 def parse_zone(text: str) -> tzinfo:
     """Read the name of a time zone, as ``Europe/Berlin`` or ``UTC``."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - it reads files as it is imported
+
     try:
         return UTC if text.upper() == "UTC" else ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):

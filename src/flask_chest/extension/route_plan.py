@@ -6,10 +6,10 @@ Rules are joined once for each route and method, not in each request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 from flask import Flask
 
 from flask_chest._process import pass_interruption
@@ -28,8 +28,7 @@ class Asked(NamedTuple):
     capture: Extractor
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePlan:
+class RoutePlan(msgspec.Struct, frozen=True):
     """What to do for one route and method: made once, used for every request to it."""
 
     view: object

@@ -19,6 +19,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
+import msgspec
+
 from flask_chest.background.retention import RetentionPolicy
 from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_redact
 from flask_chest.capture.sampling import Rate, Sampling
@@ -259,8 +261,7 @@ class Unchecked:
     setting: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Declaration(Generic[T]):
+class _Declaration(msgspec.Struct, Generic[T], frozen=True):
     name: str | None
     check: Callable[[object, str], T]
     default: T
@@ -407,8 +408,7 @@ class Settings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(msgspec.Struct, frozen=True):
     prefix: str
     given: Mapping[str, object]
     config: Mapping[str, object]

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakMethod, WeakSet, ref
 
 import msgspec
+from msgspec.structs import replace
 
 from flask_chest._clocks import nanoseconds
 from flask_chest._process import PerProcess, threads_run

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from flask_chest.errors import JournalError
 from flask_chest.journal._files import CAN_LOCK, LACKING
@@ -76,8 +77,7 @@ def digest(address: str) -> str:
     return sha256(address.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalConfig:
+class JournalConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how one chest keeps its journals: every process of it opens one in the same folder."""
 
     folder: Path | None

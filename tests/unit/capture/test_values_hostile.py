@@ -27,7 +27,7 @@ from json_values import assert_storable, convert
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("make", "form"), HOSTILE.values(), ids=HOSTILE)
 def test_objects_own_code_is_not_run(make: Callable[[], object], form: JSONValue) -> None:
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     assert same_value(conversion.convert([{"v": make()}], objects=True), [{"v": form}])
     assert conversion.failures == 0
 
@@ -35,7 +35,7 @@ def test_objects_own_code_is_not_run(make: Callable[[], object], form: JSONValue
 @pytest.mark.parametrize(("make", "_form"), HOSTILE.values(), ids=HOSTILE)
 def test_objects_own_code_is_not_run_for_a_key(make: Callable[[], object], _form: JSONValue) -> None:
     value = make()
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     assert_storable(conversion.convert({value: 1}, objects=True))
     assert conversion.failures == 0
 
@@ -54,7 +54,7 @@ class BadZone(tzinfo):
     ids=["proxy", "zone", "no content"],
 )
 def test_value_that_raises_becomes_its_types_name_and_the_rest_stays(value: object, form: str) -> None:
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     assert conversion.convert({"bad": value, "good": [1]}, objects=True) == {"bad": form, "good": [1]}
     assert conversion.failures == 1
 
@@ -101,7 +101,7 @@ class PanickingZone(tzinfo):
 
 
 def test_exception_that_is_none_costs_its_value_alone() -> None:
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     held = {"proxy": LocalProxy(panics), "zone": datetime(2024, 1, 1, tzinfo=PanickingZone()), "good": [1]}
     form = conversion.convert(held, objects=True)
     assert form == {"proxy": "LocalProxy", "zone": "datetime", "good": [1]}
@@ -166,6 +166,6 @@ class Buffered(bytearray):
 
 
 def test_own_buffer_of_a_class_is_not_asked() -> None:
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     assert conversion.convert([Buffered(b"ab")], objects=True) == ["YWI="]
     assert conversion.failures == 0

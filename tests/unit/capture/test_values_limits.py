@@ -15,6 +15,7 @@ from flask_chest.capture.values import (
     MAX_VALUE_BYTES,
     TRUNCATED,
     Conversion,
+    ValueRules,
     storable_text,
 )
 from json_values import assert_storable, convert, text_bytes
@@ -128,7 +129,7 @@ def test_large_value_is_not_copied(value: object) -> None:
 
 
 def test_record_is_limited_as_a_whole() -> None:
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     texts: list[object] = ["x" * 8192, ["y" * 8000], "z" * 1000, {"a": "b" * 5000}, 1, 1.5, "é" * 2000]
     forms = [conversion.convert(text, objects=True) for text in texts * 20]
     assert forms[: len(texts)] == texts
@@ -141,7 +142,7 @@ def test_record_is_limited_as_a_whole() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 1000, "x" * 4000])
 def test_record_is_cut_at_its_limit_and_not_before(text: str) -> None:
-    conversion = Conversion()
+    conversion = Conversion(ValueRules())
     forms = [conversion.convert(text, objects=True) for _ in range(100)]
     whole = MAX_RECORD_BYTES // len(text)
     assert forms[:whole] == [text] * whole

@@ -8,13 +8,14 @@ that adds up. Values are bound, so all text in a statement is from here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, LiteralString, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from flask_chest.aggregates import (
     MAX_TOP,
@@ -99,8 +100,7 @@ class _SampledError(Exception):
     """Some records count for more requests than others."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Grouping:
+class _Grouping(msgspec.Struct, frozen=True, kw_only=True):
     """By what a statement groups, and which records it reads."""
 
     keys: bool = False
