@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import pymysql
 import pytest
@@ -25,7 +25,7 @@ from flask_chest.aggregates import (
     Percentiles,
     Variable,
 )
-from flask_chest.record import JSONValue, Query
+from flask_chest.record import JSONValue, Query, ge, is_set, one_of
 from flask_chest.stores.mysql import MySQLStore
 from flask_chest.stores.mysql.connections import MYSQL, Address, MySQLAnswer
 from flask_chest.stores.sql import percentiles
@@ -217,6 +217,41 @@ GROUPS: Sequence[tuple[Column | Variable, ...]] = [
 ]
 
 
+HOUR = 3_600_000_000_000
+
+Access: TypeAlias = "tuple[object, object]"
+"""How a statement reads the records: the type of that, and the index."""
+AccessesOf: TypeAlias = "Callable[..., set[Access]]"
+
+
+@pytest.fixture
+def accesses_of(store: MySQLStore, admin: pymysql.cursors.Cursor, monkeypatch: pytest.MonkeyPatch) -> AccessesOf:
+    """Return what tells how the statements of some questions read the records."""
+    asked: dict[tuple[str, tuple[SQLValue, ...]], None] = {}
+    fetch = MySQLAnswer.rows
+
+    def rows(session: MySQLAnswer, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        asked[sql, tuple(values)] = None
+        return fetch(session, sql, values)
+
+    def accesses(*queries: AggregateQuery) -> set[Access]:
+        asked.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(MySQLAnswer, "rows", rows)
+            for query in queries:
+                store.aggregate(query)
+        found: set[Access] = set()
+        for sql, values in asked:
+            if " AS record" in sql:
+                admin.execute("EXPLAIN " + sql, values)
+                columns = [column[0] for column in admin.description]
+                plan = [dict(zip(columns, row, strict=True)) for row in admin.fetchall()]
+                found |= {(each["type"], each["key"]) for each in plan if each["table"] == "record"}
+        return found
+
+    return accesses
+
+
 @pytest.mark.parametrize("hours", [None, 1, 40], ids=["all time", "a narrow range", "a wide range"])
 @pytest.mark.parametrize("few", [20_000, 0], ids=["few records", "many records"])
 def test_aggregates_scan_the_table_or_a_range_of_time(
@@ -224,40 +259,115 @@ def test_aggregates_scan_the_table_or_a_range_of_time(
     name: str,
     admin: pymysql.cursors.Cursor,
     monkeypatch: pytest.MonkeyPatch,
+    accesses_of: AccessesOf,
     few: int,
     hours: int | None,
 ) -> None:
-    hour, groups = 3_600_000_000_000, 7
+    groups = 7
     records = [
-        make_record(route=f"/{number % groups}", time_unix_nano=number * hour // 60, variables={"n": number % 5})
+        make_record(route=f"/{number % groups}", time_unix_nano=number * HOUR // 60, variables={"n": number % 5})
         for number in range(3_000)
     ]
     store.write(records)
     store.add_index("n")
     admin.execute(f"ANALYZE TABLE `{name}`")
-    asked: list[tuple[str, Sequence[SQLValue]]] = []
-    fetch = MySQLAnswer.rows
-
-    def rows(session: MySQLAnswer, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
-        asked.append((sql, values))
-        return fetch(session, sql, values)
-
-    monkeypatch.setattr(MySQLAnswer, "rows", rows)
     monkeypatch.setattr(percentiles, "FEW", few)
-    query = Query() if hours is None else Query(since_unix_nano=hour, until_unix_nano=(1 + hours) * hour)
-    for measures, by in zip(MEASURES * 2, GROUPS, strict=True):
-        for bounds in ((), (hour, 2 * hour, 3 * hour)):
-            store.aggregate(AggregateQuery(measures=measures, by=by, bounds=bounds, query=query, top=3))
-    accesses: set[tuple[object, object]] = set()
-    for sql, values in dict.fromkeys(asked):
-        if "information_schema" in sql:
-            continue
-        admin.execute("EXPLAIN " + sql, values)
-        columns = [column[0] for column in admin.description]
-        plan = [dict(zip(columns, row, strict=True)) for row in admin.fetchall()]
-        accesses |= {(each["type"], each["key"]) for each in plan if each["table"] == "record"}
-    expected = ("range", f"{name}_time") if hours == 1 else ("ALL", None)
-    assert accesses == {expected}
+    query = Query() if hours is None else Query(since_unix_nano=HOUR, until_unix_nano=(1 + hours) * HOUR)
+    accesses = accesses_of(
+        *(
+            AggregateQuery(measures=measures, by=by, bounds=bounds, query=query, top=3)
+            for measures, by in zip(MEASURES * 2, GROUPS, strict=True)
+            for bounds in ((), (HOUR, 2 * HOUR, 3 * HOUR))
+        )
+    )
+    assert accesses == {("range", f"{name}_time") if hours == 1 else ("ALL", None)}
+
+
+MINUTES = 3_000
+"""Records of the next test, one a minute."""
+EARLY, LATE = 30 * HOUR // 60, (MINUTES - 30) * HOUR // 60
+"""Times after the first, and before the last half hour."""
+MANY: Mapping[str, Query] = {
+    "a route": Query(route="/usual"),
+    "a route in nearly all time": Query(route="/usual", since_unix_nano=EARLY),
+    "a status": Query(status_code=200),
+    "a status in nearly all time": Query(status_code=200, since_unix_nano=EARLY),
+    "a class of status": Query(status_class=2),
+    "a method": Query(method="GET"),
+    "an indexed variable": Query(where={"plan": "free"}),
+    "an indexed variable in nearly all time": Query(where={"plan": "free"}, since_unix_nano=EARLY),
+    "an indexed number": Query(where={"usual": 1}),
+    "several values of an indexed variable": Query(conditions=(("plan", one_of("free", "pro")),)),
+    "an indexed variable that is set": Query(conditions=(("plan", is_set()),)),
+    "a bound of an indexed number": Query(conditions=(("user_id", ge(100)),)),
+    "another variable": Query(where={"n": 1}),
+    "errors, which no index is on": Query(errors=True),
+    "an exception, which no index is on": Query(error="KeyError"),
+    "nearly all time": Query(since_unix_nano=EARLY, until_unix_nano=LATE),
+    "a route and a variable": Query(route="/usual", where={"plan": "free"}),
+}
+"""Questions about most records, or that only all of them answer."""
+FEW: Mapping[str, tuple[Query, set[str]]] = {
+    "a route": (Query(route="/3"), {"route"}),
+    "a route in nearly all time": (Query(route="/3", since_unix_nano=EARLY), {"route"}),
+    "a status": (Query(status_code=404), {"status"}),
+    "a class of status": (Query(status_class=5), {"status"}),
+    "a request": (Query(request_id="r7"), {"request"}),
+    "a trace": (Query(trace_id=f"{7:032x}"), {"trace"}),
+    "an indexed variable": (Query(where={"user_id": 7}), {"by_user_id"}),
+    "an indexed variable in nearly all time": (
+        Query(where={"user_id": 7}, since_unix_nano=EARLY),
+        {"by_user_id"},
+    ),
+    "some values of an indexed variable": (Query(conditions=(("user_id", one_of(7, 8)),)), {"by_user_id"}),
+    "the last half hour": (Query(since_unix_nano=LATE), {"time"}),
+    "a usual route in the last half hour": (Query(route="/usual", since_unix_nano=LATE), {"time", "route"}),
+    "a usual value in the last half hour": (
+        Query(where={"plan": "free"}, since_unix_nano=LATE),
+        {"time", "by_plan"},
+    ),
+    "a rare value of a usual route": (Query(route="/usual", where={"user_id": 7}), {"by_user_id"}),
+}
+"""Questions about few records, and the ends of the names of the indexes by which these may be read."""
+
+
+def test_aggregates_read_by_an_index_what_few_records_have_alone(
+    store: MySQLStore, name: str, admin: pymysql.cursors.Cursor, accesses_of: AccessesOf
+) -> None:
+    """By an index each record is fetched at random: of most records that takes longer than a scan of all."""
+    store.write(
+        [
+            make_record(
+                route="/usual" if number % 10 else f"/{number // 10 % 20}",
+                request_id=f"r{number}",
+                trace_id=f"{number:032x}",
+                status_code={1: 500, 2: 404}.get(number % 100, 200),
+                error="KeyError" if number % 100 == 1 else None,
+                time_unix_nano=number * HOUR // 60,
+                variables={
+                    "plan": "free" if number % 10 else "pro",
+                    "usual": 1 if number % 10 else number,
+                    "user_id": number % 500,
+                    "n": number % 3,
+                    "text": "x" * 150,
+                },
+            )
+            for number in range(MINUTES)
+        ]
+    )
+    for variable in ("plan", "usual", "user_id"):
+        store.add_index(variable)
+    admin.execute(f"ANALYZE TABLE `{name}`")
+
+    def accesses(query: Query) -> set[Access]:
+        return accesses_of(AggregateQuery(measures=MEASURES[1], by=("route",), query=query, top=3))
+
+    scans = {("ALL", None)}
+    assert {about: found for about, query in MANY.items() if (found := accesses(query)) != scans} == {}
+    for about, (query, ends) in FEW.items():
+        kinds, keys = zip(*accesses(query), strict=True)
+        assert set(keys) <= {f"{name}_{end}" for end in ends}, about
+        assert set(kinds) <= {"range", "ref", "const"}, about
 
 
 def test_view_gives_a_row_for_each_variable(store: MySQLStore, name: str, admin: pymysql.cursors.Cursor) -> None:

@@ -67,6 +67,7 @@ MYSQL = Dialect(
     view=MYSQL_VIEW,
     divide="DIV",
     has_slow_windows=True,
+    misjudges_equal=True,
     scan=" USE INDEX ()",
 )
 

@@ -206,12 +206,15 @@ def chunk(
     return Statement(tables.sql(select + " WHERE " + where + order), (*values, size))
 
 
-def column_conditions(query: Query) -> Iterator[Condition]:
-    """Yield the conditions on all but the variables, as far as the database takes their values."""
+def column_conditions(query: Query, *, as_ranges: bool = False) -> Iterator[Condition]:
+    """Yield the conditions on all but the variables, as far as the database takes their values.
+
+    With *as_ranges* that a column equals a value is said as a range from it to itself.
+    """
     for name in COLUMN_FILTERS:
         value = getattr(query, name)
         if value is not None and bindable(value):
-            yield f"{name} = ?", (value,)
+            yield (f"{name} >= ? AND {name} <= ?", (value, value)) if as_ranges else (f"{name} = ?", (value,))
     if query.status_code not in (None, USUAL_STATUS):
         yield NOT_USUAL, ()
     if query.status_class is not None:

@@ -189,9 +189,11 @@ class Reading:
             sql, bound = self.dialect.value(name)
             read.append(f"{sql} AS {column}")
             names.extend(bound)
-        conditions = list(column_conditions(meant))
+        as_ranges = self.dialect.misjudges_equal
+        conditions = list(column_conditions(meant, as_ranges=as_ranges))
         if meant.asks_for_variables:
-            conditions += narrowing(meant, self.dialect.variables(session, tables))
+            asked = _as_ranges(meant) if as_ranges else meant
+            conditions += narrowing(asked, self.dialect.variables(session, tables))
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         values = [value for _, bound in conditions for value in bound]
         select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
@@ -260,6 +262,22 @@ class Reading:
             return self.dialect.status_class
         # An expression: by an index on the column itself, MySQL and SQLite would fetch all records at random.
         return f"coalesce({of}, NULL)"
+
+
+def _as_ranges(meant: Query) -> Query:
+    """Return a query that asks for a single value twice: of two, equal or not, a database makes a range."""
+    asked = (*((name, OneOf((value,))) for name, value in meant.where.items()), *meant.conditions)
+    return msgspec.structs.replace(
+        meant, where={}, conditions=tuple((name, _twice(each)) for name, each in asked)
+    )
+
+
+def _twice(asked: Asked) -> Asked:
+    match asked:
+        case OneOf((value,)) if not isinstance(value, float):  # for which no index serves
+            return OneOf((value, value))
+        case _:
+            return asked
 
 
 def _column(value: SQLValue, of: Column) -> Key:

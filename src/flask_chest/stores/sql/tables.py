@@ -154,6 +154,8 @@ class Dialect:
     """Whether it takes long to number all records by a window function."""
     by_hash: LiteralString = ""
     """Statements before those that add up groups, where the database would sort all records for them."""
+    misjudges_equal: bool = False
+    """Whether it takes an index for what equals one value, however many records do; of a range it knows."""
     scan: LiteralString = ""
     """Words after a table that is to be read from end to end; empty where the database itself knows when to."""
 
