@@ -44,8 +44,7 @@ def tests(session: nox.Session) -> None:
     session.install("--editable", f".[{EXTRAS},otel,otlp]", *groups("test", "types"))
     unit(session)
     files = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
-    session.run("pytest", "-q", *files, *session.posargs, "tests/integration")
-    session.run("pytest", "-q", *session.posargs, "tests/processes")
+    session.run("pytest", "-q", *files, *session.posargs, "tests/integration", "tests/processes")
 
 
 @nox.session
