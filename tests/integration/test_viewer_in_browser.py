@@ -124,6 +124,13 @@ def test_every_page_is_sound_and_accessible(browser: Browser, site: str) -> None
     assert set(crawl.seen) >= PAGES
 
 
+def test_refusal_is_accessible(browser: Browser, site: str) -> None:
+    for scheme in ("light", "dark"):
+        page = page_of(browser, scheme=scheme, width=360)
+        page.goto(f"{site}/chest/records?colour=red")
+        assert look(page) == []
+
+
 def test_every_page_is_sound_on_postgresql(browser: Browser, postgresql: DatabaseServer) -> None:
     with shop(PostgreSQLStore(postgresql.uri, name="in_browser")) as address:
         crawl = Crawl(page_of(browser))
