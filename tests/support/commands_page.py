@@ -12,7 +12,7 @@ from flask_chest.cli import chest_group
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 _HEAD = """# All commands
 
-What each command says with `--help`. [Operating it](operating.md) shows them at work.
+What each command says with `--help`. [The command line](operating.md) shows them at work.
 """
 _WIDTH = 100
 
