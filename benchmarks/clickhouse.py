@@ -29,6 +29,9 @@ from flask_chest.stores.clickhouse.rows import COLUMN_TYPES, COLUMNS
 from flask_chest.testing import make_record
 
 BATCH = 1_000
+"""Records of a batch by default: of a journal's writer always, of an exporter unless told otherwise."""
+LARGE_BATCH = 5_000
+"""Records of a batch as docs/clickhouse.md advises for an exporter."""
 INTERVAL_NANO = 260_000_000
 BEGAN = 1_760_000_000_000_000_000
 STEP = 500_000
@@ -90,7 +93,9 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         client = stack.enter_context(closing(clickhouse_connect.get_client(interface="chdb", path=folder)))
         client.command("CREATE DATABASE chest ENGINE = Atomic")
-        figures = {"records": float(records), **write(client, rounds=2 * rounds)}
+        figures = {"records": float(records), **write(client, "write", batch=BATCH, rounds=4 * rounds)}
+        if not options.small:
+            figures |= write(client, "large_write", batch=LARGE_BATCH, rounds=2 * rounds)
         big = opened(client, "big")
         began = time.monotonic()
         fill(client, records)
@@ -113,11 +118,11 @@ def opened(client: Any, name: str) -> ClickHouseStore:
     return store
 
 
-def write(client: Any, *, rounds: int) -> Mapping[str, float]:
+def write(client: Any, what: str, *, batch: int, rounds: int) -> Mapping[str, float]:
     """Write batches by the store and by the client, in turn, into tables of the same columns."""
-    store, bare = opened(client, "ours"), opened(client, "bare")
+    store, bare = opened(client, f"ours_{batch}"), opened(client, f"bare_{batch}")
     bare_context = client.create_insert_context(
-        "bare",
+        f"bare_{batch}",
         COLUMNS,
         database="chest",
         column_type_names=[COLUMN_TYPES[name] for name in COLUMNS],
@@ -129,7 +134,7 @@ def write(client: Any, *, rounds: int) -> Mapping[str, float]:
             make_record(
                 route=f"/{each % 12}", variables={"user_id": each % 100, "plan": "pro", "total": each / 4}
             )
-            for each in range(BATCH)
+            for each in range(batch)
         ]
         rows = [
             (*scalars(each), {name: encode_value(value) for name, value in each.variables.items()})
@@ -145,8 +150,9 @@ def write(client: Any, *, rounds: int) -> Mapping[str, float]:
             ours.append(time.perf_counter() - between)
     assert bare.status().records == store.status().records
     share = statistics.median(theirs) / statistics.median(ours)
-    print(f"write: {BATCH / statistics.median(ours):,.0f} records a second, {share:.2f} of the client's insert")
-    return {"write_share": round(share, 3), "write_records_per_s": round(BATCH / statistics.median(ours))}
+    rate = batch / statistics.median(ours)
+    print(f"write: {rate:,.0f} records a second by {batch:,}, {share:.2f} of the client's insert", flush=True)
+    return {f"{what}_share": round(share, 3), f"{what}_records_per_s": round(rate)}
 
 
 def fill(client: Any, records: int) -> None:

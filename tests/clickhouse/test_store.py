@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from clickhouse_connect.driver.client import Client
 
 from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
+from flask_chest.record import Query
+from flask_chest.stores.clickhouse import ClickHouseStore
 from flask_chest.testing.contracts import (
     AggregationContract,
     DeletionWithoutOutboxContract,
     IndexContract,
     StoreContract,
 )
+from flask_chest.testing.records import make_record
 from index_sql_contract import IndexSQLContract
 from sampled_property import SampledProperty
 from view_contract import RunSQL, ViewContract
@@ -38,3 +42,13 @@ class TestClickHouseStore(
     def run_sql(self, client: Client) -> RunSQL:
         # Only between quotes may a name hold other letters than those of ASCII.
         return lambda sql: client.query(sql.replace("größe", "`größe`")).result_rows
+
+    def test_records_of_one_moment_are_no_conflict(self, store: ClickHouseStore) -> None:
+        first, second, third = (make_record(time_unix_nano=7) for _ in range(3))
+        store.write([first, second])
+        store.write([third])
+        assert store.status().conflicts == 0
+        changed = msgspec.structs.replace(second, status_code=500)
+        store.write([changed, make_record(time_unix_nano=7)])
+        assert store.status().conflicts == 1
+        assert second in store.query(Query())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import isfinite
 from operator import attrgetter
 from types import NoneType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from flask_chest.errors import RecordRefused
-from flask_chest.record import Record, encode_variables
+from flask_chest.record import JSONValue, Record, encode_variables
 
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 MAX_REASON = 2_000
@@ -49,7 +49,10 @@ _TYPES: dict[str, frozenset[type]] = {
 SCALARS: tuple[str, ...] = tuple(_TYPES)
 """A record's fields but its variables, in the order in which stores keep them."""
 
-scalars: Callable[[Record], tuple[str | float | None, ...]] = attrgetter(*SCALARS)
+Scalars: TypeAlias = tuple[str | float | None, ...]
+"""The values of the `SCALARS` of a record."""
+
+scalars: Callable[[Record], Scalars] = attrgetter(*SCALARS)
 
 _SIGNATURES = frozenset(product(*_TYPES.values()))
 """All that the types of a record's scalars together can be."""
@@ -61,19 +64,27 @@ _encode = msgspec.json.Encoder().encode
 
 Row: TypeAlias = tuple[str | float | None, ...]
 """The `SCALARS` of a record, then its variables as JSON."""
+R = TypeVar("R")
 
 
 def storable_rows(records: Sequence[Record]) -> list[Row]:
-    """Make the row of each of *records*.
+    """Make the row of each of *records*; raise `RecordRefused` as `storable_as` does."""
+    return storable_as(_row, records)
+
+
+def storable_as(encode: Callable[[Scalars, Mapping[str, JSONValue]], R], records: Sequence[Record]) -> list[R]:
+    """Return what *encode* makes of the scalars and the variables of each of *records*; it encodes all texts.
 
     Raises `RecordRefused` with the reasons when some could not be given back equal: databases differ in what
     they silently change, so none of them is asked.
     """
-    rows: list[Row] = []
+    rows: list[R] = []
     reasons: dict[str, str] = {}
     for record in records:
         try:
-            rows.append(_row(record))
+            rows.append(encode(*_checked(record)))
+        except UnicodeEncodeError:
+            reasons[record.id] = "one of its texts holds a lone surrogate"
         except ValueError as exc:
             reasons[record.id] = str(exc)
     if reasons:
@@ -81,7 +92,12 @@ def storable_rows(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def _row(record: Record) -> Row:
+def _row(values: Scalars, variables: Mapping[str, JSONValue]) -> Row:
+    _encode(values)
+    return (*values, encode_variables(variables))
+
+
+def _checked(record: Record) -> tuple[Scalars, Mapping[str, JSONValue]]:
     # In every write: what is plainly in order must be seen to be in few steps.
     values = scalars(record)
     if tuple(map(type, values)) not in _SIGNATURES:
@@ -101,11 +117,7 @@ def _row(record: Record) -> Row:
             raise ValueError(f"a variable's name is of the type {type(name).__name__}")
         if type(variable) not in _NEVER_AT_FAULT and (fault := _fault(variable, 0)) is not None:
             raise ValueError(f"variable {name!r} holds {fault}")
-    try:
-        _encode(values)
-        return (*values, encode_variables(variables))
-    except UnicodeEncodeError as exc:
-        raise ValueError("one of its texts holds a lone surrogate") from exc
+    return values, variables
 
 
 def _wrong_type(record: Record) -> str:

@@ -13,17 +13,24 @@ from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._deletions import Notes
-from flask_chest.stores._records import DuplicateIds, storable_rows
+from flask_chest.stores._records import DuplicateIds, storable_as
 from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
 
 try:
     from flask_chest.stores.clickhouse.aggregates import ClickHouseAggregation
-    from flask_chest.stores.clickhouse.client import Client, Clients, Database, check_client_options, make_client
-    from flask_chest.stores.clickhouse.deletion import NOTES, ClickHouseDeletion, notes_of
+    from flask_chest.stores.clickhouse.client import (
+        Client,
+        Clients,
+        Database,
+        Setting,
+        check_client_options,
+        make_client,
+    )
+    from flask_chest.stores.clickhouse.deletion import NOTE, ClickHouseDeletion, notes_of
     from flask_chest.stores.clickhouse.indexes import ClickHouseIndexes
     from flask_chest.stores.clickhouse.query import find
-    from flask_chest.stores.clickhouse.rows import COLUMNS, lines_of, record_of
+    from flask_chest.stores.clickhouse.rows import COLUMNS, line_of, record_of
     from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
     from flask_chest.stores.clickhouse.text import listed, literal
     from flask_chest.stores.clickhouse.views import ClickHouseViews
@@ -34,6 +41,9 @@ MAX_DAYS = 100
 """Days of which records are written at once, each of them a partition: a server takes no more unless told to."""
 CLOSE_NANO = 60_000_000_000
 """Time within which it takes less to look at all records than to look for those of a thousand times."""
+
+_LITTLE: Mapping[str, Setting] = {"max_threads": 1}
+"""Settings for a statement that reads little: to begin threads would take longer than it does."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r"[^\0/\\`\s]{1,63}")
@@ -146,7 +156,7 @@ class ClickHouseStore(
         """Keep *records* on the disk; those whose id is kept already are skipped."""
         if not records:
             return
-        storable_rows(records)  # refuses what would not come back equal
+        lines = storable_as(line_of, records)  # refuses what would not come back equal
         self._schema.check()
         notes = self._known.get() or self._notes()
         left = self._spared(records, notes)
@@ -155,8 +165,9 @@ class ClickHouseStore(
             self._delete_late(records, notes)
         if left:
             first = self._first_of_each(left)
+            line_by_identity = dict(zip(map(id, records), lines, strict=True))  # two may have the same id
             for part in _in_few_days(first):
-                self._database.insert(lines_of(part))
+                self._database.insert(b"\n".join(line_by_identity[id(record)] for record in part))
             later = self._after_writing(first)
             if later != notes:
                 kept = self._spared(first, later)
@@ -214,22 +225,23 @@ class ClickHouseStore(
     def _after_writing(self, records: Sequence[Record]) -> Notes:
         """Return the notes as they are now, and count those of *records* that were kept with other content."""
         database = self._database
-        twice = (
-            f"SELECT time_unix_nano, id FROM {database.records} WHERE {_at_the_times_of(records)}"
-            " GROUP BY time_unix_nano, id HAVING count() > 1"
-        )
+        at_these = f"FROM {database.records} WHERE {_at_the_times_of(records)}"
+        # No record is there twice where no two began at the same time: to see that takes one column of numbers.
+        at_once = f"SELECT count() - uniqExact(time_unix_nano) {at_these}"
         ((notes, repeated),) = database.rows(
-            f"SELECT (SELECT groupArray(tuple(*)) FROM ({NOTES.format(deletions=database.deletions)})),"
-            f" (SELECT groupArray((time_unix_nano, id)) FROM ({twice}))"
+            f"SELECT groupArray({NOTE}), ({at_once}) FROM {database.deletions} FINAL", settings=_LITTLE
         )
         if repeated:
-            self._count_conflicts(records, {record_id for _, record_id in repeated})
+            twice = database.rows(f"SELECT id {at_these} GROUP BY time_unix_nano, id HAVING count() > 1")
+            self._count_conflicts(records, {record_id for (record_id,) in twice})
         found = notes_of(notes)
         self._known.set(found)
         return found
 
     def _count_conflicts(self, records: Sequence[Record], repeated: set[str]) -> None:
         wanted = {record.id: record for record in records if record.id in repeated}
+        if not wanted:
+            return
         times = _at_the_times_of(list(wanted.values()))
         rows = self._database.rows(
             f"SELECT {', '.join(COLUMNS)} FROM {self._database.records} FINAL WHERE {times}"

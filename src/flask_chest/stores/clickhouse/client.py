@@ -49,6 +49,11 @@ _SIZES: Mapping[str, Setting] = {"max_query_size": 1 << 26, "max_ast_elements": 
 _WRITING: Mapping[str, Setting] = {
     # The server would collect what several clients write, and each of them would wait for that.
     "async_insert": 0,
+    # A batch is parsed in less time than threads for that would take to begin.
+    "input_format_parallel_parsing": 0,
+    "max_threads": 1,
+    # Nothing is in a batch twice.
+    "optimize_on_insert": 0,
 }
 
 

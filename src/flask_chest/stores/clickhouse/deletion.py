@@ -41,10 +41,8 @@ MANY_IDS = 10_000
 """Ids in one statement: a replicated table keeps it in less than a megabyte."""
 _LOOKED_UP = 1_000
 
-NOTES = (
-    "SELECT kind, secret, max(query), max(before_unix_nano), sum(count) FROM {deletions}"
-    " GROUP BY kind, secret ORDER BY kind, secret"
-)
+NOTE = "(kind, secret, query, before_unix_nano, count)"
+"""The columns of a note, which is read with FINAL: there are few of them."""
 
 
 class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
@@ -173,7 +171,8 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
         self._known.set(None)
 
     def _notes(self) -> Notes:
-        notes = notes_of(self._database.rows(NOTES.format(deletions=self._database.deletions)))
+        ((found,),) = self._database.rows(f"SELECT groupArray({NOTE}) FROM {self._database.deletions} FINAL")
+        notes = notes_of(found)
         self._known.set(notes)
         return notes
 
@@ -254,17 +253,14 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
 _SOON = {"mutations_sync": 0}
 
 
-def notes_of(rows: Iterable[Sequence[object]]) -> Notes:
-    """Make the notes of what `NOTES` selects."""
+def notes_of(rows: Iterable[tuple[str, str, str, int, int]]) -> Notes:
+    """Make the notes of rows of `NOTE`."""
     cut_off: int | None = None
     kinds: list[Kind] = []
-    for kind, secret, query, before, count in rows:
+    for kind, secret, query, before, count in sorted(rows):
         if kind == CUT_OFF:
-            moment = int(str(before))
-            cut_off = None if moment == MIN_INTEGER else moment
+            cut_off = None if before == MIN_INTEGER else before
         else:
-            shape = decode_shape(str(query))
-            kinds.append(
-                Kind(shape=shape, secret=str(secret), before_unix_nano=int(str(before)), count=int(str(count)))
-            )
+            shape = decode_shape(query)
+            kinds.append(Kind(shape=shape, secret=secret, before_unix_nano=before, count=count))
     return Notes(cut_off_unix_nano=cut_off, kinds=tuple(kinds))

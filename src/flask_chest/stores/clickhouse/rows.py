@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from flask_chest.errors import SchemaError
 from flask_chest.record import JSONValue, Record, encode_value
-from flask_chest.stores._records import SCALARS, scalars
+from flask_chest.stores._records import SCALARS, Scalars
 
 COLUMN_TYPES: dict[str, str] = {
     "id": "String",
@@ -40,17 +40,12 @@ process ends.
 """
 
 _decode = msgspec.json.Decoder().decode
-_encode_lines = msgspec.json.Encoder().encode_lines
+_encode = msgspec.json.Encoder().encode
 
 
-def lines_of(records: Iterable[Record]) -> bytes:
-    """Make the rows of *records*, which can be kept as they are, in the format `LINES`."""
-    return _encode_lines(
-        [
-            (*scalars(record), {name: encode_value(value) for name, value in record.variables.items()})
-            for record in records
-        ]
-    )
+def line_of(values: Scalars, variables: Mapping[str, JSONValue]) -> bytes:
+    """Make a row in the format `LINES`."""
+    return _encode((*values, {name: encode_value(value) for name, value in variables.items()}))
 
 
 def record_of(row: Sequence[Any]) -> Record:
