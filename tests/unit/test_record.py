@@ -78,12 +78,20 @@ def test_what_is_nested_too_deeply_is_not_decoded(brackets: Sequence[str]) -> No
         return f'{{"w": "{"[{" * MAX_LEVELS}", "v": {opening * (levels - 2)}[1]{closing * (levels - 2)}}}'
 
     assert decode_variables(nested(MAX_LEVELS))["w"] == "[{" * MAX_LEVELS
-    check_variables(nested(MAX_LEVELS).encode())
+    check_variables([nested(MAX_LEVELS)])
     for levels in (MAX_LEVELS + 1, 900, 8_000, 200_000):
         with pytest.raises(ValueError, match="nested too deeply"):
             decode_variables(nested(levels))
         with pytest.raises(ValueError, match="nested too deeply"):
-            check_variables(nested(levels).encode())
+            check_variables(["{}", nested(levels)])
+
+
+def test_variables_are_checked_one_by_one_however_they_are_written() -> None:
+    check_variables([])
+    check_variables(['{"a":\n1}', "{}"])
+    for texts in (["{}\n{}", ""], ["{}", ""], ['{"a":1', '"b":2}'], ["{},{}"], ["{}", "[1]"]):
+        with pytest.raises(ValueError, match=r"."):
+            check_variables(texts)
 
 
 def test_records_of_equal_content_are_equal() -> None:

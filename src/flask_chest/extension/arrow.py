@@ -234,8 +234,7 @@ def _joined(pieces: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBat
 def _told_apart(texts: Sequence[str], kinds: Kinds) -> tuple[dict[str, list[JSONValue]], Sequence[str | bytes]]:
     """Return the values of the declared variables, and all others as JSON: of nothing declared, as it came."""
     if not kinds:
-        for text in texts:
-            check_variables(text)
+        check_variables(texts)
         return {}, texts
     declared: dict[str, list[JSONValue]] = {name: [] for name in kinds}
     all_held = [decode_variables(text) for text in texts]

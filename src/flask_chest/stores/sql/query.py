@@ -94,22 +94,27 @@ def find_columns(
                 rows = session.rows(statement.sql, statement.values)
         except SnapshotLost:
             continue
-        if rows:
-            yield _columns(rows)
+        if not rows:
+            return
+        columns = _columns(rows)
+        yield columns
         if len(rows) < size:
             return
         before = row_record(rows[-1])
         left = None if left is None else left - len(rows)
-        length = sum(len(row[-1]) for row in rows) // len(rows) + 1
+        length = sum(map(len, columns["variables"])) // len(rows) + 1
         size = min(max(BYTES_AT_ONCE // length, CHUNK), MOST_AT_ONCE)
 
 
-def _columns(rows: Sequence[Sequence[Any]]) -> Columns:
+def _columns(rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
     # Not zip(*rows), whose thousands of iterators make the garbage collector run.
     held = {name: list(map(itemgetter(at), rows)) for at, name in enumerate(COLUMNS)}
     # SQLite and MySQL keep it as an integer.
-    held["trace_remote"] = [None if each is None else bool(each) for each in held["trace_remote"]]
+    held["trace_remote"] = list(map(_BOOLEANS.__getitem__, held["trace_remote"]))
     return held
+
+
+_BOOLEANS = {None: None, 0: False, 1: True}
 
 
 def _boundary(database: Database, tables: Tables, query: Query, budget: TimeBudget) -> int | None:
