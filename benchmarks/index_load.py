@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.engines import database_server
-from benchmarks.finding import fill
+from benchmarks.finding import fill_bare
 from benchmarks.prune_load import ENGINES, PATIENCE, Watched
 from benchmarks.web_servers import ROOT
 from flask import Flask, g
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
                     uri = stack.enter_context(database_server(engine)).uri
                 with closing(store_from_uri(uri, root=folder, name=name)()) as store:
                     store.open()
-                    fill(store, records)
+                    fill_bare(engine, uri, name, store, records)
             outcome = index_while_writing(uri, folder, name, records=records)
         print(
             f"{engine:10} index made in {outcome.made:.1f} s beside {outcome.served:,} requests; longest write "
