@@ -291,7 +291,7 @@ def test_rare_record_that_no_index_knows_is_found_in_one_reading_of_the_old_ones
         commands.sent.clear()
         assert list(store.query(question)) == [rare]
         finds = [command for command in commands.sent if command.get("find") == name]
-        # A second, perhaps eight, perhaps 64: then too much is left to fetch each record by an index.
+        # For the oldest, a second, and eight; then too much is left to fetch each record by an index.
         assert len(finds) <= 4
         assert "time_unix_nano" not in finds[-1]["filter"]
         store.write([later := replace(rare, id="later", time_unix_nano=now + 3600 * SECOND)])

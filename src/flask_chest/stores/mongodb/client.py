@@ -13,7 +13,7 @@ import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
 from bson.int64 import Int64
-from pymongo import IndexModel, MongoClient, ReadPreference, WriteConcern
+from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, WriteConcern
 from pymongo import errors as mongo
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -125,6 +125,7 @@ class Collections:
         """Whether this process has looked at the schema."""
         self.store_id: str | None = None
         """The id made with the collections; where they are made again, they keep the one that is known."""
+        self._first_unix_nano: int | None = None
         # Kept means on the disks of most.
         self._concern = WriteConcern(w="majority", j=True, wtimeout=timeout_ms)
 
@@ -239,6 +240,16 @@ class Collections:
         """Return the time by the server's clock."""
         found = self.schema.aggregate([{"$match": {"_id": SCHEMA}}, {"$project": {"now": NOW}}])
         return unix_nano(next(iter(found))["now"])
+
+    def first_unix_nano(self) -> int | None:
+        """Return when the oldest record began of those that were there when this was asked first.
+
+        It is the one with the first id: engines that sort all for the first time do not for that.
+        """
+        if self._first_unix_nano is None:
+            found = self.records.find_one({}, {"time_unix_nano": 1}, sort=[("_id", ASCENDING)])
+            self._first_unix_nano = None if found is None else int(found["time_unix_nano"])
+        return self._first_unix_nano
 
     def _collection(self, role: str) -> Collection[Document]:
         return self.database[self._name + _SUFFIXES[role]]

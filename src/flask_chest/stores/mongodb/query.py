@@ -56,14 +56,14 @@ def _candidates(collections: Collections, query: Query, budget: TimeBudget) -> I
         end = min(end, until)
     before: Record | None = None
     with budget.working() as left, collections.answering(timeout=left):
-        much = _much(collections, query)
+        longest = _longest_span(collections, query)
     while True:
         begin = end - length
         last = length > GROWING_SPANS_NANO[-1] or (since is not None and begin <= since)
         span = query if last else replace(query, since_unix_nano=begin)
         with budget.working() as left, collections.answering(timeout=left):
             wanted = condition(span, before=before)
-            if before is None and not last and much is not None and _holds(collections, much, begin, end):
+            if before is None and longest is not None and length > longest:
                 last, wanted = True, _all(query)
             documents = list(collections.records.find(wanted, sort=ORDER, limit=size))
         for document in documents:
@@ -79,23 +79,18 @@ def _candidates(collections: Collections, query: Query, budget: TimeBudget) -> I
             before, end, length = None, begin, length * GROWTH
 
 
-def _much(collections: Collections, query: Query) -> int | None:
-    """Return how many records a span holds at least, by the index on the time, if it is read with all before it.
+def _longest_span(collections: Collections, query: Query) -> int | None:
+    """Return the length of the longest span that is read by the index on the time, and not with all before it.
 
     Return ``None`` where another index narrows, or where the time does.
     """
     fields = condition(query, before=None).keys()
     if not fields or "time_unix_nano" in fields:
         return None
-    indexes = collections.records.list_indexes()
-    if any(next(iter(index["key"])) in fields for index in indexes):
+    if any(next(iter(index["key"])) in fields for index in collections.records.list_indexes()):
         return None
-    return max(1, collections.records.estimated_document_count() // GROWTH)
-
-
-def _holds(collections: Collections, much: int, begin: int, end: int) -> bool:
-    times = {"time_unix_nano": {"$gte": Int64(begin), "$lt": Int64(end)}}
-    return collections.records.count_documents(times, limit=much) == much
+    first = collections.first_unix_nano()
+    return None if first is None else (time.time_ns() - first) // GROWTH
 
 
 def _all(query: Query) -> Document:
