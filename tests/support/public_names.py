@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import re
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ def _is_ours(kind: type) -> bool:
 
 
 def _signature(value: object) -> str:
+    if isinstance(value, enum.EnumType):
+        return ""  # each Python has its own
     try:
         signature = str(inspect.signature(value))  # type: ignore[arg-type]  # what cannot be called is caught
     except (TypeError, ValueError):
