@@ -71,7 +71,7 @@ class RetentionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def _checked(cls, value: object, setting: str, **found: object) -> Self:
         policy = cls(**found)  # type: ignore[arg-type]  # of the types that `_limit` gives
         if (policy.age is not None and policy.age <= timedelta(0)) or policy.rows == 0 or policy.size == 0:
-            raise ConfigurationError(f"{setting} must leave something, got {value!r}")
+            raise ConfigurationError(f"{setting} must have limits above zero, got {value!r}")
         return policy
 
 

@@ -118,7 +118,7 @@ def top(*, variable: Column | Variable, by: Sequence[Column | Variable], **asked
 @chest_group.command("stats", hidden=True, context_settings={"ignore_unknown_options": True})
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
 def stats(*, rest: Sequence[str]) -> None:
-    """Say by which command this one is replaced."""
+    """Fail, and name the command that replaces this one."""
     raise Failure(f"stats is aggregate now; write: flask chest {shlex.join(_as_aggregate(rest))}")
 
 
