@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +133,14 @@ def test_sqlite_file_is_the_one_to_which_links_lead(tmp_path: Path) -> None:
 
 
 def test_id_of_a_store_is_made_with_its_tables_and_goes_with_a_copy(tmp_path: Path) -> None:
-    one, other = SQLiteStore(tmp_path / "one.db"), SQLiteStore(tmp_path / "other.db")
-    for store in (one, other):
-        store.open()
-    assert re.fullmatch("[0-9a-f]{32}", str(one.store_id))
-    assert one.store_id != other.store_id
-    one.close()
-    shutil.copy(tmp_path / "one.db", tmp_path / "copy.db")
-    copy = SQLiteStore(tmp_path / "copy.db")
-    assert copy.status().records == 0
-    assert copy.store_id == one.store_id
-    assert copy.address != one.address
+    one, other, copy = (SQLiteStore(tmp_path / f"{name}.db") for name in ("one", "other", "copy"))
+    with closing(other), closing(copy):
+        for store in (one, other):
+            store.open()
+        assert re.fullmatch("[0-9a-f]{32}", str(one.store_id))
+        assert one.store_id != other.store_id
+        one.close()
+        shutil.copy(tmp_path / "one.db", tmp_path / "copy.db")
+        assert copy.status().records == 0
+        assert copy.store_id == one.store_id
+        assert copy.address != one.address
