@@ -9,7 +9,7 @@ from benchmarks.prune_load import ENGINES, prune_while_writing
 
 from servers import DatabaseServer
 
-RECORDS = 800
+RECORDS = 2_000
 
 
 @pytest.mark.parametrize("kind", ENGINES)
