@@ -84,12 +84,13 @@ class SQLAggregation(SQLPart, Aggregation):
 
     def _answer(self, query: AggregateQuery, meant: Query, budget: TimeBudget) -> Answer:
         with budget.working() as left, self._database.answering(timeout=left) as session:
-            if self._tables.dialect.by_hash and is_additive(query):
-                session.change(self._tables.dialect.by_hash)
+            dialect = self._tables.dialect
+            if planned := dialect.by_hash if is_additive(query) else dialect.by_rank:
+                session.change(planned)
             read = Reading(session, self._tables, query, meant)
-            if self._tables.dialect.keeps_found and not is_additive(query):
+            if dialect.keeps_found and not is_additive(query):
                 read.keep(session, self._tables)
-            if self._tables.dialect.has_slow_windows and not is_additive(query):
+            if dialect.has_slow_windows and not is_additive(query):
                 found = _by_bins(session, self._tables, query, read)
                 if found is not None:
                     return found

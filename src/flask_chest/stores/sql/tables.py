@@ -154,6 +154,8 @@ class Dialect:
     """Whether it takes long to number all records by a window function."""
     by_hash: LiteralString = ""
     """Statements before those that add up groups, where the database would sort all records for them."""
+    by_rank: LiteralString = ""
+    """Statements before those that sort numbers, where the database takes reading them to be cheap."""
     misjudges_equal: bool = False
     """Whether it takes an index for what equals one value, however many records do; of a range it knows."""
     scan: LiteralString = ""
