@@ -21,11 +21,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite(
     "flask_chest.testing",
     "http_receiver",
+    "index_sql_contract",
     "influxdb_receiver",
     "json_values",
     "server_contract",
     "servers",
-    "view_contract",
     "view_contract",
 )
 
