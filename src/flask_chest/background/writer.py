@@ -217,6 +217,7 @@ class Writer(Intake):
         self._next_adoption = 0.0
         self._dropped = 0
         """Number of records in the current batch that had been deleted before they came."""
+        journal.call_when_filling(self._ring_soon)
 
     def take(self, record: Record, /) -> None:
         """Append *record*, and ring for the thread if enough records wait."""
@@ -227,6 +228,11 @@ class Writer(Intake):
             if journal is self._journal:
                 raise
             waiting = self._journal.append(record)  # it has just moved to the disk
+        except JournalFull:
+            if self._failures:
+                raise  # the store is away: to let the thread run makes no room
+            self._call(BATCH_RECORDS)
+            waiting = journal.append(record)
         if waiting >= self._ring_at:
             self._call(waiting)
         if not self._started:
@@ -330,6 +336,10 @@ class Writer(Intake):
             # before a thread has woken up: nothing would be stored until the journal is full.
             self._turn.acquire(timeout=_TURN_SECONDS)
 
+    def _ring_soon(self) -> None:
+        """Have the next record ring: of long records, so many as make a batch may not fit into the journal."""
+        self._ring_at = 1
+
     def _listen(self, ring_at: int) -> None:
         """Have the next ring come once *ring_at* records wait."""
         self._ring_at, self._rung = ring_at, False
@@ -394,8 +404,8 @@ class Writer(Intake):
         self._former = None
 
     def _move_all(self) -> None:
-        while not self._stopping and self._move():
-            if 0 < self._journal.waiting() < BATCH_RECORDS and not self._hurried:
+        while not self._stopping and (moved := self._move()):
+            if 0 < self._journal.waiting() < moved and not self._hurried:
                 return  # these are written with those that come, for the price of one transaction
 
     def _move(self) -> int:

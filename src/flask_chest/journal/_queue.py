@@ -195,7 +195,7 @@ class SegmentQueue:
         return frozenset(part.name for part in self._parts)
 
     def read(self, limit: int) -> list[Record]:
-        """Read on until at most *limit* records are out; return all that are."""
+        """Read on until *limit* records or those of one more segment are out; return all that are."""
         self._out += itertools.islice(self._complete(), max(0, limit - len(self._out)))
         return list(self._out)
 
@@ -252,6 +252,7 @@ class SegmentQueue:
 
     def _complete(self) -> Iterator[Record]:
         for part in tuple(self._parts):
+            given = part.given
             try:
                 for found in part.read():
                     record = self._record(found, part)
@@ -268,6 +269,8 @@ class SegmentQueue:
                 self._report("a segment of the journal cannot be read, and is left alone")
                 self._unreadable = True
                 self._leave(part)
+            if part.exhausted and part.given > given:
+                return  # once these are stored it is dropped, and a small journal has room again
 
     def _record(self, found: Frame | Skipped, part: _Part) -> Record | None:
         if isinstance(found, Skipped):

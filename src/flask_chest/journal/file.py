@@ -56,6 +56,11 @@ class FileJournal(DiskJournal, Journal):
         self._out: list[Record] = []
         """Records that were read last and are not stored: they are read again until they are."""
         self._adopted_first = False
+        self._filling: Callable[[], None] = lambda: None
+
+    def call_when_filling(self, tell: Callable[[], None], /) -> None:
+        """Call *tell* whenever a segment is full."""
+        self._filling = tell
 
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process, and return how many records wait."""
@@ -200,6 +205,7 @@ class FileJournal(DiskJournal, Journal):
 
     def _begin_segment(self, writer: SegmentWriter) -> None:
         self._queue.add(writer.name, writer)
+        self._filling()
 
     def _share(self, writer: SegmentWriter) -> int | None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,8 @@ from flask_chest.record import Record
 
 MAX_BYTES = 32 * 1024 * 1024
 """Most bytes of encoded records that a journal in memory takes, whatever the bound of the folder."""
+PARTS = 8
+"""Number of reads that a full journal takes at least: it has room again long before it is empty."""
 
 
 class MemoryJournal(Journal):
@@ -27,6 +30,8 @@ class MemoryJournal(Journal):
         self._lock = native_lock()
         self._payloads: deque[bytes] = deque()
         self._bytes = 0
+        self._part_bytes = max_bytes // PARTS
+        self._filling: Callable[[], None] = lambda: None
         self._out = 0
         self._closed = False
 
@@ -56,6 +61,8 @@ class MemoryJournal(Journal):
                     f"the journal in memory holds its {self._max_bytes} bytes, since the store takes too little; "
                     "see why, or give it a folder by journal_dir"
                 )
+            if self._bytes % self._part_bytes + len(payload) >= self._part_bytes:
+                self._filling()
             self._bytes += len(payload)
             self._payloads.append(payload)
             return len(self._payloads)
@@ -66,12 +73,18 @@ class MemoryJournal(Journal):
     def call_when_renamed(self, tell: Callable[[str], None], /) -> None:
         """Do nothing: the name stays."""
 
+    def call_when_filling(self, tell: Callable[[], None], /) -> None:
+        """Call *tell* whenever another eighth of the bound is taken."""
+        self._filling = tell
+
     def read(self, limit: int, /) -> list[Record]:
-        """Return the oldest records, at most *limit*."""
+        """Return the oldest records, at most *limit* and an eighth of the bound, or one."""
         with self._lock:
-            self._out = min(limit, len(self._payloads))
-            payloads = [self._payloads[index] for index in range(self._out)]
-        return list(map(decode_record, payloads))
+            payloads = list(itertools.islice(self._payloads, limit))
+            sizes = itertools.accumulate(map(len, payloads))
+            fitting = sum(1 for size in sizes if size <= self._part_bytes)
+            self._out = min(len(payloads), max(fitting, 1))
+        return list(map(decode_record, payloads[: self._out]))
 
     def stored(self) -> None:
         """Remove what `read` returned last."""

@@ -63,9 +63,14 @@ class Journal(Appendable, Protocol):
     """
 
     @abstractmethod
+    def call_when_filling(self, tell: Callable[[], None], /) -> None:
+        """Call *tell* in a request, before its record counts, whenever another part of the journal is full."""
+
+    @abstractmethod
     def read(self, limit: int, /) -> Sequence[Record]:
         """Return the oldest records that wait, at most *limit*; they wait until `stored` is called.
 
+        They are fewer where so many would take up too much of the journal's bound until they are stored.
         Called again before that, it returns the same records, and newer ones up to *limit*.
         """
 

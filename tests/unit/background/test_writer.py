@@ -24,7 +24,7 @@ from flask_chest.background.writer import (
     LONGEST_PAUSE_SECONDS,
     store_pause_seconds,
 )
-from flask_chest.errors import JournalClosed
+from flask_chest.errors import JournalClosed, JournalFull
 from flask_chest.journal.memory import MemoryJournal
 from flask_chest.journal.protocols import Journal
 from flask_chest.protocols import Sink
@@ -103,6 +103,39 @@ def test_requests_that_never_rest_let_the_writer_store(folder: Path, tmp_path: P
             work.writer.take(record)
         # Where it must take Python's lock by itself, it has stored none by now, or one batch.
         assert work.stats.stored >= 2 * BATCH_RECORDS
+    store.close()
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_writer_does_not_wait_for_more_records_than_the_journal_holds(
+    folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_chest.background.writer.COLLECT_SECONDS", PATIENCE * 2)
+    max_bytes = 2_000_000
+    journal = (
+        journal_in(folder, max_bytes=max_bytes)
+        if where == "disk"
+        else MemoryJournal(instance="web:1", max_bytes=max_bytes)
+    )
+    sink = KeepingSink()
+    with working(journal, sink, tally=Tally(logging.getLogger("flask_chest.tests"))) as work:
+        work.take([make_record(variables={"long": "x" * 9_000}) for _ in range(200)])
+        until(lambda: len(sink.kept) > 100)
+
+
+def test_records_that_find_the_journal_full_let_the_writer_make_room(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "chest.db")
+    store.open()
+    journal = MemoryJournal(instance="web:1", max_bytes=100_000)
+    with working(journal, store, tally=Tally(logging.getLogger("flask_chest.tests"))) as work:
+        refused = 0
+        for record in make_records(20_000):
+            try:
+                work.writer.take(record)
+            except JournalFull:
+                refused += 1
+        taken = 20_000 - refused
+        assert work.stats.stored > taken / 2 > 1_000
     store.close()
 
 

@@ -92,6 +92,30 @@ def test_bytes_are_bounded_and_given_free_by_stored() -> None:
         journal.append(record)
 
 
+def test_read_takes_an_eighth_of_the_bound_or_one_record() -> None:
+    record = make_record()
+    size = len(encode_record(record))
+    journal = MemoryJournal(instance="web:1", max_bytes=32 * size)
+    assert journal.read(10) == []
+    for _ in range(32):
+        journal.append(record)
+    assert len(journal.read(2)) == 2
+    assert len(journal.read(10)) == 4
+    tight = MemoryJournal(instance="web:1", max_bytes=2 * size)
+    tight.append(record)
+    assert len(tight.read(10)) == 1
+
+
+def test_each_eighth_of_the_bound_is_told() -> None:
+    record = make_record()
+    journal = MemoryJournal(instance="web:1", max_bytes=32 * len(encode_record(record)))
+    told: list[int] = []
+    journal.call_when_filling(lambda: told.append(journal.waiting() + 1))
+    for _ in range(32):
+        journal.append(record)
+    assert told == [4, 8, 12, 16, 20, 24, 28, 32]
+
+
 def test_closed_journal_takes_nothing_and_gives_what_it_has() -> None:
     journal = MemoryJournal(instance="web:1")
     record = make_record()

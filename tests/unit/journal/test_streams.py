@@ -137,8 +137,10 @@ def test_stored_completion_stays_as_long_as_the_frame_that_opened_it_may_be_read
         journal.append(record)
     journal.append(completed(short))
     journal.append_opened(make_record())
-    assert completed(short) in journal.read(1_000)
-    journal.stored()
+    given: list[Record] = []
+    while completed(short) not in given:
+        given += journal.read(1_000)
+        journal.stored()
     kill(journal)  # before the next time, when the first segment would be dropped
     assert given_for(short, adopted(tmp_path)) in ([], [completed(short)])
 
@@ -177,8 +179,9 @@ def test_opened_record_of_the_first_segment_does_not_keep_the_others(
     kill(journal)
     before = len(segment_paths(tmp_path))
     heir = journal_in(tmp_path)
-    for _ in range(10):
-        heir.read(5)
+    given = 0
+    while given < 50:
+        given += len(heir.read(5))
         heir.stored()
     # An heir that dies again and again must come to an end all the same.
     assert len(segment_paths(tmp_path)) < before / 2
