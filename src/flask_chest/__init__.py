@@ -1,23 +1,7 @@
 """Keep what ``flask.g`` knows about each request: typed, in your own database, and delivered on schedule."""
 
-from flask_chest.aggregates import (
-    Answer,
-    Bin,
-    Bucket,
-    Count,
-    Distinct,
-    ErrorRate,
-    Histogram,
-    Maximum,
-    Mean,
-    Measure,
-    Minimum,
-    NoScalar,
-    Percentiles,
-    Row,
-    Sum,
-    Variable,
-)
+from typing import TYPE_CHECKING
+
 from flask_chest.background.export_run import ExportReport
 from flask_chest.background.stats import ChestStats, Health
 from flask_chest.capture.redaction import Redact
@@ -62,6 +46,26 @@ from flask_chest.record import (
     lt,
     one_of,
 )
+
+if TYPE_CHECKING:
+    from flask_chest.aggregates import (
+        Answer,
+        Bin,
+        Bucket,
+        Count,
+        Distinct,
+        ErrorRate,
+        Histogram,
+        Maximum,
+        Mean,
+        Measure,
+        Minimum,
+        NoScalar,
+        Percentiles,
+        Row,
+        Sum,
+        Variable,
+    )
 
 __version__ = "1.0.0rc1"
 
@@ -132,3 +136,12 @@ __all__ = [
     "skip",
     "variables",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked of many records when it is first named: most processes only record."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flask_chest import aggregates  # noqa: PLC0415 - as above
+
+    return getattr(aggregates, name)

@@ -18,11 +18,10 @@ from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_a
 import msgspec
 
 from flask_chest.errors import ConfigurationError
-from flask_chest.record import FIELDS, Query, is_number
+from flask_chest.record import DEFAULT_TOP, FIELDS, Query, is_number
 
 MAX_NUMBER = 1e290
 """Size up to which a number counts; beyond it, databases raise where they add up."""
-DEFAULT_TOP = 20
 MAX_TOP = 1_000
 MAX_BUCKETS = 150
 MAX_BINS = 1_000

@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from flask_chest.aggregates import AggregateQuery, Answer
 from flask_chest.declared import Declaration
 from flask_chest.errors import ContractError
 from flask_chest.record import JSONValue, Query, Record
+
+if TYPE_CHECKING:
+    from flask_chest.aggregates import AggregateQuery, Answer
 
 StartAt: TypeAlias = Literal["beginning", "now"]
 

@@ -25,6 +25,8 @@ Where a decoder itself gives up differs by Python: at 1,000 levels, at 10,000, o
 
 SERVER_ERROR = 500
 """Status code from which on a response tells of an error of the app."""
+DEFAULT_TOP = 20
+"""Number of groups that an aggregate gives, unless it is asked for another one."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, eq=False, array_like=True):

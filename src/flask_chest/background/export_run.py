@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 
 import msgspec
@@ -143,7 +142,6 @@ def log_run(report: ExportReport, *, again: bool = False) -> None:
 NO_FILTER = RecordFilter()
 
 
-@dataclass(slots=True, eq=False)
 class ExportRun:
     """One run of one exporter.
 
@@ -151,26 +149,34 @@ class ExportRun:
     process dies, leaves its batch to be delivered again as it was.
     """
 
-    outbox: Outbox
-    exporter: Exporter
-    _: KW_ONLY
-    name: str = ""
-    """Name in the outbox; the exporter's own unless it is given."""
-    batch_size: int = DEFAULT_BATCH_SIZE
-    lease: timedelta = DEFAULT_LEASE
-    record_filter: RecordFilter = NO_FILTER
-    suspicious: bool = False
-    """Whether to search for poison also if the exporter does not say that a record is to blame."""
-    go_on: Callable[[], bool] = lambda: True
-    """Asked before each batch."""
-    log: Callable[[ExportReport], None] = log_run
-    """Called with the report."""
-    _lease: _Lease = field(init=False)
-    _report: ExportReport = field(init=False)
+    def __init__(
+        self,
+        outbox: Outbox,
+        exporter: Exporter,
+        *,
+        name: str = "",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        lease: timedelta = DEFAULT_LEASE,
+        record_filter: RecordFilter = NO_FILTER,
+        suspicious: bool = False,
+        go_on: Callable[[], bool] = lambda: True,
+        log: Callable[[ExportReport], None] = log_run,
+    ) -> None:
+        """Prepare to deliver what *outbox* has for *exporter*, under its own name unless *name* is given.
 
-    def __post_init__(self) -> None:
-        self.name = self.name or self.exporter.name
-        self._lease = _Lease(self.outbox, self.lease)
+        *suspicious* searches for poison also if the exporter does not say that a record is to blame. *go_on* is
+        asked before each batch, and *log* is called with the report.
+        """
+        self.name = name or exporter.name
+        """Name in the outbox."""
+        self._outbox = outbox
+        self._exporter = exporter
+        self._batch_size = batch_size
+        self._record_filter = record_filter
+        self._suspicious = suspicious
+        self._go_on = go_on
+        self._log = log
+        self._lease = _Lease(outbox, lease)
         self._report = ExportReport(exporter=self.name)
 
     def report(self) -> ExportReport:
@@ -186,15 +192,15 @@ class ExportRun:
             logger.debug("export to %s failed", self.name, exc_info=True)
         finally:
             self._lease.end()
-        pending = _backlog(self.outbox, self.name)
+        pending = _backlog(self._outbox, self.name)
         report = msgspec.structs.replace(self._report, pending=pending, busy=busy, error=error)
-        self.log(report)
+        self._log(report)
         return report
 
     def _deliver_all(self) -> str | None:
         """Deliver batch after batch; return the process that holds the claim, if it is another one."""
-        while self.go_on():
-            claim = self.outbox.claim(self.name, limit=self.batch_size, lease=self._lease.length)
+        while self._go_on():
+            claim = self._outbox.claim(self.name, limit=self._batch_size, lease=self._lease.length)
             if claim is None:
                 return None
             if isinstance(claim, Busy):
@@ -206,12 +212,12 @@ class ExportRun:
         try:
             with self._lease.held(claim):
                 outcome = deliver_batch(
-                    self._export, claim.records, record_filter=self.record_filter, suspicious=self.suspicious
+                    self._export, claim.records, record_filter=self._record_filter, suspicious=self._suspicious
                 )
         except BaseException as exc:
             self._release(claim, error=describe(exc))
             raise
-        if not self.outbox.acknowledge(claim, rejected=_reasons(outcome.poison)):
+        if not self._outbox.acknowledge(claim, rejected=_reasons(outcome.poison)):
             raise ChestError(
                 f"{claim.exporter} lost its claim while it delivered {len(claim.records)} records; "
                 "another process delivers them again"
@@ -221,11 +227,11 @@ class ExportRun:
     def _export(self, records: Sequence[Record]) -> None:
         if self._lease.lost:  # a search may be long
             raise TargetUnavailable(f"{self.name} lost its claim; another process delivers the batch")
-        hand_over(self.exporter.export, records)
+        hand_over(self._exporter.export, records)
 
     def _release(self, claim: Claim, *, error: str) -> None:
         try:
-            self.outbox.release(claim, error=error)
+            self._outbox.release(claim, error=error)
         except Exception as exc:  # noqa: BLE001 - what ended the run is to be reported; the lease ends by itself
             logger.debug("the claim of %s was not released: %s", claim.exporter, describe(exc))
 

@@ -38,9 +38,10 @@ _SIZES = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
-_SPAN = re.compile(r"(?P<count>\d{1,12})(?P<unit>[smhdw])")
-_ROWS = re.compile(r"(?P<count>\d[\d_]*) ?rows")
-_BYTES = re.compile(r"(?P<count>\d+) ?(?P<unit>[KMGT]i?B)", re.IGNORECASE)
+# Compiled when a setting is first read: that takes a millisecond, and most processes import this in vain.
+_SPAN = r"(?P<count>\d{1,12})(?P<unit>[smhdw])"
+_ROWS = r"(?P<count>\d[\d_]*) ?rows"
+_BYTES = r"(?P<count>\d+) ?(?P<unit>[KMGT]i?B)"
 _EXAMPLE = 'as "30d", "1_000_000 rows", "2 GB", or several: "30d, 2 GB"'
 
 
@@ -77,7 +78,7 @@ class RetentionPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_span(text: str) -> timedelta | None:
     """Read a span of time, as ``90s``, ``15m``, ``2h``, ``30d`` or ``4w``; ``None`` for anything else."""
-    found = _SPAN.fullmatch(text)
+    found = re.fullmatch(_SPAN, text)
     if found is None:
         return None
     try:
@@ -89,9 +90,9 @@ def parse_span(text: str) -> timedelta | None:
 def _limit(text: str, setting: str) -> tuple[str, object]:
     if (age := parse_span(text)) is not None:
         return "age", age
-    if (rows := _ROWS.fullmatch(text)) is not None:
+    if (rows := re.fullmatch(_ROWS, text)) is not None:
         return "rows", int(rows["count"])
-    if (size := _BYTES.fullmatch(text)) is not None:
+    if (size := re.fullmatch(_BYTES, text, re.IGNORECASE)) is not None:
         return "size", int(size["count"]) * _SIZES[size["unit"].upper()]
     raise ConfigurationError(f"{setting} must be limits, {_EXAMPLE}, got {text!r}")
 

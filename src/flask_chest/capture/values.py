@@ -50,7 +50,7 @@ SMALL_BYTES = 1024
 """Bytes of a record's limit that a value takes at most if it `is_small`."""
 _INTEGER_BYTES = 8
 _CONSTANT_BYTES = 4
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL takes no NUL, UTF-8 no lone surrogate
+_UNSTORABLE = "[\0\ud800-\udfff]"  # PostgreSQL takes no NUL, UTF-8 no lone surrogate
 
 
 Encoders: TypeAlias = Mapping[type, Callable[[Any], object]]
@@ -77,7 +77,7 @@ def storable_text(text: str) -> str:
     """Replace what some store would refuse, NUL and lone surrogates, by U+FFFD."""
     if text.isascii() and "\0" not in text:
         return text
-    return _UNSTORABLE.sub("\ufffd", text)
+    return re.sub(_UNSTORABLE, "\ufffd", text)
 
 
 def is_small(value: object) -> TypeGuard[str | float | None]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flask_chest.aggregates import DEFAULT_TOP, MAX_TOP, AggregateQuery, Answer, Column, Count, Measure, Variable
+from flask_chest.aggregates import MAX_TOP, AggregateQuery, Answer, Column, Count, Measure, Variable
 from flask_chest.cli._answers import csv_rows, json_rows, tables
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import asking, hints, limited, question, said, within
@@ -23,6 +23,7 @@ from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.measures import parse_key, parse_measure, together
 from flask_chest.extension.spans import Every, parse_every
 from flask_chest.protocols import Aggregation
+from flask_chest.record import DEFAULT_TOP
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

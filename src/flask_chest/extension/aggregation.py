@@ -12,7 +12,6 @@ import msgspec
 from msgspec.structs import replace
 
 from flask_chest.aggregates import (
-    DEFAULT_TOP,
     DURATION_BOUNDS,
     AggregateQuery,
     Answer,
@@ -28,7 +27,7 @@ from flask_chest.aggregates import (
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.spans import EPOCH, Every, bounds_of_spans
 from flask_chest.protocols import Aggregation
-from flask_chest.record import Query
+from flask_chest.record import DEFAULT_TOP, Query
 
 BINS = 20
 """Bins of a histogram, about, whose bounds nobody gave."""

@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
 from flask_chest._makers import is_made, maker_of
-from flask_chest.aggregates import DEFAULT_TOP, Answer, Column, Measure, Variable
 from flask_chest.background.export_run import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LEASE,
@@ -56,12 +55,13 @@ from flask_chest.protocols import (
     Store,
     VariablesObserver,
 )
-from flask_chest.record import Record, Where
+from flask_chest.record import DEFAULT_TOP, Record, Where
 from flask_chest.stores import store_from_uri
 
 if TYPE_CHECKING:
     import pyarrow
 
+    from flask_chest.aggregates import Answer, Column, Measure, Variable
     from flask_chest.extension.spans import Every
 
 DEFAULT_INTERVAL = timedelta(minutes=5)
@@ -243,7 +243,7 @@ class FlaskChest:
         query = aggregate_query(
             measures,
             query=query_of(filters),
-            by=(by,) if isinstance(by, str | Variable) else by,
+            by=by if isinstance(by, Sequence) and not isinstance(by, str) else (by,),
             every=every,
             zone=since.tzinfo if since is not None else UTC,
             top=top,

@@ -13,7 +13,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -54,7 +53,6 @@ T = TypeVar("T")
 
 _NO_NAMES: Rename = MappingProxyType({})
 _ALL: Rate = 1.0
-_DECLARATION = "setting"
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
@@ -253,18 +251,18 @@ _NUMBERS: frozenset[Callable[[Any, str], object]] = frozenset(
 """Checks of settings that may be numbers or booleans; all others may be strings that look like such."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unchecked:
+class Unchecked(msgspec.Struct, frozen=True):
     """A value that is checked by whoever uses it, and the name of its setting for the message."""
 
     value: object
-    setting: str = field(compare=False)
+    setting: str
 
 
 class _Declaration(msgspec.Struct, Generic[T], frozen=True):
     name: str | None
     check: Callable[[object, str], T]
     default: T
+    shown: bool
 
 
 def _setting(check: Callable[[object, str], T], *, default: T, name: str | None = None, shown: bool = True) -> T:
@@ -274,11 +272,10 @@ def _setting(check: Callable[[object, str], T], *, default: T, name: str | None 
     `ConfigurationError`. *name* is the setting's where it is not the field's; a value that may be secret is not
     *shown* in the representation.
     """
-    return cast("T", field(repr=shown, metadata={_DECLARATION: _Declaration(name, check, default)}))
+    return cast("T", _Declaration(name, check, default, shown))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment may set for one chest on one app."""
 
     uri: str | None = _setting(_text, default=None, shown=False)
@@ -339,8 +336,17 @@ class Settings:
     """Limits for records that every exporter has had."""
     retention_cap: RetentionPolicy = _setting(_cap, default=RetentionPolicy())
     """Limits for all records."""
-    misspelt: Mapping[str, str] = field(default_factory=dict, compare=False)
+    misspelt: Mapping[str, str] = MappingProxyType({})
     """Names that are not settings, and the settings that they resemble."""
+
+    def __post_init__(self) -> None:
+        for name, declared in _declared():
+            if getattr(self, name) is declared:
+                msgspec.structs.force_setattr(self, name, declared.default)
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={getattr(self, name)!r}" for name, declared in _declared() if declared.shown]
+        return f"Settings({', '.join(shown)})"
 
     @classmethod
     def load(
@@ -353,11 +359,10 @@ class Settings:
     ) -> Self:
         """Read and check all settings; raise `ConfigurationError` that names the key and the way out."""
         source = _Source(prefix, given, config, environ)
-        values: dict[str, Any] = {}
-        for each in fields(cls):
-            declared: _Declaration[object] | None = each.metadata.get(_DECLARATION)
-            if declared is not None:
-                values[each.name] = source.get(declared.name or each.name, declared.check, declared.default)
+        values: dict[str, Any] = {
+            name: source.get(declared.name or name, declared.check, declared.default)
+            for name, declared in _declared()
+        }
         values["instance"] = values["instance"] or socket.gethostname()
         settings = cls(**values, misspelt=dict(source.misspelt()))
         settings._check(prefix)
@@ -406,6 +411,13 @@ class Settings:
         return Sampling(
             rate=self.sample, keep_errors=self.keep_errors, keep_slower_than_ns=self.keep_slower_than_ns
         )
+
+
+def _declared() -> Iterator[tuple[str, _Declaration[object]]]:
+    """Yield each setting's field and its declaration, which stands where the field's default would."""
+    for name, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
+        if isinstance(default, _Declaration):
+            yield name, default
 
 
 class _Source(msgspec.Struct, frozen=True):

@@ -13,14 +13,14 @@ import msgspec
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import MapAdapter
 
-from flask_chest.aggregates import DEFAULT_TOP, AggregateQuery, Answer, Column, Measure, Variable
+from flask_chest.aggregates import AggregateQuery, Answer, Column, Measure, Variable
 from flask_chest.errors import CapabilityMissing, ConfigurationError, QueryTimeout, StoreAbsent
 from flask_chest.extension import aggregation
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.spans import EPOCH, Every, bounds_of_spans
 from flask_chest.extension.state import ChestState
 from flask_chest.protocols import Aggregation
-from flask_chest.record import Query, Record
+from flask_chest.record import DEFAULT_TOP, Query, Record
 
 LIMIT_SECONDS = 2.0
 """Seconds that the questions of a page may take together."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import socket
@@ -45,6 +44,10 @@ def value_of(settings: Settings, name: str) -> object:
     return value.value if isinstance(value, Unchecked) else value
 
 
+def values(settings: Settings) -> dict[str, object]:
+    return {name: value_of(settings, name) for name in Settings.__struct_fields__ if name != "misspelt"}
+
+
 def test_defaults_stand_where_nothing_is_set() -> None:
     settings = load()
     assert settings == Settings(
@@ -78,11 +81,12 @@ def test_defaults_stand_where_nothing_is_set() -> None:
         partition=None,
         retention_cap=RetentionPolicy(),
     )
-    assert {field.name for field in dataclasses.fields(settings)} == FIELDS | {"misspelt"}
+    assert settings == Settings(instance=socket.gethostname())
+    assert set(Settings.__struct_fields__) == FIELDS | {"misspelt"}
 
 
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="immutable"):
         load().strict = True  # type: ignore[misc]  # what the test is about
 
 
@@ -175,14 +179,14 @@ def test_name_that_cannot_be_indexed_is_refused(value: object, message: str) -> 
 def test_prefix_keeps_the_settings_of_two_chests_apart() -> None:
     config: dict[str, object] = {"CHEST_INSTANCE": "a", "AUDIT_INSTANCE": "b"}
     environ = {"FLASK_AUDIT_STRICT": "1", "AUDIT_URI": "memory:", "CHEST_URI": "memory:"}
-    assert load(config=config, environ=environ) == dataclasses.replace(load(), instance="a")
+    assert values(load(config=config, environ=environ)) == values(load()) | {"instance": "a"}
     audit = load(config=config, environ=environ, prefix="AUDIT")
     assert (audit.instance, audit.strict, audit.uri) == ("b", True, None)
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
 def test_null_in_the_environment_is_not_set(name: str) -> None:
-    assert load(environ={f"FLASK_CHEST_{name.upper()}": "null"}) == load()
+    assert values(load(environ={f"FLASK_CHEST_{name.upper()}": "null"})) == values(load())
 
 
 @pytest.mark.parametrize("name", [*SettingOptions.__annotations__, "uri"])
@@ -241,8 +245,8 @@ def test_environment_is_read_as_flask_reads_it(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(key, text)
     app = Flask("shop")
     app.config.from_prefixed_env()
-    assert load(environ=environ) == load(config=dict(app.config))
-    assert load(environ=environ).tracked_vars == Unchecked(["user_id", "total"], "the same")
+    assert values(load(environ=environ)) == values(load(config=dict(app.config)))
+    assert value_of(load(environ=environ), "tracked_vars") == ["user_id", "total"]
     assert load(environ=environ).instance == "7"
 
 
