@@ -1,7 +1,8 @@
 """What ``import flask_chest`` costs beyond ``import flask``: each in fresh interpreters, in turn.
 
-Both come from bytecode, as they do once installed. A checkout would else be compiled at every import where
-``PYTHONDONTWRITEBYTECODE`` is set, and Flask would not: that alone about doubles the difference.
+Both come from bytecode, and nothing is there that neither of them needs, as once they are installed. A checkout
+would else be compiled at every import where ``PYTHONDONTWRITEBYTECODE`` is set, and Flask would not: that alone
+about doubles the difference.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 MODULES = ("flask", "flask_chest")
+# msgspec imports typing_extensions where it is installed: here by others, by nothing that flask_chest needs.
 TIMED_IMPORT = """
+import sys
+sys.modules["typing_extensions"] = None
 import time
 begin = time.perf_counter()
 import {module}
