@@ -21,6 +21,7 @@ from pymongo import MongoClient
 
 from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
+from flask_chest.aggregates import AggregateQuery, Mean, Percentiles, Variable
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import JSONValue, Query
@@ -296,6 +297,18 @@ def test_rare_record_that_no_index_knows_is_found_in_one_reading_of_the_old_ones
         assert "time_unix_nano" not in finds[-1]["filter"]
         store.write([later := replace(rare, id="later", time_unix_nano=now + 3600 * SECOND)])
         assert list(store.query(question)) == [later, rare]
+
+
+def test_mean_and_percentile_of_a_variable_are_found_in_two_readings(database: DatabaseServer, name: str) -> None:
+    mean, percentile = Mean(of=Variable("price")), Percentiles(Variable("price"), 95)
+    commands = Commands()
+    with closing(MongoDBStore(database.uri, name=name, options={"event_listeners": [commands]})) as store:
+        store.open()
+        store.write([make_record(variables={"plan": "free", "price": price}) for price in range(1, 101)])
+        commands.sent.clear()
+        row = store.aggregate(AggregateQuery(measures=(mean, percentile), by=(Variable("plan"),))).groups[0]
+    assert (row[mean], row[percentile]) == (50.5, {95: 95.0})
+    assert sum(command.get("aggregate") == name for command in commands.sent) == 2
 
 
 def test_records_expire_only_once_every_exporter_has_had_them(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -48,12 +48,14 @@ from flask_chest.stores.mongodb.expressions import (
     UNWEIGHTED,
     Expression,
     bin_of,
+    double_of,
     is_left_out,
+    is_number,
     is_there,
     key_from,
     key_of,
-    may_be_left_out,
     number_of,
+    numbers_alone,
     place_in_order,
     raw_key_of,
     span_of,
@@ -126,7 +128,6 @@ class _Question:
         """Whether records count differently, so that percentiles go by weight."""
         self._left_out = 0
         self._numbers: Mapping[Number, int] = {of: at for at, of in enumerate(numbers(query))}
-        self._bounded = self._may_leave_out()
         self._adders: Document = {}
         """How numbers of documents are added up, before they are weighed."""
         self._accumulators: Document = {}
@@ -136,12 +137,11 @@ class _Question:
                 self._accumulators[f"s{at}_{each}"] = accumulator
         if any(isinstance(measure, Percentiles) and measure.weighted for measure in query.measures):
             self._accumulators |= {"least": {"$min": "$w"}, "most": {"$max": "$w"}}
-        if self._bounded:
-            beyond = [is_left_out(of) for of in self._numbers if isinstance(of, Variable)]
+        if beyond := [is_left_out(of) for of in self._numbers if isinstance(of, Variable)]:
             self._adders["left_out"] = {"$sum": {"$add": [{"$cond": [each, 1, 0]} for each in beyond]}}
             self._accumulators["left_out"] = {"$sum": "$left_out"}
         self._bins: Document = {
-            f"h{at}": bin_of(each.of, each.bounds, bounded=self._bounded)
+            f"h{at}": bin_of(each.of, each.bounds)
             for at, each in enumerate(query.measures)
             if isinstance(each, Histogram)
         }
@@ -169,14 +169,6 @@ class _Question:
             left_out=self._left_out,
         )
 
-    def _may_leave_out(self) -> bool:
-        """Return whether there may be numbers that measures do not count: to look at each one is dear."""
-        variables = [of for of in self._numbers if isinstance(of, Variable)]
-        if not variables:
-            return False
-        beyond = {"$match": {"$and": [self._wanted, may_be_left_out(variables)]}}
-        return any(True for _ in self._run([beyond, {"$limit": 1}, {"$project": {"_id": 1}}]))
-
     def _accumulators_of(self, measure: Measure[object], bin_: str) -> Iterator[Document]:
         """Yield how what was added up for *measure* is weighed; *bin_* is where its bin is."""
         weight: Expression = "$w" if getattr(measure, "weighted", False) else UNWEIGHTED
@@ -197,10 +189,7 @@ class _Question:
 
     def _added_number(self, of: Number, how: str) -> str:
         name = f"{how[1:]}{self._numbers[of]}"
-        number = number_of(of, bounded=self._bounded)
-        if isinstance(of, Variable) and how == "$sum" and not self._bounded:
-            number = path_of(of.name)  # it passes over what is no number
-        self._adders[name] = {how: number}
+        self._adders[name] = {how: number_of(of)}
         return f"${name}"
 
     def _count_of(self, of: Number) -> str:
@@ -208,10 +197,7 @@ class _Question:
         if not isinstance(of, Variable):
             return "$records"
         name = f"count{self._numbers[of]}"
-        is_number: Document = {"$isNumber": path_of(of.name)}
-        if self._bounded:
-            is_number = {"$gt": [number_of(of, bounded=True), None]}
-        self._adders[name] = {"$sum": {"$cond": [is_number, 1, 0]}}
+        self._adders[name] = {"$sum": {"$cond": [is_number(of), 1, 0]}}
         return f"${name}"
 
     def _added(self, keys: Sequence[Document] | None = None) -> Mapping[Place, _Sums]:
@@ -338,17 +324,12 @@ class _Question:
         self, of: Number, ps: Sequence[int], *, weighted: bool
     ) -> Mapping[Place, Mapping[int, object]]:
         pipeline = [
-            {"$match": self._wanted},
-            *self._in_places(self._number(of, weighted=weighted), self._keys_of()),
-            _ranked("$place", weighted=weighted),
+            {"$match": {"$and": [self._wanted, numbers_alone(of)]}},
+            *self._in_places(_read(double_of(of), weighted=weighted), self._keys_of()),
+            *_ranked("$place", ps, weighted=weighted),
             {"$group": {"_id": "$place", **{f"p{p}": _percentile(p) for p in ps}}},
         ]
         return {self._place_of(row["_id"]): {p: row[f"p{p}"] for p in ps} for row in self._run(pipeline)}
-
-    def _number(self, of: Number, *, weighted: bool) -> Document:
-        """Return what is read to rank by *of*."""
-        number: Document = {"n": number_of(of, bounded=self._bounded)}
-        return {**number, "w": weight_of(RATE)} if weighted else number
 
     def _distinct(self, measure: Distinct) -> Mapping[Place, int]:
         told: Document = {"d": raw_key_of(measure.of), "keys": self._raw_keys()}
@@ -368,12 +349,14 @@ class _Question:
         """Return the keys of the groups of the answer, which *measure* orders."""
         if isinstance(measure, Percentiles):
             weighted = measure.weighted and self._sampled
-            read = {"_id": 0, "keys": self._keys_of(), **self._number(measure.of, weighted=weighted)}
+            read = {"_id": 0, "keys": self._keys_of(), **_read(number_of(measure.of), weighted=weighted)}
             pipeline: list[Document] = [
                 {"$match": self._wanted},
                 {"$project": read},
                 # Apart from them, as null comes before all numbers.
-                _ranked({"keys": "$keys", "is_number": {"$ne": ["$n", None]}}, weighted=weighted),
+                *_ranked(
+                    {"keys": "$keys", "is_number": {"$ne": ["$n", None]}}, measure.ps[:1], weighted=weighted
+                ),
                 {"$group": {"_id": "$keys", "value": _percentile(measure.ps[0])}},
             ]
         else:
@@ -415,8 +398,6 @@ class _Question:
             both = {"$concatArrays": ["$group", in_span]}
             kept = dict.fromkeys(read, 1)
             yield {"$project": {**kept, "place": {"$cond": [is_in_one, both, "$group"]}}}
-        if "n" in read:
-            yield {"$match": {"n": {"$ne": None}}}
         yield {"$unwind": "$place"}
 
     def _place_of(self, number: int) -> Place:
@@ -451,24 +432,36 @@ def _place(keys: Expression, of: Sequence[Document]) -> Document:
     return {"$add": [{"$indexOfArray": [{"$literal": list(of)}, keys]}, 1]}
 
 
-def _ranked(partition: Expression, *, weighted: bool) -> Document:
-    """Return the stage that tells of each number how much there is up to it, and in all."""
+def _read(number: Expression, *, weighted: bool) -> Document:
+    """Return what is read to rank by *number*."""
+    return {"n": number, "w": weight_of(RATE)} if weighted else {"n": number}
+
+
+def _ranked(partition: Expression, ps: Iterable[int], *, weighted: bool) -> Iterator[Document]:
+    """Yield the stages that leave the numbers at *ps*, each with how much there is up to it, and in all."""
     add: Document = {"$sum": "$w"} if weighted else {"$count": {}}
     # The number of a document, as for a sum some engines add up all before it each time.
     until: Document = {**add, "window": _UP_TO_HERE} if weighted else {"$documentNumber": {}}
-    return {
+    yield {
         "$setWindowFields": {
             "partitionBy": partition,
             "sortBy": {"n": 1},
             "output": {"until": until, "total": {**add, "window": _WHOLE_PARTITION}},
         }
     }
+    # To group all of them would make each of them anew, once for each percentile.
+    before: Document = {"$subtract": ["$until", "$w" if weighted else 1]}
+    at = [{"$and": [_reaches("$until", p), {"$not": [_reaches(before, p)]}]} for p in ps]
+    yield {"$match": {"$expr": {"$or": at}}}
+
+
+def _reaches(until: Expression, p: int) -> Document:
+    return {"$gte": [{"$multiply": [until, HUNDRED]}, {"$multiply": ["$total", p]}]}
 
 
 def _percentile(p: int) -> Document:
     """Return the accumulator of the first number up to which there is *p* per cent; with weights by these."""
-    is_there = {"$gte": [{"$multiply": ["$until", HUNDRED]}, {"$multiply": ["$total", p]}]}
-    return {"$min": {"$cond": [is_there, "$n", None]}}
+    return {"$min": {"$cond": [_reaches("$until", p), "$n", None]}}
 
 
 def _held(measure: Measure[object], at: int, sums: _Sums, found: object) -> object:

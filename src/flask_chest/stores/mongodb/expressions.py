@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import floor
 from typing import Any, TypeAlias, cast
@@ -112,37 +112,48 @@ def place_in_order(value: Expression, by: Sequence[Column | Variable], keys: str
     return order
 
 
-def number_of(of: Number, *, bounded: bool) -> Expression:
-    """Return the number that measures count of *of*, or null; *bounded* if some may be left out."""
-    if not isinstance(of, Variable):
-        return {"$divide": ["$duration_ns", NANOSECONDS]}
+def number_of(of: Number) -> Expression:
+    """Return the number that measures count of *of*, or null."""
+    return {"$cond": [is_number(of), double_of(of), None]} if isinstance(of, Variable) else double_of(of)
+
+
+def double_of(of: Number) -> Document:
+    """Return the number of a document that has one."""
+    if isinstance(of, Variable):
+        return {"$toDouble": path_of(of.name)}
+    return {"$divide": ["$duration_ns", NANOSECONDS]}
+
+
+def is_number(of: Variable) -> Document:
+    """Return whether *of* is a number that measures count: between two numbers there is no other type."""
     path = path_of(of.name)
-    counts: Document = {"$isNumber": path}
-    if bounded:
-        counts = {"$and": [counts, {"$gte": [path, -MAX_NUMBER]}, {"$lte": [path, MAX_NUMBER]}]}
-    return {"$cond": [counts, {"$toDouble": path}, None]}
+    return {"$and": [{"$gte": [path, -MAX_NUMBER]}, {"$lte": [path, MAX_NUMBER]}]}
 
 
 def is_left_out(of: Variable) -> Document:
     """Return whether *of* is a number that measures do not count."""
     path = path_of(of.name)
     is_beyond = {"$or": [{"$lt": [path, -MAX_NUMBER]}, {"$gt": [path, MAX_NUMBER]}]}
-    return {"$and": [{"$isNumber": path}, is_beyond]}
+    return {"$and": [is_beyond, {"$isNumber": path}]}  # it rarely is beyond, so this is asked first
 
 
-def may_be_left_out(variables: Iterable[Variable]) -> Document:
-    """Return the filter of the documents with a number that measures do not count, and perhaps of more."""
-    paths = [f"variables.{encode_name(of.name)}" for of in variables]
-    return {"$or": [{path: beyond} for path in paths for beyond in ({"$gt": MAX_NUMBER}, {"$lt": -MAX_NUMBER})]}
+def numbers_alone(of: Number) -> Document:
+    """Return the filter of the documents with a number that measures count."""
+    if not isinstance(of, Variable):
+        return {}
+    # A filter looks into lists, too.
+    return {
+        f"variables.{encode_name(of.name)}": {"$gte": -MAX_NUMBER, "$lte": MAX_NUMBER, "$not": {"$type": "array"}}
+    }
 
 
-def bin_of(of: Number, bounds: Sequence[float], *, bounded: bool) -> Document:
+def bin_of(of: Number, bounds: Sequence[float]) -> Document:
     """Return the number of the bin of *of* between *bounds*, the first one 0, or -1 for what is no number."""
     if not isinstance(of, Variable):
         return _step_of("$duration_ns", [_nanoseconds(each) for each in bounds], 0)
     steps = _step_of("$$number", [float(each) for each in bounds], 0)
-    is_number = {"$cond": [{"$gt": ["$$number", None]}, steps, -1]}
-    return {"$let": {"vars": {"number": number_of(of, bounded=bounded)}, "in": is_number}}
+    bin_or_none = {"$cond": [{"$gt": ["$$number", None]}, steps, -1]}
+    return {"$let": {"vars": {"number": number_of(of)}, "in": bin_or_none}}
 
 
 def span_of(query: AggregateQuery) -> Expression:
