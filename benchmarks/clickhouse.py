@@ -1,5 +1,8 @@
 """ClickHouse: ``write`` against its client's own insert, questions about many records, and bytes a record.
 
+Both sides write batches into tables of the same columns, in turn. The client's side gets its rows ready-made,
+with the JSON of each variable, and the types of the columns, for which it would ask otherwise.
+
 It needs chDB, ClickHouse's engine in this process: ``python -m nox --session clickhouse`` makes an environment.
 With ``--postgresql URI`` the same records are asked for there too, in turn.
 """
@@ -7,6 +10,7 @@ With ``--postgresql URI`` the same records are asked for there too, in turn.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 import tempfile
@@ -121,13 +125,7 @@ def opened(client: Any, name: str) -> ClickHouseStore:
 def write(client: Any, what: str, *, batch: int, rounds: int) -> Mapping[str, float]:
     """Write batches by the store and by the client, in turn, into tables of the same columns."""
     store, bare = opened(client, f"ours_{batch}"), opened(client, f"bare_{batch}")
-    bare_context = client.create_insert_context(
-        f"bare_{batch}",
-        COLUMNS,
-        database="chest",
-        column_type_names=[COLUMN_TYPES[name] for name in COLUMNS],
-        column_oriented=True,
-    )
+    types = [COLUMN_TYPES[name] for name in COLUMNS]
     ours, theirs = [], []
     for number in range(rounds + 1):
         records = [
@@ -140,14 +138,17 @@ def write(client: Any, what: str, *, batch: int, rounds: int) -> Mapping[str, fl
             (*scalars(each), {name: encode_value(value) for name, value in each.variables.items()})
             for each in records
         ]
-        columns = list(zip(*rows, strict=True))
+        gc.collect()
         began = time.perf_counter()
-        client.insert(context=bare_context, data=columns)
+        client.insert(f"bare_{batch}", rows, COLUMNS, database="chest", column_type_names=types)
         between = time.perf_counter()
+        del rows
+        gc.collect()
+        again = time.perf_counter()
         store.write(records)
         if number:  # the first one makes what the others have
             theirs.append(between - began)
-            ours.append(time.perf_counter() - between)
+            ours.append(time.perf_counter() - again)
     assert bare.status().records == store.status().records
     share = statistics.median(theirs) / statistics.median(ours)
     rate = batch / statistics.median(ours)

@@ -52,3 +52,24 @@ class TestClickHouseStore(
         store.write([changed, make_record(time_unix_nano=7)])
         assert store.status().conflicts == 1
         assert second in store.query(Query())
+
+    def test_what_comes_again_is_not_inserted_again(self, client: Client, store: ClickHouseStore) -> None:
+        """So there is nothing that a merge could hide before it is compared."""
+        first, other = make_record(), make_record()
+        store.write([first, other])
+        changed = msgspec.structs.replace(first, status_code=500)
+        store.write([changed, other, late := make_record(time_unix_nano=7)])
+        assert store.status().conflicts == 1
+        assert client.command(f"SELECT count() FROM {store._database.records}") == 3
+        assert list(store.query(Query())) == [other, first, late]
+
+    @pytest.mark.parametrize("step", [1, 10_000_000_000], ids=["one span", "many spans"])
+    def test_records_far_apart_are_told_from_those_that_are_there(
+        self, store: ClickHouseStore, step: int
+    ) -> None:
+        records = [make_record(time_unix_nano=1 + number * step) for number in range(60)]
+        store.write(records[::2])
+        store.write(records)
+        store.write([msgspec.structs.replace(each, status_code=500) for each in records])
+        assert store.status().conflicts == 60
+        assert list(store.query(Query(limit=None))) == records[::-1]

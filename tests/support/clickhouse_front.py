@@ -1,12 +1,13 @@
 """ClickHouse's engine behind as much of its HTTP interface as its client needs.
 
-``clickhouse_front.py FOLDER PORT``
+``clickhouse_front.py FOLDER PORT [CONFIG]``, where CONFIG is a file of the engine's settings.
 
 For tests with several clients, and with a server that is killed: an engine lives in one process.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from clickhouse_connect.driver import exceptions as clickhouse
 _NO_SETTINGS = {"database", "query_id", "default_format", "compress", "client_protocol_version", "role"}
 _NO_SETTINGS |= {"wait_end_of_query", "send_progress_in_http_headers", "http_headers_progress_interval_ms"}
 _NO_SETTINGS |= {"enable_http_compression", "cancel_http_readonly_queries_on_client_close", "query"}
+_INSERT = re.compile(rb"INSERT INTO (\S+) \((.*)\) FORMAT Native\n")
 
 
 class Front(BaseHTTPRequestHandler):
@@ -35,10 +37,17 @@ class Front(BaseHTTPRequestHandler):
         body = self._body()
         settings = {name: value for name, value in given.items() if name not in _NO_SETTINGS}
         try:
-            # What is inserted follows the statement.
-            self._say(200, self.client.raw_query(body.decode() or given.get("query", ""), settings=settings))
+            self._say(200, self._run(body, given.get("query", ""), settings))
         except clickhouse.Error as exc:
             self._say(500, str(exc).encode(), code=exc.code or 0)
+
+    def _run(self, body: bytes, query: str, settings: dict[str, str]) -> bytes:
+        # What is inserted follows the statement.
+        if (insert := _INSERT.match(body)) is None:
+            return bytes(self.client.raw_query(body.decode() or query, settings=settings))
+        table, columns = insert[1].decode(), insert[2].decode().replace("`", "").split(", ")
+        self.client.raw_insert(table, columns, body[insert.end() :], settings=settings, fmt="Native")
+        return b""
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -70,9 +79,11 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
 
-def main(folder: str, port: str) -> None:
-    Front.client = clickhouse_connect.get_client(interface="chdb", path=folder)
-    Front.client.command("CREATE DATABASE IF NOT EXISTS chest ENGINE = Atomic")
+def main(folder: str, port: str, config: str = "") -> None:
+    options = {"config-file": config} if config else None
+    Front.client = clickhouse_connect.get_client(interface="chdb", path=folder, chdb_options=options)
+    if not config:
+        Front.client.command("CREATE DATABASE IF NOT EXISTS chest ENGINE = Atomic")
     with _Server(("127.0.0.1", int(port)), Front) as server:
         server.serve_forever()
 

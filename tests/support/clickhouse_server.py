@@ -24,8 +24,9 @@ class Server:
         self.uri = f"clickhouse://127.0.0.1:{self.port}/chest?compress=false"
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, config: Path | None = None) -> None:
         command = [sys.executable, str(FRONT), str(self.folder), str(self.port)]
+        command += [] if config is None else [str(config)]
         self.process = subprocess.Popen(command)
         deadline = time.monotonic() + PATIENCE
         while not self._answers():

@@ -55,7 +55,7 @@ RUN_MARKS = {
     "asking.md": {"sql"},
     "backends.md": {"output", "file"},
     "capture.md": {"sql"},
-    "clickhouse.md": {"chest", "exporter", "store", "query", "answer"},
+    "clickhouse.md": {"chest", "exporter", "store", "query", "answer", "grants"},
     "commands.md": {"help"},
     "data.md": {"output"},
     "databases.md": {"postgresql", "mysql", "mongodb"},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from math import isfinite
 from operator import attrgetter
 from types import NoneType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -60,29 +60,25 @@ _SIGNATURES = frozenset(product(*_TYPES.values()))
 _NEVER_AT_FAULT: frozenset[type] = frozenset({str, bool, NoneType})
 """Types whose values need no look; of a text that is at fault the encoder tells."""
 
+_PLAIN = _NEVER_AT_FAULT | _INTEGER | _FLOAT
+
 _encode = msgspec.json.Encoder().encode
 
 Row: TypeAlias = tuple[str | float | None, ...]
 """The `SCALARS` of a record, then its variables as JSON."""
-R = TypeVar("R")
 
 
 def storable_rows(records: Sequence[Record]) -> list[Row]:
-    """Make the row of each of *records*; raise `RecordRefused` as `storable_as` does."""
-    return storable_as(_row, records)
-
-
-def storable_as(encode: Callable[[Scalars, Mapping[str, JSONValue]], R], records: Sequence[Record]) -> list[R]:
-    """Return what *encode* makes of the scalars and the variables of each of *records*; it encodes all texts.
+    """Make the row of each of *records*.
 
     Raises `RecordRefused` with the reasons when some could not be given back equal: databases differ in what
     they silently change, so none of them is asked.
     """
-    rows: list[R] = []
+    rows: list[Row] = []
     reasons: dict[str, str] = {}
     for record in records:
         try:
-            rows.append(encode(*_checked(record)))
+            rows.append(_row(*_checked(record)))
         except UnicodeEncodeError:
             reasons[record.id] = "one of its texts holds a lone surrogate"
         except ValueError as exc:
@@ -90,6 +86,47 @@ def storable_as(encode: Callable[[Scalars, Mapping[str, JSONValue]], R], records
     if reasons:
         raise RecordRefused(f"{len(reasons)} of {len(records)} records cannot be kept as they are", reasons)
     return rows
+
+
+def storable_columns(
+    records: Sequence[Record],
+) -> tuple[Sequence[Sequence[Any]], Sequence[Mapping[str, JSONValue]]]:
+    """Return the columns of the `SCALARS` of *records*, and the variables of each.
+
+    Raises `RecordRefused` as `storable_rows` does, but for texts, which are left to whoever encodes them. What is
+    plainly in order is seen for all of *records* at once, which takes a quarter of the time.
+    """
+    # No row is made on the way: to make thousands of tuples wakes the garbage collector again and again.
+    columns = [list(map(get, records)) for get in map(attrgetter, SCALARS)]
+    variables = [record.variables for record in records]
+    if not (_are_in_order(columns) and _can_all_be_kept(variables)):
+        storable_rows(records)  # says which of them cannot
+    return columns, variables
+
+
+def _are_in_order(columns: Sequence[Sequence[Any]]) -> bool:
+    if not all(
+        kinds.issuperset(map(type, column)) for kinds, column in zip(_TYPES.values(), columns, strict=True)
+    ):
+        return False
+    by_name = dict(zip(SCALARS, columns, strict=True))
+    flags = [value for value in by_name["trace_flags"] if value is not None]
+    integers = (*(by_name[name] for name in ("time_unix_nano", "duration_ns", "status_code")), flags)
+    return all(map(_fit, integers)) and all(0 < rate <= 1 for rate in set(by_name["sample_rate"]))
+
+
+def _can_all_be_kept(variables: Sequence[Mapping[str, JSONValue]]) -> bool:
+    if not _TEXT.issuperset(map(type, chain.from_iterable(variables))):
+        return False
+    held = [value for each in variables for value in each.values()]
+    integers = [value for value in held if type(value) is int]
+    floats = [value for value in held if type(value) is float]
+    others = [value for value in held if type(value) not in _PLAIN]
+    return _fit(integers) and all(map(isfinite, floats)) and not any(_fault(value, 0) for value in others)
+
+
+def _fit(integers: Sequence[int]) -> bool:
+    return not integers or (min(integers) >= MIN_INTEGER and max(integers) <= MAX_INTEGER)
 
 
 def _row(values: Scalars, variables: Mapping[str, JSONValue]) -> Row:

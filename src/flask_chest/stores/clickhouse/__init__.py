@@ -12,25 +12,25 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus
 from flask_chest.record import Query, Record
-from flask_chest.stores._deletions import Notes
-from flask_chest.stores._records import DuplicateIds, storable_as
+from flask_chest.stores._records import DuplicateIds
 from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
 
 try:
     from flask_chest.stores.clickhouse.aggregates import ClickHouseAggregation
     from flask_chest.stores.clickhouse.client import (
+        LITTLE,
         Client,
         Clients,
         Database,
-        Setting,
         check_client_options,
         make_client,
     )
-    from flask_chest.stores.clickhouse.deletion import NOTE, ClickHouseDeletion, notes_of
+    from flask_chest.stores.clickhouse.deletion import ClickHouseDeletion
     from flask_chest.stores.clickhouse.indexes import ClickHouseIndexes
+    from flask_chest.stores.clickhouse.native import block_of
     from flask_chest.stores.clickhouse.query import find
-    from flask_chest.stores.clickhouse.rows import COLUMNS, line_of, record_of
+    from flask_chest.stores.clickhouse.rows import COLUMNS, record_of
     from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
     from flask_chest.stores.clickhouse.text import listed, literal
     from flask_chest.stores.clickhouse.views import ClickHouseViews
@@ -39,11 +39,10 @@ except ImportError as exc:
 
 MAX_DAYS = 100
 """Days of which records are written at once, each of them a partition: a server takes no more unless told to."""
-CLOSE_NANO = 60_000_000_000
-"""Time within which it takes less to look at all records than to look for those of a thousand times."""
-
-_LITTLE: Mapping[str, Setting] = {"max_threads": 1}
-"""Settings for a statement that reads little: to begin threads would take longer than it does."""
+GAP_NANO = 1_000_000_000
+"""Time without a record of a batch after which another span of time is looked at."""
+MAX_SPANS = 20
+"""Spans from which on it takes less to look for a thousand times."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r"[^\0/\\`\s]{1,63}")
@@ -66,8 +65,9 @@ class ClickHouseStore(
     *database* takes the place of the one in *uri*. With ``create=False`` nothing is made: the tables must be
     there. *connect_timeout* and *timeout* are seconds: to reach the server, and for its answer.
 
-    *engine* is the family of table engines, such as ``"ReplicatedMergeTree"``, and *cluster* the cluster on whose
-    nodes tables are made and changed; both may also stand in *uri*, after a question mark. *options* are those of
+    *engine* is the family of table engines, such as ``"ReplicatedMergeTree"``, with ``('path', 'replica')`` where
+    the server has no default for them, and *cluster* the cluster on whose nodes tables are made and changed; both
+    may also stand in *uri*, after a question mark. *options* are those of
     clickhouse-connect, as ``{"ca_cert": "ca.pem"}``. A *client* that the app made is used in place of our own
     and never closed; *uri* says where it connects to. A wrong option raises `ConfigurationError`; nothing
     connects before the store is used.
@@ -156,23 +156,20 @@ class ClickHouseStore(
         """Keep *records* on the disk; those whose id is kept already are skipped."""
         if not records:
             return
-        lines = storable_as(line_of, records)  # refuses what would not come back equal
+        block = block_of(records)  # refuses what would not come back equal
         self._schema.check()
         notes = self._known.get() or self._notes()
         left = self._spared(records, notes)
         if len(left) < len(records):
             # A former attempt may have kept some, before they were deleted.
             self._delete_late(records, notes)
-        if left:
-            first = self._first_of_each(left)
-            line_by_identity = dict(zip(map(id, records), lines, strict=True))  # two may have the same id
-            for part in _in_few_days(first):
-                self._database.insert(b"\n".join(line_by_identity[id(record)] for record in part))
-            later = self._after_writing(first)
+        if left and (new := self._new_of(left)):
+            for part in _in_few_days(new):
+                self._database.insert(block if part is records else block_of(part))
+            later = self._notes()
             if later != notes:
-                kept = self._spared(first, later)
-                self._delete_late(first, later)
-                left = left if len(kept) == len(first) else kept
+                left = self._spared(left, later)
+                self._delete_late(new, later)
         self._dropped.add(len(records) - len(left))
 
     def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
@@ -212,42 +209,36 @@ class ClickHouseStore(
         """Close this process's own client; the store may be used again."""
         self._clients.close()
 
-    def _first_of_each(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Leave out what is in *records* twice."""
-        first: dict[str, Record] = {}
+    def _new_of(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Leave out what is kept already or is in *records* twice; tell what differs from what was kept first."""
+        first: dict[tuple[int, str], Record] = {}
         for record in records:
-            first.setdefault(record.id, record)
-        if len(first) == len(records):
+            first.setdefault((record.time_unix_nano, record.id), record)
+        kept = self._kept_of(records)
+        if not kept and len(first) == len(records):
             return records
-        self._conflicts.note([record.id for record in records if first[record.id] != record])
-        return list(first.values())
+        first |= kept
+        self._conflicts.note(
+            [record.id for record in records if first[record.time_unix_nano, record.id] != record]
+        )
+        return [record for key, record in first.items() if key not in kept]
 
-    def _after_writing(self, records: Sequence[Record]) -> Notes:
-        """Return the notes as they are now, and count those of *records* that were kept with other content."""
+    def _kept_of(self, records: Sequence[Record]) -> dict[tuple[int, str], Record]:
+        """Return those of *records* that the database has, as it has them."""
         database = self._database
-        at_these = f"FROM {database.records} WHERE {_at_the_times_of(records)}"
-        # No record is there twice where no two began at the same time: to see that takes one column of numbers.
-        at_once = f"SELECT count() - uniqExact(time_unix_nano) {at_these}"
-        ((notes, repeated),) = database.rows(
-            f"SELECT groupArray({NOTE}), ({at_once}) FROM {database.deletions} FINAL", settings=_LITTLE
+        # Of new records none began when another one did: to see that takes one column of numbers.
+        rows = database.rows(
+            f"SELECT time_unix_nano FROM {database.records} WHERE {_at_the_times_of(records)}", settings=LITTLE
         )
-        if repeated:
-            twice = database.rows(f"SELECT id {at_these} GROUP BY time_unix_nano, id HAVING count() > 1")
-            self._count_conflicts(records, {record_id for (record_id,) in twice})
-        found = notes_of(notes)
-        self._known.set(found)
-        return found
-
-    def _count_conflicts(self, records: Sequence[Record], repeated: set[str]) -> None:
-        wanted = {record.id: record for record in records if record.id in repeated}
-        if not wanted:
-            return
-        times = _at_the_times_of(list(wanted.values()))
-        rows = self._database.rows(
-            f"SELECT {', '.join(COLUMNS)} FROM {self._database.records} FINAL WHERE {times}"
+        times = {time for (time,) in rows}
+        if not (suspects := [record for record in records if record.time_unix_nano in times]):
+            return {}
+        rows = database.rows(
+            f"SELECT {', '.join(COLUMNS)} FROM {database.records} FINAL WHERE {_at_the_times_of(suspects)}"
         )
-        kept = {record.id: record for record in map(record_of, rows)}
-        self._conflicts.note([each for each, record in wanted.items() if kept.get(each, record) != record])
+        kept = {(record.time_unix_nano, record.id): record for record in map(record_of, rows)}
+        keys = {(record.time_unix_nano, record.id) for record in suspects}
+        return {key: record for key, record in kept.items() if key in keys}
 
 
 class _Address:
@@ -286,11 +277,18 @@ def _checked(option: str, value: str, pattern: re.Pattern[str]) -> str:
 
 
 def _at_the_times_of(records: Sequence[Record]) -> str:
-    """Return the condition of beginning when one of *records* did, or between them where they are close."""
-    times = sorted({record.time_unix_nano for record in records})
-    if times[-1] - times[0] <= CLOSE_NANO:
-        return f"time_unix_nano BETWEEN {times[0]} AND {times[-1]}"
-    return f"time_unix_nano IN ({listed(times)})"
+    """Return a condition that all meet which began when one of *records* did, and few others."""
+    times = [record.time_unix_nano for record in records]
+    first, last = min(times), max(times)
+    if last - first <= GAP_NANO:
+        return f"time_unix_nano BETWEEN {first} AND {last}"
+    times.sort()
+    breaks = [place for place in range(1, len(times)) if times[place] - times[place - 1] > GAP_NANO]
+    if len(breaks) >= MAX_SPANS:
+        return f"time_unix_nano IN ({listed(times)})"
+    bounds = zip([0, *breaks], [*breaks, len(times)], strict=True)
+    spans = [f"time_unix_nano BETWEEN {times[begin]} AND {times[end - 1]}" for begin, end in bounds]
+    return " OR ".join(spans)
 
 
 def _in_few_days(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

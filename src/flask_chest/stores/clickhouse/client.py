@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +21,8 @@ from flask_chest._clocks import MAX_SKEW_NANO
 from flask_chest._process import PerProcess
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError, StoreError, StoreUnavailable
 from flask_chest.stores._time_limit import TimeLimit
-from flask_chest.stores.clickhouse.rows import COLUMNS, LINES
+from flask_chest.stores.clickhouse.native import NATIVE
+from flask_chest.stores.clickhouse.rows import COLUMNS
 from flask_chest.stores.clickhouse.text import literal, quoted
 
 Client: TypeAlias = _Client
@@ -31,11 +34,15 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 UNKNOWN_TABLE = 60
 TIMEOUT_EXCEEDED = 159
 NO_DATABASE = 81
+ACCESS_DENIED = 497
 
 NOW = "toUnixTimestamp64Nano(now64(9))"
 """The server's clock."""
 LATEST = f"({NOW} + {MAX_SKEW_NANO})"
 """Time up to which a cut-off may be: one that is later was noted by a clock that was ahead."""
+
+LITTLE: Mapping[str, Setting] = {"max_threads": 1}
+"""Settings for a statement that reads little of one table: to begin threads would take longer than it does."""
 
 _READING: Mapping[str, Setting] = {
     # A record that comes again began at the same time, so it is in the same partition.
@@ -44,14 +51,13 @@ _READING: Mapping[str, Setting] = {
     "enable_shared_storage_snapshot_in_query": 1,
     "join_use_nulls": 0,
 }
+_LONG = 50_000
 _SIZES: Mapping[str, Setting] = {"max_query_size": 1 << 26, "max_ast_elements": 10_000_000}
-"""Settings for statements with thousands of ids."""
+"""Settings for statements with thousands of ids, which have more than `_LONG` characters."""
 _WRITING: Mapping[str, Setting] = {
+    **LITTLE,
     # The server would collect what several clients write, and each of them would wait for that.
     "async_insert": 0,
-    # A batch is parsed in less time than threads for that would take to begin.
-    "input_format_parallel_parsing": 0,
-    "max_threads": 1,
     # Nothing is in a batch twice.
     "optimize_on_insert": 0,
 }
@@ -138,10 +144,10 @@ class Database:
         return f"{quoted(self.database)}.{quoted(self.name + suffix)}"
 
     def rows(
-        self, select: str, *, limit: TimeLimit | None = None, settings: Mapping[str, Setting] | None = None
+        self, select: str, *, limit: TimeLimit | None = None, settings: Mapping[str, Setting] = _READING
     ) -> list[tuple[Any, ...]]:
         """Fetch all that *select* finds; the server ends it when *limit* is over, which raises `QueryTimeout`."""
-        given: dict[str, Setting] = {**_READING, **_SIZES, **(settings or {})}
+        given: dict[str, Setting] = {**_sizes(select), **settings}
         if limit is not None and (seconds := limit.seconds()) is not None:
             given["max_execution_time"] = seconds
             given["timeout_overflow_mode"] = "throw"
@@ -151,18 +157,18 @@ class Database:
     def run(self, command: str, *, settings: Mapping[str, Setting] | None = None) -> None:
         """Run a statement that answers nothing."""
         with self._translated():
-            self._clients.get().command(command, settings={**_SIZES, **(settings or {})})
+            self._clients.get().command(command, settings={**_sizes(command), **(settings or {})})
 
-    def insert(self, lines: bytes) -> None:
-        """Write the rows in *lines*; the same ones are left out if they come soon again."""
-        token = sha256(lines).hexdigest()
+    def insert(self, block: bytes) -> None:
+        """Write the records in *block*; the same ones are left out if they come soon again."""
+        token = sha256(block).hexdigest()
         with self._translated():
             self._clients.get().raw_insert(
                 self.records,
                 COLUMNS,
-                lines,
+                block,
                 settings={**_WRITING, "insert_deduplication_token": token},
-                fmt=LINES,
+                fmt=NATIVE,
             )
 
     def now_unix_nano(self) -> int:
@@ -225,9 +231,36 @@ class Database:
             return SchemaError(
                 f"{self.place} lacks a table of {self.name!r}; it is made when a store with create=True opens"
             )
+        if code is None and (fault := _tls_fault(exc)) is not None:
+            return StoreUnavailable(
+                f"TLS with {self.place} failed: {fault}; pass the certificate of its authority as ca_cert, "
+                "or correct the host in db_uri"
+            )
         if code is None:
             return StoreUnavailable(f"{self.place} does not answer; {_UNREACHABLE}")
-        return StoreUnavailable(f"{self.place}: {name} ({code}); {_ADVICE.get(code, 'try again')}")
+        advice = _ADVICE.get(code, "try again")
+        if code == ACCESS_DENIED and (lacking := _LACKING.search(str(exc))):
+            advice = f"grant its user {lacking[1]} ON {lacking[2]}; docs/clickhouse.md lists all that it needs"
+        return StoreUnavailable(f"{self.place}: {name} ({code}); {advice}")
+
+
+_LACKING = re.compile(
+    r"necessary to have the grant ([A-Z]+(?: [A-Z]+)*)(?:\([^)]*\))? ON ([\w*-]+(?:\.[\w*-]+)*)"
+)
+"""A privilege and what it is for, as the server names them; the columns of a table are left out."""
+
+
+def _tls_fault(error: BaseException | None) -> str | None:
+    """Return what was wrong with TLS, if that is what led to *error*."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return str(getattr(error, "verify_message", "") or error.reason or type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _sizes(statement: str) -> Mapping[str, Setting]:
+    return _SIZES if len(statement) > _LONG else {}
 
 
 _UNREACHABLE = "see whether it runs, and whether its address is right"
@@ -243,6 +276,6 @@ _ADVICE: Mapping[int, str] = {
     242: "see why its table is read only",
     243: "free space on its disk",
     252: "write larger batches, or see why its merges do not keep up",
-    497: "grant what docs/clickhouse.md lists",
+    ACCESS_DENIED: "grant what docs/clickhouse.md lists",
     516: _PASSWORD,
 }

@@ -31,7 +31,7 @@ from flask_chest.stores._deletions import (
     spared,
 )
 from flask_chest.stores._records import MIN_INTEGER, in_chunks
-from flask_chest.stores.clickhouse.client import LATEST, NOW, Database
+from flask_chest.stores.clickhouse.client import LATEST, LITTLE, NOW, Database
 from flask_chest.stores.clickhouse.conditions import conditions_of
 from flask_chest.stores.clickhouse.rows import COLUMNS, record_of
 from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHousePart, ClickHouseSchema
@@ -41,7 +41,7 @@ MANY_IDS = 10_000
 """Ids in one statement: a replicated table keeps it in less than a megabyte."""
 _LOOKED_UP = 1_000
 
-NOTE = "(kind, secret, query, before_unix_nano, count)"
+_NOTE = "kind, secret, query, before_unix_nano, count"
 """The columns of a note, which is read with FINAL: there are few of them."""
 
 
@@ -171,8 +171,8 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
         self._known.set(None)
 
     def _notes(self) -> Notes:
-        ((found,),) = self._database.rows(f"SELECT groupArray({NOTE}) FROM {self._database.deletions} FINAL")
-        notes = notes_of(found)
+        found = self._database.rows(f"SELECT {_NOTE} FROM {self._database.deletions} FINAL", settings=LITTLE)
+        notes = _notes_of(found)
         self._known.set(notes)
         return notes
 
@@ -253,8 +253,7 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
 _SOON = {"mutations_sync": 0}
 
 
-def notes_of(rows: Iterable[tuple[str, str, str, int, int]]) -> Notes:
-    """Make the notes of rows of `NOTE`."""
+def _notes_of(rows: Iterable[tuple[str, str, str, int, int]]) -> Notes:
     cut_off: int | None = None
     kinds: list[Kind] = []
     for kind, secret, query, before, count in sorted(rows):

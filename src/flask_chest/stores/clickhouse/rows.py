@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from flask_chest.errors import SchemaError
-from flask_chest.record import JSONValue, Record, encode_value
-from flask_chest.stores._records import SCALARS, Scalars
+from flask_chest.record import JSONValue, Record
+from flask_chest.stores._records import SCALARS
 
 COLUMN_TYPES: dict[str, str] = {
     "id": "String",
@@ -32,20 +32,7 @@ COLUMN_TYPES: dict[str, str] = {
 """The columns that a record is written to, each with its type, in the order of `SCALARS`."""
 COLUMNS: tuple[str, ...] = (*SCALARS, "variables")
 
-LINES = "JSONCompactEachRow"
-"""Format in which rows are sent: an array of JSON in each line.
-
-The driver's own way to make columns imports pandas where that is installed, which takes seconds and fails while a
-process ends.
-"""
-
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
-
-
-def line_of(values: Scalars, variables: Mapping[str, JSONValue]) -> bytes:
-    """Make a row in the format `LINES`."""
-    return _encode((*values, {name: encode_value(value) for name, value in variables.items()}))
 
 
 def record_of(row: Sequence[Any]) -> Record:

@@ -19,8 +19,12 @@ from flask_chest.stores.clickhouse.text import literal
 DAY_NANO = 86_400_000_000_000
 PARTITION = f"intDiv(time_unix_nano, {DAY_NANO})"
 """Day of a record, counted from 1970."""
-ENGINES = ("MergeTree", "ReplicatedMergeTree", "SharedMergeTree")
-"""Families of engines: what keeps the tables, on one node or several."""
+_ENGINE = re.compile(
+    r"(?P<prefix>Replicated)(?:Replacing)?MergeTree\(\s*(?P<arguments>'[^'\\]+'\s*,\s*'[^'\\]+')\s*\)"
+    r"|(?P<plain>|Replicated|Shared)(?:Replacing)?MergeTree"
+)
+_DIFFERS = ("{table}", "{uuid}")
+"""Macros of which one is in the path of each replicated table: there are three tables."""
 
 VERSION = 1
 _COMMENT = f"flask_chest {VERSION}"
@@ -41,7 +45,7 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster} (
     version UInt64 DEFAULT 18446744073709551615 - toUInt64(toUnixTimestamp64Nano(now64(9))) CODEC(ZSTD(1)),
     {indexes}
 )
-ENGINE = {prefix}ReplacingMergeTree(version)
+ENGINE = {prefix}ReplacingMergeTree({arguments}version)
 PARTITION BY {partition}
 ORDER BY (time_unix_nano, id)
 SETTINGS {settings}
@@ -57,7 +61,7 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster} (
     dropped_unix_nano SimpleAggregateFunction(max, Int64),
     count SimpleAggregateFunction(sum, UInt64)
 )
-ENGINE = {prefix}AggregatingMergeTree
+ENGINE = {prefix}AggregatingMergeTree{in_brackets}
 ORDER BY (kind, secret)
 SETTINGS {settings}
 COMMENT {comment}
@@ -68,7 +72,7 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster} (
     before_unix_nano SimpleAggregateFunction(max, Int64),
     noted_unix_nano SimpleAggregateFunction(max, Int64)
 )
-ENGINE = {prefix}AggregatingMergeTree
+ENGINE = {prefix}AggregatingMergeTree{in_brackets}
 ORDER BY digest
 SETTINGS {settings}
 COMMENT {comment}
@@ -88,10 +92,8 @@ class ClickHouseSchema:
     """Makes the tables, and looks whether they are this release's."""
 
     def __init__(self, database: Database, *, engine: str, creates: bool) -> None:
-        if engine not in ENGINES:
-            raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
         self._database = database
-        self._engine = engine
+        self._prefix, self._arguments = _parsed(engine)
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._checked = PerProcess(lambda: False)
         """Whether this process has looked at the tables."""
@@ -122,7 +124,9 @@ class ClickHouseSchema:
         indexes = [f"INDEX {name} {name} TYPE bloom_filter(0.01) GRANULARITY 1" for name in _FOUND_BY]
         given = {
             "on_cluster": database.on_cluster,
-            "prefix": self._engine.removesuffix("MergeTree"),
+            "prefix": self._prefix,
+            "arguments": f"{self._arguments}, " if self._arguments else "",
+            "in_brackets": f"({self._arguments})" if self._arguments else "",
             "comment": literal(_COMMENT),
         }
         return [
@@ -163,6 +167,23 @@ class ClickHouseSchema:
             return None
         self.store_id = records.uuid.hex if records.uuid.int else None
         return VERSION
+
+
+def _parsed(engine: str) -> tuple[str, str]:
+    """Return what *engine* has before the name of its kind, and its arguments; refuse what keeps no version."""
+    found = _ENGINE.fullmatch(engine)
+    if found is None:
+        raise ConfigurationError(
+            "engine must be MergeTree, ReplicatedMergeTree or SharedMergeTree, of which the tables take the kind "
+            "Replacing, so that a record that comes twice is kept once; the second may have ('path', 'replica'), "
+            f"got {engine!r}"
+        )
+    arguments = found["arguments"] or ""
+    if arguments and not any(macro in arguments for macro in _DIFFERS):
+        raise ConfigurationError(
+            f"engine must have {' or '.join(_DIFFERS)} in its path, as a chest has three tables, got {engine!r}"
+        )
+    return found["prefix"] or found["plain"] or "", arguments
 
 
 class ClickHousePart:
