@@ -36,7 +36,7 @@ EXAMPLE = Path(__file__).with_name("readme_app.py")
 THREADS = 8
 DATABASE = "db.sqlite3"  # beside the example, as it says there
 LOG = "server.log"
-START_SECONDS = STOP_SECONDS = 30.0
+START_SECONDS = STOP_SECONDS = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ def serving(command: Sequence[str], folder: Path) -> Iterator[int]:
     )
     with process, contextlib.ExitStack() as stack:
         stack.callback(process.kill)
-        deadline = threading.Timer(60, process.kill)
+        deadline = threading.Timer(300, process.kill)
         deadline.start()
         stack.callback(deadline.cancel)
         assert process.stderr is not None

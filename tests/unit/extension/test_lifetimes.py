@@ -48,7 +48,7 @@ def served(folder: Path) -> Flask:
     return app
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         gc.collect()
@@ -61,6 +61,11 @@ def burdens() -> tuple[int, int, int]:
     return threads, descriptors, atexit._ncallbacks()
 
 
+def eased(before: tuple[int, int, int]) -> bool:
+    """Tell whether there are no more burdens than *before*, when an earlier app may still have been going."""
+    return eventually(lambda: all(now <= then for now, then in zip(burdens(), before, strict=True)))
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
 def test_dropped_app_leaves_no_thread_descriptor_or_exit_hook(tmp_path: Path) -> None:
     served(tmp_path / "first")
@@ -70,7 +75,7 @@ def test_dropped_app_leaves_no_thread_descriptor_or_exit_hook(tmp_path: Path) ->
     for number in range(10):
         served(tmp_path / str(number))
 
-    assert eventually(lambda: all(now <= then for now, then in zip(burdens(), before, strict=True)))
+    assert eased(before)
 
 
 def test_records_of_a_dropped_app_are_stored(tmp_path: Path) -> None:
@@ -189,7 +194,7 @@ def test_process_ends_after_what_a_dropped_app_recorded_is_stored(tmp_path: Path
     )
     (tmp_path / "unit_lifetimes.py").write_text(Path(__file__).read_text())
 
-    subprocess.run([sys.executable, "-c", script, tmp_path, tmp_path], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script, tmp_path, tmp_path], check=True, timeout=120)
 
     with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
         assert connection.execute("SELECT count(*) FROM flask_chest").fetchone() == (1,)
@@ -201,7 +206,7 @@ monkey.patch_all()
 import gc, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from unit_lifetimes import burdens, eventually, served
+from unit_lifetimes import burdens, eased, eventually, served
 
 folder = Path(sys.argv[1])
 served(folder / "first")
@@ -211,7 +216,7 @@ apps = [served(folder / str(number)) for number in range(20)]
 chests = [app.extensions["flask_chest"].states[0].chest for app in apps]
 assert eventually(lambda: all(chest.stats().stored == 1 for chest in chests)), "a writer hangs"
 del apps, chests
-assert eventually(lambda: burdens() == before), (burdens(), before)
+assert eased(before), (burdens(), before)
 """
 
 
@@ -220,7 +225,7 @@ def test_apps_come_and_go_under_gevent(tmp_path: Path) -> None:
     (tmp_path / "unit_lifetimes.py").write_text(Path(__file__).read_text())
 
     done = subprocess.run(
-        [sys.executable, "-c", GEVENT, tmp_path], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        [sys.executable, "-c", GEVENT, tmp_path], stderr=subprocess.PIPE, text=True, timeout=240, check=False
     )
 
     assert done.returncode == 0, done.stderr
