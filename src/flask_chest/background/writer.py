@@ -217,6 +217,8 @@ class Writer(Intake):
         self._next_adoption = 0.0
         self._dropped = 0
         """Number of records in the current batch that had been deleted before they came."""
+        self._filling = False
+        """Whether another part of the journal is full since the thread last came."""
         journal.call_when_filling(self._ring_soon)
 
     def take(self, record: Record, /) -> None:
@@ -338,6 +340,7 @@ class Writer(Intake):
 
     def _ring_soon(self) -> None:
         """Have the next record ring: of long records, so many as make a batch may not fit into the journal."""
+        self._filling = True  # first, since the thread may be about to listen for a whole batch
         self._ring_at = 1
 
     def _listen(self, ring_at: int) -> None:
@@ -385,8 +388,10 @@ class Writer(Intake):
         if left > 0 and self._journal.waiting() == 0:
             self._wait(left)
         self._listen(BATCH_RECORDS)
-        if not self._hurried and not self._stopping and self._journal.waiting() < BATCH_RECORDS:
+        full = self._filling or self._journal.waiting() >= BATCH_RECORDS
+        if not self._hurried and not self._stopping and not full:
             self._wait(COLLECT_SECONDS)
+        self._filling = False
 
     def _adopt_at_times(self) -> None:
         now = time.monotonic()
