@@ -145,3 +145,8 @@ def __getattr__(name: str) -> object:
     from flask_chest import aggregates  # noqa: PLC0415 - as above
 
     return getattr(aggregates, name)
+
+
+def __dir__() -> list[str]:
+    """Return all names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

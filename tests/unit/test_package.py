@@ -39,6 +39,22 @@ def test_every_public_name_is_there(module: object) -> None:
     assert [name for name in names if not hasattr(module, name)] == []
 
 
+def test_what_asks_of_many_records_is_imported_when_it_is_named() -> None:
+    code = """
+import sys, flask_chest
+assert "flask_chest.aggregates" not in sys.modules
+assert "Count" in dir(flask_chest)
+from flask_chest import Count
+assert sys.modules["flask_chest.aggregates"].Count is Count
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_absent_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'flask_chest' has no attribute 'Counts'"):
+        flask_chest.Counts  # type: ignore[attr-defined]  # noqa: B018 - the error is the point
+
+
 def test_absent_name_of_the_testing_package_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Contract'"):
         flask_chest.testing.Contract  # noqa: B018 - the error is the point
