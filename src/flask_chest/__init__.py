@@ -138,13 +138,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import what is asked of many records when it is first named: most processes only record."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from flask_chest import aggregates  # noqa: PLC0415 - as above
+if not TYPE_CHECKING:  # to a type checker, every name would be there
 
-    return getattr(aggregates, name)
+    def __getattr__(name: str) -> object:
+        """Import what is asked of many records when it is first named: most processes only record."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from flask_chest import aggregates  # noqa: PLC0415 - as above
+
+        return getattr(aggregates, name)
 
 
 def __dir__() -> list[str]:
