@@ -126,7 +126,7 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
     options = parser.parse_args(argv)
     records, clients, seconds, rounds = options.records, options.clients, options.seconds, options.rounds
     if options.small:
-        records, clients, seconds, rounds = 2_000, 20, 1.0, 1
+        records, clients, seconds, rounds = 2_000, 20, 4.0, 1
     with tempfile.TemporaryDirectory(prefix="chest-") as name:
         return measure(Path(name), records, clients, seconds, rounds)
 
