@@ -234,7 +234,7 @@ class Writer(Intake):
             if self._failures:
                 raise  # the store is away: to let the thread run makes no room
             self._call(BATCH_RECORDS)
-            waiting = journal.append(record)
+            waiting = self._journal.append(record)
         if waiting >= self._ring_at:
             self._call(waiting)
         if not self._started:
@@ -403,6 +403,7 @@ class Writer(Intake):
 
     def _move_to(self, on_disk: Journal) -> None:
         """Go on with a journal on disk, which was not possible before, and move there what waits in memory."""
+        on_disk.call_when_filling(self._ring_soon)
         self._former, self._journal = self._journal, on_disk
         self._former.close()  # who appended to it takes the other one now
         _append_all(self._former, on_disk, self._tally)

@@ -22,6 +22,7 @@ from flask_chest.background.writer import (
     COLLECT_SECONDS,
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
+    Writer,
     store_pause_seconds,
 )
 from flask_chest.errors import JournalClosed, JournalFull
@@ -121,6 +122,24 @@ def test_writer_does_not_wait_for_more_records_than_the_journal_holds(
     with working(journal, sink, tally=Tally(logging.getLogger("flask_chest.tests"))) as work:
         work.take([make_record(variables={"long": "x" * 9_000}) for _ in range(200)])
         until(lambda: len(sink.kept) > 100)
+
+
+def test_journal_that_moves_to_the_disk_tells_of_its_full_parts_too(folder: Path) -> None:
+    on_disk = journal_in(folder, max_bytes=2_000_000)
+    tally = Tally(logging.getLogger("flask_chest.tests"))
+    sink = KeepingSink()
+    memory = MemoryJournal(instance="web:1")
+    writer = Writer(memory, lambda: sink, tally, adopt_seconds=0.01, reopen=lambda: on_disk)
+    writer.start()
+    until(lambda: writer._journal is on_disk)
+    writer._filling = False
+    for _ in range(200):
+        on_disk.append(make_record(variables={"long": "x" * 9_000}))
+        if writer._ring_at == 1 and writer._filling:
+            break
+    else:
+        pytest.fail("the writer was not told")
+    assert writer.close(PATIENCE)
 
 
 def test_records_that_find_the_journal_full_let_the_writer_make_room(tmp_path: Path) -> None:
