@@ -98,7 +98,9 @@ def outcome(request: pytest.FixtureRequest) -> Outcome:
     with troubled(trouble) as server:
         responses = responses_of(server)
         wait_until(lambda: is_settled(report_of(server), trouble))
-        return Outcome(trouble=trouble, responses=responses, report=report_of(server), log=server.log)
+        report = report_of(server)
+    # Only now is all of the log here: a line passes a pipe and a thread on its way.
+    return Outcome(trouble=trouble, responses=responses, report=report, log=server.log)
 
 
 def test_responses_are_those_of_an_app_without_a_chest(outcome: Outcome, undisturbed: list[bytes]) -> None:
