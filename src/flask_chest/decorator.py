@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TypeVar, cast, overload
 from weakref import WeakSet
 
-from flask import Flask, current_app
+from flask import Flask
 
 from flask_chest.capture.tracking import (
     RULES_ATTRIBUTE,
@@ -23,7 +23,7 @@ from flask_chest.capture.tracking import (
 )
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.chest import FlaskChest, check_generator
-from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, current_request, finder
+from flask_chest.extension.middleware import EXTENSION_KEY, Middleware, current_context
 from flask_chest.extension.request import RequestState
 from flask_chest.extension.settings import Settings
 from flask_chest.extension.state import logger
@@ -32,7 +32,6 @@ from flask_chest.protocols import RequestIdGenerator
 View = TypeVar("View", bound=Callable[..., object])
 
 _warned_apps: WeakSet[Flask] = WeakSet()
-_current_app = finder(current_app)
 
 
 @overload
@@ -136,15 +135,15 @@ def _hand_over(rules: tuple[Rule, ...]) -> None:
     This is one function, since every request calls it.
     """
     try:
-        app = _current_app()
-        current = current_request()
+        context = current_context()
+        environ = context.request.environ
     except RuntimeError:
         return  # called outside of a request, as any function may be
-    middleware: Middleware | None = app.extensions.get(EXTENSION_KEY)
+    middleware: Middleware | None = context.app.extensions.get(EXTENSION_KEY)
     if middleware is None:
-        _miss_chest(app)
+        _miss_chest(context.app)
         return
-    request_state: RequestState | None = current.environ.get(middleware.environ_key)
+    request_state: RequestState | None = environ.get(middleware.environ_key)
     if request_state is not None and rules[0] not in request_state.ran:
         request_state.ran += rules
 

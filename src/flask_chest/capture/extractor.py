@@ -35,10 +35,9 @@ _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 _FILLED = frozenset({list, tuple, dict, set, bytearray})
 """Types whose values may be others later, and can be read without code of the app."""
 _ABSENT = object()
-_ANY: frozenset[object] = frozenset()
 
-PlainName: TypeAlias = "tuple[str, str, frozenset[object], frozenset[object]]"
-"""Name on ``g``, key in the record, allowed types and allowed texts; an empty set allows any."""
+PlainName: TypeAlias = "tuple[str, str, Allowed | None]"
+"""Name on ``g``, key in the record, and what is declared for it."""
 
 
 class CapturedName(NamedTuple):
@@ -121,16 +120,9 @@ class Extractor:
         declared = [field.name for each in names.declarations for field in each.fields]
         if len(allowed) < len(declared):
             return None  # more than a look into a set decides, or two classes declare one name
-        return tuple(self._plain_name(each, allowed.get(each.name)) for each in self._variables)
-
-    def _plain_name(self, name: CapturedName, allowed: Allowed | None) -> PlainName:
-        if allowed is None:
-            return name.name, name.key, _ANY, _ANY
-        if allowed.by_value:
-            return name.name, name.key, _ANY, allowed.members
-        # A whole number for a float has to be converted.
-        types = allowed.members - {int} if name.name in self._floats else allowed.members
-        return name.name, name.key, types, _ANY
+        for name in self._floats:  # a whole number for a float has to be converted
+            allowed[name] = Allowed(allowed[name].members - {int})
+        return tuple((each.name, each.key, allowed.get(each.name)) for each in self._variables)
 
     def plain(self, held: Mapping[str, object]) -> dict[str, JSONValue] | None:
         """Return what `convert` would if nothing has to be converted, and all is as declared; else ``None``.
@@ -141,7 +133,7 @@ class Extractor:
         if self._plain is None:
             return None
         variables: dict[str, JSONValue] = {}
-        for name, key, types, texts in self._plain:
+        for name, key, allowed in self._plain:
             if name in held:
                 value = held[name]
                 # What most are; to ask `is_small` about each would take as long as all the rest.
@@ -153,7 +145,7 @@ class Extractor:
                         return None
                 elif not is_small(value):
                     return None
-                if (types and type(value) not in types) or (texts and value not in texts):
+                if allowed is not None and (value if allowed.by_value else type(value)) not in allowed.members:
                     return None
                 variables[key] = value
         return variables
