@@ -8,6 +8,8 @@ from clickhouse_connect.driver.client import Client
 
 from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
+from flask_chest.aggregates import AggregateQuery, Mean, Variable
+from flask_chest.declared import Declaration
 from flask_chest.record import Query
 from flask_chest.stores.clickhouse import ClickHouseStore
 from flask_chest.testing.contracts import (
@@ -19,7 +21,7 @@ from flask_chest.testing.contracts import (
 from flask_chest.testing.records import make_record
 from index_sql_contract import IndexSQLContract
 from sampled_property import SampledProperty
-from view_contract import RunSQL, ViewContract
+from view_contract import NextVisit, RunSQL, ViewContract, Visit
 
 
 class TestClickHouseStore(
@@ -62,6 +64,39 @@ class TestClickHouseStore(
         assert store.status().conflicts == 1
         assert client.command(f"SELECT count() FROM {store._database.records}") == 3
         assert list(store.query(Query())) == [other, first, late]
+
+    def test_numbers_of_a_declared_variable_are_read_from_a_column_of_their_own(
+        self, client: Client, store: ClickHouseStore
+    ) -> None:
+        mean = Mean(Variable("total"))
+        query = AggregateQuery(measures=(mean,))
+        store.write([make_record(variables={"total": 1.5})])  # so that one comes before the column
+        store.make_view(Declaration(Visit))
+        store.write([make_record(variables={"total": total}) for total in (3, "dear", None)])
+        assert store.aggregate(query).all[mean] == 2.25
+        records = store._database.records
+        client.command(f"ALTER TABLE {records} MODIFY COLUMN float_total Nullable(Float64) MATERIALIZED 7")
+        client.command(f"ALTER TABLE {records} MATERIALIZE COLUMN float_total", settings={"mutations_sync": 2})
+        assert store.aggregate(query).all[mean] == 7
+
+    def test_view_has_columns_of_the_declared_types_in_the_table(
+        self, client: Client, store: ClickHouseStore, name: str
+    ) -> None:
+        store.make_view(Declaration(Visit))
+        store.make_view(Declaration(NextVisit))
+        rows = client.query(
+            "SELECT name, type FROM system.columns WHERE table = {name:String} AND default_kind = 'MATERIALIZED'",
+            parameters={"name": name},
+        ).result_rows
+        assert {str(column): kind for column, kind in rows} == {
+            "bool_flag": "Nullable(Bool)",
+            "int_user_id": "Nullable(Int64)",
+            "text_user_id": "Nullable(String)",
+            "float_total": "Nullable(Float64)",
+            "text_plan": "Nullable(String)",
+            "text_at": "Nullable(String)",
+            "int_größe": "Nullable(Int64)",
+        }
 
     @pytest.mark.parametrize("step", [1, 10_000_000_000], ids=["one span", "many spans"])
     def test_records_far_apart_are_told_from_those_that_are_there(

@@ -98,6 +98,12 @@ class ViewContract:
         (largest,) = self._select(store, run_sql, "max(user_id)")
         assert int(str(largest[0])) == 2**63 - 1
 
+    def test_no_value_makes_a_write_fail_where_there_is_a_view(self, store: ViewStore, run_sql: RunSQL) -> None:
+        self._make(store)
+        names = [field.name for field in Declaration(Visit).fields]
+        store.write([make_record(variables=dict.fromkeys(names, value)) for value in _HOSTILE])
+        assert len(self._select(store, run_sql, ", ".join(["time", *names]))) == len(_HOSTILE)
+
     def test_view_is_there_once_it_was_made_and_stays_while_it_is_the_same(self, store: ViewStore) -> None:
         declaration = Declaration(Visit)
         assert store.view_state(declaration) == "absent"

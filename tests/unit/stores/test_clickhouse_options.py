@@ -155,9 +155,14 @@ def test_every_statement_that_makes_or_changes_a_table_is_for_the_cluster() -> N
     beginnings = [each.strip().splitlines()[0] for each in store._schema.statements()]
     assert beginnings == [f"CREATE TABLE IF NOT EXISTS `db`.`{name}` ON CLUSTER `main` (" for name in names]
     assert all(
-        each.startswith("ALTER TABLE `db`.`flask_chest` ON CLUSTER `main` ") for each in store._statements("plan")
+        each.startswith("ALTER TABLE `db`.`flask_chest` ON CLUSTER `main` ")
+        for each in store._index_statements("plan")
     )
-    view = store.view_sql(Declaration(Visit))
+    add, fill, view = store.view_sql(Declaration(Visit)).splitlines()
+    assert add.startswith(
+        "ALTER TABLE `db`.`flask_chest` ON CLUSTER `main` ADD COLUMN IF NOT EXISTS `int_user_id` "
+    )
+    assert fill == "ALTER TABLE `db`.`flask_chest` ON CLUSTER `main` MATERIALIZE COLUMN `int_user_id`;"
     assert view.startswith("CREATE OR REPLACE VIEW `db`.`flask_chest_visit` ON CLUSTER `main` AS SELECT ")
 
 

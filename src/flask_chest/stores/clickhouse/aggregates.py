@@ -17,6 +17,7 @@ from flask_chest.protocols import Aggregation
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.aggregates import Cell, Keys, Part, answer, numbers
 from flask_chest.stores.clickhouse.client import Database
+from flask_chest.stores.clickhouse.columns import AS_FLOAT, AS_JSON
 from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, conditions_of
 from flask_chest.stores.clickhouse.measures import Piece, piece_of
 from flask_chest.stores.clickhouse.query import find
@@ -39,11 +40,14 @@ class ClickHouseAggregation(ClickHousePart, Aggregation):
         limit = TimeLimit(timeout)
         meant = msgspec.structs.replace(query.query, limit=None)
         self._schema.check()
-        variables = self._database.variable_columns() if _asks_for_variables(query) else NO_COLUMNS
+        variables = self._database.columns_of(AS_JSON) if _asks_for_variables(query) else NO_COLUMNS
         asked = conditions_of(meant, variables)
         if not all(each.decides for each in asked) or not all(map(is_integer, query.bounds)):
             return aggregate(find(self._database, meant, timeout=timeout), query)
-        return _Question(self._database, query, Reading(self._database, query, asked, variables), limit).answer()
+        of_numbers = any(isinstance(each, Variable) for each in numbers(query))
+        floats = self._database.columns_of(AS_FLOAT) if of_numbers else NO_COLUMNS
+        read = Reading(self._database, query, asked, variables=variables, floats=floats)
+        return _Question(self._database, query, read, limit).answer()
 
 
 class _Question:

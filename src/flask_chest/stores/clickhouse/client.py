@@ -28,7 +28,6 @@ from flask_chest.stores.clickhouse.text import literal, quoted
 Client: TypeAlias = _Client
 Setting: TypeAlias = "str | int | float"
 
-_VARIABLE = "variable_"
 """Begin of the name of a column that a variable has."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 UNKNOWN_TABLE = 60
@@ -175,17 +174,16 @@ class Database:
         """Return the time by the server's clock."""
         return int(self.rows(f"SELECT {NOW}")[0][0])
 
-    def variable_columns(self) -> Mapping[str, str]:
-        """Return the variables that have a column of their own, each with its name; other processes make them."""
+    def columns_of(self, prefix: str) -> Mapping[str, str]:
+        """Return the variables that have a column named so after *prefix*, each with that name.
+
+        It is asked each time, as other processes make them.
+        """
         rows = self.rows(
             f"SELECT name FROM system.columns WHERE database = {literal(self.database)}"  # noqa: S608 - of literals
-            f" AND table = {literal(self.name)} AND startsWith(name, {literal(_VARIABLE)})"
+            f" AND table = {literal(self.name)} AND startsWith(name, {literal(prefix)})"
         )
-        return {str(name).removeprefix(_VARIABLE): str(name) for (name,) in rows}
-
-    def variable_column(self, variable: str) -> str:
-        """Return the name of the column that *variable* has, if it has one."""
-        return f"{_VARIABLE}{variable}"
+        return {str(name).removeprefix(prefix): str(name) for (name,) in rows}
 
     def await_mutations(self, table: str) -> None:
         """Wait until all that *table* is changed by is done, however long that takes."""

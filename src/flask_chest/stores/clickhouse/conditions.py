@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from flask_chest.record import COLUMN_FILTERS, Bound, Condition, JSONValue, OneOf, Query, encode_value
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER
+from flask_chest.stores.clickhouse.columns import in_map
 from flask_chest.stores.clickhouse.text import is_integer, is_text, listed, literal, quoted
 
 NOTHING = "0"
@@ -46,7 +47,7 @@ def variable(name: str, columns: Mapping[str, str]) -> str:
     """Return the SQL of the variable *name* as JSON, which is empty where there is none."""
     if not is_text(name):
         return "''"
-    return quoted(columns[name]) if name in columns else f"variables[{literal(name)}]"
+    return quoted(columns[name]) if name in columns else in_map(name)
 
 
 def _of_columns(query: Query) -> Iterator[Asked]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from flask_chest.protocols import IndexesBySQL, VariableIndex
 from flask_chest.stores._indexes import check_indexable
+from flask_chest.stores.clickhouse.columns import AS_JSON, column_of_json
 from flask_chest.stores.clickhouse.schema import ClickHousePart
 from flask_chest.stores.clickhouse.text import literal, quoted
 
@@ -23,7 +24,7 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         self._schema.check()
         return [
             VariableIndex(variable=name, name=column)
-            for name, column in sorted(self._database.variable_columns().items())
+            for name, column in sorted(self._database.columns_of(AS_JSON).items())
         ]
 
     def add_index(self, variable: str, /) -> bool:
@@ -31,9 +32,9 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         name = check_indexable(variable)
         self._schema.check()
         database = self._database
-        if name in database.variable_columns():
+        if name in self._database.columns_of(AS_JSON):
             return False
-        for statement in self._statements(name):
+        for statement in self._index_statements(name):
             database.run(statement, settings={"mutations_sync": 0})
         database.await_mutations(database.records)
         return True
@@ -42,13 +43,13 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         """Return the statements that `add_index` would run now, or an empty text."""
         name = check_indexable(variable)
         self._schema.check()
-        there = name in self._database.variable_columns()
-        return "" if there else "".join(f"{statement};\n" for statement in self._statements(name))
+        there = name in self._database.columns_of(AS_JSON)
+        return "" if there else "".join(f"{statement};\n" for statement in self._index_statements(name))
 
     def index_progress(self, variable: str, /) -> float | None:
         """Return the share of the parts in which the column is made, or ``None`` where it is in all."""
         database = self._database
-        column = database.variable_column(check_indexable(variable))
+        column = f"{AS_JSON}{check_indexable(variable)}"
         self._schema.check()
         ((left, parts),) = database.rows(
             "SELECT maxOrNull(parts_to_do), (SELECT count() FROM system.parts WHERE active"
@@ -62,23 +63,19 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         """Remove the column of *variable*, and return whether there was one."""
         name = check_indexable(variable)
         self._schema.check()
-        database = self._database
-        if name not in database.variable_columns():
+        if name not in self._database.columns_of(AS_JSON):
             return False
-        column = quoted(database.variable_column(name))
+        column = quoted(f"{AS_JSON}{name}")
         drop = f"{self._alter} DROP INDEX IF EXISTS {column}, DROP COLUMN IF EXISTS {column}"
-        database.run(drop, settings={"mutations_sync": 0})
+        self._database.run(drop, settings={"mutations_sync": 0})
         return True
 
-    def _statements(self, name: str) -> list[str]:
-        column = quoted(self._database.variable_column(name))
-        add = (
-            f"ADD COLUMN IF NOT EXISTS {column} String MATERIALIZED variables[{literal(name)}] CODEC(ZSTD(1)),"
-            f" ADD INDEX IF NOT EXISTS {column} {column} TYPE bloom_filter(0.01) GRANULARITY 1"
+    def _index_statements(self, name: str) -> list[str]:
+        column = quoted(f"{AS_JSON}{name}")
+        index = f"ADD INDEX IF NOT EXISTS {column} {column} TYPE bloom_filter(0.01) GRANULARITY 1"
+        changes = (
+            f"{column_of_json(name)}, {index}",
+            f"MATERIALIZE COLUMN {column}",
+            f"MATERIALIZE INDEX {column}",
         )
-        changes = (add, f"MATERIALIZE COLUMN {column}", f"MATERIALIZE INDEX {column}")
         return [f"{self._alter} {change}" for change in changes]
-
-    @property
-    def _alter(self) -> str:
-        return f"ALTER TABLE {self._database.records}{self._database.on_cluster}"

@@ -9,6 +9,7 @@ from datetime import timedelta
 from flask_chest.record import Query, Record
 from flask_chest.stores._time_limit import TimeBudget, TimeLimit
 from flask_chest.stores.clickhouse.client import Database
+from flask_chest.stores.clickhouse.columns import AS_JSON
 from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, Asked, conditions_of
 from flask_chest.stores.clickhouse.rows import COLUMNS, record_of
 from flask_chest.stores.clickhouse.text import listed
@@ -31,7 +32,8 @@ def find(database: Database, query: Query, *, timeout: timedelta | None = None) 
     if left is not None and left <= 0:
         return
     budget = TimeBudget(timeout)
-    asked = conditions_of(query, database.variable_columns() if query.asks_for_variables else NO_COLUMNS)
+    columns = database.columns_of(AS_JSON) if query.asks_for_variables else NO_COLUMNS
+    asked = conditions_of(query, columns)
     decides = all(each.decides for each in asked)
     size = CHUNK if left is None or not decides else min(left, CHUNK)
     end: int | None = None

@@ -16,6 +16,7 @@ from flask_chest.aggregates import AggregateQuery, Column, Distinct, Key, NoScal
 from flask_chest.stores.aggregates import LEAST_RATE, WHOLE, Keys, numbers
 from flask_chest.stores.clickhouse.client import Database
 from flask_chest.stores.clickhouse.conditions import IS_ERROR, Asked, variable
+from flask_chest.stores.clickhouse.text import quoted
 
 _STATUS_CLASS = "(intDiv(status_code, 100) - (status_code < 0 AND status_code % 100 != 0))"
 _WEIGHT = f"toUInt64(floor({WHOLE} / greatest(sample_rate, {LEAST_RATE!r}) + 0.5))"
@@ -28,10 +29,18 @@ class Reading:
     """What is read for one question: a SELECT, and the names of its columns."""
 
     def __init__(
-        self, database: Database, query: AggregateQuery, asked: Sequence[Asked], variables: Mapping[str, str]
+        self,
+        database: Database,
+        query: AggregateQuery,
+        asked: Sequence[Asked],
+        *,
+        variables: Mapping[str, str],
+        floats: Mapping[str, str],
     ) -> None:
+        """Read what *query* needs, where *variables* and *floats* have columns: as JSON, and their numbers."""
         self._query = query
         self._variables = variables
+        self._floats = floats
         self.numbers: dict[Number, str] = {of: f"x{at}" for at, of in enumerate(numbers(query))}
         """What measures are of → its column."""
         self.keys = [f"k{at}" for at in range(len(query.by))]
@@ -95,6 +104,8 @@ class Reading:
 
     def _number_sql(self, of: Number) -> str:
         if isinstance(of, Variable):
+            if of.name in self._floats:
+                return quoted(self._floats[of.name])
             return f"toFloat64OrNull({variable(of.name, self._variables)})"
         return "toNullable(duration_ns / 1e9)"
 

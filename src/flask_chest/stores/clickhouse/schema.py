@@ -192,3 +192,8 @@ class ClickHousePart:
     def __init__(self, database: Database, schema: ClickHouseSchema) -> None:
         self._database = database
         self._schema = schema
+
+    @property
+    def _alter(self) -> str:
+        """How a statement begins that changes the table of the records."""
+        return f"ALTER TABLE {self._database.records}{self._database.on_cluster}"

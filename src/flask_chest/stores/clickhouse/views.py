@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from flask_chest.declared import Declaration, Kind
+from flask_chest.declared import Declaration
 from flask_chest.errors import ConfigurationError, SchemaError
 from flask_chest.protocols import FlatViews, ViewState
-from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, variable
+from flask_chest.stores.clickhouse.columns import column_of_field, in_map, typed_column
 from flask_chest.stores.clickhouse.schema import ClickHousePart
 from flask_chest.stores.clickhouse.text import literal, quoted
 
@@ -20,19 +20,13 @@ _COLUMNS = (
     "id, request_id, time_unix_nano, fromUnixTimestamp64Nano(time_unix_nano, 'UTC') AS time, duration_ns, method,"
     " route, endpoint, status_code, error, trace_id, span_id, trace_flags, trace_remote, instance, sample_rate"
 )
-_TYPED: dict[Kind, str] = {
-    "bool": "multiIf({value} = 'true', true, {value} = 'false', false, NULL)",
-    "int": "toInt64OrNull({value})",
-    "float": "toFloat64OrNull({value})",
-    "text": "if(startsWith({value}, '\"'), JSONExtractString({value}), NULL)",
-    "json": "nullIf({value}, '')",
-}
 
 
 class ClickHouseViews(ClickHousePart, FlatViews):
     """Makes views, and recognises its own by their comment.
 
-    They read the map of variables alone, as the column that a variable has of its own may be removed.
+    Each shows typed columns that the table gets with it. A class that is declared otherwise shows others, and the
+    former ones stay: two generations of an app may run at once.
     """
 
     def view_name(self, declaration: Declaration, /) -> str:
@@ -46,8 +40,8 @@ class ClickHouseViews(ClickHousePart, FlatViews):
         return name
 
     def view_sql(self, declaration: Declaration, /) -> str:
-        """Return the statement that makes or replaces the view of *declaration*."""
-        return f"{self._statement(declaration)};\n"
+        """Return the statements that make or replace the view of *declaration*."""
+        return "".join(f"{statement};\n" for statement in self._view_statements(declaration))
 
     def view_state(self, declaration: Declaration, /) -> ViewState:
         """Return whether the view of *declaration* is there, and as it is declared."""
@@ -70,22 +64,30 @@ class ClickHouseViews(ClickHousePart, FlatViews):
     def make_view(self, declaration: Declaration, /) -> None:
         """Make the view of *declaration*, or replace that of an earlier declaration."""
         if self.view_state(declaration) != "same":
-            self._database.run(self._statement(declaration))
+            for statement in self._view_statements(declaration):
+                self._database.run(statement, settings={"mutations_sync": 0})
 
-    def _statement(self, declaration: Declaration) -> str:
+    def _view_statements(self, declaration: Declaration) -> list[str]:
         database = self._database
+        columns = {column: field for field in declaration.fields if (column := typed_column(field)) is not None}
+        changes = [
+            ", ".join(map(column_of_field, columns.values())),
+            ", ".join(f"MATERIALIZE COLUMN {quoted(column)}" for column in columns),
+        ]
         view = database.table(f"_{declaration.view}")
-        return (
+        make = (
             f"CREATE OR REPLACE VIEW {view}{database.on_cluster} AS {self._select(declaration)}"
             f" COMMENT {literal(self._mark(declaration))}"
         )
+        return [*(f"{self._alter} {change}" for change in changes if change), make]
 
     def _select(self, declaration: Declaration) -> str:
         database = self._database
         columns = [_COLUMNS]
         for field in declaration.fields:
-            value = variable(field.name, NO_COLUMNS)
-            columns.append(f"{_TYPED[field.kind].format(value=value)} AS {quoted(field.name)}")
+            column = typed_column(field)
+            value = f"nullIf({in_map(field.name)}, '')" if column is None else quoted(column)
+            columns.append(f"{value} AS {quoted(field.name)}")
         where = f"time_unix_nano >= {database.cut_off}"
         return f"SELECT {', '.join(columns)} FROM {database.records} FINAL WHERE {where}"
 
