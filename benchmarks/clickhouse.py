@@ -18,18 +18,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import psycopg
 
 from flask_chest.aggregates import AggregateQuery, Count, ErrorRate, Mean, Measure, Percentiles, Variable
 from flask_chest.protocols import Aggregation, Store
 from flask_chest.record import Query, encode_value
-from flask_chest.stores import store_from_uri
 from flask_chest.stores._records import scalars
 from flask_chest.stores.clickhouse import ClickHouseStore
 from flask_chest.stores.clickhouse.rows import COLUMN_TYPES, COLUMNS
+from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.testing import make_record
 
 BATCH = 1_000
@@ -55,6 +55,14 @@ SELECT
         'total', toString(floor(randUniform(0, 99, number)) + 0.25))
 FROM numbers({first}, {count})
 """
+
+_OBJECT = (
+    "arrayMap((name, value) -> concat(toJSONString(name), ':', value), mapKeys(variables), mapValues(variables))"
+)
+AS_COLUMNS = f"""
+SELECT {", ".join(COLUMNS[:-1])}, concat('{{', arrayStringConcat({_OBJECT}, ','), '}}') FROM chest.big
+"""
+"""The records as PostgreSQL has them, the object of variables last."""
 
 Ask = Callable[[Store], object]
 
@@ -108,7 +116,7 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
         print(f"{records:,} records: {figures['bytes_a_record']} bytes each", flush=True)
         stores: dict[str, Store] = {"clickhouse": big}
         if options.postgresql is not None:
-            stores["postgresql"] = stack.enter_context(closing(copied(big, options.postgresql)))
+            stores["postgresql"] = stack.enter_context(closing(copied(client, options.postgresql, records)))
         figures |= asked(stores, questions(records), rounds)
         big.add_index("user_id")
         own = {"user by its own column": questions(records)["user"]}
@@ -170,16 +178,21 @@ def fill(client: Any, records: int) -> None:
         )
 
 
-def copied(source: Store, uri: str) -> Store:
-    store = store_from_uri(uri, root=Path("/"), name="clickhouse_beside")()
+def copied(client: Any, uri: str, records: int) -> PostgreSQLStore:
+    """Return a store in PostgreSQL with the same records, which the two databases hand over without ours."""
+    store = PostgreSQLStore(uri, name="clickhouse_beside")
     store.open()
-    batch = []
-    for record in source.query(Query(limit=None)):
-        batch.append(record)
-        if len(batch) == BATCH:
-            store.write(batch)
-            batch = []
-    store.write(batch)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        copy = f"COPY clickhouse_beside ({', '.join(COLUMNS)}) FROM STDIN (FORMAT csv, NULL '\\N')"
+        for first in range(0, records, STEP):
+            since = BEGAN + first * INTERVAL_NANO
+            until = since + STEP * INTERVAL_NANO
+            rows = client.raw_query(
+                f"{AS_COLUMNS} WHERE time_unix_nano >= {since} AND time_unix_nano < {until}", fmt="CSV"
+            )
+            with connection.cursor() as cursor, cursor.copy(copy.encode()) as target:
+                target.write(rows)
+        connection.execute("VACUUM ANALYZE clickhouse_beside")
     return store
 
 
