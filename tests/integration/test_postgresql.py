@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 
 from aggregation_property import AggregationProperty
 from finding_property import FindingProperty, IndexedFindingProperty
-from flask_chest.aggregates import AggregateQuery, Count, Histogram
+from flask_chest.aggregates import AggregateQuery, Count, Histogram, Percentiles, Variable
 from flask_chest.errors import StoreUnavailable
 from flask_chest.record import JSONValue, Query
 from flask_chest.stores.postgresql import PostgreSQLStore
@@ -189,6 +190,31 @@ def test_spans_and_bins_are_added_up_without_a_sort_of_all_records(
         answer = limited.aggregate(asked)
     assert [group.records for group in answer.groups] == [1_000, 1_000]
     assert [bucket.all.records for bucket in answer.series] == [200] * 10
+
+
+def test_processes_share_the_reading_of_a_variable_whose_percentiles_are_asked_for(
+    store: PostgreSQLStore, database: DatabaseServer, name: str, admin: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    store.write([make_record(variables={"total": number / 4}) for number in range(2_000)])
+    admin.execute(f'ANALYZE "{name}"'.encode())
+    plans: list[str] = []
+    # A row costs as much as where a table is larger than memory, so that to share the rows would pay.
+    options = "-c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c cpu_tuple_cost=0.1"
+    options += " -c session_preload_libraries=auto_explain -c auto_explain.log_min_duration=0"
+    options += " -c client_min_messages=log"
+    total = Percentiles(Variable("total"), 50)
+    with ConnectionPool(
+        database.uri,
+        min_size=1,
+        kwargs={"options": options},
+        configure=lambda connection: connection.add_notice_handler(
+            lambda notice: plans.append(notice.message_primary or "")
+        ),
+    ) as pool:
+        answer = PostgreSQLStore(pool=pool, name=name).aggregate(AggregateQuery(measures=(total,)))
+    assert answer.all[total] == {50: 249.75}
+    (plan,) = (each for each in plans if "percentile_disc" in each)
+    assert "Workers Planned" in plan, plan
 
 
 def test_view_gives_a_row_for_each_variable(
