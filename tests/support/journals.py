@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,13 @@ from flask_chest.record import JSONValue, Record
 from flask_chest.testing.records import make_record
 
 PLENTY = 64 * 1024 * 1024
+
+
+def frame(marker: bytes, kind: int, payload: bytes) -> bytes:
+    """Make a frame, as the form of a journal's files is described."""
+    body = struct.pack("<IB", len(payload), kind) + payload
+    return marker + struct.pack("<I", crc32(marker + body)) + body
+
 
 integers = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]))

@@ -15,7 +15,7 @@ puts the bytes of a frame into a variable cannot make them pass for one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 from zlib import crc32
 
@@ -46,7 +46,8 @@ _STORE_ID_AT = 40
 _IDENTITY_AT = 64
 _OFFSET = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
-_LENGTH_AND_KIND = struct.Struct("<IB")
+pack_crc = _CRC.pack
+pack_length_and_kind = struct.Struct("<IB").pack
 _FRAME_HEAD = struct.Struct("<8sIIB")
 _BODY_AT = MARKER_BYTES + _CRC.size
 
@@ -94,18 +95,6 @@ encode_record = msgspec.msgpack.Encoder().encode
 
 decode_record = msgspec.msgpack.Decoder(Record).decode
 """Return the record of a payload; raise ``ValueError`` when it is not one of this release."""
-
-
-def frame_maker(marker: bytes) -> Callable[[int, bytes], bytes]:
-    """Return a function of kind and payload that makes frames for the segment with *marker*."""
-    seed = crc32(marker)
-    pack_crc, pack_length_and_kind = _CRC.pack, _LENGTH_AND_KIND.pack
-
-    def make_frame(kind: int, payload: bytes) -> bytes:
-        body = pack_length_and_kind(len(payload), kind) + payload
-        return marker + pack_crc(crc32(body, seed)) + body
-
-    return make_frame
 
 
 def make_header(identity: Identity, store_id: str | None = None) -> bytes:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from zlib import crc32
 
 from flask_chest.journal._files import (
     is_locked,
@@ -33,8 +34,9 @@ from flask_chest.journal._frames import (
     Header,
     Identity,
     Skipped,
-    frame_maker,
     make_header,
+    pack_crc,
+    pack_length_and_kind,
     pack_passed,
     read_header,
     read_stored,
@@ -109,7 +111,8 @@ class SegmentWriter:
         """Number of complete records that it holds."""
         self.sealed = False
         """Whether `committed` is final."""
-        self._make_frame = frame_maker(name.marker)
+        self._marker = name.marker
+        self._seed = crc32(name.marker)
         self._descriptor = descriptor
         self._synchronous = synchronous
 
@@ -148,7 +151,9 @@ class SegmentWriter:
 
     def append(self, kind: int, payload: bytes) -> None:
         """Append a whole frame; after an exception `cut` or `seal` must follow."""
-        frame = self._make_frame(kind, payload)
+        # A frame is made in no function of its own: every request pays for this.
+        body = pack_length_and_kind(len(payload), kind) + payload
+        frame = self._marker + pack_crc(crc32(body, self._seed)) + body
         written = write_at(self._descriptor, frame, self.committed)
         if written != len(frame):
             raise OSError(f"only {written} of {len(frame)} bytes were written")

@@ -31,7 +31,6 @@ from flask_chest.journal._frames import (
     Skipped,
     decode_record,
     encode_record,
-    frame_maker,
     make_header,
     pack_passed,
     pack_stored,
@@ -42,7 +41,7 @@ from flask_chest.journal._frames import (
 from flask_chest.record import Record, same_value
 from flask_chest.testing.contracts import VALUES
 from flask_chest.testing.records import make_record
-from journals import Reports, adopted, records, version_2_header
+from journals import Reports, adopted, frame, records, version_2_header
 
 MARKER = bytes.fromhex("c0ffee00deadbeef")
 OTHER_MARKER = bytes.fromhex("0123456789abcdef")
@@ -50,7 +49,7 @@ IDENTITY = Identity(chest="chest", store="0" * 32, instance="web:0")
 
 # What a client might send to confuse a reader: beginnings of the marker, and whole frames of another segment.
 hostile = st.sampled_from(
-    [MARKER[:7], MARKER[1:], MARKER[:4] * 3, frame_maker(OTHER_MARKER)(COMPLETE, b"a frame of another segment")]
+    [MARKER[:7], MARKER[1:], MARKER[:4] * 3, frame(OTHER_MARKER, COMPLETE, b"a frame of another segment")]
 )
 payloads = st.lists(st.binary(min_size=1, max_size=40) | hostile, min_size=1, max_size=3).map(b"".join)
 frames = st.lists(st.tuples(st.sampled_from([COMPLETE, OPENED]), payloads), max_size=6)
@@ -61,7 +60,7 @@ def segment(content: list[tuple[int, bytes]]) -> tuple[bytes, list[Frame]]:
     expected = []
     for kind, payload in content:
         begin = len(data)
-        data += frame_maker(MARKER)(kind, payload)
+        data += frame(MARKER, kind, payload)
         expected.append(Frame(kind=kind, payload=payload, begin=begin, end=len(data)))
     return data, expected
 
@@ -210,7 +209,7 @@ def test_search_waits_for_the_rest_of_a_frame_that_goes_on() -> None:
 
 
 def test_frame_of_length_zero_is_corrupt() -> None:
-    assert found_in(frame_maker(MARKER)(COMPLETE, b"")) == []
+    assert found_in(frame(MARKER, COMPLETE, b"")) == []
 
 
 def test_length_beyond_the_limit_is_corrupt_and_not_waited_for() -> None:

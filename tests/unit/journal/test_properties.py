@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 )
 
 from flask_chest.journal import _appender, _segments
-from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, encode_record, frame_maker
+from flask_chest.journal._frames import COMPLETE, FRAME_HEAD_BYTES, HEADER_BYTES, encode_record
 from flask_chest.journal._queue import INTERRUPTED
 from flask_chest.journal.file import FileJournal
 from flask_chest.record import Record
 from flask_chest.testing.records import make_record
-from journals import adopted, journal_in, kill, make_records, only_segment, segment_paths
+from journals import adopted, frame, journal_in, kill, make_records, only_segment, segment_paths
 
 SMALL_SEGMENT = HEADER_BYTES + 450
 """Of about three records."""
@@ -274,7 +274,7 @@ def left_by_killed(records: list[Record], *, stored: int, chunk: int) -> Iterato
 
 
 # A client may send what looks like frames: of other segments, since no client knows the marker of this one.
-looks_like_a_frame = frame_maker(b"\x01another")(COMPLETE, encode_record(make_record())).decode("latin-1")
+looks_like_a_frame = frame(b"\x01another", COMPLETE, encode_record(make_record())).decode("latin-1")
 damaged_journals = {
     "variables": st.lists(st.text(max_size=20) | st.just(looks_like_a_frame), min_size=1, max_size=5),
     "stored": st.integers(0, 4),

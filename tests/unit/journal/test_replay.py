@@ -13,7 +13,7 @@ from flask_chest import FlaskChest
 from flask_chest._clocks import MAX_STEP_NANO
 from flask_chest.extension.state import ChestState
 from flask_chest.journal import _appender, _queue
-from flask_chest.journal._frames import COMPLETE, HEADER_BYTES, frame_maker
+from flask_chest.journal._frames import COMPLETE, HEADER_BYTES
 from flask_chest.journal._segments import SegmentName, SegmentReader, segments_in
 from flask_chest.record import Query, Record
 from flask_chest.stores.memory import MemoryStore
@@ -22,6 +22,7 @@ from journals import (
     Reports,
     adopted,
     drain,
+    frame,
     journal_in,
     kill,
     make_records,
@@ -283,7 +284,7 @@ def test_frame_that_holds_no_record_is_skipped_and_reported(tmp_path: Path) -> N
     records = left_by_killed(tmp_path)
     path = only_segment(tmp_path)
     with path.open("ab") as file:
-        file.write(frame_maker(name_of(path).marker)(COMPLETE, b"\x91\xa1a"))
+        file.write(frame(name_of(path).marker, COMPLETE, b"\x91\xa1a"))
     reports = Reports()
     assert adopted(tmp_path, reports=reports) == records
     assert reports == {"a frame of the journal holds no record of this release, and was skipped": 1}
