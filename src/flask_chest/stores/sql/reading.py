@@ -208,10 +208,12 @@ class Reading:
             columns.append(f"{self._number_sql(of)} AS {'y' if isinstance(of, Variable) else 'x'}{at}")
         columns.extend((f"{self.dialect.weight} AS w", f"CASE WHEN {IS_ERROR} THEN 1 ELSE 0 END AS e"))
         values: tuple[SQLValue, ...] = ()
-        if self._query.bounds:
-            span, values = self._span(self._query.bounds)
-            columns.append(f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END AS b")
-            values = (self._query.bounds[0], self._query.bounds[-1], *values)
+        if bounds := self._query.bounds:
+            span, values = self._span(bounds)
+            if not _within(meant, bounds):
+                span = f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END"
+                values = (bounds[0], bounds[-1], *values)
+            columns.append(f"{span} AS b")
         conditions = list(self._exactly(meant))
         where = " AND ".join([sql for sql, _ in conditions]) or "true"
         more = tuple(value for _, bound in conditions for value in bound)
@@ -293,3 +295,9 @@ def _key(text: Any) -> Key:
     if text == "{":
         return NoScalar.OBJECT
     return cast("Key", _decode(text))
+
+
+def _within(meant: Query, bounds: Sequence[int]) -> bool:
+    """Return whether each record that is *meant* is in one of the spans."""
+    since, until = meant.since_unix_nano, meant.until_unix_nano
+    return since is not None and until is not None and bounds[0] <= since and until <= bounds[-1]
