@@ -24,6 +24,7 @@ import clickhouse_connect
 import psycopg
 
 from flask_chest.aggregates import AggregateQuery, Count, ErrorRate, Mean, Measure, Percentiles, Variable
+from flask_chest.declared import Declaration, Variables
 from flask_chest.protocols import Aggregation, Store
 from flask_chest.record import Query, encode_value
 from flask_chest.stores._records import scalars
@@ -37,6 +38,7 @@ BATCH = 1_000
 LARGE_BATCH = 5_000
 """Records of a batch as docs/clickhouse.md advises for an exporter."""
 INTERVAL_NANO = 260_000_000
+HOUR = 3_600 * 10**9
 BEGAN = 1_760_000_000_000_000_000
 STEP = 500_000
 USERS = 10_000
@@ -67,10 +69,15 @@ SELECT {", ".join(COLUMNS[:-1])}, concat('{{', arrayStringConcat({_OBJECT}, ',')
 Ask = Callable[[Store], object]
 
 
-def aggregate(*measures: Measure[object], by: tuple[Any, ...] = (), spans: int = 0, records: int = 0) -> Ask:
-    width = records * INTERVAL_NANO // max(spans, 1)
-    bounds = tuple(BEGAN + number * width for number in range(spans + 1)) if spans else ()
-    query = AggregateQuery(measures=measures, by=by, bounds=bounds)
+class Visit(Variables):
+    """The variable whose mean is asked for."""
+
+    total: float
+
+
+def aggregate(*measures: Measure[object], by: tuple[Any, ...] = (), bounds: Sequence[int] = ()) -> Ask:
+    meant = Query(since_unix_nano=bounds[0], until_unix_nano=bounds[-1]) if bounds else Query()
+    query = AggregateQuery(measures=measures, by=by, bounds=tuple(bounds), query=meant)
 
     def ask(store: Store) -> object:
         assert isinstance(store, Aggregation)
@@ -80,10 +87,14 @@ def aggregate(*measures: Measure[object], by: tuple[Any, ...] = (), spans: int =
 
 
 def questions(records: int) -> Mapping[str, Ask]:
+    until = BEGAN + records * INTERVAL_NANO
+    sixtieths = range(BEGAN, until + 1, (until - BEGAN) // 60)
+    hours = range(until - 24 * HOUR, until + 1, HOUR)
     return {
         "percentiles": aggregate(Percentiles("duration", 50, 95, 99), by=("route",)),
         "rates": aggregate(Count(), ErrorRate(), Mean("duration"), by=("route",)),
-        "series": aggregate(Count(), ErrorRate(), by=("route",), spans=60, records=records),
+        "series": aggregate(Count(), ErrorRate(), by=("route",), bounds=sixtieths),
+        "last day by hour": aggregate(Count(), bounds=hours),
         "numbers": aggregate(Mean(Variable("total")), by=(Variable("plan"),)),
         "user": lambda store: list(store.query(Query(where={"user_id": 77}, limit=100))),
         "newest": lambda store: list(store.query(Query(limit=100))),
@@ -119,7 +130,9 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
             stores["postgresql"] = stack.enter_context(closing(copied(client, options.postgresql, records)))
         figures |= asked(stores, questions(records), rounds)
         big.add_index("user_id")
-        own = {"user by its own column": questions(records)["user"]}
+        big.make_view(Declaration(Visit))
+        client.command("OPTIMIZE TABLE chest.big FINAL")  # the columns are made in the background
+        own = {f"{name} by its own column": questions(records)[name] for name in ("user", "numbers")}
         figures |= asked({"clickhouse": big}, own, rounds)
     return figures
 
