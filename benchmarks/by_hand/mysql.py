@@ -46,7 +46,8 @@ PERCENTILES = f"""
 # The key is cast: MySQL sorts what may be gigabytes long on the disk, which takes eight times as long.
 NUMBERS = f"""
     WITH read_ones AS (
-        SELECT CAST(JSON_UNQUOTE(JSON_EXTRACT(variables, '$.plan')) AS char(64)) AS grouped, {NUMBER} AS number, {WEIGHT} AS weight
+        SELECT CAST(JSON_UNQUOTE(JSON_EXTRACT(variables, '$.plan')) AS char(64)) AS grouped, {NUMBER} AS number,
+            {WEIGHT} AS weight
         {ASKED}
     ), {PLACES}
     SELECT grouped, {MEAN}, {P95} FROM by_key GROUP BY grouped UNION ALL SELECT NULL, {MEAN}, {P95} FROM every
