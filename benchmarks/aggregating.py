@@ -1,6 +1,6 @@
 """Aggregates by a store, and the same by the best statement that one writes by hand, in turn.
 
-With ``--day``, the requests of each hour of the last day of thirty are asked for instead.
+With ``--questions day``, the records are of thirty days, and the last one is asked for.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ SHOWN: Mapping[Question, str] = {
     "histogram": "histogram of the durations",
     "day": "requests by hour of the last day of 30",
 }
+QUESTIONS: Sequence[Question] = ("hours", "percentiles", "numbers", "histogram")
 DAY_HOURS = 24
 FILLED = 10_000
 """Records in a batch: with 1,000, to wait for the disk would take most of the time."""
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--engines", nargs="*", default=ENGINES, choices=ENGINES)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--day", action="store_true", help="ask for the last day of thirty")
+    parser.add_argument("--questions", nargs="*", default=QUESTIONS, choices=SHOWN)
     parser.add_argument("--small", action="store_true", help="2000 records, and each question once")
     options = parser.parse_args(argv)
     records, rounds = (2_000, 1) if options.small else (options.records, options.rounds)
@@ -74,14 +75,15 @@ def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
                 uri = stack.enter_context(database_server(engine)).uri
             store = stack.enter_context(closing(store_from_uri(uri, root=Path("/"), name=NAME)()))
             ask = stack.enter_context(import_module(f"benchmarks.by_hand.{engine}").asking(uri, NAME))
-            found = compare(engine, store, cast("Ask", ask), records, rounds, day=options.day)
+            found = compare(engine, store, cast("Ask", ask), records, rounds, options.questions)
             figures |= {f"{engine}_{what}": figure for what, figure in found.items()}
     return figures
 
 
 def compare(
-    engine: str, store: Store, by_hand: Ask, records: int, rounds: int, *, day: bool
+    engine: str, store: Store, by_hand: Ask, records: int, rounds: int, questions: Sequence[Question]
 ) -> Mapping[str, float]:
+    day = "day" in questions
     hours = (30 if day else 7) * DAY_HOURS
     until = int(datetime.now(UTC).replace(minute=0, second=0, microsecond=0).timestamp()) * 1_000_000_000
     since = until - hours * HOUR
@@ -91,7 +93,6 @@ def compare(
         numbers = range(first, min(first + FILLED, records))
         store.write([visit(draw, since + number * (hours * HOUR) // records) for number in numbers])
     span = Span(since=until - DAY_HOURS * HOUR if day else since, until=until)
-    questions: list[Question] = ["day"] if day else ["hours", "percentiles", "numbers", "histogram"]
     figures: dict[str, float] = {}
     for question in questions:
         query = asked(question, span)
