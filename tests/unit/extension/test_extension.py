@@ -9,6 +9,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -475,7 +476,9 @@ def test_values_left_on_g_by_an_earlier_request_are_not_recorded_again(app: Flas
     third, second, first = (dict(record.variables) for record in chest.query())
     assert first == {"user_id": "a constant", "first": 1}
     assert second == {}
-    assert third == {"user_id": "a constant"}
+    # From 3.2 on each request has a g of its own, where a default is set again.
+    shares_g = "ctx" not in signature(Flask.process_response).parameters
+    assert third == ({"user_id": "a constant"} if shares_g else first)
 
 
 def test_forked_child_records_into_its_own_connection(app: Flask, tmp_path: Path) -> None:
