@@ -62,9 +62,11 @@ _OBJECT = (
     "arrayMap((name, value) -> concat(toJSONString(name), ':', value), mapKeys(variables), mapValues(variables))"
 )
 AS_COLUMNS = f"""
-SELECT {", ".join(COLUMNS[:-1])}, concat('{{', arrayStringConcat({_OBJECT}, ','), '}}') FROM chest.big
+SELECT intDiv(time_unix_nano - {BEGAN}, {INTERVAL_NANO}) + 1, {", ".join(COLUMNS[:-1])},
+    concat('{{', arrayStringConcat({_OBJECT}, ','), '}}')
+FROM chest.big
 """
-"""The records as PostgreSQL has them, the object of variables last."""
+"""The records as PostgreSQL has them: their place first, the object of variables last."""
 
 Ask = Callable[[Store], object]
 
@@ -196,7 +198,7 @@ def copied(client: Any, uri: str, records: int) -> PostgreSQLStore:
     store = PostgreSQLStore(uri, name="clickhouse_beside")
     store.open()
     with psycopg.connect(uri, autocommit=True) as connection:
-        copy = f"COPY clickhouse_beside ({', '.join(COLUMNS)}) FROM STDIN (FORMAT csv, NULL '\\N')"
+        copy = f"COPY clickhouse_beside (position, {', '.join(COLUMNS)}) FROM STDIN (FORMAT csv, NULL '\\N')"
         for first in range(0, records, STEP):
             since = BEGAN + first * INTERVAL_NANO
             until = since + STEP * INTERVAL_NANO
