@@ -30,7 +30,7 @@ def shown(rows: list[tuple[object, ...]]) -> str:
 
 def test_chest_keeps_what_the_statements_show(server: Server, tmp_path: Path) -> None:
     buying = "".join(f"app.test_client().get('/buy/{item}')\n" for item in ITEMS)
-    run("chest", buying + "assert len(chest.query()) == 4\n", server, tmp_path)
+    run("chest", buying + "assert chest.flush(60)\nassert len(chest.query()) == 4\n", server, tmp_path)
     with closing(ClickHouseStore(server.uri)) as store:
         statements = [block.code.rstrip().rstrip(";") for block in PAGE.blocks("sql", "query")]
         answers = [
@@ -43,7 +43,8 @@ def test_chest_keeps_what_the_statements_show(server: Server, tmp_path: Path) ->
 
 def test_exporter_delivers_and_store_is_made(server: Server, tmp_path: Path) -> None:
     buying = (
-        "if __name__ == '__main__':\n    app.test_client().get('/buy/hat')\n    assert len(chest.query()) == 1\n"
+        "if __name__ == '__main__':\n    app.test_client().get('/buy/hat')\n    assert chest.flush(60)\n"
+        "    assert len(chest.query()) == 1\n"
     )
     with closing(ClickHouseStore(server.uri)) as store:
         store.open()
