@@ -40,10 +40,10 @@ def typed_column(field: Field) -> str | None:
     return f"{field.kind}_{field.name}" if field.kind in _AS_DECLARED else None
 
 
-def column_of_field(field: Field) -> str:
-    """Return what adds the column of a declared *field*, which has a kind, to a table."""
+def column_of_field(column: str, field: Field) -> str:
+    """Return what adds the typed *column* of a declared *field* to a table."""
     of_type, value = _AS_DECLARED[field.kind]
-    return _column(f"{field.kind}_{field.name}", f"Nullable({of_type})", value.format(json=in_map(field.name)))
+    return _column(column, f"Nullable({of_type})", value.format(json=in_map(field.name)))
 
 
 def _column(name: str, of_type: str, value: str) -> str:

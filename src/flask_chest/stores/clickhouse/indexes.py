@@ -32,7 +32,7 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         name = check_indexable(variable)
         self._schema.check()
         database = self._database
-        if name in self._database.columns_of(AS_JSON):
+        if name in database.columns_of(AS_JSON):
             return False
         for statement in self._index_statements(name):
             database.run(statement, settings={"mutations_sync": 0})

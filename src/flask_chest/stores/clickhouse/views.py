@@ -71,7 +71,7 @@ class ClickHouseViews(ClickHousePart, FlatViews):
         database = self._database
         columns = {column: field for field in declaration.fields if (column := typed_column(field)) is not None}
         changes = [
-            ", ".join(map(column_of_field, columns.values())),
+            ", ".join(column_of_field(column, field) for column, field in columns.items()),
             ", ".join(f"MATERIALIZE COLUMN {quoted(column)}" for column in columns),
         ]
         view = database.table(f"_{declaration.view}")

@@ -210,7 +210,7 @@ class Reading:
         values: tuple[SQLValue, ...] = ()
         if bounds := self._query.bounds:
             span, values = self._span(bounds)
-            if not _within(meant, bounds):
+            if not _are_in_spans(meant, bounds):
                 span = f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END"
                 values = (bounds[0], bounds[-1], *values)
             columns.append(f"{span} AS b")
@@ -297,7 +297,7 @@ def _key(text: Any) -> Key:
     return cast("Key", _decode(text))
 
 
-def _within(meant: Query, bounds: Sequence[int]) -> bool:
-    """Return whether each record that is *meant* is in one of the spans."""
+def _are_in_spans(meant: Query, bounds: Sequence[int]) -> bool:
+    """Return whether all records that are *meant* are in one of the spans between *bounds*."""
     since, until = meant.since_unix_nano, meant.until_unix_nano
     return since is not None and until is not None and bounds[0] <= since and until <= bounds[-1]
