@@ -25,10 +25,10 @@ ARGUMENTS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 DEPTH = 3
-OF_A_KIND = 3
+OF_A_KIND = 2
 """Pages of one kind that are visited: those of one path, but for ids, with parameters of the same names."""
-PARAMETERS = 2
-"""Parameters with which pages are looked at: a third filter is shown as two are, and axe takes a second."""
+KINDS_LOOKED_AT = 5
+"""Kinds of pages of one path that are looked at: more filters are shown as the first are, and axe takes long."""
 VISITS = 3
 """Times that a page is visited whose loading the machine broke off."""
 NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
@@ -72,13 +72,14 @@ class Crawl:
     def __init__(
         self, page: Page, *, look: Callable[[Page], list[str]] = lambda _: [], of_a_kind: int = OF_A_KIND
     ) -> None:
-        """Visit with *page*; *look* returns what is wrong with the first page of a kind."""
+        """Visit with *page*; *look* returns what is wrong with the first page of some kinds of each path."""
         self._page = page
         self._look = look
         self._of_a_kind = of_a_kind
         self.seen: Counter[str] = Counter()
         """Number of pages of each kind."""
         self.wrong: list[str] = []
+        self._kinds_looked_at: Counter[str] = Counter()
         self._origin = ""
         self._address = ""
         page.on("console", self._on_console)
@@ -111,7 +112,9 @@ class Crawl:
         if answer is None or not answer.ok:
             self._blame(f"answered {answer.status if answer else 'nothing'}: {self._page.inner_text('main')}")
         kind = kind_of(self._address)
-        if self.seen[kind] == 1 and kind.count("&") < PARAMETERS:
+        path, _, _ = kind.partition("?")
+        if self.seen[kind] == 1 and self._kinds_looked_at[path] < KINDS_LOOKED_AT:
+            self._kinds_looked_at[path] += 1
             for complaint in self._look(self._page):
                 self._blame(complaint)
         links: list[str] = self._page.eval_on_selector_all("a[href]", LINKS)

@@ -6,15 +6,17 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from flask_chest._clocks import nanoseconds
 from flask_chest.capture.tracking import known_method
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.conditions import Asked, parse_condition, written
-from flask_chest.extension.question_text import Status, parse_status, parse_time, told_apart
+from flask_chest.extension.question_text import Status, parse_status, parse_time, span, told_apart
 from flask_chest.record import Bound, Condition, OneOf, Query
 from flask_chest.viewer._asking import Parameter, Parameters
 from flask_chest.viewer._format import iso
 
 MAX_FILTERS = 8
+USUAL_PERIOD = "24h"
 _TEXTS = ("route", "method", "status", "error", "request_id", "trace_id", "since", "until")
 
 
@@ -75,6 +77,14 @@ class Filters:
         for name, text in texts.items():
             found = replace(found, **{name: text})  # type: ignore[arg-type]  # those of _TEXTS are texts
         return found
+
+    def of_a_period(self) -> Filters:
+        """Return the filters with a beginning: where they name none, the usual period before their end."""
+        if self.since is not None:
+            return self
+        until = self.query.until_unix_nano
+        since = USUAL_PERIOD if until is None else iso(until - nanoseconds(span(USUAL_PERIOD)))
+        return self.changed(since=since).checked()
 
     def _meant(self) -> Query:
         status = parse_status(self.status) if self.status is not None else Status()

@@ -307,6 +307,16 @@ def test_comparison_tells_a_difference_from_chance(get: Get, keep: Keep) -> None
     assert get(f"/compare?by=plan&a=free&b=free&{DAY}")["verdict"].startswith("The error rates differ by no more")
 
 
+@pytest.mark.parametrize("page", ["/?", "/explore?", "/compare?by=plan&"])
+def test_page_that_is_asked_for_an_end_alone_shows_the_day_before_it(
+    client: FlaskClient, keep: Keep, page: str
+) -> None:
+    keep()
+    shown = client.get(f"/chest{page}until=2024-03-01T11:00Z")
+    assert shown.status_code == 200
+    assert "since=2024-02-29T11:00:00.000Z&until=2024-03-01T11:00Z" in unescape(shown.text)
+
+
 def test_comparison_offers_what_can_be_compared(client: FlaskClient, keep: Keep) -> None:
     keep(variables={"user_id": 7})
     keep(variables={"user_id": "7"})

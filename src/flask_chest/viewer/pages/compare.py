@@ -31,7 +31,7 @@ from flask_chest.viewer._charts import Chart, Column, Series
 from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer._format import trimmed
 from flask_chest.viewer._shown import amount, json_row, key_text, narrowed, rate, seconds
-from flask_chest.viewer.pages.overview import PERIODS, USUAL_PERIOD, period_of
+from flask_chest.viewer.pages.overview import PERIODS, period_of
 
 COUNT, ERRORS, DURATIONS = Count(), ErrorRate(), Percentiles("duration", 50, 95, 99)
 HISTOGRAM = Histogram("duration", 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -153,10 +153,8 @@ def show(ask: Ask) -> ComparePage:
     """Ask for the two groups of the address, or what there is to compare."""
     given = ask.given
     by_given, a, b = given.one("by"), given.one("a"), given.one("b")
-    filters = Filters.read(given)
+    filters = Filters.read(given).of_a_period()
     given.check_taken()
-    if filters.since is None:
-        filters = filters.changed(since=USUAL_PERIOD).checked()
     by = parse_key(by_given) if by_given is not None else None
     query, _ = period_of(filters, ask.now_unix_nano)
     sides: list[Side] = []

@@ -37,7 +37,7 @@ from flask_chest.viewer._charts import Chart, Column, Series, color
 from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer._format import iso, trimmed
 from flask_chest.viewer._shown import Written, amount, json_key, json_row, key_text, narrowed
-from flask_chest.viewer.pages.overview import PERIODS, USUAL_PERIOD, columns_of, period_of
+from flask_chest.viewer.pages.overview import PERIODS, columns_of, period_of
 
 MAX_MEASURES, MAX_KEYS, MAX_GROUPS = 6, 2, 100
 LINES = 6
@@ -212,12 +212,10 @@ def show(ask: Ask) -> ExplorePage:
             by.append(key)
     every_given = given.one("every", "auto") or "auto"
     top = _top(given.one("top", "20") or "20")
-    filters = Filters.read(given)
+    filters = Filters.read(given).of_a_period()
     given.check_taken()
     if len(measures) > MAX_MEASURES or len(by) > MAX_KEYS:
         raise ConfigurationError(f"the page takes at most {MAX_MEASURES} measures and {MAX_KEYS} groups")
-    if filters.since is None:
-        filters = filters.changed(since=USUAL_PERIOD).checked()
     query, step = period_of(filters, ask.now_unix_nano)
     every = None if every_given == "none" else parse_every(every_given)
     # Whatever is asked, how many requests it is of is told.

@@ -24,7 +24,6 @@ from flask_chest.viewer._format import iso
 from flask_chest.viewer._shown import amount, json_key, key_text, narrowed, seconds
 
 PERIODS = ("1h", "6h", "24h", "7d", "30d")
-USUAL_PERIOD = "24h"
 SHARE = 0.5
 """Share of the time that is left, for what a page shows first."""
 TOP_ROUTES, TOP_ERRORS, TOP_VALUES = 15, 8, 6
@@ -179,10 +178,8 @@ class OverviewPage:
 
 def show(ask: Ask) -> OverviewPage:
     """Ask for the period of the address, or the last day."""
-    filters = Filters.read(ask.given)
+    filters = Filters.read(ask.given).of_a_period()
     ask.given.check_taken()
-    if filters.since is None:
-        filters = filters.changed(since=USUAL_PERIOD).checked()
     query, step = period_of(filters, ask.now_unix_nano)
     left_out: list[str] = []
     asking = partial(ask.aggregate, COUNT, ERRORS, query=query, by=["route"], top=TOP_ROUTES, share=SHARE)
