@@ -19,10 +19,11 @@ from flask_chest.aggregates import (
     Maximum,
     Mean,
     Measure,
+    Percentiles,
     Variable,
 )
 from flask_chest.stores.reference import aggregate
-from flask_chest.stores.sql import aggregates
+from flask_chest.stores.sql import aggregates, percentiles
 from flask_chest.stores.sql.tables import SQLValue
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.stores.sqlite.connections import SQLiteAnswer
@@ -49,12 +50,36 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
         yield store
 
 
+def statements_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the statements of answers are appended from now on."""
+    asked: list[str] = []
+    fetch = SQLiteAnswer.rows
+
+    def rows(session: SQLiteAnswer, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
+        asked.append(sql)
+        return fetch(session, sql, values)
+
+    monkeypatch.setattr(SQLiteAnswer, "rows", rows)
+    return asked
+
+
 class TestManyCells(AggregationProperty):
     """Merges no more cells than it may."""
 
     @pytest.fixture(autouse=True)
     def _few(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aggregates, "MOST_CELLS", 3)
+
+
+class TestPercentilesByBins(AggregationProperty):
+    """Finds the percentiles of few records as it does those of many."""
+
+    @pytest.fixture(autouse=True, params=[30_000, 16], ids=["any cells", "few cells"])
+    def _few(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("FEWEST_BINS", "MOST_BINS"):
+            monkeypatch.setattr(percentiles, name, 4)
+        monkeypatch.setattr(percentiles, "FEW", 0)
+        monkeypatch.setattr(aggregates, "MOST_CELLS", request.param)
 
 
 def test_no_group_is_lost_where_more_may_be_shown_than_are_merged(
@@ -81,14 +106,31 @@ def test_what_can_be_added_is_asked_in_one_statement(
     bounds: Sequence[int],
 ) -> None:
     store.write(RECORDS)
-    asked: list[str] = []
-    fetch = SQLiteAnswer.rows
-
-    def rows(session: SQLiteAnswer, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
-        asked.append(sql)
-        return fetch(session, sql, values)
-
-    monkeypatch.setattr(SQLiteAnswer, "rows", rows)
+    asked = statements_of(monkeypatch)
     query = AggregateQuery(measures=tuple(measures), by=tuple(by), bounds=tuple(bounds), top=3)
     assert store.aggregate(query) == aggregate(RECORDS, query)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("measures", "statements"),
+    [
+        ((Mean(Variable("n")), Percentiles(Variable("n"), 95)), ["mean and bins", "numbers"]),
+        ((Percentiles(Variable("n"), 50, 95),), ["bins", "numbers"]),
+        ((Percentiles(Variable("n"), 50), Percentiles("duration", 95)), ["count", *["bins", "numbers"] * 2]),
+        ((HISTOGRAM, Percentiles("duration", 95)), ["histogram", "bins", "numbers"]),
+    ],
+    ids=["a mean and a percentile", "percentiles", "two numbers", "a histogram and a percentile"],
+)
+def test_bins_are_weighed_in_the_statement_of_the_other_measures(
+    store: SQLiteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    measures: Sequence[Measure[object]],
+    statements: Sequence[str],
+) -> None:
+    monkeypatch.setattr(percentiles, "FEW", 0)
+    store.write(RECORDS)
+    asked = statements_of(monkeypatch)
+    query = AggregateQuery(measures=tuple(measures), by=("route",), top=7)
+    assert store.aggregate(query) == aggregate(RECORDS, query)
+    assert len([sql for sql in asked if "GROUP BY" in sql]) == len(statements)

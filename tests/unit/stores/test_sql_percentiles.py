@@ -13,7 +13,7 @@ from flask_chest.record import Query
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.sql import percentiles
 from flask_chest.stores.sql.measures import fraction
-from flask_chest.stores.sql.percentiles import Found, PercentilesByBins
+from flask_chest.stores.sql.percentiles import Bins, Found, PercentilesByBins
 from flask_chest.stores.sql.written import digits
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
@@ -40,8 +40,10 @@ def test_number_that_many_records_have_is_fetched_once(
     found: list[object] = []
     find = PercentilesByBins.find
 
-    def noted(bins: PercentilesByBins, measures: Sequence[Percentiles]) -> Sequence[Found] | None:
-        found.append(find(bins, measures))
+    def noted(
+        self: PercentilesByBins, measures: Sequence[Percentiles], bins: Bins | None
+    ) -> Sequence[Found] | None:
+        found.append(find(self, measures, bins))
         return found[-1]  # type: ignore[return-value]  # just put there
 
     monkeypatch.setattr(PercentilesByBins, "find", noted)

@@ -31,7 +31,9 @@ from flask_chest.protocols import Aggregation
 from flask_chest.record import Query
 from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.aggregates import (
+    WHOLE,
     Cell,
+    Identity,
     Keys,
     Part,
     answer,
@@ -47,12 +49,15 @@ from flask_chest.stores.sql.measures import OneBin, Piece, piece_of, weight_of
 from flask_chest.stores.sql.percentiles import (
     ALL,
     OTHERS,
+    Bins,
     Columns,
     Found,
+    Held,
     Parts,
     PercentilesByBins,
     Place,
     RawKey,
+    bounds_for,
 )
 from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.query import find
@@ -270,10 +275,27 @@ class _Aggregates:
         sql = self._tables.sql(f"{self._read.sql} {statement}")
         return self._session.rows(sql, (*self._read.values, *values))
 
-    def sample(self, number: LiteralString, share: int, /) -> list[float]:
-        """Fetch one *number* in about *share* records."""
-        sql, values = self._read.sampled(number, share)
-        return [float(found) for (found,) in self._session.rows(self._tables.sql(sql), values)]
+    def sample(self, columns: Sequence[LiteralString], share: int, /) -> list[tuple[Any, ...]]:
+        """Fetch *columns* of one in about *share* records, if the first of them is not ``NULL``."""
+        sql, values = self._read.sampled(columns, share)
+        return self._session.rows(self._tables.sql(sql), values)
+
+    def histogram_of(self, ranked: Sequence[Percentiles]) -> Histogram | None:
+        """Return a histogram that tells, beside the other measures, in which bins percentiles are.
+
+        Return ``None`` where one statement should not find both.
+        """
+        asked = {(each.of, each.weighted) for each in ranked}
+        if len(asked) > 1 or self._histograms or not is_additive(self._query):
+            return None
+        ((number, weighted),) = asked
+        (size,) = self._session.rows(self._tables.sql(self._read.size))[0]
+        columns = Columns(
+            number=f"x{self._read.numbers[number]}",
+            keys=self._read.names(keys=True, spans=bool(self._query.bounds)),
+        )
+        bounds = bounds_for(self, columns, size=size or 0, cells=MOST_CELLS)
+        return None if bounds is None else Histogram(number, *bounds, weighted=weighted)
 
     def _by_span(self, grouping: _Grouping) -> dict[int | None, Cell]:
         return {group.span: group.cell for group in self._groups(grouping)}
@@ -302,7 +324,10 @@ class _Aggregates:
     def _added_up(self, grouping: _Grouping, pieces: Sequence[Piece]) -> list[_Group]:
         read = self._read
         names = read.names(keys=grouping.keys, spans=grouping.spans)
-        groups: list[LiteralString] = [*names, *(read.bins[each] for each in self._histograms if grouping.bins)]
+        groups: list[LiteralString] = [
+            *names,
+            *(read.bins_of(each) for each in self._histograms if grouping.bins),
+        ]
         every = grouping.every and self._takes_sets
         columns: list[LiteralString] = [column for piece in pieces for column in piece.columns]
         weights = ("min(w) AS least", "max(w) AS most") if self._goes_by_rank else ("0 AS least", "0 AS most")
@@ -363,7 +388,7 @@ class _Aggregates:
         more: list[Condition] = [(window, ()) for window in self._windows(names)]
         for measure in self._histograms if grouping.bins else ():
             bin_of, bounds = self._read.reached(f"x{self._read.numbers[measure.of]}", measure.bounds, first=0)
-            more.append((f"{bin_of} AS {self._read.bins[measure]}", bounds))
+            more.append((f"{bin_of} AS {self._read.bins_of(measure)}", bounds))
         if not more:
             return f"found{condition}", values
         columns = ", ".join([sql for sql, _ in more])
@@ -416,6 +441,10 @@ def _by_bins(session: Session, tables: Tables, query: AggregateQuery, read: Read
         return None
     rest = replace(query, measures=tuple(each for each in query.measures if each not in ranked) or (Count(),))
     aggregates = _Aggregates(session, tables, rest, read)
+    binned = aggregates.histogram_of(ranked)
+    if binned is not None:
+        rest = replace(rest, measures=(*rest.measures, binned))
+        aggregates = _Aggregates(session, tables, rest, read)
     found = aggregates.parts()
     if found.others and query.measures[0] is ranked[0]:
         first = _first_keys(session, tables, query, read)
@@ -424,36 +453,65 @@ def _by_bins(session: Session, tables: Tables, query: AggregateQuery, read: Read
         found = aggregates.parts(first)
     if found.whole.all is None:
         return answer(query, Part(), {}, left_out=0)
+    raws = {identity(read.keys_of(raw)): raw for raw in found.keys}
     parts = Parts(
         groups=found.keys, others=found.others, spans=len(query.bounds), records=found.whole.all.records
     )
-    values = _places(aggregates, parts, ranked, read)
+    bins = None if binned is None else _bins_of(binned, found, raws)
+    values = _places(aggregates, parts, ranked, read, bins)
     if values is None:
         return None
-    raws = {identity(read.keys_of(raw)): raw for raw in found.keys}
+    joined = _Joined(query=query, measures=rest.measures, values=values, raws=raws)
+    series = {span: joined.part(each, span) for span, each in found.series.items()}
+    return answer(query, joined.part(found.whole, None), series, left_out=found.whole.all.left_out)
 
-    def cell(of: Cell | None, place: Place) -> Cell | None:
-        if of is None:
-            return None
-        sums = dict(zip(rest.measures, of.sums, strict=True))
-        for measure, places in values.items():
-            sums[measure] = places.get(place, nothing(measure))
-        return Cell(of.records, [sums[measure] for measure in query.measures], of.left_out)
 
-    def part(of: Part, span: int | None) -> Part:
-        groups = [(keys, cell(each, (raws[identity(keys)], span))) for keys, each in of.groups]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Joined:
+    """What is found by bins beside the cells of other *measures*."""
+
+    query: AggregateQuery
+    measures: Sequence[Measure[object]]
+    values: Mapping[Measure[object], Found]
+    raws: Mapping[Identity, RawKey]
+
+    def part(self, of: Part, span: int | None) -> Part:
+        """Return a part of the answer."""
+        groups = [(keys, self._cell(each, (self.raws[identity(keys)], span))) for keys, each in of.groups]
         return Part(
             groups=[(keys, each) for keys, each in groups if each is not None],
-            others=cell(of.others, (OTHERS, span)),
-            all=cell(of.all, (ALL, span)),
+            others=self._cell(of.others, (OTHERS, span)),
+            all=self._cell(of.all, (ALL, span)),
         )
 
-    series = {span: part(each, span) for span, each in found.series.items()}
-    return answer(query, part(found.whole, None), series, left_out=found.whole.all.left_out)
+    def _cell(self, of: Cell | None, place: Place) -> Cell | None:
+        if of is None:
+            return None
+        sums = dict(zip(self.measures, of.sums, strict=True))
+        for measure, places in self.values.items():
+            sums[measure] = places.get(place, nothing(measure))
+        return Cell(of.records, [sums[measure] for measure in self.query.measures], of.left_out)
+
+
+def _bins_of(binned: Histogram, found: _Parts, raws: Mapping[Identity, RawKey]) -> Bins:
+    """Return what the histogram that is the last measure holds in each place."""
+    held: dict[Place, Mapping[int, Held]] = {}
+    for span, part in [(None, found.whole), *found.series.items()]:
+        cells: list[tuple[RawKey | str, Cell | None]] = [(OTHERS, part.others), (ALL, part.all)]
+        cells += ((raws[identity(keys)], cell) for keys, cell in part.groups)
+        for group, cell in cells:
+            weights = enumerate(cast("list[int]", cell.sums[-1]) if cell is not None else ())
+            if of_place := {number: Held(weight, weight // WHOLE) for number, weight in weights if weight}:
+                held[group, span] = of_place
+    return Bins(bounds=binned.bounds, held=held)
 
 
 def _places(
-    aggregates: _Aggregates, parts: Parts, ranked: Sequence[Percentiles], read: Reading
+    aggregates: _Aggregates,
+    parts: Parts,
+    ranked: Sequence[Percentiles],
+    read: Reading,
+    bins: Bins | None = None,
 ) -> Mapping[Measure[object], Found] | None:
     """Return what each measure finds; ``None`` where the database must rank."""
     values: dict[Measure[object], Found] = {}
@@ -461,7 +519,7 @@ def _places(
     for of in asked:
         measures = [each for each in ranked if each.of == of]
         columns = Columns(number=f"x{read.numbers[of]}", keys=read.names(keys=True))
-        places = PercentilesByBins(aggregates, parts, columns, read.has_key).find(measures)
+        places = PercentilesByBins(aggregates, parts, columns, read.has_key).find(measures, bins)
         if places is None:
             return None
         values.update(zip(measures, places, strict=True))

@@ -57,7 +57,7 @@ def piece_of(measure: Measure[object], read: Reading, *, sampled: bool, binned: 
             rank="m0 * 1e0 / m1",
         )
     if isinstance(measure, Histogram):
-        return _histogram(measure, f"x{at}", bin_of=read.bins[measure] if binned else None)
+        return _histogram(measure, f"x{at}", bin_of=read.bins_of(measure) if binned else None)
     return _of_number(measure, f"x{at}", weight)
 
 

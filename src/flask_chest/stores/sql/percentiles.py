@@ -1,8 +1,9 @@
 """Percentiles without sorting in the database, for those that take long to number millions of records.
 
 A few bounds, from a sample of the numbers, part them into bins. One statement weighs the bins of each group,
-which tells in which of them each percentile is, and how far into it; another fetches the numbers in these few
-bins alone, each different one once. A number that many records have is a bin of its own.
+which tells in which of them each percentile is, and how far into it: that of the other measures, where it can.
+Another fetches the numbers in these few bins alone, each different one once. A number that many records have is
+a bin of its own.
 """
 # ruff: noqa: S608 - values are bound, so all text in a statement is from here
 
@@ -50,8 +51,8 @@ class Records(Protocol):
         """Fetch what *statement* selects of what was ``found``."""
 
     @abstractmethod
-    def sample(self, number: LiteralString, share: int, /) -> list[float]:
-        """Fetch one *number* in about *share* records."""
+    def sample(self, columns: Sequence[LiteralString], share: int, /) -> list[tuple[Any, ...]]:
+        """Fetch *columns* of one in about *share* records, if the first of them is not ``NULL``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +82,31 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What some numbers come to."""
+
+    weight: int
+    records: int
+
+    def __add__(self, other: Held) -> Held:
+        return Held(self.weight + other.weight, self.records + other.records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bins:
+    """Bins of numbers, and what each holds in each place."""
+
+    bounds: Sequence[float]
+    held: Mapping[Place, Mapping[int, Held]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Numbers:
     """Some equal numbers, or those of a bin."""
 
     place: Place
     value: float
-    weight: int
-    records: int
+    held: Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +127,24 @@ class PercentilesByBins:
         self._keys: Sequence[LiteralString] = columns.keys
         self._has_key = has_key
 
-    def find(self, measures: Sequence[Percentiles]) -> Sequence[Found] | None:
-        """Return what each of *measures* finds; ``None`` where too many numbers would have to be fetched."""
-        bounds = self._bounds()
-        if not bounds:
+    def find(self, measures: Sequence[Percentiles], bins: Bins | None = None) -> Sequence[Found] | None:
+        """Return what each of *measures* finds; ``None`` where too many numbers would have to be fetched.
+
+        *bins* are those that are weighed already.
+        """
+        if bins is None and self._parts.records <= FEW:
             numbers = self._by_bin([], {}, ("", ()))
-            ranks = [
-                {place: _ranks_of(measure, {0: each}) for (place, _), each in numbers.items()}
-                for measure in measures
-            ]
+            ranks = _ranks(measures, {place: {0: _together(each)} for (place, _), each in numbers.items()})
         else:
-            bins, values = reached(self._number, bounds, first=0)
-            weighed = list(self._weighed(bins, values))
-            ranks = [self._ranks(measure, weighed) for measure in measures]
+            bins = bins or self._bins()
+            ranks = _ranks(measures, bins.held)
             wanted: defaultdict[Place, set[int]] = defaultdict(set)
             for place, ranked in chain.from_iterable(found.items() for found in ranks):
                 wanted[place].update(rank.bin for rank in ranked)
-            condition, size = self._wanted(weighed, wanted, bounds)
+            condition, size = self._wanted(bins, wanted)
             if size > MOST:
                 return None
-            numbers = self._by_bin(bounds, wanted, condition)
+            numbers = self._by_bin(bins.bounds, wanted, condition)
         return [
             {
                 place: tuple(_value(numbers[place, rank.bin], rank.behind, measure) for rank in ranked)
@@ -150,22 +167,18 @@ class PercentilesByBins:
             each.sort(key=lambda numbers: numbers.value)
         return found
 
-    def _bounds(self) -> list[float]:
-        """Return bounds of bins with about as many records each."""
-        if self._parts.records <= FEW:
-            return []
-        sample = sorted(self._records.sample(self._number, max(1, self._parts.records // SAMPLE)))
-        bins = min(max(MOST_WEIGHED // self._parts.cells, FEWEST_BINS), MOST_BINS)
-        bounds = [sample[len(sample) * place // bins] for place in range(1, bins)] if sample else [0.0]
-        often = {bound for bound, following in pairwise(bounds) if bound == following}
-        return sorted({*bounds, *map(_next, often)})
-
-    def _ranks(self, measure: Percentiles, weighed: Iterable[_Numbers]) -> dict[Place, list[_Rank]]:
-        bins: defaultdict[Place, defaultdict[int, list[_Numbers]]] = defaultdict(lambda: defaultdict(list))
-        for numbers in weighed:
+    def _bins(self) -> Bins:
+        """Weigh bins with about as many records each."""
+        sample = self._records.sample([self._number], max(1, self._parts.records // SAMPLE))
+        most = max(MOST_WEIGHED // self._parts.cells, FEWEST_BINS)
+        bounds = _bounds([float(number) for (number,) in sample], bins=min(most, MOST_BINS))
+        bin_of, values = reached(self._number, bounds, first=0)
+        held: defaultdict[Place, dict[int, Held]] = defaultdict(dict)
+        for numbers in self._weighed(bin_of, values):
             for place in self._places(numbers.place):
-                bins[place][int(numbers.value)].append(numbers)
-        return {place: _ranks_of(measure, each) for place, each in bins.items()}
+                number, before = int(numbers.value), held[place]
+                before[number] = before.get(number, Held(0, 0)) + numbers.held
+        return Bins(bounds=bounds, held=held)
 
     def _places(self, finest: Place) -> Iterator[Place]:
         """Yield all that the records of a group in a span of time belong to."""
@@ -207,58 +220,96 @@ class PercentilesByBins:
             group: RawKey | str = ALL
             if parts.groups:
                 group = tuple(map(text, raw)) if is_chosen else OTHERS
-            yield _Numbers((group, None if span is None else int(span)), float(value), int(weight), int(records))
+            place = group, None if span is None else int(span)
+            yield _Numbers(place, float(value), Held(int(weight), int(records)))
 
-    def _wanted(
-        self, weighed: Iterable[_Numbers], wanted: Mapping[Place, set[int]], bounds: Sequence[float]
-    ) -> tuple[Condition, int]:
+    def _wanted(self, bins: Bins, wanted: Mapping[Place, set[int]]) -> tuple[Condition, int]:
         """Return the condition of the numbers in the bins that are *wanted*, and how many records have them."""
+        bounds = bins.bounds
         by_group: defaultdict[RawKey | str, set[int]] = defaultdict(set)
-        for (group, _), bins in wanted.items():
-            by_group[group] |= bins
+        for (group, _), of_place in wanted.items():
+            by_group[group] |= of_place
         either = [_within(self._number, by_group[ALL], bounds)]
-        for group, bins in by_group.items():
+        for group, of_group in by_group.items():
             if isinstance(group, tuple):
-                within, values = _within(self._number, bins, bounds)
+                within, values = _within(self._number, of_group, bounds)
                 key, key_values = self._has_key([group])
                 either.append((f"({key}) AND ({within})", (*key_values, *values)))
         if OTHERS in by_group:
             within, values = _within(self._number, by_group[OTHERS], bounds)
             either.append((f"chosen = 0 AND ({within})", values))
         single = {place for place, (begin, end) in enumerate(pairwise(bounds), 1) if end == _next(begin)}
+        apart = bool(self._parts.groups)
         size = sum(
-            1 if int(numbers.value) in single else numbers.records
-            for numbers in weighed
-            if int(numbers.value) in by_group[numbers.place[0]] | by_group[ALL]
+            1 if number in single else each.records
+            for (group, span), held in bins.held.items()
+            if span is None and apart == (group != ALL)
+            for number, each in held.items()
+            if number in by_group[group] or number in by_group[ALL]
         )
         return (" OR ".join([sql for sql, _ in either]), tuple(v for _, bound in either for v in bound)), size
 
 
-def _ranks_of(measure: Percentiles, bins: Mapping[int, Sequence[_Numbers]]) -> list[_Rank]:
-    weights = {place: sum(_weight(measure, numbers) for numbers in each) for place, each in bins.items()}
+def bounds_for(records: Records, columns: Columns, *, size: int, cells: int) -> list[float] | None:
+    """Return bounds of bins that the statement of other measures may weigh, which groups by *columns*.
+
+    Return ``None`` where it should not: of *size* records the numbers may be few, which are soon fetched, and the
+    bins of many groups are more than so many *cells*.
+    """
+    if size <= FEW:
+        return None
+    share = max(1, size // SAMPLE)
+    sample = records.sample([columns.number, *columns.keys], share)
+    groups = len({tuple(key) for _, *key in sample})
+    bins = cells // (2 * max(groups, 1))  # of some groups there is none in the sample
+    if len(sample) * share <= FEW or bins < FEWEST_BINS:
+        return None
+    return _bounds([float(number) for number, *_ in sample], bins=min(bins, MOST_BINS))
+
+
+def _bounds(sample: Sequence[float], *, bins: int) -> list[float]:
+    """Return the bounds between so many bins, with about as many numbers of the *sample* in each."""
+    ordered = sorted(sample)
+    bounds = [ordered[len(ordered) * place // bins] for place in range(1, bins)] if ordered else [0.0]
+    often = {bound for bound, following in pairwise(bounds) if bound == following}
+    return sorted({*bounds, *map(_next, often)})
+
+
+def _ranks(
+    measures: Sequence[Percentiles], held: Mapping[Place, Mapping[int, Held]]
+) -> list[dict[Place, list[_Rank]]]:
+    return [{place: _ranks_of(measure, bins) for place, bins in held.items()} for measure in measures]
+
+
+def _ranks_of(measure: Percentiles, bins: Mapping[int, Held]) -> list[_Rank]:
+    weights = {number: _weight(measure, held) for number, held in bins.items()}
     total = sum(weights.values())
     ranks: list[_Rank] = []
     for p in measure.ps:
         behind = -(-total * p // HUNDRED)
-        for place in sorted(weights):
-            if behind <= weights[place]:
-                ranks.append(_Rank(place, behind))
+        for number in sorted(weights):
+            if behind <= weights[number]:
+                ranks.append(_Rank(number, behind))
                 break
-            behind -= weights[place]
+            behind -= weights[number]
     return ranks
+
+
+def _together(numbers: Iterable[_Numbers]) -> Held:
+    return sum((each.held for each in numbers), start=Held(0, 0))
 
 
 def _value(numbers: Sequence[_Numbers], behind: int, measure: Percentiles) -> float | None:
     """Return the first of the sorted *numbers* up to which so much weight has come together."""
     for each in numbers:
-        behind -= _weight(measure, each)
+        behind -= _weight(measure, each.held)
         if behind <= 0:
             return each.value
     return None
 
 
-def _weight(measure: Percentiles, numbers: _Numbers) -> int:
-    return numbers.weight if measure.weighted else numbers.records
+def _weight(measure: Percentiles, held: Held) -> int:
+    return held.weight if measure.weighted else held.records
 
 
 def _next(number: float) -> float:

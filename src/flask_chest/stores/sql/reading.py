@@ -98,13 +98,10 @@ class Reading:
         self._keys: list[LiteralString] = [f"k{digits(at)}" for at in range(len(query.by))]
         self.distinct: dict[Column | Variable, LiteralString] = {}
         """What is counted by its keys → its column."""
-        self.bins: dict[Histogram, LiteralString] = {}
-        """Histogram → the column of its bins, where these are groups."""
+        self._bins: dict[Histogram, LiteralString] = {}
         for measure in query.measures:
             if isinstance(measure, Distinct):
                 self.distinct[measure.of] = f"d{digits(len(self.distinct))}"
-            if isinstance(measure, Histogram):
-                self.bins[measure] = f"h{digits(len(self.bins))}"
         found, found_values = self._found_parts(meant)
         self._raw = self._raw_parts(session, tables, meant)
         self._found = found, found_values
@@ -119,13 +116,24 @@ class Reading:
         session.rows(tables.sql(f"CREATE TEMPORARY TABLE found AS {self.sql} SELECT * FROM found"), self.values)
         self.sql, self.values, self._is_kept = "", (), True
 
-    def sampled(self, number: LiteralString, share: int) -> Condition:
-        """Return the SELECT of one *number* in about *share* records."""
-        select: LiteralString = f"SELECT {number} FROM found WHERE {number} IS NOT NULL"
+    def sampled(self, columns: Sequence[LiteralString], share: int) -> Condition:
+        """Return the SELECT of *columns* of one in about *share* records, if the first is not ``NULL``."""
+        select: LiteralString = f"SELECT {', '.join(columns)} FROM found WHERE {columns[0]} IS NOT NULL"
         if self._is_kept:
             return f"{select} AND rowid % ? = 0", (share,)
         both, values = self._with(("MOD(position, ?) = 0 AND ", (share,)))
         return f"{both} {select}", values
+
+    @property
+    def size(self) -> LiteralString:
+        """The SELECT of the number of records that can be meant, or of somewhat more."""
+        if self._is_kept:
+            return "SELECT max(rowid) FROM found"
+        return "SELECT max(position) - min(position) + 1 FROM {records}"
+
+    def bins_of(self, measure: Histogram) -> LiteralString:
+        """Return the column of the bins of *measure*, where these are groups."""
+        return self._bins.setdefault(measure, f"h{digits(len(self._bins))}")
 
     def _with(self, first: Condition) -> Condition:
         select, names, (where, values) = self._raw
