@@ -255,8 +255,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, object])
 
 
-class _Object(msgspec.Struct):
-    """Any object of JSON, of which nothing is kept."""
+class _Object(msgspec.Struct, gc=False):
+    """Any object of JSON, of which nothing is kept: thousands of them are nothing to the garbage collector."""
 
 
 _checker = msgspec.json.Decoder(_Object)

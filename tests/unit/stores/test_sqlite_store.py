@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sqlite3
@@ -444,3 +445,20 @@ def open_files(folder: Path) -> list[str]:
         except OSError:  # the folder's own descriptor
             continue
     return [target for target in targets if target.startswith(os.fspath(folder))]
+
+
+def test_columns_of_many_records_are_no_work_for_the_garbage_collector(store: SQLiteStore) -> None:
+    store.write([make_record(variables={"n": number}) for number in range(12_000)])
+    collections = 0
+
+    def note(phase: str, _: object) -> None:
+        nonlocal collections
+        collections += phase == "start"
+
+    gc.callbacks.append(note)
+    try:
+        found = sum(len(columns["id"]) for columns in store.columns(Query(limit=None)))
+    finally:
+        gc.callbacks.remove(note)
+    assert found == 12_000
+    assert collections < 3  # with a tuple of each row there are eight

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from operator import itemgetter
 from typing import Any, LiteralString
 
 from msgspec.structs import replace
@@ -91,27 +90,22 @@ def find_columns(
         statement = chunk(tables, query, before=before, size=size)
         try:
             with budget.working() as time_left, database.answering(timeout=time_left) as session:
-                rows = session.rows(statement.sql, statement.values)
+                found = session.columns(statement.sql, statement.values)
         except SnapshotLost:
             continue
-        if not rows:
+        if not found:
             return
-        columns = _columns(rows)
+        columns = dict(zip(COLUMNS, found, strict=True))
+        # SQLite and MySQL keep it as an integer.
+        columns["trace_remote"] = list(map(_BOOLEANS.__getitem__, columns["trace_remote"]))
         yield columns
-        if len(rows) < size:
+        count = len(found[0])
+        if count < size:
             return
-        before = row_record(rows[-1])
-        left = None if left is None else left - len(rows)
-        length = sum(map(len, columns["variables"])) // len(rows) + 1
+        before = row_record([column[-1] for column in found])
+        left = None if left is None else left - count
+        length = sum(map(len, columns["variables"])) // count + 1
         size = min(max(BYTES_AT_ONCE // length, CHUNK), MOST_AT_ONCE)
-
-
-def _columns(rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    # Not zip(*rows), whose thousands of iterators make the garbage collector run.
-    held = {name: list(map(itemgetter(at), rows)) for at, name in enumerate(COLUMNS)}
-    # SQLite and MySQL keep it as an integer.
-    held["trace_remote"] = list(map(_BOOLEANS.__getitem__, held["trace_remote"]))
-    return held
 
 
 _BOOLEANS = {None: None, 0: False, 1: True}
