@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping
+
 import pytest
 
 from flask_chest.errors import (
@@ -35,3 +38,17 @@ def test_pool_must_hold_a_connection(size: int) -> None:
     with pytest.raises(ConfigurationError) as refused:
         MySQLStore("mysql://host/db", pool_size=size)
     assert str(refused.value) == f"pool_size must be at least 1, got {size}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reads"),
+    [({}, False), ({"ssl_verify_cert": True}, True), ({"ssl_verify_identity": True}, True)],
+    ids=["no options", "a certificate", "a name"],
+)
+def test_certificates_are_read_where_one_is_verified(
+    monkeypatch: pytest.MonkeyPatch, parameters: Mapping[str, object], reads: bool
+) -> None:
+    read: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *given: read.append(given))
+    MySQLStore("mysql://host/db", **parameters)  # type: ignore[arg-type]  # of several types
+    assert bool(read) == reads
