@@ -285,7 +285,7 @@ class _Aggregates:
 
         Return ``None`` where one statement should not find both.
         """
-        asked = {(each.of, each.weighted) for each in ranked}
+        asked: set[tuple[Number, bool]] = {(each.of, each.weighted) for each in ranked}
         if len(asked) > 1 or self._histograms or not is_additive(self._query):
             return None
         ((number, weighted),) = asked
