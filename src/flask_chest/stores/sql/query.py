@@ -32,7 +32,7 @@ CHUNK = 500
 GROWTH = 8
 """How many times larger the next chunk is, where the last was small and not enough."""
 
-MOST_AT_ONCE = 5_000
+MOST_AT_ONCE = 10_000
 """Records that are fetched at a time at most where they are handed out by column."""
 BYTES_AT_ONCE = 4 << 20
 """Characters of variables that are fetched at a time then, going by the records before."""

@@ -37,7 +37,7 @@ file once.
 LOCK_SECONDS = 0.02
 """Seconds that SQLite itself waits for a lock; longer waits happen here, without a connection."""
 
-_ROWS = 500
+_ROWS = 100
 """Rows that are held at a time where columns are made of them: of 700 new objects Python looks for garbage."""
 
 logger = logging.getLogger("flask_chest.stores")
