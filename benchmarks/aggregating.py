@@ -93,7 +93,8 @@ def compare(
         numbers = range(first, min(first + FILLED, records))
         store.write([visit(draw, since + number * (hours * HOUR) // records) for number in numbers])
     span = Span(since=until - DAY_HOURS * HOUR if day else since, until=until)
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = {"bytes_a_record": (store.status().size_bytes or 0) / records}
+    print(f"{engine:10} {figures['bytes_a_record']:.0f} bytes a record, with its indexes", flush=True)
     for question in questions:
         query = asked(question, span)
         ours, theirs = in_turn(partial(answered, store, query), partial(by_hand, question, span), rounds)
