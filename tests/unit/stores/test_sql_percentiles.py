@@ -13,7 +13,7 @@ from flask_chest.record import Query
 from flask_chest.stores.reference import aggregate
 from flask_chest.stores.sql import percentiles
 from flask_chest.stores.sql.measures import fraction
-from flask_chest.stores.sql.percentiles import Bins, Found, PercentilesByBins
+from flask_chest.stores.sql.percentiles import SAMPLE, Bins, Found, PercentilesByBins, share_of
 from flask_chest.stores.sql.written import digits
 from flask_chest.stores.sqlite import SQLiteStore
 from flask_chest.testing import make_record
@@ -57,3 +57,11 @@ def test_number_that_many_records_have_is_fetched_once(
     assert store.aggregate(query).all == aggregate(records, query).all
     assert found != [None]
     store.close()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 10])
+@pytest.mark.parametrize("size", [20_001, 240_000, 1_000_000, 10_000_000])
+def test_sample_is_as_large_where_a_cluster_numbers_records_in_steps(size: int, step: int) -> None:
+    share = share_of(size)
+    sample = [position for position in range(1, 1 + size * step, step) if position % share == 0]
+    assert SAMPLE / 3 < len(sample) < SAMPLE * 2

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from math import inf, nextafter
+from math import gcd, inf, nextafter
 from typing import Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.aggregates import HUNDRED, Percentiles
@@ -169,7 +169,7 @@ class PercentilesByBins:
 
     def _bins(self) -> Bins:
         """Weigh bins with about as many records each."""
-        sample = self._records.sample([self._number], max(1, self._parts.records // SAMPLE))
+        sample = self._records.sample([self._number], share_of(self._parts.records))
         most = max(MOST_WEIGHED // self._parts.cells, FEWEST_BINS)
         bounds = _bounds([float(number) for (number,) in sample], bins=min(most, MOST_BINS))
         bin_of, values = reached(self._number, bounds, first=0)
@@ -258,13 +258,24 @@ def bounds_for(records: Records, columns: Columns, *, size: int, cells: int) -> 
     """
     if size <= FEW:
         return None
-    share = max(1, size // SAMPLE)
+    share = share_of(size)
     sample = records.sample([columns.number, *columns.keys], share)
     groups = len({tuple(key) for _, *key in sample})
     bins = cells // (2 * max(groups, 1))  # of some groups there is none in the sample
     if len(sample) * share <= FEW or bins < FEWEST_BINS:
         return None
     return _bounds([float(number) for number, *_ in sample], bins=min(bins, MOST_BINS))
+
+
+def share_of(records: int) -> int:
+    """Return in how many of so many *records* one is in the sample.
+
+    A cluster numbers records in steps, with gaps between them: in steps of two, no even share might meet any.
+    """
+    share = max(1, records // SAMPLE)
+    while gcd(share, 2 * 3 * 5 * 7) > 1:
+        share += 1
+    return share
 
 
 def _bounds(sample: Sequence[float], *, bins: int) -> list[float]:
