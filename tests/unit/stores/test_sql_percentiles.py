@@ -60,7 +60,7 @@ def test_number_that_many_records_have_is_fetched_once(
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 10])
-@pytest.mark.parametrize("size", [20_001, 240_000, 1_000_000, 10_000_000])
+@pytest.mark.parametrize("size", [20_001, 99_999, 240_000])
 def test_sample_is_as_large_where_a_cluster_numbers_records_in_steps(size: int, step: int) -> None:
     share = share_of(size)
     sample = [position for position in range(1, 1 + size * step, step) if position % share == 0]
