@@ -489,7 +489,7 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
 
     @contextmanager
     def altering(self, *, patience: int | None = None) -> Iterator[MySQLSession]:
-        """Lend a session for changes to a table, which may take long; for a lock they wait *patience* seconds.
+        """Lend a session for changes to a table, however long they take; for a lock they wait *patience* seconds.
 
         Without it, they wait for as long as others do.
         """
@@ -498,14 +498,16 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
         try:
             with self._pool.connection() as connection, _reading(connection, None):
                 session = MySQLSession(connection)
-                session.change(
-                    "SET @flask_chest_lock = @@lock_wait_timeout, "
-                    f"SESSION lock_wait_timeout = {patience or self._patience}"
-                )
+                changed = {"lock_wait_timeout": patience or self._patience}
+                if _is_mariadb(connection):  # it ends all statements that take too long, MySQL those that read
+                    changed["max_statement_time"] = 0
+                limits = (f"@flask_chest_{name} = @@{name}, SESSION {name} = {n}" for name, n in changed.items())
+                session.change(f"SET {', '.join(limits)}")
                 try:
                     yield session
                 finally:
-                    session.change("SET SESSION lock_wait_timeout = @flask_chest_lock")
+                    before = (f"SESSION {name} = @flask_chest_{name}" for name in changed)
+                    session.change(f"SET {', '.join(before)}")
         except err.Error as exc:
             raise self._store_error(exc) from exc
 

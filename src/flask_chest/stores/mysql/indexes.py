@@ -80,12 +80,9 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
 
     def _alter(self, session: Session, change: str, *, ways: tuple[str, ...], harmless: set[int]) -> bool:
         """Make *change* to the table in the first of *ways* that does; return False after a *harmless* error."""
-        ((version,),) = session.rows("SELECT version()")
-        # MariaDB ends all statements that take too long, MySQL those that read.
-        unlimited = "SET STATEMENT max_statement_time = 0 FOR " if is_mariadb(version) else ""
         for way in ways:
             try:
-                session.change(f"{unlimited}ALTER TABLE {self._tables.sql('{records}')} {change}, {way}")
+                session.change(f"ALTER TABLE {self._tables.sql('{records}')} {change}, {way}")
             except err.MySQLError as exc:
                 code = exc.args[0] if exc.args else 0
                 if code in harmless:
