@@ -144,7 +144,8 @@ def test_limit_leaves_no_work_behind(watch: Watch) -> None:
         assert session.rows("SELECT 1") == [(1,)]
         with pytest.raises(QueryTimeout, match="longer than 1 s"):
             session.rows(watch.endless)
-        assert not watch.runs()
+        # MariaDB answers a moment before it says that it works on nothing.
+        wait_until(lambda: not watch.runs(), seconds=10)
         with pytest.raises(QueryTimeout):  # none of the time is left
             session.rows("SELECT 1")
 

@@ -17,7 +17,16 @@ from forking_app import VISITS
 
 def run(how: str, site: Site, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "forking_app", how, str(site.folder)],
+        # Python 3.12 and later warn of each fork beside threads, of which docs/operating.md tells.
+        [
+            sys.executable,
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-m",
+            "forking_app",
+            how,
+            str(site.folder),
+        ],
         env=os.environ | settings | {"PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,

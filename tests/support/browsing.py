@@ -84,6 +84,7 @@ class Crawl:
         self._kinds_looked_at: Counter[str] = Counter()
         self._origin = ""
         self._address = ""
+        self._broke_off = False
         page.on("console", self._on_console)
         page.on("request", self._on_request)
         page.on("pageerror", lambda error: self._blame(f"a script failed: {error}"))
@@ -123,23 +124,25 @@ class Crawl:
         return links
 
     def _loaded(self) -> Response | None:
-        """Load the page, again where the machine broke that off, and blame it for what else it says."""
+        """Load the page, again where the machine broke that off."""
         for left in reversed(range(VISITS)):
-            said = len(self.wrong)
+            self._broke_off = False
+            answer = None
             try:
                 answer = self._page.goto(self._address)
-                broke_off = any(NETWORK_CHANGED in each for each in self.wrong[said:])
             except Error as exc:
                 if NETWORK_CHANGED not in exc.message or not left:
                     raise
-                answer, broke_off = None, True
-            if not broke_off or not left:
+                self._broke_off = True
+            if not self._broke_off or not left:
                 return answer
-            del self.wrong[said:]
         raise AssertionError("it is visited at least once")
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        self._blame(f"the console says: {message.text}")
+        if NETWORK_CHANGED in message.text:  # which may come after the page
+            self._broke_off = True
+        else:
+            self._blame(f"the console says: {message.text}")
 
     def _on_request(self, request: Request) -> None:
         if not request.url.startswith(f"{self._origin}/"):
