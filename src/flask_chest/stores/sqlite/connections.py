@@ -38,7 +38,7 @@ LOCK_SECONDS = 0.02
 """Seconds that SQLite itself waits for a lock; longer waits happen here, without a connection."""
 
 _ROWS = 100
-"""Rows that are held at a time where columns are made of them: of 700 new objects Python looks for garbage."""
+"""Rows held at a time while columns are made of them: after 700 new objects, Python looks for garbage."""
 
 logger = logging.getLogger("flask_chest.stores")
 
