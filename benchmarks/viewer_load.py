@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -75,7 +76,13 @@ class Watched(SQLiteStore):
 
 
 def make_app() -> Flask:
-    """Return the app that gunicorn serves; each response says how long it took in the app."""
+    """Return the app that gunicorn serves."""
+    app, _ = make_app_and_chest()
+    return app
+
+
+def make_app_and_chest() -> tuple[Flask, FlaskChest]:
+    """Return an app with a viewer, each of whose responses says how long it took in the app."""
     folder = Path(os.environ[FOLDER])
     app = Flask("shop")
     chest = FlaskChest(
@@ -102,7 +109,7 @@ def make_app() -> Flask:
     def same() -> str:
         return page
 
-    return app
+    return app, chest
 
 
 @dataclass(slots=True)
@@ -140,7 +147,9 @@ def measure(folder: Path, records: int, clients: int, seconds: float, rounds: in
     store.close()
     (folder / "size").write_text("1")
     os.environ[FOLDER] = str(folder)
-    size = len(make_app().test_client().get(VIEWER).data)
+    app, chest = make_app_and_chest()
+    with closing(chest):
+        size = len(app.test_client().get(VIEWER).data)
     (folder / "size").write_text(str(size))
     address = folder / "socket"
     own: dict[str, list[float]] = {VIEWER: [], SAME: []}
