@@ -134,3 +134,15 @@ def test_bins_are_weighed_in_the_statement_of_the_other_measures(
     query = AggregateQuery(measures=tuple(measures), by=("route",), top=7)
     assert store.aggregate(query) == aggregate(RECORDS, query)
     assert len([sql for sql in asked if "GROUP BY" in sql]) == len(statements)
+
+
+def test_bins_of_too_many_groups_are_not_weighed_beside_other_measures(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(percentiles, "FEW", 0)
+    monkeypatch.setattr(aggregates, "MOST_CELLS", 16)
+    store.write(RECORDS)
+    asked = statements_of(monkeypatch)
+    query = AggregateQuery(measures=(Mean(Variable("n")), Percentiles(Variable("n"), 95)), by=("route",), top=7)
+    assert store.aggregate(query) == aggregate(RECORDS, query)
+    assert len([sql for sql in asked if "GROUP BY" in sql]) == len(["mean", "bins", "numbers"])

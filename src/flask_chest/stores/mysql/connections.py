@@ -160,12 +160,13 @@ def _option(name: str, value: str) -> tuple[str, object]:
 
 
 class _Connection(pymysql.Connection):
-    """A connection that reads no certificates where it trusts every server, as without options for TLS."""
+    """A connection that reads no certificates where TLS is neither asked for nor required."""
 
     def _create_ssl_ctx(self, options: Mapping[str, object]) -> ssl.SSLContext:
-        # PyMySQL loads all that the system trusts, with the interpreter locked: 50 ms for each connection.
+        # PyMySQL trusts every server then, and loads all that the system trusts: 50 ms for each connection, with
+        # the interpreter locked. A release that requires TLS has its own way.
         context: ssl.SSLContext
-        if options:
+        if options or vars(self).get("_ssl_required", True):
             context = super()._create_ssl_ctx(options)  # type: ignore[misc]  # private, so its types leave it out
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
