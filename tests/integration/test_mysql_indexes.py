@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -12,7 +13,7 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from flask_chest.errors import SchemaError
+from flask_chest.errors import SchemaError, StoreUnavailable
 from flask_chest.protocols import VariableIndex
 from flask_chest.record import Query, Record, ge, one_of
 from flask_chest.stores.mysql import MySQLStore
@@ -212,3 +213,22 @@ def test_settings_of_an_apps_own_pool_stay_as_they_were(
         assert settings(cursor) == before
         assert own.remove_index("user_id")
         assert settings(cursor) == before
+
+
+def test_index_that_others_make_meanwhile_is_not_taken_for_a_foreign_one(
+    make_store: Callable[..., MySQLStore], records: list[Record]
+) -> None:
+    stores = [make_store() for _ in range(4)]
+    for lag in [number / 1_000 for number in range(12)]:
+
+        def add(number: int, lag: float = lag) -> bool:
+            time.sleep(number * lag)  # each looks at another moment of what the first does
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                with suppress(StoreUnavailable):  # the two got in the way
+                    return stores[number].add_index("user_id")
+            raise TimeoutError
+
+        with ThreadPoolExecutor(len(stores)) as threads:
+            assert any(list(threads.map(add, range(len(stores)))))
+        assert stores[0].remove_index("user_id")

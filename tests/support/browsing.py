@@ -34,6 +34,8 @@ VISITS = 3
 """Times that a page is visited whose loading the machine broke off."""
 NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 """What Chromium says when it breaks off: a container came or went meanwhile, which is no matter of the page."""
+PAGE_OF_ERRORS = "chrome-error://chromewebdata/"
+"""What Chromium shows in place of a page that it broke off, which may itself break off the next visit."""
 LINKS = "all => all.map(each => each.getAttribute('href'))"
 
 
@@ -131,7 +133,7 @@ class Crawl:
             try:
                 answer = self._page.goto(self._address)
             except Error as exc:
-                if NETWORK_CHANGED not in exc.message or not left:
+                if not left or not any(said in exc.message for said in (NETWORK_CHANGED, PAGE_OF_ERRORS)):
                     raise
                 self._broke_off = True
             if not self._broke_off:

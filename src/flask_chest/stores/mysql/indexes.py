@@ -34,11 +34,12 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
         name = index_name(self._tables.name, variable)
         with self._database.altering() as session:
             ((version,),) = session.rows("SELECT version()")
-            index = self._index(session, variable)
+            is_taken = self._is_taken(session, name)
+            index = self._index(session, variable)  # later: whose name was taken is listed by now if it is ours
             if index is not None and index.valid:
                 return False
             if index is None:
-                if self._is_taken(session, name):
+                if is_taken:
                     raise foreign_name(self._schema.place, name)
                 column = self._column(variable, version)
                 self._alter(session, column, ways=_AT_ONCE, harmless=_NAME_TAKEN)
