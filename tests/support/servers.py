@@ -30,6 +30,8 @@ OFFICIAL_IMAGES = MappingProxyType(
     }
 )
 START_SECONDS = 120
+AGAIN = {"Name": "on-failure", "MaximumRetryCount": 5}
+"""For a container that ends right after its start: PostgreSQL, killed, may take another process for itself."""
 RECORDS = int(os.environ.get("FLASK_CHEST_TEST_RECORDS", "2000"))
 """What goes through a server in one test; the benchmarks take more."""
 PASSWORD = "s3cret-w0rd"
@@ -107,7 +109,7 @@ def running(
 
     A *lasting* one has the same address after every start.
     """
-    container = DockerContainer(image_of(kind)).with_envs(**settings)
+    container = DockerContainer(image_of(kind)).with_envs(**settings).with_kwargs(restart_policy=AGAIN)
     if command:
         container = container.with_command(command if isinstance(command, str) else list(command))
     if place is not None:
