@@ -299,6 +299,18 @@ def test_rare_record_that_no_index_knows_is_found_in_one_reading_of_the_old_ones
         assert list(store.query(question)) == [later, rare]
 
 
+def test_batch_to_deliver_is_read_in_one_answer(database: DatabaseServer, name: str) -> None:
+    commands = Commands()
+    with closing(MongoDBStore(database.uri, name=name, options={"event_listeners": [commands]})) as store:
+        store.open()
+        store.register("a")
+        store.write([make_record() for _ in range(250)])  # a server's first answer has 101 of its own accord
+        claim = store.claim("a", limit=1_000, lease=MINUTE)
+    assert isinstance(claim, Claim)
+    assert len(claim.records) == 250
+    assert not any("getMore" in command for command in commands.sent)
+
+
 def test_mean_and_percentile_of_a_variable_are_found_in_two_readings(database: DatabaseServer, name: str) -> None:
     mean, percentile = Mean(of=Variable("price")), Percentiles(Variable("price"), 95)
     commands = Commands()

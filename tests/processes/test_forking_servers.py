@@ -87,7 +87,8 @@ def visit(address: str) -> str:
         with urlopen(address, timeout=PATIENCE) as answer:
             body: bytes = answer.read()
             return body.decode()
-    except HTTPError:
+    except HTTPError as error:
+        error.close()
         return "failed"
 
 

@@ -234,7 +234,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
                 return batch
             after = place["boundary"]  # the whole batch was deleted meanwhile
         following = {"$gt": after, "$lte": Int64(numbered)}
-        return list(records.find({"position": following}, sort=order, limit=limit))
+        return list(records.find({"position": following}, sort=order, limit=limit, batch_size=limit))
 
     def _skip(self, place: Document) -> None:
         """Let go, and go past a claimed batch whose records were all deleted."""
@@ -266,6 +266,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
                 {"_id": 1},
                 sort=[("written_unix_nano", ASCENDING), ("_id", ASCENDING)],
                 limit=NUMBERED_AT_ONCE,
+                batch_size=NUMBERED_AT_ONCE,  # else the server answers in two parts, and keeps a cursor between
             )
             following = [document["_id"] for document in unnumbered]
             if not following:
