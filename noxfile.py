@@ -78,7 +78,7 @@ def lowest(session: nox.Session) -> None:
     package = f".[{EXTRAS},otel,otlp]"
     session.install("--resolution", "lowest-direct", "--editable", package)
     held = session.run("uv", "pip", "freeze", "--quiet", "--exclude-editable", silent=True, stderr=None)
-    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints = Path(session.cache_dir) / "constraints.txt"
     constraints.write_text(str(held))
     session.install("--constraint", str(constraints), *groups("test", "types"))
     unit(session)
@@ -119,7 +119,7 @@ def package(session: nox.Session) -> None:
     if strange:
         session.error(f"the wheel holds what is not the package: {', '.join(strange)}")
     session.install(f"{wheel}[{EXTRAS},otel,otlp]")
-    folder = Path(session.create_tmp()).resolve() / "sdist"
+    folder = Path(session.cache_dir).resolve() / "sdist"
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")

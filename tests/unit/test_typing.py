@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -101,5 +102,6 @@ def test_mypy_says_what_is_wrong_and_nothing_else() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(version("flask") < "3.1", reason="Flask 3.0 leaves open what a decorator takes")
 def test_pyright_says_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     compare(by_pyright(tmp_path), expected("pyright"))
