@@ -13,7 +13,7 @@ from examples.busy_shop import make_app, requests
 from flask import Flask, request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from browsing import Crawl, accessibility, chromium, serving, width
+from browsing import Crawl, accessibility, chromium, serving, visit, width
 from flask_chest import JSONValue, Record
 from flask_chest.stores.postgresql import PostgreSQLStore
 from flask_chest.stores.sqlite import SQLiteStore
@@ -122,7 +122,7 @@ def test_every_page_is_sound_and_accessible(browser: Browser, site: str) -> None
 def test_refusal_is_accessible(browser: Browser, site: str) -> None:
     for scheme in ("light", "dark"):
         page = page_of(browser, scheme=scheme, width=360)
-        page.goto(f"{site}/chest/records?colour=red")
+        visit(page, f"{site}/chest/records?colour=red")
         assert look(page) == []
 
 
@@ -152,9 +152,9 @@ def test_every_kind_of_page_is_reached_under_a_prefix(browser: Browser, site: st
 def test_every_kind_of_page_is_accessible_in_the_dark(browser: Browser, site: str) -> None:
     page = page_of(browser, scheme="dark")
     for path in ("", "records", "explore", "explore?by=plan", "compare?by=version", "delivery", "none"):
-        page.goto(f"{site}/chest/{path}")
+        visit(page, f"{site}/chest/{path}")
         assert accessibility(page) == []
-    page.goto(f"{site}/chest/records")
+    visit(page, f"{site}/chest/records")
     page.get_by_role("group", name="Records, newest first").get_by_role("link").first.click()
     assert accessibility(page) == []
 
@@ -173,7 +173,7 @@ def test_hostile_record_is_shown_as_text(browser: Browser, site: str) -> None:
     ):
         crawl.run(f"{site}/chest/{path}", depth_at_most=0)
     assert crawl.wrong == []
-    page.goto(f"{site}/chest/records/%3Chostile%3E&%3F%23%252F")
+    visit(page, f"{site}/chest/records/%3Chostile%3E&%3F%23%252F")
     shown = page.inner_text("main")
     for text in (SCRIPT, '"\\"><svg onload=', "{{ 7 * 7 }}", "\\u202egnp.exe\\u2066", "\\u001b]0;pwned\\u0007"):
         assert text in shown
@@ -181,7 +181,7 @@ def test_hostile_record_is_shown_as_text(browser: Browser, site: str) -> None:
 
 def test_records_of_a_slow_route_are_found_by_clicking(browser: Browser, site: str) -> None:
     page = page_of(browser)
-    page.goto(f"{site}/chest/?since=6h")
+    visit(page, f"{site}/chest/?since=6h")
     page.get_by_role("link", name="/search", exact=True).click()
     page.get_by_role("group", name="Most frequent values of plan").get_by_role("link", name="team").click()
     page.get_by_role("link", name="as records").click()
@@ -194,7 +194,7 @@ def test_records_of_a_slow_route_are_found_by_clicking(browser: Browser, site: s
 def test_page_refreshes_itself_and_shows_local_times(browser: Browser, site: str) -> None:
     context = browser.new_context(timezone_id="Asia/Kolkata")
     page = context.new_page()
-    page.goto(f"{site}/chest/records")
+    visit(page, f"{site}/chest/records")
     assert "GMT+5:30" in page.inner_text("footer")
     button = page.get_by_role("button", name="Refresh every 10 s")
     with page.expect_response(lambda response: response.url.endswith("/chest/records")):
@@ -220,10 +220,10 @@ def test_another_server_on_this_machine_does_not_get_the_cookie(browser: Browser
     served = make_viewer_app(chest, app, token="token", folder="/folder")
     with closing(chest), serving(served) as address, serving(stranger) as elsewhere:
         page = page_of(browser)
-        page.goto(f"{address}/?token=token")
+        visit(page, f"{address}/?token=token")
         page.wait_for_url(f"{address}/folder/")
         assert page.inner_text("h1") == "Overview"
         for path in ("", "records", "folders/"):
-            page.goto(f"{elsewhere}/{path}")
+            visit(page, f"{elsewhere}/{path}")
     assert {path for path, _ in asked} >= {"", "records", "folders/"}
     assert {cookie for _, cookie in asked} == {None}

@@ -70,6 +70,17 @@ def serving(app: WSGIApplication) -> Iterator[str]:
     server.server_close()
 
 
+def visit(page: Page, address: str) -> Response | None:
+    """Load *address*, again where the machine broke that off."""
+    for _ in range(VISITS - 1):
+        try:
+            return page.goto(address)
+        except Error as exc:
+            if NETWORK_CHANGED not in exc.message and PAGE_OF_ERRORS not in exc.message:
+                raise
+    return page.goto(address)
+
+
 class Crawl:
     """What was seen of a site, page by page."""
 
@@ -126,16 +137,11 @@ class Crawl:
         return links
 
     def _loaded(self) -> Response | None:
-        """Load the page, again where the machine broke that off."""
+        """Load the page, again where the machine broke off what belongs to it."""
         answer: Response | None = None
-        for left in reversed(range(VISITS)):
+        for _ in range(VISITS):
             self._broke_off = False
-            try:
-                answer = self._page.goto(self._address)
-            except Error as exc:
-                if not left or not any(said in exc.message for said in (NETWORK_CHANGED, PAGE_OF_ERRORS)):
-                    raise
-                self._broke_off = True
+            answer = visit(self._page, self._address)
             if not self._broke_off:
                 return answer
         self._blame(f"was broken off {VISITS} times: {NETWORK_CHANGED}")
