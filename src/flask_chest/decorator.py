@@ -137,7 +137,7 @@ def _hand_over(rules: tuple[Rule, ...]) -> None:
     try:
         context = current_context()
         environ = context.request.environ
-    except RuntimeError:
+    except (LookupError, RuntimeError):
         return  # called outside of a request, as any function may be
     middleware: Middleware | None = context.app.extensions.get(EXTENSION_KEY)
     if middleware is None:

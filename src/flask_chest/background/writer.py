@@ -102,7 +102,10 @@ class JournalOnly(Intake):
         """Call *reopen* now and then for a journal on disk if *journal* is in memory: nobody can store that."""
         self._journal = journal
         self._in_memory = journal if isinstance(journal, MemoryJournal) else None
-        """The journal if it is in memory; kept here since asking it at each record would be too slow."""
+        """The journal if it is in memory."""
+        if self._in_memory is None:
+            # Each request calls it; there is nothing to do but to append.
+            self.take = journal.append  # type: ignore[method-assign, assignment]  # its count is not needed
         self._tally = tally
         self._reopen = reopen
         self._lock = native_lock()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+import flask.globals
 import pytest
 from flask import Flask, Request, Response, current_app, g, request
 from flask.views import View
@@ -28,6 +29,7 @@ from flask_chest import (
     current_request_id,
 )
 from flask_chest.decorator import flask_chest
+from flask_chest.extension.middleware import finder
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 
@@ -416,3 +418,12 @@ def test_view_without_a_chest_works_whatever_settings_and_filters_say(app: Flask
         assert app.test_client().get("/").data == b"hi"
     finally:
         logging.getLogger("flask_chest").removeFilter(filter_)
+
+
+@pytest.mark.parametrize("variable", ["_cv_app", "_cv_of_another_release"])
+def test_context_is_found_whatever_flask_calls_its_variable(app: Flask, variable: str) -> None:
+    find = finder(variable, flask.globals.app_ctx)
+    with app.app_context() as context:
+        assert find() is context
+    with pytest.raises((LookupError, RuntimeError)):
+        find()
