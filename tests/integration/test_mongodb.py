@@ -308,7 +308,7 @@ def test_batch_to_deliver_is_read_in_one_answer(database: DatabaseServer, name: 
         claim = store.claim("a", limit=1_000, lease=MINUTE)
     assert isinstance(claim, Claim)
     assert len(claim.records) == 250
-    assert not any("getMore" in command for command in commands.sent)
+    assert [command for command in commands.sent if "getMore" in command and command["collection"] == name] == []
 
 
 def test_mean_and_percentile_of_a_variable_are_found_in_two_readings(database: DatabaseServer, name: str) -> None:
