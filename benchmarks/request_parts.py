@@ -21,11 +21,11 @@ from zlib import crc32
 
 import msgspec
 from benchmarks.request_cost import WARM_UP, make_app, make_apps, mean_us, serve
-from flask import Flask, Response, g, request
+from flask import Flask, Response
 from uuid_utils import uuid4, uuid7
 
 from flask_chest import Record
-from flask_chest.extension.middleware import finder
+from flask_chest.extension.middleware import current_app_context, current_context
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -48,8 +48,6 @@ _SEED = crc32(_MARKER)
 _encode = msgspec.msgpack.Encoder().encode
 _pack_length_and_kind = struct.Struct("<IB").pack
 _pack_crc = struct.Struct("<I").pack
-_find_request = finder(request)
-_find_g = finder(g)
 
 
 def main(argv: Sequence[str] = ()) -> Mapping[str, float]:
@@ -118,9 +116,9 @@ class Least:
     def take(self, *arguments: Any) -> Response:
         response = self.process_response(*arguments)
         if self.part >= VARIABLES:
-            current = _find_request()
+            current = current_context().request
             taken = current.environ[_KEY]
-            held = vars(_find_g())
+            held = vars(current_app_context().g)
             variables = taken[2]
             for name in NAMES:
                 if name in held:
