@@ -16,8 +16,8 @@ from flask_chest.stores.sqlite.variables import NUMBER
 def read(numbers: Sequence[float]) -> list[float]:
     with closing(sqlite3.connect(":memory:")) as connection:
         add_functions(connection)
-        select = f"SELECT {NUMBER.format(value='?1')}"
-        return [connection.execute(select, (encode_value(number),)).fetchone()[0] for number in numbers]
+        select = f"SELECT {NUMBER.format(value=':number')}"
+        return [connection.execute(select, {"number": encode_value(number)}).fetchone()[0] for number in numbers]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1)))
