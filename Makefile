@@ -13,6 +13,9 @@ ifneq ($(origin PYTHON),file)
 UV_PYTHON := --python '$(PYTHON)'
 endif
 
+# Images of containers set it, and a thousand processes of the tests would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo tracing unit test matrix test-clickhouse check style mypy sbom docs bench screenshots clean new-venv
 
