@@ -47,6 +47,7 @@ def shop(app: Flask, chest: FlaskChest) -> Flask:
     return app
 
 
+@pytest.mark.slow
 def test_01_installed_package_imports_with_what_it_requires() -> None:
     required = {"flask", "apscheduler", "msgspec", "uuid-utils"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -64,6 +65,7 @@ def test_02_nothing_is_pinned_and_the_types_are_shipped() -> None:
     assert files("flask_chest").joinpath("py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_03_no_test_hides_another_of_its_name() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -239,6 +241,7 @@ def test_15_and_16_influxdb_is_not_in_the_request_and_ids_are_no_tags(shop: Flas
     assert point.time == record.time_unix_nano
 
 
+@pytest.mark.slow
 def test_17_http_writer_verifies_waits_for_a_while_and_sends_json(
     shop: Flask, chest: FlaskChest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -292,6 +295,7 @@ def test_20_record_written_during_an_export_is_delivered_by_the_next(shop: Flask
     assert len(exporter.delivered) == len(chest.query()) == 3
 
 
+@pytest.mark.slow
 def test_21_two_exporting_processes_deliver_each_record_once(tmp_path: Path) -> None:
     with Receiver() as receiver:
         path = tmp_path / "chest.db"
@@ -313,6 +317,7 @@ def test_21_two_exporting_processes_deliver_each_record_once(tmp_path: Path) -> 
     assert set(delivered.values()) == {1}
 
 
+@pytest.mark.slow
 def test_22_scheduler_runs_again_in_a_forked_child(tmp_path: Path) -> None:
     with Receiver() as receiver:
         code = (

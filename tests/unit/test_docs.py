@@ -36,6 +36,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PROGRAMS for number in range(PROGRAMS[page])]
 )

@@ -85,6 +85,7 @@ def test_store_that_is_away_is_told_and_costs_no_process_its_service(
     store.away = False
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_process_that_loses_records_is_not_ok(app: Flask, chest: FlaskChest, store: AwayStore) -> None:
     app.register_blueprint(health_blueprint(chest))

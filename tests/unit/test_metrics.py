@@ -121,6 +121,7 @@ def test_provider_has_one_set_of_instruments_for_all_chests(
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_chest_that_is_gone_is_observed_no_more(reader: InMemoryMetricReader, provider: MeterProvider) -> None:
     app, chest = make()
     instrument_metrics(chest, provider)

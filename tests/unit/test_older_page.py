@@ -19,6 +19,7 @@ PAGE = Page(ROOT / "docs" / "older.md")
 (EXAMPLE,) = PAGE.programs()
 
 
+@pytest.mark.slow
 def test_example_runs(tmp_path: Path) -> None:
     run(EXAMPLE, tmp_path)
 

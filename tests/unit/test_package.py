@@ -60,6 +60,7 @@ def test_absent_name_of_the_testing_package_is_an_attribute_error() -> None:
         flask_chest.testing.Contract  # noqa: B018 - the error is the point
 
 
+@pytest.mark.slow
 def test_missing_driver_names_its_extra() -> None:
     code = """
 import sys

@@ -18,6 +18,7 @@ PAGE = Page(README)
 MOST_LINES = 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2))
 def test_program_runs(number: int, tmp_path: Path) -> None:
     run(PAGE.programs()[number], tmp_path)

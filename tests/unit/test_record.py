@@ -49,6 +49,7 @@ def test_order_of_an_objects_names_does_not_matter() -> None:
     assert not same_value([1, 2], [2, 1])
 
 
+@pytest.mark.slow
 @given(st.dictionaries(texts, json_values, max_size=5))
 def test_variables_come_back_from_their_encoding(variables: dict[str, JSONValue]) -> None:
     assert same_value(decode_variables(encode_variables(variables)), variables)

@@ -160,6 +160,7 @@ os.write(1, "".join(f"{make()}\\n" for make in MAKERS * 20).encode())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fork", ["os.fork", "ctypes.PyDLL(None).fork"], ids=["with Python's hooks", "without them, as uWSGI"]
 )

@@ -67,6 +67,7 @@ def test_unknown_format_is_refused() -> None:
         otel_request_id(format="span")  # type: ignore[arg-type]  # the mistake
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -93,12 +94,14 @@ print(record.request_id, record.trace_id, record.trace_remote)
     assert done.stdout.split() == [TRACE, TRACE, "True"]
 
 
+@pytest.mark.slow
 def test_bridge_without_opentelemetry_names_the_extra() -> None:
     code = "import sys; sys.modules['opentelemetry'] = None; import flask_chest.otel"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "opentelemetry-api is not installed; install it, or flask_chest with its extra [otel]" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_import_of_ours_brings_opentelemetry() -> None:
     modules = "flask_chest.exporter, flask_chest.request_ids, flask_chest.logs"
     code = f"import {modules}, sys; print('opentelemetry' in sys.modules)"

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_span_log_line_response_and_record_carry_the_same_id() -> None:
     command = [sys.executable, "-m", "examples.tracing"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -38,6 +38,7 @@ SHOWN = ("7", "7", '"pro"')
 """What the answer of each command of the page holds."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USERS_CART)
 def test_user_of_each_request_is_recorded(name: str, tmp_path: Path) -> None:
     (block,) = PAGE.blocks("python", f"file: {name}")

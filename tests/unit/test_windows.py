@@ -52,6 +52,7 @@ def run(code: str) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["flask_chest", "flask_chest.cli", "flask_chest.testing", "flask_chest.otel"])
 def test_package_is_imported_without_what_only_unix_has(module: str) -> None:
     if module == "flask_chest.otel":
@@ -59,6 +60,7 @@ def test_package_is_imported_without_what_only_unix_has(module: str) -> None:
     assert run(f"import {module}") == ("", "")
 
 
+@pytest.mark.slow
 def test_records_wait_in_memory_and_are_stored_without_what_only_unix_has() -> None:
     printed, logged = run(SERVE.format(options=', journal_dir="memory:"'))
     assert printed.startswith("True [{'plan': 'pro'}]\nNothing is wrong.")
@@ -66,6 +68,7 @@ def test_records_wait_in_memory_and_are_stored_without_what_only_unix_has() -> N
     assert logged == ""
 
 
+@pytest.mark.slow
 def test_journal_on_disk_gives_way_to_memory_where_files_cannot_be_locked() -> None:
     printed, logged = run(SERVE.format(options=', journal_dir="journal"'))
     assert printed.startswith("True [{'plan': 'pro'}]\n- No journal can be kept in")

@@ -296,6 +296,7 @@ def run_script(script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_job_that_hangs_does_not_hold_up_the_exit() -> None:
     output = run_script(
         """
@@ -315,6 +316,7 @@ print("end of main")
     assert output == "end of main\n"
 
 
+@pytest.mark.slow
 def test_forked_child_starts_anew_though_the_lock_was_held() -> None:
     output = run_script(
         """
@@ -345,6 +347,7 @@ print("parent goes on", ran.wait(10), scheduler.close(10))
     assert output.splitlines() == ["child ran True", "parent goes on True True"]
 
 
+@pytest.mark.slow
 def test_forked_child_of_a_closed_parent_starts() -> None:
     output = run_script(
         """
@@ -365,6 +368,7 @@ print("parent ran", ran.is_set())
     assert output.splitlines() == ["child ran True", "parent ran False"]
 
 
+@pytest.mark.slow
 def test_forked_child_that_closes_leaves_the_parent_running() -> None:
     output = run_script(
         """

@@ -142,6 +142,7 @@ def test_journal_that_moves_to_the_disk_tells_of_its_full_parts_too(folder: Path
     assert writer.close(PATIENCE)
 
 
+@pytest.mark.slow
 def test_records_that_find_the_journal_full_let_the_writer_make_room(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "chest.db")
     store.open()
@@ -179,6 +180,7 @@ def test_many_threads_lose_nothing_and_have_one_writer(work_for: WorkFor) -> Non
     assert len(sink.threads - {thread.ident for thread in threads} - {threading.get_ident()}) == 1
 
 
+@pytest.mark.slow
 def test_thread_begins_with_the_first_record_and_ends_with_close() -> None:
     code = (
         "import _thread, logging\n"
@@ -211,6 +213,7 @@ def alive(ids: set[str]) -> int:
     return sum(type(found) is Record and found.id in ids for found in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_one_batch_is_in_memory_while_the_store_is_away(work_for: WorkFor) -> None:
     ids = {f"away-{number}" for number in range(3_500)}
     sink = AwaySink()
@@ -273,6 +276,7 @@ def test_store_that_is_back_is_found_soon(away: float, within: float, failing: f
         assert now <= away + within
 
 
+@pytest.mark.slow
 def test_attempts_move_apart_while_the_store_is_away(work_for: WorkFor) -> None:
     sink = AwaySink()
     with work_for(sink) as work:
@@ -379,6 +383,7 @@ def test_writer_that_had_no_record_ends_at_once(work_for: WorkFor) -> None:
     assert sink.threads == set()
 
 
+@pytest.mark.slow
 def test_process_that_ends_while_the_store_hangs_leaves_its_records_to_the_next(folder: Path) -> None:
     code = (
         "import logging, os, sys\n"

@@ -217,6 +217,7 @@ print(chest.stats().stored)
 """
 
 
+@pytest.mark.slow
 def test_greenlets_go_on_while_the_store_hangs_under_gevent(tmp_path: Path) -> None:
     assert run(GEVENT, tmp_path / "chest.db", tmp_path / "journal") == "251\n"
 
@@ -257,6 +258,7 @@ print(chest.stats().stored, chest.close(20))
 """
 
 
+@pytest.mark.slow
 def test_greenlet_that_waits_for_the_opening_of_the_store_holds_up_no_other() -> None:
     assert run(GEVENT_OPENING) == "21 True\n"
 
@@ -318,6 +320,7 @@ chest.close()
 """
 
 
+@pytest.mark.slow
 def test_writer_makes_no_spans_where_others_who_use_the_store_do(tmp_path: Path) -> None:
     pytest.importorskip("opentelemetry.instrumentation.sqlite3")
     of_the_app, of_others = run(SPANS, tmp_path / "chest.db", tmp_path / "journal").splitlines()
@@ -325,6 +328,7 @@ def test_writer_makes_no_spans_where_others_who_use_the_store_do(tmp_path: Path)
     assert of_others == f"""{["SELECT 'of the store'"]}"""
 
 
+@pytest.mark.slow
 def test_opentelemetry_is_not_loaded_for_the_writer(tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -340,6 +344,7 @@ def test_opentelemetry_is_not_loaded_for_the_writer(tmp_path: Path) -> None:
     assert run(code, tmp_path / "chest.db", tmp_path / "journal") == "[]\n"
 
 
+@pytest.mark.slow
 def test_nothing_is_started_before_the_first_request(tmp_path: Path) -> None:
     code = (
         "import _thread, os, sys\n"
@@ -378,6 +383,7 @@ chest.close()
 """
 
 
+@pytest.mark.slow
 def test_time_of_a_former_process_whose_clock_was_an_hour_ahead_is_not_continued(tmp_path: Path) -> None:
     assert run(TIMES, tmp_path, "ahead") == "0\n"
     (tmp_path / "db.sqlite3").unlink()

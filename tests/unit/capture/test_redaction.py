@@ -193,6 +193,7 @@ def test_public_names_are_hidden_likewise() -> None:
     assert capture.convert(held).variables == {"password": MASK, "fine": {}}
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from(["a", "note", "deep"]), json_values, max_size=3), st.text("ab<>", min_size=1)
 )

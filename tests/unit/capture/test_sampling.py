@@ -52,6 +52,7 @@ def shop(app: Flask) -> Flask:
     return app
 
 
+@pytest.mark.slow
 def test_share_of_the_requests_is_recorded_and_the_rest_counted(shop: Flask) -> None:
     with opened(shop, sample=0.3) as chest:
         for _ in range(1_000):

@@ -59,6 +59,7 @@ def test_value_that_raises_becomes_its_types_name_and_the_rest_stays(value: obje
     assert conversion.failures == 1
 
 
+@pytest.mark.slow
 @given(anything, st.booleans())
 def test_every_value_becomes_one_that_every_store_keeps(value: object, objects: bool) -> None:
     assert_storable(convert(value, objects=objects))
@@ -81,6 +82,7 @@ def test_bounds_of_64_bits_are_numbers_and_their_neighbours_text(
     assert same_value(convert(wrap(beyond)), wrap(str(beyond)))
 
 
+@pytest.mark.slow
 @given(st.sets(hashables, max_size=8))
 def test_equal_sets_are_stored_equal(values: set[object]) -> None:
     form = convert(values)

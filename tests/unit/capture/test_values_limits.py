@@ -104,6 +104,7 @@ def test_no_more_is_read_of_a_container_than_can_be_kept(make: Callable[[list[ob
     assert 0 < len(read) <= MAX_VALUE_BYTES
 
 
+@pytest.mark.slow
 def test_keys_without_a_name_are_bounded_too() -> None:
     assert convert(nothing_named()) == {"": [], TRUNCATED: True}
 

@@ -380,6 +380,7 @@ def on_terminal(folder: Path, *arguments: str, plotille: bool = True) -> str:
 SERIES = ["--every", "5m", "--since", "2023-11-14 22:10", "--until", "2023-11-14 22:30"]
 
 
+@pytest.mark.slow
 def test_groups_and_histograms_are_bars_on_a_terminal(tmp_path: Path) -> None:
     shown = on_terminal(tmp_path, "aggregate", "count", "histogram(price,500)", "--by", "route", "--plot")
     assert "\ncount\n/a  2  ███" in shown
@@ -389,6 +390,7 @@ def test_groups_and_histograms_are_bars_on_a_terminal(tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_series_are_lines_on_a_terminal(tmp_path: Path) -> None:
     shown = on_terminal(tmp_path, "aggregate", "count", "--by", "route", "--plot", *SERIES)
     assert "\ncount, UTC\n" in shown
@@ -396,6 +398,7 @@ def test_series_are_lines_on_a_terminal(tmp_path: Path) -> None:
     assert "/b" in shown[shown.index("Legend") :]
 
 
+@pytest.mark.slow
 def test_series_without_the_extra_are_tables_and_a_hint(tmp_path: Path) -> None:
     shown = on_terminal(tmp_path, "aggregate", "count", "mean(price)", "--plot", *SERIES, plotille=False)
     assert shown.count("Lines need the extra plot: pip install 'flask-request-chest[plot]'.") == 1

@@ -107,6 +107,7 @@ def test_dump_has_a_file_for_each_day_named_by_its_content(run: Run, tmp_path: P
         assert found.fetchall() == [(number,) for number in range(5)]
 
 
+@pytest.mark.slow
 def test_dump_again_changes_nothing_and_adds_what_is_new(run: Run, tmp_path: Path) -> None:
     records = records_of_days(3)
     store = filled(records[:13])
@@ -266,6 +267,7 @@ FlaskChestSQLite(app, db_uri="chest.db")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
 def test_load_that_is_killed_goes_on_and_keeps_nothing_twice(tmp_path: Path) -> None:
     records = [make_record(variables={"number": number}) for number in range(1_500)]
@@ -288,6 +290,7 @@ def test_load_that_is_killed_goes_on_and_keeps_nothing_twice(tmp_path: Path) -> 
         assert {each.backlog for each in store.exporters()} <= {0}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no SIGKILL")
 def test_dump_that_is_killed_goes_on_and_writes_nothing_twice(run: Run, tmp_path: Path) -> None:
     records = records_of_days(60, each=20)

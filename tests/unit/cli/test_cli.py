@@ -93,6 +93,7 @@ def test_status_of_a_store_that_does_not_answer_fails(
     )
 
 
+@pytest.mark.slow
 def test_installed_package_adds_the_group_and_settings_are_no_options(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from flask import Flask\nfrom flask_chest import FlaskChest\n"

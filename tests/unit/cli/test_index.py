@@ -152,6 +152,7 @@ def rest_of(terminal: IO[bytes]) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_build_shows_on_a_terminal_how_far_it_is(tmp_path: Path) -> None:
     with adding_slowly(tmp_path) as (running, _):
         (tmp_path / "done").touch()
@@ -160,6 +161,7 @@ def test_build_shows_on_a_terminal_how_far_it_is(tmp_path: Path) -> None:
         assert running.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_build_that_is_interrupted_says_what_may_be_left_and_how_to_go_on(tmp_path: Path) -> None:
     with adding_slowly(tmp_path) as (running, terminal):
         running.send_signal(signal.SIGINT)

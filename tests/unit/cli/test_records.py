@@ -272,6 +272,7 @@ def test_json_lines_mean_the_same_without_controls(runner: FlaskCliRunner, store
     assert found["variables"]["x"] == HOSTILE + "\U000e0001"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
 def test_output_in_a_narrow_encoding_is_whole(tmp_path: Path, form: str) -> None:
     store = SQLiteStore(tmp_path / "db")
@@ -307,6 +308,7 @@ FlaskChestSQLite(app, db_uri=r"{folder}/db", journal_dir=r"{folder}/journal", tr
 """
 
 
+@pytest.mark.slow
 def test_tail_follows_the_records_of_another_process(tmp_path: Path) -> None:
     app = Flask("shop")
 

@@ -57,6 +57,7 @@ def chest(app: Flask, path: Path) -> Iterator[FlaskChestSQLite]:
         yield chest
 
 
+@pytest.mark.slow
 def test_question_ends_after_its_timeout(app: Flask, chest: FlaskChestSQLite) -> None:
     with app.app_context():
         with pytest.raises(QueryTimeout, match="longer than 1 s") as info:
@@ -138,6 +139,7 @@ def test_command_says_in_a_sentence_what_to_do_about_its_limit(app: Flask, chest
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
 @pytest.mark.parametrize("timeout", ["5m", "none"])
 def test_ctrl_c_ends_a_command_at_once(path: Path, timeout: str) -> None:

@@ -338,6 +338,7 @@ def test_proxies_of_the_environment_are_not_used(
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.slow
 def test_certificate_is_verified(tmp_path: Path) -> None:
     tls, certificate = self_signed(tmp_path)
     with Receiver(Request, tls=tls) as receiver:

@@ -263,6 +263,7 @@ def test_server_that_drips_is_left_after_the_timeout(said: bytes) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_missing_driver_names_the_extra() -> None:
     code = "import sys; sys.modules['influxdb_client'] = None; import flask_chest.exporter.influxdb"
 

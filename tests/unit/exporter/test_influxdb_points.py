@@ -211,6 +211,7 @@ def test_exact_integer_gives_way_to_a_tag_of_its_name(receiver: Receiver) -> Non
     assert variables_of(receiver, sent, tags=("n_int",)) == {"n": 2.0**60, "n_int_int": 2**60}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(

@@ -140,6 +140,7 @@ def test_error_is_one(receiver: Receiver[Request], exporter: OTLPExporter) -> No
     assert attributes(event.attributes)["error.type"] == "KeyError"
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(variables=st.dictionaries(texts, json_values, max_size=4))
 def test_any_variables_arrive(
@@ -215,6 +216,7 @@ def test_what_is_no_delivery_keeps_the_batch(
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", [Answer(400, b"s3cret"), Answer(422), Answer(413), partly(1)])
 def test_one_refused_record_is_set_aside_and_the_others_of_its_batch_arrive(
     receiver: Receiver[Request], exporter: OTLPExporter, refusal: Answer
@@ -255,6 +257,7 @@ def test_collector_that_is_away_keeps_the_batch_and_gets_it_later() -> None:
             assert uids(receiver.requests[0]) == [record.id]
 
 
+@pytest.mark.slow
 def test_processes_of_a_fork_have_connections_of_their_own(
     receiver: Receiver[Request], exporter: OTLPExporter
 ) -> None:
@@ -285,6 +288,7 @@ def test_threads_share_the_exporter(receiver: Receiver[Request], exporter: OTLPE
     assert len({uid for request in receiver.requests for uid in uids(request)}) == 8
 
 
+@pytest.mark.slow
 def test_certificate_is_verified(tmp_path: Any) -> None:
     tls, certificate = self_signed(tmp_path)
     with Receiver(Request, tls=tls) as receiver:
@@ -320,6 +324,7 @@ def test_wrong_settings_are_refused_without_their_secrets(options: dict[str, Any
     assert "s3cret" not in said
 
 
+@pytest.mark.slow
 def test_missing_driver_names_the_extra() -> None:
     code = "import sys; sys.modules['opentelemetry.proto'] = None; import flask_chest.exporter.otlp"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

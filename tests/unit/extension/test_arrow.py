@@ -85,6 +85,7 @@ def rows(found: Sequence[pa.RecordBatch]) -> list[dict[str, Any]]:
     return [row for batch in found for row in batch.to_pylist()]
 
 
+@pytest.mark.slow
 @given(st.lists(records, max_size=5), st.sampled_from([KINDS, {}]))
 @settings(deadline=None)
 def test_records_come_back_exactly_equal(found: list[Record], kinds: Kinds) -> None:
@@ -120,6 +121,7 @@ def chunk_with(variables: str) -> Columns:
     return {name: [record[name]] for name in FIELDS}
 
 
+@pytest.mark.slow
 @given(found=st.lists(records, min_size=1, max_size=3))
 @settings(deadline=None, max_examples=50)
 def test_records_come_back_from_a_file(tmp_path_factory: pytest.TempPathFactory, found: list[Record]) -> None:
@@ -246,6 +248,7 @@ def test_file_of_arrow_is_read_by_others(chest: FlaskChest, tmp_path: Path) -> N
     assert pl.read_ipc(path)["route"].to_list() == ["/"] * 1_200
 
 
+@pytest.mark.slow
 def test_package_that_is_missing_is_named_with_its_extra() -> None:
     code = """
 import sys

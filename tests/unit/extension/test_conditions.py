@@ -94,6 +94,7 @@ asked_for = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(texts, asked_for)
 def test_everything_can_be_asked_for(name: str, asked: Asked) -> None:
     found, meant = parse_condition(written(name, asked))

@@ -52,6 +52,7 @@ def test_decorated_function_behind_the_view_is_recorded(
     assert variables(app, chest) == {"n": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "by_method"), [("flask_restful", False), ("flask_restful", True), ("flask_restx", False)]
 )

@@ -27,6 +27,8 @@ from flask_chest.extension import shutdown
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter
 
+pytestmark = pytest.mark.slow
+
 SHORT = timedelta(milliseconds=20)
 
 

@@ -362,6 +362,7 @@ def test_records_given_out_are_the_receivers_own(app: Flask, chest: FlaskChest) 
     assert [record.variables["user_id"] for record in kept] == [1, 1]
 
 
+@pytest.mark.slow
 def test_store_is_closed_when_the_process_ends(tmp_path: Path) -> None:
     code = (
         "from flask import Flask\nfrom flask_chest import FlaskChest\n"

@@ -318,6 +318,7 @@ def durable(app: Flask, tmp_path: Path) -> Iterator[FlaskChestSQLite]:
     chest.close()
 
 
+@pytest.mark.slow
 def test_stream_that_the_server_never_closes_is_stored_while_the_process_rests(
     app: Flask, durable: FlaskChestSQLite
 ) -> None:
@@ -330,6 +331,7 @@ def test_stream_that_the_server_never_closes_is_stored_while_the_process_rests(
     assert [(record.variables["n"], record.error) for record in records] == [(3, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_stream_that_is_neither_read_to_its_end_nor_closed_is_recorded(app: Flask, strict: bool) -> None:
     chest = make_chest(app, "n", strict=strict)
@@ -342,6 +344,7 @@ def test_stream_that_is_neither_read_to_its_end_nor_closed_is_recorded(app: Flas
     assert (record.variables["n"], record.error) == (2, None)
 
 
+@pytest.mark.slow
 def test_request_takes_along_what_nobody_closed_where_no_writer_does(app: Flask, tmp_path: Path) -> None:
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=["n"], writer="off")
     streaming(app, counting)
@@ -355,6 +358,7 @@ def test_request_takes_along_what_nobody_closed_where_no_writer_does(app: Flask,
     chest.close()
 
 
+@pytest.mark.slow
 def test_stream_takes_along_those_before_it_that_nobody_closed(app: Flask, tmp_path: Path) -> None:
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=["n"], writer="off")
     streaming(app, counting)
@@ -365,6 +369,7 @@ def test_stream_takes_along_those_before_it_that_nobody_closed(app: Flask, tmp_p
     chest.close()
 
 
+@pytest.mark.slow
 def test_loop_of_streams_that_nobody_closes_does_not_fill_the_journal(app: Flask, tmp_path: Path) -> None:
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", tracked_vars=["n"], journal_bytes=2_000_000)
 
@@ -388,6 +393,7 @@ def test_every_chest_gets_the_record_of_a_stream_that_nobody_closed(app: Flask) 
     assert [only(chest).variables for chest in chests] == [{"n": 3}] * 2
 
 
+@pytest.mark.slow
 def test_stream_may_be_collected_while_its_thread_holds_the_lock_of_the_journal(
     app: Flask, durable: FlaskChestSQLite
 ) -> None:
@@ -678,6 +684,7 @@ def test_forked_child_delivers_though_a_thread_of_its_parent_opens_the_target() 
         assert run_in_child(lambda: exporter.export([make_record()])) == 0
 
 
+@pytest.mark.slow
 def test_stream_that_a_forked_child_inherits_is_its_parents_to_record(app: Flask) -> None:
     chest = make_chest(app, "n")
     streaming(app, counting)

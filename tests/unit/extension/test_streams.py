@@ -337,6 +337,7 @@ def test_abandoned_stream_keeps_no_shared_g(app: Flask, chest: FlaskChest) -> No
     assert shared() is None
 
 
+@pytest.mark.slow
 def test_long_poll_that_is_abandoned_leaves_nothing_behind(app: Flask, chest: FlaskChest) -> None:
     stream(app, lambda: iter(["a", "b"]))
 

@@ -42,6 +42,7 @@ def test_what_this_process_recorded_is_seen_by_whoever_reads(app: Flask, tmp_pat
     chest.close()
 
 
+@pytest.mark.slow
 def test_process_without_a_writer_waits_for_the_worker(app: Flask, tmp_path: Path) -> None:
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", journal_dir=tmp_path / "queue", writer="off")
     add_view(app)
@@ -164,6 +165,7 @@ def gate() -> Iterator[Gate]:
     gate.let.set()
 
 
+@pytest.mark.slow
 def test_reader_does_not_wait_for_ever_for_a_writer_whose_store_hangs(app: Flask, gate: Gate) -> None:
     class HangingStore(MemoryStore):
         def write(self, records: Sequence[Record], /) -> None:

@@ -282,6 +282,7 @@ def test_exception_of_a_signal_handler_in_the_middle_of_an_append_loses_no_other
     assert journal.waiting() == 0
 
 
+@pytest.mark.slow
 def test_file_that_may_not_grow_takes_what_fits_and_loses_nothing(tmp_path: Path) -> None:
     code = f"""
 import resource, sys

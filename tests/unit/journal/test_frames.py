@@ -87,6 +87,7 @@ def assert_undamaged_are_found(data: bytes, undamaged: list[Frame], original: li
     assert all(frame in originally for frame in found)
 
 
+@pytest.mark.slow
 @given(records)
 def test_record_comes_back_from_its_payload(record: Record) -> None:
     assert decode_record(encode_record(record)) == record
@@ -351,6 +352,7 @@ def test_release_before_reads_a_new_segment_but_for_the_rate() -> None:
     assert decode_record(msgspec.msgpack.encode(older)) == replace(record, sample_rate=1.0)
 
 
+@pytest.mark.slow
 @given(records)
 def test_rate_comes_back_from_a_frame_as_the_same_double(record: Record) -> None:
     assert decode_record(encode_record(record)).sample_rate == record.sample_rate

@@ -231,6 +231,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps=steps)
 def test_whatever_happens_no_record_is_missed_and_none_is_interrupted_that_was_not(

@@ -93,6 +93,7 @@ def test_slot_and_times_of_a_killed_process_go_on(tmp_path: Path) -> None:
     assert successor.latest_unix_nano >= max(times)
 
 
+@pytest.mark.slow
 def test_everything_that_was_appended_before_a_kill_at_any_moment_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

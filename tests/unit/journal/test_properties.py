@@ -28,6 +28,8 @@ from flask_chest.record import Record
 from flask_chest.testing.records import make_record
 from journals import adopted, frame, journal_in, kill, make_records, only_segment, segment_paths
 
+pytestmark = pytest.mark.slow
+
 SMALL_SEGMENT = HEADER_BYTES + 450
 """Of about three records."""
 
@@ -350,7 +352,6 @@ def test_any_file_in_the_place_of_a_segment_gives_nothing_and_harms_nothing(garb
         assert segment_paths(folder) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("histories", [Histories, StreamingHistories])
 def test_in_every_history_each_record_is_stored_once(histories: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(

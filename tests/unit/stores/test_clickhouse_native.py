@@ -38,6 +38,7 @@ def read(block: bytes) -> Any:
     return NativeTransform.parse_response(buffer(_Source(block)))
 
 
+@pytest.mark.slow
 @given(held=st.lists(st.dictionaries(texts, json_values, max_size=4), min_size=1, max_size=5))
 def test_block_holds_the_records(held: list[dict[str, JSONValue]]) -> None:
     records = [make_record(variables=variables) for variables in held]
@@ -91,6 +92,7 @@ def test_record_that_cannot_be_kept_is_named_with_the_reason(unstorable: Record,
     assert refused.value.reasons == {unstorable.id: reason}
 
 
+@pytest.mark.slow
 def test_to_write_a_block_loads_neither_pandas_nor_numpy() -> None:
     code = (
         "import sys; from flask_chest.testing import make_record;"

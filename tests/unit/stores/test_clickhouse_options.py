@@ -237,6 +237,7 @@ def opening(receiver: Receiver[Request], *, host: str = "127.0.0.1", **options: 
     return away.value
 
 
+@pytest.mark.slow
 def test_certificate_is_verified(tls: tuple[ssl.SSLContext, Path]) -> None:
     server, certificate = tls
     with Receiver(Request, tls=server) as receiver:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BLOCK = """
 import sys
 

@@ -78,11 +78,13 @@ def test_two_names_are_never_encoded_alike(one: str, other: str) -> None:
     assert (encode_name(one) == encode_name(other)) == (one == other)
 
 
+@pytest.mark.slow
 @given(value=json_values)
 def test_value_comes_back_with_its_type(value: JSONValue) -> None:
     assert same_value(decode_value(through_bson(encode_value(value))), value)
 
 
+@pytest.mark.slow
 @given(
     variables=st.dictionaries(
         marked_names, st.dictionaries(marked_names, st.lists(json_values, max_size=2), max_size=3), max_size=3
@@ -110,6 +112,7 @@ def test_boolean_is_made_no_integer() -> None:
     assert {type(each) for each in decode_value(through_bson(encode_value([True, False])))} == {bool}
 
 
+@pytest.mark.slow
 @given(
     variables=st.dictionaries(marked_names, json_values, max_size=4),
     text=texts,

@@ -92,6 +92,7 @@ def test_question_goes_on_by_the_time_where_an_index_was_just_removed(store: SQL
     assert len(statements) == 4
 
 
+@pytest.mark.slow
 def test_limit_is_of_all_chunks_and_not_of_what_the_caller_does(store: SQLiteStore) -> None:
     records = [make_record() for _ in range(3 * CHUNK)]
     store.write(records)
@@ -102,6 +103,7 @@ def test_limit_is_of_all_chunks_and_not_of_what_the_caller_does(store: SQLiteSto
     assert [first, *answer] == records[::-1]
 
 
+@pytest.mark.slow
 def test_chunks_share_the_limit(store: SQLiteStore) -> None:
     store.write([make_record() for _ in range(3 * CHUNK)])
     limit = timedelta(seconds=2)

@@ -76,6 +76,7 @@ def test_records_that_are_there_or_come_twice_are_kept_once(
     assert sorted(store.query(Query(limit=None)), key=lambda record: record.time_unix_nano) == records
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="the kernel does not list a process's open files")
 def test_no_temporary_file_is_written(connection: sqlite3.Connection) -> None:
     seen: set[str] = set()

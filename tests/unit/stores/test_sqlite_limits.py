@@ -101,6 +101,7 @@ def test_signal_while_the_thread_starts_leaves_no_statement_behind(
         assert session.rows("SELECT 1") == [(1,)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("handler", ["default_int_handler", "lambda *_: sys.exit(3)"])
 def test_signal_ends_the_statement(store: SQLiteStore, handler: str) -> None:

@@ -92,6 +92,7 @@ def told(pipe: Connection) -> object:
     return pipe.recv()
 
 
+@pytest.mark.slow
 def test_eight_processes_may_open_a_new_file_at_once(path: Path) -> None:
     records = [make_record() for _ in range(8)]
     start = fork.Barrier(8)
@@ -153,12 +154,14 @@ store.close()
 """
 
 
+@pytest.mark.slow
 def test_store_serves_a_child_that_was_forked_without_pythons_hooks(path: Path) -> None:
     # Of a process with one thread, as uWSGI's: another might wait for ever for a thread that the child has not.
     subprocess.run([sys.executable, "-c", FORKS_AS_UWSGI_DOES, path], check=True, timeout=PATIENCE)
     assert len(kept(path)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is multi-threaded:DeprecationWarning")  # that is the point
 def test_fork_in_the_midst_of_writing_threads_loses_nothing(store: SQLiteStore, path: Path) -> None:
     by_threads = [[make_record() for _ in range(60)] for _ in range(4)]
@@ -271,6 +274,7 @@ def test_full_disk_is_reported_and_the_batch_can_be_written_later(path: Path) ->
     assert kept(path) == ids(records)
 
 
+@pytest.mark.slow
 def test_each_record_of_many_processes_and_threads_is_claimed_once(store: SQLiteStore, path: Path) -> None:
     batches = [[[make_record() for _ in range(5)] for _ in range(10)] for _ in range(8)]
 

@@ -99,6 +99,7 @@ def execute(path: Path, sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(variables=st.dictionaries(texts, json_values, max_size=4), request_id=texts)
 def test_any_variables_come_back_equal_and_are_found(

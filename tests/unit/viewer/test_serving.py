@@ -179,6 +179,7 @@ def served(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_command_prints_one_address_that_opens_and_no_log(served: subprocess.Popen[str]) -> None:
     assert served.stdout is not None
     found = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/)(\?token=\S{43})\n", served.stdout.readline())
