@@ -155,7 +155,6 @@ def test_no_request_is_begun_when_the_time_is_over(receiver: Receiver) -> None:
     assert receiver.requests == []
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_forked_child_uses_a_connection_of_its_own(receiver: Receiver, exporter: InfluxDBExporter) -> None:
     exporter.export([record(0)])
 

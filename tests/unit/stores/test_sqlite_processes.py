@@ -162,7 +162,6 @@ def test_store_serves_a_child_that_was_forked_without_pythons_hooks(path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*is multi-threaded:DeprecationWarning")  # that is the point
 def test_fork_in_the_midst_of_writing_threads_loses_nothing(store: SQLiteStore, path: Path) -> None:
     by_threads = [[make_record() for _ in range(60)] for _ in range(4)]
     by_children = [make_record() for _ in range(6)]
