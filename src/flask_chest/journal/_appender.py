@@ -161,7 +161,7 @@ class Appender:
         if slot is None:
             return  # somebody looks just now whether the owner lives; likewise
         self.slot = slot
-        former.abandon()
+        former.close()
         if slot.number != former.number:
             self._first_serial = self._serial
             self.instance = f"{self._config.host}:{slot.number}"
@@ -192,8 +192,8 @@ class Appender:
         self._closed = True
         writer, self.newest = self.newest, None
         if writer is not None:
-            writer.abandon()
-        self.slot.abandon()
+            writer.close()
+        self.slot.close()
 
     def _check_open(self) -> None:
         if self._closed:

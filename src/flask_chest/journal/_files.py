@@ -33,6 +33,39 @@ class ForeignFileError(PermissionError):
     """A file in the journal's folder was not made by a journal, or is another account's."""
 
 
+class OpenFile:
+    """A file that this process holds open, until it is closed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not closed yet."""
+        return self._descriptor >= 0
+
+    @property
+    def removed(self) -> bool:
+        """Whether somebody has removed it: nobody else finds what is in it, and its lock tells nothing."""
+        return self.held and os.fstat(self._descriptor).st_nlink == 0
+
+    def unlock(self) -> None:
+        """Unlock it, also where a forked child still has the descriptor."""
+        if self.held and sys.platform != "win32":  # where nothing was ever locked
+            import fcntl  # noqa: PLC0415 - not everywhere
+
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close it as it is; may be called again.
+
+        So a forked child leaves it to its parent: to unlock it would unlock the parent's.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 def open_file(path: Path, flags: int) -> int:
     """Open the plain file at *path*, to look at it."""
     try:
@@ -69,16 +102,6 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
 
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
-    else:
-        raise OSError(errno.ENOSYS, LACKING)
-
-
-def unlock(descriptor: int) -> None:
-    """Unlock an open file, also where a forked child still has the descriptor."""
-    if sys.platform != "win32":
-        import fcntl  # noqa: PLC0415 - not everywhere
-
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
     else:
         raise OSError(errno.ENOSYS, LACKING)
 

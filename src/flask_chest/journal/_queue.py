@@ -139,7 +139,7 @@ class _Part:
         if self._reader is not None:
             self._reader.close()
         if self._writer is not None and self._writer.sealed:
-            self._writer.abandon()
+            self._writer.close()
 
 
 class SegmentQueue:

@@ -140,10 +140,10 @@ class Recovery:
         for adopted in self._adopted:
             adopted.queue.close()
             if adopted.slot is not None:
-                adopted.slot.abandon()
+                adopted.slot.close()
         for followed in self._followed.values():
             followed.queue.close()
-            followed.task.abandon()
+            followed.task.close()
 
     def _poll_slot(self, number: int) -> None:
         slot = take(self._folder, number)

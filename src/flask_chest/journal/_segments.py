@@ -13,6 +13,7 @@ from typing import Self
 from zlib import crc32
 
 from flask_chest.journal._files import (
+    OpenFile,
     is_locked,
     lock,
     open_file,
@@ -20,7 +21,6 @@ from flask_chest.journal._files import (
     read_at,
     synchronise,
     synchronise_folder,
-    unlock,
     write_at,
     write_whole,
 )
@@ -97,13 +97,14 @@ def remove_unfinished(folder: Path, *, slot: int) -> None:
             path.unlink()
 
 
-class SegmentWriter:
+class SegmentWriter(OpenFile):
     """The end of a segment, where its owner appends.
 
     The owner holds a lock on it, which tells that it lives also where somebody has removed its slot's file.
     """
 
     def __init__(self, name: SegmentName, descriptor: int, *, synchronous: bool) -> None:
+        super().__init__(descriptor)
         self.name = name
         self.committed = HEADER_BYTES
         """Offset up to which every frame is whole."""
@@ -113,7 +114,6 @@ class SegmentWriter:
         """Whether `committed` is final."""
         self._marker = name.marker
         self._seed = crc32(name.marker)
-        self._descriptor = descriptor
         self._synchronous = synchronous
 
     @classmethod
@@ -164,18 +164,13 @@ class SegmentWriter:
         if kind == COMPLETE:
             self.records += 1
 
-    @property
-    def removed(self) -> bool:
-        """Whether somebody has removed the file, so that nobody but its owner finds what is in it."""
-        return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
-
     def duplicate(self) -> int | None:
         """Return another descriptor of the file, to read by; ``None`` when it is closed or none is free.
 
         Who calls holds the lock of those that append.
         """
         try:
-            return os.dup(self._descriptor) if self._descriptor >= 0 else None
+            return os.dup(self._descriptor) if self.held else None
         except OSError:
             return None
 
@@ -191,26 +186,19 @@ class SegmentWriter:
         """End the segment at its last whole frame, and close it."""
         self.sealed = True
         self.cut()  # a reader skips what else is there
-        if self._descriptor >= 0:
-            unlock(self._descriptor)  # a forked child may still have the file open
+        self.unlock()
         if not self.removed:  # else its owner alone finds what is in it
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Close the file as it is; may be called again. A forked child leaves it to its parent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+            self.close()
 
 
-class SegmentReader:
+class SegmentReader(OpenFile):
     """The frames of a segment, from where they are stored on."""
 
     def __init__(self, folder: Path, name: SegmentName, *, descriptor: int | None = None) -> None:
         """Read by *descriptor*, which is closed with the reader, or open the file."""
-        self.name = name
         self._path = folder / str(name)
-        self._descriptor = open_own_file(self._path, os.O_RDWR) if descriptor is None else descriptor
+        super().__init__(open_own_file(self._path, os.O_RDWR) if descriptor is None else descriptor)
+        self.name = name
         header = read_at(self._descriptor, HEADER_BYTES, 0)
         self.position = read_stored(header, size=self.size())
         """Offset up to which it was read."""
@@ -260,9 +248,3 @@ class SegmentReader:
         """Remove the file."""
         self.close()
         self._path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Close the file and leave it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)

@@ -16,13 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from flask_chest.journal._files import (
+    OpenFile,
     is_locked,
     lock,
     open_file,
     open_own_file,
     read_at,
     read_file,
-    unlock,
     write_at,
 )
 from flask_chest.journal._segments import is_owned, segments_in
@@ -37,22 +37,12 @@ _LEFT = b"+"
 _NOT_LEFT = b"-"
 
 
-class Slot:
+class Slot(OpenFile):
     """A slot that this process holds. The file stays when it is released: only its lock is of meaning."""
 
     def __init__(self, number: int, descriptor: int) -> None:
+        super().__init__(descriptor)
         self.number = number
-        self._descriptor = descriptor
-
-    @property
-    def held(self) -> bool:
-        """Whether it was neither released nor abandoned."""
-        return self._descriptor >= 0
-
-    @property
-    def removed(self) -> bool:
-        """Whether somebody has removed the file, so that its lock tells nobody anything."""
-        return self.held and os.fstat(self._descriptor).st_nlink == 0
 
     def last_time_unix_nano(self) -> int:
         """Return the last time that was issued under this slot, in nanoseconds; 0 if it is not known."""
@@ -90,16 +80,9 @@ class Slot:
             raise OSError("the counts of losses were written in part")
 
     def release(self) -> None:
-        """Unlock the slot, also where a forked child still has the descriptor."""
-        if self.held:
-            unlock(self._descriptor)
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Close the descriptor, as a forked child does: to unlock it would unlock the parent's."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Leave the slot to whoever takes it next."""
+        self.unlock()
+        self.close()
 
 
 def left_from(folder: Path, number: int) -> int | None:

@@ -40,7 +40,7 @@ def test_slot_may_be_released_again(tmp_path: Path) -> None:
     slot.release()
     successor = take_lowest(tmp_path)
     slot.release()
-    slot.abandon()
+    slot.close()
     assert take(tmp_path, 0) is None
     assert successor.held
 
