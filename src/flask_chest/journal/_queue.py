@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,44 +37,39 @@ class _Held(NamedTuple):
     """Size of its frame in bytes."""
 
 
+@dataclass(eq=False, repr=False)
 class _Part:
     """One segment: how far it was read, and the frames of streamed responses in it, by record id."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: SegmentName,
-        writer: SegmentWriter | None,
-        share: Callable[[SegmentWriter], int | None],
-    ) -> None:
-        self.exhausted = False
-        """Whether all of it was read, and no more will come."""
-        self.given = 0
-        """Number of complete records that were read."""
-        self.opened: dict[str, int] = {}
-        """Offset of the frame that opened a record, while the segment is needed for it."""
-        self.settled: dict[str, int] = {}
-        """Offset of a frame that is not needed: a completion is stored, or a later segment opens it again."""
-        self.completed: dict[str, int] = {}
-        """Offset of the frame that completed a record."""
-        self._folder = folder
-        self._name = name
-        self._writer = writer
-        self._share = share
-        self.final = True
-        """Whether no other process appends to it any more."""
-        self._reader: SegmentReader | None = None
-        self._passed = 0
+    folder: Path
+    name: SegmentName
+    writer: SegmentWriter | None
+    """Its end, if its owner is this process."""
+    share: Callable[[SegmentWriter], int | None]
+    exhausted: bool = False
+    """Whether all of it was read, and no more will come."""
+    given: int = 0
+    """Number of complete records that were read."""
+    opened: dict[str, int] = field(default_factory=dict)
+    """Offset of the frame that opened a record, while the segment is needed for it."""
+    settled: dict[str, int] = field(default_factory=dict)
+    """Offset of a frame that is not needed: a completion is stored, or a later segment opens it again."""
+    completed: dict[str, int] = field(default_factory=dict)
+    """Offset of the frame that completed a record."""
+    final: bool = True
+    """Whether no other process appends to it any more."""
+    _reader: SegmentReader | None = None
+    _passed: int = 0
 
     def read(self) -> Iterator[Frame | Skipped]:
         """Yield what was not read yet; ``FileNotFoundError`` when somebody removed the file."""
         if self._reader is None:
             # By its owner's own descriptor, where there is one: it reads what somebody has removed, too.
-            shared = self._share(self._writer) if self._writer is not None else None
-            self._reader = SegmentReader(self._folder, self._name, descriptor=shared)
+            shared = self.share(self.writer) if self.writer is not None else None
+            self._reader = SegmentReader(self.folder, self.name, descriptor=shared)
             if (cut := HEADER_BYTES - self._reader.size()) > 0:
                 yield Skipped(cut, HEADER_BYTES)
-        writer = self._writer
+        writer = self.writer
         if writer is None:
             final = self.final
             yield from self._reader.read(self._reader.size(), final=final)
@@ -85,14 +81,9 @@ class _Part:
             self.exhausted, self._passed = final, records
 
     @property
-    def name(self) -> SegmentName:
-        """Name of the segment."""
-        return self._name
-
-    @property
     def live(self) -> bool:
         """Whether its owner may still append to it."""
-        return self._writer is not None and not self._writer.sealed
+        return self.writer is not None and not self.writer.sealed
 
     @property
     def done(self) -> int:
@@ -102,7 +93,7 @@ class _Part:
     @property
     def records(self) -> int:
         """Number of records that its owner appended."""
-        return self.given if self._writer is None else self._writer.records
+        return self.given if self.writer is None else self.writer.records
 
     @property
     def size(self) -> int:
@@ -118,8 +109,7 @@ class _Part:
     def needed_from(self, again: AbstractSet[str]) -> int:
         """Return where reading must begin again, as the frames that open the records in *again* will be read."""
         completions = [self.completed[record_id] for record_id in again if record_id in self.completed]
-        position = 0 if self._reader is None else self._reader.position
-        return min([*self.opened.values(), *completions], default=position)
+        return min([*self.opened.values(), *completions], default=self.size)
 
     def note_stored(self, offset: int, store_id: str | None) -> AbstractSet[str]:
         """Write down that it is stored up to *offset*; return the settled records that were opened behind it."""
@@ -138,56 +128,46 @@ class _Part:
         """Close the file and leave it."""
         if self._reader is not None:
             self._reader.close()
-        if self._writer is not None and self._writer.sealed:
-            self._writer.close()
+        if self.writer is not None and self.writer.sealed:
+            self.writer.close()
 
 
+@dataclass(eq=False, repr=False)
 class SegmentQueue:
     """Reads one owner's segments in the order in which they were written.
 
     `read` returns what comes next, and `stored` says that it is stored; in between nothing else is read.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        report: Callable[[str], None],
-        seal: Callable[[], None] = lambda: None,
-        share: Callable[[SegmentWriter], int | None] = lambda _: None,
-    ) -> None:
-        """Begin with no segment; call *seal* when one that its owner still appends to is damaged.
-
-        *share* returns a descriptor of one that its owner appends to.
-        """
-        self.done = 0
-        """Number of the owner's records that nobody waits for any more: stored, set aside, damaged or removed."""
-        self.latest_unix_nano = 0
-        """Latest time among the records that were read."""
-        self._folder = folder
-        self._report = report
-        self._seal = seal
-        self._share = share
-        self._parts: list[_Part] = []
-        self._forgotten = 0
-        """Part of `done` in segments that were dropped or left."""
-        self._held: dict[str, _Held] = {}
-        """Opened records that were read, and whose completion is not stored."""
-        self._out: list[Record] = []
-        self._unreadable = False
+    folder: Path
+    report: Callable[[str], None]
+    """Callable that is told a reason for whatever is found damaged or is left alone."""
+    seal: Callable[[], None] = lambda: None
+    """Callable that ends the segment that the owner still appends to, once that is damaged."""
+    share: Callable[[SegmentWriter], int | None] = lambda _: None
+    """Callable that returns a descriptor of a segment that the owner appends to."""
+    done: int = 0
+    """Number of the owner's records that nobody waits for any more: stored, set aside, damaged or removed."""
+    latest_unix_nano: int = 0
+    """Latest time among the records that were read."""
+    _parts: list[_Part] = field(default_factory=list)
+    _forgotten: int = 0
+    """Part of `done` in segments that were dropped or left."""
+    _held: dict[str, _Held] = field(default_factory=dict)
+    """Opened records that were read, and whose completion is not stored."""
+    _out: list[Record] = field(default_factory=list)
+    _unreadable: bool = False
 
     def add(self, name: SegmentName, writer: SegmentWriter | None = None) -> None:
         """Add the owner's next segment, with its *writer* if the owner is alive."""
-        self._parts.append(_Part(self._folder, name, writer, self._share))
+        self._parts.append(_Part(self.folder, name, writer, self.share))
 
-    def follow(self, names: Sequence[SegmentName]) -> None:
-        """Add those of *names* that are new: segments of an owner that lives, and appends to the last."""
-        known = self.names
+    def follow(self, names: Iterable[SegmentName]) -> None:
+        """Add *names*, the next segments of an owner that lives, and appends to the last."""
         for name in names:
-            if name not in known:
-                self.add(name)
+            self.add(name)
         for part in self._parts:
-            part.final = part.name < names[-1]
+            part.final = part is not self._parts[-1]
 
     @property
     def names(self) -> frozenset[SegmentName]:
@@ -260,13 +240,13 @@ class SegmentQueue:
                         part.given += 1
                         yield record
             except FileNotFoundError:
-                self._report(REMOVED)
+                self.report(REMOVED)
                 self._leave(part)
             except OSError as exc:
                 if exc.errno in _PASSING:
                     raise  # its records wait, and it is tried again
                 # Another user's, or on a bad disk.
-                self._report("a segment of the journal cannot be read, and is left alone")
+                self.report("a segment of the journal cannot be read, and is left alone")
                 self._unreadable = True
                 self._leave(part)
             if part.exhausted and part.given > given:
@@ -274,14 +254,14 @@ class SegmentQueue:
 
     def _record(self, found: Frame | Skipped, part: _Part) -> Record | None:
         if isinstance(found, Skipped):
-            self._report(DAMAGED)
+            self.report(DAMAGED)
             if part.live:
-                self._seal()  # whatever befell the file, nothing more goes there
+                self.seal()  # whatever befell the file, nothing more goes there
             return None
         try:
             record = decode_record(found.payload)
         except (ValueError, TypeError):
-            self._report(UNREADABLE)
+            self.report(UNREADABLE)
             return None
         if record.time_unix_nano > self.latest_unix_nano:  # noqa: PLR1730 - a call of max for each record is dearer
             self.latest_unix_nano = record.time_unix_nano
@@ -299,12 +279,12 @@ class SegmentQueue:
         try:
             part.drop()
         except OSError:
-            self._report("a segment of the journal is stored, and cannot be removed")
+            self.report("a segment of the journal is stored, and cannot be removed")
         self._forget(part)
 
     def _leave(self, part: _Part) -> None:
         if part.live:
-            self._seal()
+            self.seal()
         part.close()
         self._forget(part)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flask_chest._clocks import MAX_STEP_NANO
@@ -47,38 +47,32 @@ class _Followed:
         self.task.release()
 
 
+@dataclass(eq=False, repr=False)
 class Recovery:
-    """Finds, in a folder, the records that their owners do not store, and reads them owner by owner."""
+    """Finds, in a folder, the records that their owners do not store, and reads them owner by owner.
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        store: str | None,
-        identify: Callable[[], str | None],
-        own: int,
-        report: Callable[[str], None],
-    ) -> None:
-        """Leave alone what was made for another store, and the slot *own*.
+    What was made for another store is left alone.
+    """
 
-        *identify* returns the id of the store, asking it if need be, or ``None`` while that is not possible.
-        Without *store* nothing is another's, and nothing is taken from owners that live.
-        """
-        self._folder = folder
-        self._store = store
-        self._identify = identify
-        self._own = own
-        self._report = report
-        self._adopted: deque[_Adopted] = deque()
-        self._followed: dict[int, _Followed] = {}
-        self._left_alone: set[SegmentName] = set()
-        self._closed: set[int] = set()
-        """Slots that were reported to be another user's."""
+    folder: Path
+    store: str | None
+    """Digest of the store's address; with ``None`` nothing is another's, and living owners are left alone."""
+    identify: Callable[[], str | None]
+    """Callable that returns the id of the store, asking it if need be, or ``None`` while that is not possible."""
+    own: int
+    """Number of this process's slot, which is left alone."""
+    report: Callable[[str], None]
+    """Callable that is told a reason for whatever is found damaged or is left alone."""
+    _adopted: deque[_Adopted] = field(default_factory=deque)
+    _followed: dict[int, _Followed] = field(default_factory=dict)
+    _left_alone: set[SegmentName] = field(default_factory=set)
+    _closed: set[int] = field(default_factory=set)
+    """Slots that were reported to be another user's."""
 
     def adopt(self, names: Iterable[SegmentName], *, slot: Slot | None = None) -> bool:
         """Adopt the segments *names*, whose owner is gone; return False while it is not known whose they are."""
         taken = {name for adopted in self._adopted for name in adopted.queue.names}
-        adopted = _Adopted(queue=SegmentQueue(self._folder, report=self._report), slot=slot)
+        adopted = _Adopted(queue=SegmentQueue(self.folder, report=self.report), slot=slot)
         ours = self._ours(name for name in names if name not in taken)
         for name in ours or ():
             adopted.queue.add(name)
@@ -90,17 +84,17 @@ class Recovery:
 
     def are_any_left(self) -> bool:
         """Return whether a look would find segments whose owner is gone, or leaves them while nobody follows."""
-        for number in {name.slot for name in segments_in(self._folder)} - {self._own}:
-            if not is_held(self._folder, number):
+        for number in {name.slot for name in segments_in(self.folder)} - {self.own}:
+            if not is_held(self.folder, number):
                 return True
-            if left_from(self._folder, number) is not None and not is_followed(self._folder, number):
+            if left_from(self.folder, number) is not None and not is_followed(self.folder, number):
                 return True
         return False
 
     def poll(self, *, busy: SegmentQueue | None) -> None:
         """Look for segments whose owner is gone, and for owners that leave theirs; *busy* stays as it is."""
         held = {adopted.slot.number for adopted in self._adopted if adopted.slot is not None}
-        numbers = {name.slot for name in segments_in(self._folder)} - held - {self._own}
+        numbers = {name.slot for name in segments_in(self.folder)} - held - {self.own}
         for number in sorted(numbers | self._followed.keys()):
             followed = self._followed.get(number)
             if followed is None or followed.queue is not busy:
@@ -109,7 +103,7 @@ class Recovery:
                 except OSError:  # what is another user's stops nothing of ours
                     if number not in self._closed:
                         self._closed.add(number)
-                        self._report("a slot of the journal is another user's, and left alone")
+                        self.report("a slot of the journal is another user's, and left alone")
 
     def read(self, limit: int) -> tuple[SegmentQueue, list[Record]] | None:
         """Return at most *limit* records of one owner and their queue; ``None`` when there are none."""
@@ -146,33 +140,33 @@ class Recovery:
             followed.task.close()
 
     def _poll_slot(self, number: int) -> None:
-        slot = take(self._folder, number)
+        slot = take(self.folder, number)
         if slot is None:
             self._follow(number)
             return
         if number in self._followed:
             self._followed.pop(number).end()
-        self.adopt(segments_in(self._folder, slot=number), slot=slot)
+        self.adopt(segments_in(self.folder, slot=number), slot=slot)
 
     def _follow(self, number: int) -> None:
-        first = left_from(self._folder, number) if self._store is not None else None
+        first = left_from(self.folder, number) if self.store is not None else None
         followed = self._followed.get(number)
         if followed is not None and followed.first != first:
             self._followed.pop(number).end()  # its slot has a new owner
             followed = None
         if first is None:
             return
-        names = segments_in(self._folder, slot=number)
+        names = segments_in(self.folder, slot=number)
         if followed is None:
-            task = take_following(self._folder, number)
+            task = take_following(self.folder, number)
             if task is None:
                 return
-            followed = _Followed(queue=SegmentQueue(self._folder, report=self._report), task=task, first=first)
+            followed = _Followed(queue=SegmentQueue(self.folder, report=self.report), task=task, first=first)
             self._followed[number] = followed
             self.adopt([name for name in names if name.serial < first])
         known = followed.queue.names
         new = {name for name in names if name.serial >= first and name not in known}
-        followed.queue.follow([*sorted(known), *(self._ours(sorted(new)) or ())])
+        followed.queue.follow(self._ours(sorted(new)) or ())
 
     def _ours(self, names: Iterable[SegmentName]) -> list[SegmentName] | None:
         """Return those that were made for our store; ``None`` while it is asked for its id and does not answer.
@@ -180,9 +174,9 @@ class Recovery:
         The address is the same where its meaning has changed: behind a service's name, say, or an option file.
         """
         found = list(self._of_our_address(names))
-        if all(store_id is None for _, store_id in found) or self._store is None:
+        if all(store_id is None for _, store_id in found) or self.store is None:
             return [name for name, _ in found]
-        own_id = self._identify()
+        own_id = self.identify()
         if own_id is None:
             return None
         for name, store_id in found:
@@ -194,18 +188,18 @@ class Recovery:
         """Yield what was made for our store's address, each with the id of the store that was found there."""
         for name in names:
             try:
-                header = read_identity(self._folder, name)
+                header = read_identity(self.folder, name)
             except FileNotFoundError:  # another process has stored it
                 continue
             except OSError:
-                self._report("a segment of the journal cannot be read, and is left alone")
+                self.report("a segment of the journal cannot be read, and is left alone")
                 continue
             # A damaged header says nothing; the folder and the name say enough.
             if header is None:
                 yield name, None
             elif header.identity is None:
                 self._leave_alone(name, f"of the unknown version {header.version}")
-            elif self._store in {None, header.identity.store}:
+            elif self.store in {None, header.identity.store}:
                 yield name, header.store_id
             else:
                 self._leave_alone(name, "of another store")
@@ -213,4 +207,4 @@ class Recovery:
     def _leave_alone(self, name: SegmentName, why: str) -> None:
         if name not in self._left_alone:
             self._left_alone.add(name)
-            self._report(f"a segment of the journal is {why}, and left alone")
+            self.report(f"a segment of the journal is {why}, and left alone")
