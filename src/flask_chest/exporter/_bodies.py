@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from flask_chest.errors import ConfigurationError, ContractError, ExportError, RecordsRejected
+from flask_chest.exporter._batches import rejection
 from flask_chest.record import Record
 
 Payload: TypeAlias = Callable[[Sequence[Record]], object]
@@ -52,8 +53,7 @@ def _encoded_by(payload: Payload, records: Sequence[Record]) -> bytes:
         raise
     except Exception as exc:  # noqa: BLE001 - it is the application's function
         # Its text may quote a value, and a log prints the text of a cause.
-        message = f"payload failed with {type(exc).__name__}"
-        raise RecordsRejected(message, {records[0].id: message} if len(records) == 1 else {}) from None
+        raise rejection(f"payload failed with {type(exc).__name__}", records) from None
     raise ContractError("payload returned None, must be what JSON can hold, bytes or str")
 
 

@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from math import isfinite
-from types import MappingProxyType
 from urllib.parse import unquote
 
 from flask_chest.exporter._options import TIMEOUT
@@ -23,7 +22,6 @@ DEFAULT_ENDPOINT = "http://localhost:4318/v1/logs"
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _SUSPICIOUS_MILLISECONDS = 1_000
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def endpoint() -> str:
@@ -43,10 +41,8 @@ def endpoint() -> str:
 def headers() -> Mapping[str, str]:
     """Return the headers of each request; the variable holds them as ``api-key=secret,x-tenant=a%20b``."""
     text, name = _variable("HEADERS")
-    if not text:
-        return _NONE
     found: dict[str, str] = {}
-    for pair in filter(str.strip, text.split(",")):
+    for pair in filter(str.strip, (text or "").split(",")):
         key, equals, value = pair.partition("=")
         if equals and key.strip():
             found[unquote(key.strip())] = unquote(value.strip())
