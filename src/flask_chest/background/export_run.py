@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -142,41 +143,32 @@ def log_run(report: ExportReport, *, again: bool = False) -> None:
 NO_FILTER = RecordFilter()
 
 
+@dataclass(eq=False, repr=False)
 class ExportRun:
-    """One run of one exporter.
+    """One run of one exporter: delivers what *outbox* has for *exporter*.
 
     A batch counts as delivered only once the store took the acknowledgement. A run that ends early, or whose
     process dies, leaves its batch to be delivered again as it was.
     """
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        exporter: Exporter,
-        *,
-        name: str = "",
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        lease: timedelta = DEFAULT_LEASE,
-        record_filter: RecordFilter = NO_FILTER,
-        suspicious: bool = False,
-        go_on: Callable[[], bool] = lambda: True,
-        log: Callable[[ExportReport], None] = log_run,
-    ) -> None:
-        """Prepare to deliver what *outbox* has for *exporter*, under its own name unless *name* is given.
+    outbox: Outbox
+    exporter: Exporter
+    name: str = ""
+    """Name in the outbox, if it is not the exporter's own."""
+    batch_size: int = DEFAULT_BATCH_SIZE
+    lease: timedelta = DEFAULT_LEASE
+    record_filter: RecordFilter = NO_FILTER
+    suspicious: bool = False
+    """Whether to search for poison also if the exporter does not say that a record is to blame."""
+    go_on: Callable[[], bool] = lambda: True
+    """Callable that is asked before each batch."""
+    log: Callable[[ExportReport], None] = log_run
+    """Callable that is told the report."""
 
-        *suspicious* searches for poison also if the exporter does not say that a record is to blame. *go_on* is
-        asked before each batch, and *log* is called with the report.
-        """
-        self.name = name or exporter.name
-        """Name in the outbox."""
-        self._outbox = outbox
-        self._exporter = exporter
-        self._batch_size = batch_size
-        self._record_filter = record_filter
-        self._suspicious = suspicious
-        self._go_on = go_on
-        self._log = log
-        self._lease = _Lease(outbox, lease)
+    def __post_init__(self) -> None:
+        """Begin with nothing done."""
+        self.name = self.name or self.exporter.name
+        self._lease = _Lease(self.outbox, self.lease)
         self._report = ExportReport(exporter=self.name)
 
     def report(self) -> ExportReport:
@@ -192,15 +184,15 @@ class ExportRun:
             logger.debug("export to %s failed", self.name, exc_info=True)
         finally:
             self._lease.end()
-        pending = _backlog(self._outbox, self.name)
+        pending = _backlog(self.outbox, self.name)
         report = msgspec.structs.replace(self._report, pending=pending, busy=busy, error=error)
-        self._log(report)
+        self.log(report)
         return report
 
     def _deliver_all(self) -> str | None:
         """Deliver batch after batch; return the process that holds the claim, if it is another one."""
-        while self._go_on():
-            claim = self._outbox.claim(self.name, limit=self._batch_size, lease=self._lease.length)
+        while self.go_on():
+            claim = self.outbox.claim(self.name, limit=self.batch_size, lease=self._lease.length)
             if claim is None:
                 return None
             if isinstance(claim, Busy):
@@ -212,12 +204,12 @@ class ExportRun:
         try:
             with self._lease.held(claim):
                 outcome = deliver_batch(
-                    self._export, claim.records, record_filter=self._record_filter, suspicious=self._suspicious
+                    self._export, claim.records, record_filter=self.record_filter, suspicious=self.suspicious
                 )
         except BaseException as exc:
             self._release(claim, error=describe(exc))
             raise
-        if not self._outbox.acknowledge(claim, rejected=_reasons(outcome.poison)):
+        if not self.outbox.acknowledge(claim, rejected=_reasons(outcome.poison)):
             raise ChestError(
                 f"{claim.exporter} lost its claim while it delivered {len(claim.records)} records; "
                 "another process delivers them again"
@@ -227,11 +219,11 @@ class ExportRun:
     def _export(self, records: Sequence[Record]) -> None:
         if self._lease.lost:  # a search may be long
             raise TargetUnavailable(f"{self.name} lost its claim; another process delivers the batch")
-        hand_over(self._exporter.export, records)
+        hand_over(self.exporter.export, records)
 
     def _release(self, claim: Claim, *, error: str) -> None:
         try:
-            self._outbox.release(claim, error=error)
+            self.outbox.release(claim, error=error)
         except Exception as exc:  # noqa: BLE001 - what ended the run is to be reported; the lease ends by itself
             logger.debug("the claim of %s was not released: %s", claim.exporter, describe(exc))
 
