@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 _PLAIN_KEY = "suppress_instrumentation"
 """Key that instrumentations asked for before the API had its own; they still do."""
@@ -21,15 +20,11 @@ def suppress_instrumentation() -> Iterator[None]:
     if context is None:
         yield
         return
-    get_current = cast("Callable[[], object]", context.get_current)
-    set_value = cast("Callable[[str, object, object], object]", context.set_value)
-    attach = cast("Callable[[object], object]", context.attach)
-    detach = cast("Callable[[object], None]", context.detach)
-    current = get_current()
+    current = context.get_current()
     for key in (_PLAIN_KEY, getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)):
-        current = set_value(key, True, current)  # noqa: FBT003 - OpenTelemetry's own signature
-    token = attach(current)
+        current = context.set_value(key, True, current)  # noqa: FBT003 - OpenTelemetry's own signature
+    token = context.attach(current)
     try:
         yield
     finally:
-        detach(token)
+        context.detach(token)
