@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -96,14 +95,12 @@ class InfluxDBExporter(EndpointExporter):
         super().export(records)
 
     def _deliver(self, records: Sequence[Record], conflicts: FieldTypeConflicts = _NO_CONFLICTS) -> None:
-        batch = self._batch(records, conflicts)
-        answer = self._endpoint.send(batch.body, {})
-        while learned := conflicts.after(refusal := Refusal.read(answer), batch.kinds):
+        answer, kinds = self._send(records, conflicts)
+        while learned := conflicts.after(refusal := Refusal.read(answer), kinds):
             # All of it again, not only the records concerned: what of a refused batch was kept differs
             # between releases, and a point that was kept overwrites itself.
             conflicts = learned
-            batch = self._batch(records, conflicts)
-            answer = self._endpoint.send(batch.body, {})
+            answer, kinds = self._send(records, conflicts)
         if answer.status == TOO_LARGE and len(records) > 1:
             deliver_halves(lambda half: self._deliver(half, conflicts), records)
         elif refusal.verdict is not None:
@@ -111,7 +108,10 @@ class InfluxDBExporter(EndpointExporter):
         elif answer.status != HTTPStatus.NO_CONTENT:
             raise TargetUnavailable(self._trouble(answer, refusal))
 
-    def _batch(self, records: Sequence[Record], conflicts: FieldTypeConflicts) -> _Batch:
+    def _send(
+        self, records: Sequence[Record], conflicts: FieldTypeConflicts
+    ) -> tuple[Answer, Collection[tuple[str, str]]]:
+        """Return the answer, and the fields that were sent, each with InfluxDB's name of its type."""
         lines: list[bytes] = []
         kinds: set[tuple[str, str]] = set()
         unwritable: dict[str, str] = {}
@@ -125,7 +125,7 @@ class InfluxDBExporter(EndpointExporter):
                 kinds |= parts.kinds
         if unwritable:
             raise RecordsRejected(f"InfluxDB cannot take {len(unwritable)} of the records", unwritable)
-        return _Batch(b"\n".join(lines), kinds)
+        return self._endpoint.send(b"\n".join(lines), {}), kinds
 
     def _point(self, parts: PointParts) -> Point:
         point = Point(self._measurement).time(parts.time_unix_nano)
@@ -152,13 +152,6 @@ class InfluxDBExporter(EndpointExporter):
             case status:
                 text = f"{self._host} answered {status}, and not as InfluxDB does; correct url"
         return text
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    body: bytes
-    kinds: Collection[tuple[str, str]]
-    """Names of the fields in the body, each with InfluxDB's name of its type."""
 
 
 def _require_texts(**settings: str) -> None:
