@@ -29,6 +29,8 @@ HEADER_BYTES = 512
 MARKER_BYTES = 8
 FRAME_HEAD_BYTES = MARKER_BYTES + 9
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+OTHER_ADDRESS = "of another store"
+OTHER_ID = "of another store at the same address"
 
 COMPLETE: Literal[0] = 0
 """A record as it is to be stored."""
@@ -69,6 +71,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """``None`` in a version that this release does not know."""
     store_id: str | None = None
     """Id of the store that was found at that address; ``None`` until its owner has reached it."""
+
+    def why_foreign(self, store: str | None, store_id: str | None = None) -> str | None:
+        """Return why it is nothing for *store*, by the digest of an address, or ``None`` if it is for that one.
+
+        With *store* of ``None`` it is for any. Without *store_id* the address alone tells.
+        """
+        if self.identity is None:
+            return f"of the unknown version {self.version}"
+        if store not in {None, self.identity.store}:
+            return OTHER_ADDRESS
+        return OTHER_ID if store_id is not None and self.store_id not in {None, store_id} else None
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flask_chest._clocks import MAX_STEP_NANO
+from flask_chest.journal._frames import OTHER_ID
 from flask_chest.journal._queue import SegmentQueue
 from flask_chest.journal._segments import SegmentName, read_identity, segments_in
 from flask_chest.journal._slots import Slot, is_followed, is_held, left_from, take, take_following
@@ -181,7 +182,7 @@ class Recovery:
             return None
         for name, store_id in found:
             if store_id not in {None, own_id}:
-                self._leave_alone(name, "of another store at the same address")
+                self._leave_alone(name, OTHER_ID)
         return [name for name, store_id in found if store_id in {None, own_id}]
 
     def _of_our_address(self, names: Iterable[SegmentName]) -> Iterator[tuple[SegmentName, str | None]]:
@@ -197,12 +198,10 @@ class Recovery:
             # A damaged header says nothing; the folder and the name say enough.
             if header is None:
                 yield name, None
-            elif header.identity is None:
-                self._leave_alone(name, f"of the unknown version {header.version}")
-            elif self.store in {None, header.identity.store}:
-                yield name, header.store_id
+            elif (why := header.why_foreign(self.store)) is not None:
+                self._leave_alone(name, why)
             else:
-                self._leave_alone(name, "of another store")
+                yield name, header.store_id
 
     def _leave_alone(self, name: SegmentName, why: str) -> None:
         if name not in self._left_alone:

@@ -13,8 +13,9 @@ from flask_chest.journal._files import ForeignFileError, open_file, read_file
 from flask_chest.journal._frames import (
     COMPLETE,
     HEADER_BYTES,
+    OTHER_ADDRESS,
+    OTHER_ID,
     Frame,
-    Header,
     Skipped,
     decode_record,
     read_header,
@@ -53,11 +54,7 @@ class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def of_another_store(self) -> bool:
         """Whether it is left alone as another store's."""
-        return self.foreign in {_OTHER_ADDRESS, _OTHER_ID}
-
-
-_OTHER_ADDRESS = "of another store"
-_OTHER_ID = "of another store at the same address"
+        return self.foreign in {OTHER_ADDRESS, OTHER_ID}
 
 
 def inspect(folder: Path, *, store: str | None, store_id: str | None = None) -> list[SegmentReport]:
@@ -102,7 +99,7 @@ def _examine(folder: Path, name: SegmentName, store: str | None, store_id: str |
         return None
     header = read_header(data[:HEADER_BYTES])
     identity = header.identity if header is not None else None
-    foreign = _why_foreign(header, store, store_id)
+    foreign = header.why_foreign(store, store_id) if header is not None else None
     stored = read_stored(data[:HEADER_BYTES], size=len(data))
     passed = read_passed(data[:HEADER_BYTES], size=len(data))
     frames = () if foreign else scan(data[stored:], name.marker, complete=owner == "gone", base=stored)
@@ -127,16 +124,6 @@ def _examine(folder: Path, name: SegmentName, store: str | None, store_id: str |
         unreadable_records=unreadable,
         foreign=foreign,
     )
-
-
-def _why_foreign(header: Header | None, store: str | None, store_id: str | None) -> str | None:
-    if header is None:
-        return None
-    if header.identity is None:
-        return f"of the unknown version {header.version}"
-    if store not in {None, header.identity.store}:
-        return _OTHER_ADDRESS
-    return _OTHER_ID if store_id is not None and header.store_id not in {None, store_id} else None
 
 
 def _owner(folder: Path, name: SegmentName) -> Owner:
