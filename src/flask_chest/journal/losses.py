@@ -5,7 +5,6 @@ The counts lie in each slot's file, at a fixed place and of a fixed size, so tha
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from flask_chest.journal._files import open_file
+from flask_chest.journal._files import read_file
 
 RECENT_NS = 60 * 1_000_000_000
 """Nanoseconds for which a loss is news: a chest that lost nothing meanwhile is well."""
@@ -123,9 +122,7 @@ def losses_in(folder: Path | None) -> Losses:
 
 
 def _read(path: Path) -> Losses:
-    with open(open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - it is open
-        file.seek(LOSSES_AT)
-        fields = _fields(file.read(LOSSES_BYTES))
+    fields = _fields(read_file(path)[LOSSES_AT : LOSSES_AT + LOSSES_BYTES])
     if fields is None:
         return Losses()
     last, *counters = fields
