@@ -15,6 +15,7 @@ import msgspec
 
 from flask_chest.errors import JournalError
 from flask_chest.journal._files import CAN_LOCK, LACKING
+from flask_chest.journal._refused import forget_in
 from flask_chest.journal.accounts import ROOT, close_to_others, own_id, why_not_safe
 from flask_chest.journal.memory import MAX_BYTES, MemoryJournal
 from flask_chest.journal.protocols import Appendable, Journal
@@ -51,10 +52,10 @@ def forget_refused(folder: Path | None, query: Query) -> int:
     path = None if folder is None else folder / REFUSED
     if path is None or not path.exists():
         return 0
-    from flask_chest.journal._refused import forget_in  # noqa: PLC0415 - Windows has no fcntl
-
     try:
         return forget_in(path, query)
+    except FileNotFoundError:  # it was removed just now
+        return 0
     except OSError as exc:
         raise JournalError(
             f"{path} may still hold what is to be forgotten ({exc.strerror or exc}); "
@@ -131,7 +132,7 @@ def _on_disk(config: JournalConfig, make: Callable[[], T], *, again: bool = Fals
     folder = config.folder
     if folder is None:
         return None
-    why = _unsuitable(folder, local=config.local)
+    why = _unsuitable(folder, local=config.local, account=own_id())
     if why is None:
         try:
             close_to_others(folder)
@@ -202,12 +203,10 @@ def obstacle(folder: Path, *, local: bool | None = None) -> str | None:
     return why
 
 
-def _unsuitable(folder: Path, *, local: bool | None, account: int | None = None) -> str | None:
+def _unsuitable(folder: Path, *, local: bool | None, account: int) -> str | None:
     if not CAN_LOCK:
         return LACKING
-    return _why_not_local(folder, local=local) or why_not_safe(
-        folder, by=own_id() if account is None else account
-    )
+    return _why_not_local(folder, local=local) or why_not_safe(folder, by=account)
 
 
 def _why_not_local(folder: Path, *, local: bool | None) -> str | None:

@@ -20,12 +20,8 @@ _decoder = msgspec.json.Decoder(_Line)
 
 def forget_in(path: Path, query: Query) -> int:
     """Remove the records that match from the file at *path*, and return how many those were."""
-    try:
-        descriptor = open_own_file(path, os.O_RDWR)
-    except FileNotFoundError:
-        return 0
-    with open(descriptor, "r+b") as file:  # noqa: PTH123 - it is open
-        lock(descriptor, wait=True)  # whoever appends holds it too
+    with open(open_own_file(path, os.O_RDWR), "r+b") as file:  # noqa: PTH123 - it is open
+        lock(file.fileno(), wait=True)  # whoever appends holds it too
         lines = file.readlines()
         kept = [line for line in lines if not _matches(line, query)]
         if len(kept) < len(lines):
