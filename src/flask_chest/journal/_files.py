@@ -106,8 +106,9 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
         raise OSError(errno.ENOSYS, LACKING)
 
 
-def is_locked(descriptor: int) -> bool:
-    """Return whether another has the lock of an open file, and close the file."""
+def is_locked(path: Path) -> bool:
+    """Return whether another has the lock of the plain file at *path*."""
+    descriptor = open_file(path, os.O_RDONLY)
     try:
         lock(descriptor, shared=True)
     except BlockingIOError:

@@ -84,10 +84,9 @@ def read_identity(folder: Path, name: SegmentName) -> Header | None:
 def is_owned(folder: Path, name: SegmentName) -> bool:
     """Return whether the owner of a segment lives: it holds the segment's lock while it appends to it."""
     try:
-        descriptor = open_file(folder / str(name), os.O_RDONLY)
+        return is_locked(folder / str(name))
     except OSError:  # it is gone, or nobody's business
         return False
-    return is_locked(descriptor)
 
 
 def remove_unfinished(folder: Path, *, slot: int) -> None:

@@ -19,7 +19,6 @@ from flask_chest.journal._files import (
     OpenFile,
     is_locked,
     lock,
-    open_file,
     open_own_file,
     read_at,
     read_file,
@@ -102,10 +101,9 @@ def is_held(folder: Path, number: int) -> bool:
 
 def _is_locked(path: Path) -> bool:
     try:
-        descriptor = open_file(path, os.O_RDONLY)
+        return is_locked(path)
     except FileNotFoundError:
         return False
-    return is_locked(descriptor)
 
 
 def is_followed(folder: Path, number: int) -> bool:
