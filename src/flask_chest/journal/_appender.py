@@ -113,8 +113,8 @@ class Appender:
         newest = self.newest
         return self._sealed_records + (0 if newest is None else newest.records)
 
-    def append(self, kind: int, payload: bytes) -> None:
-        """Append *payload*; raise `JournalError`, with nothing half done, when that is not possible."""
+    def append(self, kind: int, payload: bytes, unix_nano: int = 0) -> None:
+        """Append *payload*, a record of that time; raise `JournalError`, with nothing half done, if it cannot."""
         size = FRAME_HEAD_BYTES + len(payload)
         writer = self.newest
         if writer is None or writer.committed + size > self._granted:
@@ -128,6 +128,8 @@ class Appender:
         except BaseException:  # a signal handler's: how much was written is not known then
             self._mend(writer)
             raise
+        if unix_nano > self.latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
+            self.latest_unix_nano = unix_nano
 
     def carry(self, payload: bytes) -> None:
         """Append *payload* as what an older segment opened, also beyond the bound: that segment then goes."""

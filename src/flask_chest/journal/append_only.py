@@ -32,20 +32,17 @@ class AppendOnlyJournal(DiskJournal):
     def append(self, record: Record, /) -> int:
         """Keep *record* against the end of this process, and return 0: nobody here waits to be rung."""
         payload = encode_record(record)
-        appender = self._appender
         with self._lock:
-            appender.append(COMPLETE, payload)
+            self._appender.append(COMPLETE, payload, record.time_unix_nano)
             if time.monotonic() >= self._next_look:
                 self._look_after_files()
-            if record.time_unix_nano > appender.latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
-                appender.latest_unix_nano = record.time_unix_nano
         return 0
 
     def append_opened(self, record: Record, /) -> None:
         """Keep *record* for the case that no complete one with its id follows."""
         payload = encode_record(record)
         with self._lock:
-            self._appender.append(OPENED, payload)
+            self._appender.append(OPENED, payload, record.time_unix_nano)
 
     def waiting(self) -> int:
         """Return how many records nobody has stored, estimated by bytes for a segment that is stored in part."""

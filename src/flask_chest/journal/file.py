@@ -67,9 +67,7 @@ class FileJournal(DiskJournal, Journal):
         payload = encode_record(record)
         appender = self._appender
         with self._lock:
-            appender.append(COMPLETE, payload)
-            if record.time_unix_nano > appender.latest_unix_nano:  # noqa: PLR1730 - a call of max is dearer
-                appender.latest_unix_nano = record.time_unix_nano
+            appender.append(COMPLETE, payload, record.time_unix_nano)
             if self._open:
                 self._open.discard(record.id)
             return appender.records - self._queue.done
@@ -77,10 +75,8 @@ class FileJournal(DiskJournal, Journal):
     def append_opened(self, record: Record, /) -> None:
         """Keep *record* for the case that no complete one with its id follows."""
         payload = encode_record(record)
-        appender = self._appender
         with self._lock:
-            appender.append(OPENED, payload)
-            appender.latest_unix_nano = max(appender.latest_unix_nano, record.time_unix_nano)
+            self._appender.append(OPENED, payload, record.time_unix_nano)
             self._open.add(record.id)
 
     def waiting(self) -> int:
