@@ -9,7 +9,7 @@ import ssl
 import zlib
 from abc import abstractmethod
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,8 +24,8 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, SSL
 from urllib3.util import Url, parse_url
 
 from flask_chest._process import PerProcess
-from flask_chest.errors import ConfigurationError, RecordsRejected, TargetUnavailable
-from flask_chest.exporter._batches import rejection
+from flask_chest.errors import ConfigurationError, TargetUnavailable
+from flask_chest.exporter._batches import deliver_halves, rejection
 from flask_chest.exporter._deadline import connection_pool, remaining, within
 from flask_chest.protocols import Exporter
 from flask_chest.record import Record
@@ -209,9 +209,19 @@ class EndpointExporter(Exporter):
     def _deliver(self, records: Sequence[Record]) -> None:
         """Send *records*, or raise why they are not delivered."""
 
-    def _refusal(self, answer: Answer, records: Sequence[Record]) -> RecordsRejected:
-        why = "takes no request of this size" if answer.status == TOO_LARGE else "refused the records"
-        return rejection(f"{self._endpoint.where} {why} ({answer.status})", records)
+    def _not_taken(self, answer: Answer, records: Sequence[Record], *, rejecting: Collection[int]) -> None:
+        """Deliver halves of *records* if they are too large for the target, or raise what *answer* means.
+
+        With a status code in *rejecting* it will never take them.
+        """
+        where, status = self._endpoint.where, answer.status
+        if status == TOO_LARGE and len(records) > 1:
+            deliver_halves(self._deliver, records)
+        elif status in rejecting:
+            why = "takes no request of this size" if status == TOO_LARGE else "refused the records"
+            raise rejection(f"{where} {why} ({status})", records)
+        else:
+            raise TargetUnavailable(self._endpoint.trouble(answer))
 
 
 def _answer(response: BaseHTTPResponse) -> Answer:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
-from flask_chest.errors import ConfigurationError, MissingDriverError, TargetUnavailable
-from flask_chest.exporter._batches import deliver_halves
+from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.exporter._bodies import Payload, encoded, require_payload
 from flask_chest.exporter._options import ACCEPTED, REJECTING, TIMEOUT
 from flask_chest.record import Record
 from flask_chest.stores.options import CONNECT_TIMEOUT
 
 try:
-    from flask_chest.exporter._http import TOO_LARGE, Endpoint, EndpointExporter, Method, Verify
+    from flask_chest.exporter._http import Endpoint, EndpointExporter, Method, Verify
 except ImportError as exc:
     raise MissingDriverError("urllib3", extra="http") from exc
 
@@ -68,14 +67,8 @@ class HTTPExporter(EndpointExporter):
     def _deliver(self, records: Sequence[Record]) -> None:
         body = encoded(records, self._payload)
         answer = self._endpoint.send(body, {"Idempotency-Key": idempotency_key(records)})
-        if answer.status in self._accept:
-            return
-        if answer.status == TOO_LARGE and len(records) > 1:
-            deliver_halves(self._deliver, records)
-        elif answer.status in self._rejecting:
-            raise self._refusal(answer, records)
-        else:
-            raise TargetUnavailable(self._endpoint.trouble(answer))
+        if answer.status not in self._accept:
+            self._not_taken(answer, records, rejecting=self._rejecting)
 
 
 def idempotency_key(records: Sequence[Record]) -> str:

@@ -13,7 +13,7 @@ from typing import cast
 
 from flask_chest.errors import MissingDriverError, RecordsRejected, TargetUnavailable
 from flask_chest.exporter import _otlp_environment
-from flask_chest.exporter._batches import deliver_halves, rejection
+from flask_chest.exporter._batches import rejection
 from flask_chest.record import JSONValue, Record
 from flask_chest.stores.options import CONNECT_TIMEOUT
 
@@ -91,15 +91,10 @@ class OTLPExporter(EndpointExporter):
 
     def _deliver(self, records: Sequence[Record]) -> None:
         answer = self._endpoint.send(self._encoded(records), {})
-        match answer.status:
-            case HTTPStatus.OK:
-                self._require_full_success(answer, records)
-            case HTTPStatus.REQUEST_ENTITY_TOO_LARGE if len(records) > 1:
-                deliver_halves(self._deliver, records)
-            case status if status in _REJECTING:
-                raise self._refusal(answer, records)
-            case _:
-                raise TargetUnavailable(self._endpoint.trouble(answer))
+        if answer.status == HTTPStatus.OK:
+            self._require_full_success(answer, records)
+        else:
+            self._not_taken(answer, records, rejecting=_REJECTING)
 
     def _encoded(self, records: Sequence[Record]) -> bytes:
         events: list[LogRecord] = []
