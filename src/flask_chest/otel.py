@@ -40,8 +40,8 @@ MAX_ELEMENTS = 128
 """Longest sequence that stays one; a longer one becomes JSON."""
 _RESERVED = "otel."
 _SPARED = 16
-_RULES = ValueRules()
 """Number of attributes left free on a span for what is set after ours, such as the status."""
+_RULES = ValueRules()
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 

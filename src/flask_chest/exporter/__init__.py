@@ -384,6 +384,9 @@ def _add(
     **delivery: Unpack[DeliveryOptions],
 ) -> None:
     """Add the exporter that *make* makes for each app of *chest*, or for the one that *delivery* names."""
+    interval = delivery.get("interval")
+    if interval is None:
+        interval = _minutes(delivery.get("interval_minutes", DEFAULT_MINUTES))
 
     def job_for(config: Mapping[str, object]) -> ExportJob:
         options = ExporterOptions(prefix=chest.config_prefix, name=name, config=config, environ=os.environ)
@@ -396,7 +399,7 @@ def _add(
         return ExportJob(
             name=name,
             make=lambda: exporter,
-            interval=delivery.get("interval") or _minutes(delivery.get("interval_minutes", DEFAULT_MINUTES)),
+            interval=interval,
             batch_size=delivery.get("batch_size", DEFAULT_BATCH_SIZE),
             lease=DEFAULT_LEASE,
             start_at=delivery.get("start_at", "beginning"),

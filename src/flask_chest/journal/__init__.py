@@ -49,12 +49,12 @@ def journal_folder(parent: Path, *, chest: str, address: str) -> Path:
 
 def forget_refused(folder: Path | None, query: Query) -> int:
     """Remove what matches of the records in *folder* that the store refused for good, and return how many."""
-    path = None if folder is None else folder / REFUSED
-    if path is None or not path.exists():
+    if folder is None:
         return 0
+    path = folder / REFUSED
     try:
         return forget_in(path, query)
-    except FileNotFoundError:  # it was removed just now
+    except FileNotFoundError:
         return 0
     except OSError as exc:
         raise JournalError(
@@ -156,7 +156,7 @@ def _on_disk(config: JournalConfig, make: Callable[[], T], *, again: bool = Fals
 def _file_journal(
     config: JournalConfig, report: Callable[[str], None], identify: Callable[[], str | None]
 ) -> Journal:
-    from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - Windows has no fcntl
+    from flask_chest.journal.file import FileJournal  # noqa: PLC0415 - it imports this module
 
     return FileJournal(config, report=report, identify=identify)
 

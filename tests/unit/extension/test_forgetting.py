@@ -116,6 +116,13 @@ def test_file_that_cannot_be_rewritten_is_an_error_that_names_it(tmp_path: Path)
         forget_refused(tmp_path, Query(where={"email": ADA}))
 
 
+def test_folder_that_cannot_be_looked_into_is_an_error_too(tmp_path: Path) -> None:
+    folder = tmp_path / "loop"
+    folder.symlink_to(folder)
+    with pytest.raises(JournalError, match="refused may still hold what is to be forgotten"):
+        forget_refused(folder, Query(where={"email": ADA}))
+
+
 def test_person_who_is_forgotten_often_is_noted_once(store: SQLiteStore, tmp_path: Path) -> None:
     for _ in range(5):
         store.forget(Query(where={"email": ADA}))

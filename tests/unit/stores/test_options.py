@@ -262,3 +262,8 @@ def test_influxdb_exporter_may_trust_any_certificate(app: Flask, chest: FlaskChe
 def test_interval_that_is_none_is_refused(chest: FlaskChest, minutes: float) -> None:
     with pytest.raises(ConfigurationError, match="interval"):
         FlaskChestExporterInfluxDB(chest, token="t", interval_minutes=minutes)
+
+
+def test_interval_without_length_is_not_taken_for_none(chest: FlaskChest) -> None:
+    with pytest.raises(ConfigurationError, match="interval must be above 0"):
+        FlaskChestExporterInfluxDB(chest, token="t", interval=timedelta(0))
