@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import MapAdapter
 
-from flask_chest.aggregates import AggregateQuery, Answer, Column, Measure, Variable
+from flask_chest.aggregates import Answer, Column, Measure, Variable
 from flask_chest.errors import CapabilityMissing, ConfigurationError, QueryTimeout, StoreAbsent
 from flask_chest.extension import aggregation
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.extension.spans import EPOCH, Every, bounds_of_spans
+from flask_chest.extension.spans import Every
 from flask_chest.extension.state import ChestState
 from flask_chest.protocols import Aggregation
 from flask_chest.record import DEFAULT_TOP, Query, Record
@@ -182,12 +182,10 @@ class Ask:
         store = self.state.here.store
         if not isinstance(store, Aggregation):
             raise CapabilityMissing(store, "Aggregation")
-        bounds: tuple[int, ...] = ()
-        if every is not None and query.since_unix_nano is not None:
-            until = query.until_unix_nano if query.until_unix_nano is not None else self.now_unix_nano
-            bounds = bounds_of_spans(_moment(query.since_unix_nano), _moment(until), every)
-            query = msgspec.structs.replace(query, until_unix_nano=until)
-        asked = AggregateQuery(measures=measures, by=tuple(by), bounds=bounds, query=query, top=top)
+        try:
+            asked = aggregation.aggregate_query(measures, query=query, by=by, every=every, top=top)
+        except OverflowError:
+            raise ConfigurationError("since and until must be times of the calendar") from None
         return aggregation.ask(store, asked, timeout=self.time_left() * share)
 
     def within_limit(self, question: Callable[[], T]) -> T | None:
@@ -216,10 +214,3 @@ class Ask:
             if len(older) > size or len(found) < wanted + 8:
                 return older[:size], len(older) > size
             wanted *= 4
-
-
-def _moment(unix_nano: int) -> datetime:
-    try:
-        return EPOCH + timedelta(microseconds=unix_nano // 1_000)
-    except OverflowError:
-        raise ConfigurationError("since and until must be times of the calendar") from None
