@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -97,9 +98,9 @@ def mounted(
     # Whatever else lies below, so that it is asked who comes before anything is said; routing answers 400 to a
     # websocket's request where only another kind of route is.
     absent = mount.guarded(_absent)
-    for endpoint, options in (("absent", {}), ("websocket", {"websocket": True})):
-        for rule in ("/", "/<path:path>") if endpoint == "websocket" else ("/<path:path>",):
-            blueprint.add_url_rule(rule, endpoint, absent, **{**_ROUTING, **options})
+    blueprint.add_url_rule("/<path:path>", "absent", absent, **_ROUTING)
+    for rule in ("/", "/<path:path>"):
+        blueprint.add_url_rule(rule, "websocket", absent, websocket=True, **_ROUTING)
     blueprint.record(_take_every_method)
     return blueprint
 
@@ -120,30 +121,25 @@ _PATH = frozenset({"record_id", "filename", "path"})
 """Variables in the addresses of the pages; others are in the prefix that the app gave."""
 
 
+@dataclass(frozen=True, slots=True)
 class _Mount:
     """A viewer on the apps where its blueprint is registered."""
 
-    def __init__(
-        self,
-        chest: FlaskChest,
-        gate: Gate,
-        app_context: Callable[[], AbstractContextManager[object]],
-    ) -> None:
-        self._chest = chest
-        self._gate = gate
-        self._app_context = app_context
-        self._last_pages = LastPages()
+    chest: FlaskChest
+    gate: Gate
+    app_context: Callable[[], AbstractContextManager[object]]
+    last_pages: LastPages = field(default_factory=LastPages)
 
     def guarded(self, answer: Callable[..., ViewerResponse]) -> Callable[..., ViewerResponse]:
         """Return a view that asks who comes, then what for, and then gives *answer*."""
 
         def view(**path: str) -> ViewerResponse:
-            if not self._gate.opens():
-                if self._gate.challenge is None:
+            if not self.gate.opens():
+                if self.gate.challenge is None:
                     raise NotFound  # as the app answers what does not exist
                 # Nothing of the app's in it, and no link.
                 response = ViewerResponse("This page asks for a password.\n", 401, mimetype="text/plain")
-                response.headers["WWW-Authenticate"] = self._gate.challenge
+                response.headers["WWW-Authenticate"] = self.gate.challenge
                 return response
             if request.method not in READS:
                 return self._refused(Refusal(405, "Only to read", "The viewer changes nothing."))
@@ -160,13 +156,13 @@ class _Mount:
         def answer(**path: str) -> ViewerResponse:
             app, address = current_app._get_current_object(), request.url  # type: ignore[attr-defined]  # of the proxy
             with turn() as free, suppress_instrumentation():
-                kept = self._last_pages.resting(app, address) if free else None
+                kept = self.last_pages.resting(app, address) if free else None
                 if free and kept is None:
                     began = time.monotonic()
                     body = self._made(page, mimetype, path)
-                    self._last_pages.keep(app, address, body, took=time.monotonic() - began)
+                    self.last_pages.keep(app, address, body, took=time.monotonic() - began)
                     return ViewerResponse(body, mimetype=mimetype)
-            kept = kept or self._last_pages.instead(app, address)
+            kept = kept or self.last_pages.instead(app, address)
             if kept is None:
                 raise Refusal(
                     503,
@@ -182,8 +178,8 @@ class _Mount:
 
     def _made(self, page: Page, mimetype: str, path: Mapping[str, str]) -> bytes:
         try:
-            ask = Ask(chest=self._chest, given=Parameter(request.args), path=path, links=_links())
-            with self._app_context():
+            ask = Ask(chest=self.chest, given=Parameter(request.args), path=path, links=_links())
+            with self.app_context():
                 shown = page.show(ask)
             return self._written(page, mimetype, path, ask, shown)
         except UnicodeEncodeError:  # JSON's "\\ud800" is half a character, which no answer and no store can hold
@@ -230,9 +226,9 @@ class _Mount:
 
     def _name(self) -> str:
         """Return how to call the chest: like its app, and itself where it is not the usual one."""
-        with self._app_context():
-            app_name = self._chest._state.app_name
-        return app_name if self._chest.name == "chest" else f"{app_name} · {self._chest.name}"
+        with self.app_context():
+            app_name = self.chest._state.app_name
+        return app_name if self.chest.name == "chest" else f"{app_name} · {self.chest.name}"
 
     def _refused(self, refusal: Refusal) -> ViewerResponse:
         if request.path.endswith(".json"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -227,7 +227,7 @@ def show(ask: Ask) -> ExplorePage:
     )
     asked = {**filters.parameters, "measure": measure_texts(measures), "by": [written_key(key) for key in by]}
     asked |= {"every": every_given, "top": str(top)}
-    found = _Shown(ask, filters, measures, by, asked)
+    found = _Shown(ask.links, ask.units, filters, measures, by, asked)
     kind, chart = found.chart(answer) if answer is not None else ("bars", None)
     return ExplorePage(
         filters=filters,
@@ -271,65 +271,59 @@ def measure_texts(measures: Sequence[Measure[object]]) -> list[str]:
     return [each.label for each in measures]
 
 
+@dataclass(frozen=True, slots=True)
 class _Shown:
     """Makes chart and table of an answer."""
 
-    def __init__(
-        self,
-        ask: Ask,
-        filters: Filters,
-        measures: Sequence[Measure[object]],
-        by: Sequence[KeyColumn | Variable],
-        asked: Parameters,
-    ) -> None:
-        self._links: Links = ask.links
-        self._units = ask.units
-        self._filters = filters
-        self._measures = measures
-        self._by = by
-        self._asked = asked
+    links: Links
+    units: Mapping[str, str]
+    filters: Filters
+    measures: Sequence[Measure[object]]
+    by: Sequence[KeyColumn | Variable]
+    asked: Parameters
+    """Parameters of the page's own address."""
 
     def rows(self, answer: Answer) -> Iterator[GroupRow]:
         """Yield the rows of the table: the groups, others and all."""
         greatest = self._greatest(answer)
-        for row in answer.groups if self._by else ():
+        for row in answer.groups if self.by else ():
             only = self._only(row)
             yield GroupRow(
                 names=[key_text(key) for key in row.key],
-                link=self._links.to("records", only) if only is not None else None,
-                narrow=self._links.to("explore", {**self._asked, **only}) if only is not None else None,
+                link=self.links.to("records", only) if only is not None else None,
+                narrow=self.links.to("explore", {**self.asked, **only}) if only is not None else None,
                 cells=self._cells(row, greatest),
                 records=row.records,
             )
-        if self._by and answer.others.records:
+        if self.by and answer.others.records:
             yield self._summed("all others", answer.others, None)
-        yield self._summed("all", answer.all, self._links.to("records", self._filters.parameters))
+        yield self._summed("all", answer.all, self.links.to("records", self.filters.parameters))
 
     def _summed(self, name: str, row: Row, link: str | None) -> GroupRow:
-        names = [name, *("" for _ in self._by[1:])]
+        names = [name, *("" for _ in self.by[1:])]
         return GroupRow(names, link, None, self._cells(row, {}), row.records, is_group=False)
 
     def _only(self, row: Row) -> Parameters | None:
         """Return the parameters that ask for the records of the group *row* alone."""
-        filters: Filters | None = self._filters
-        for by, key in zip(self._by, row.key, strict=True):
+        filters: Filters | None = self.filters
+        for by, key in zip(self.by, row.key, strict=True):
             filters = narrowed(filters, by, key) if filters is not None else None
         return filters.parameters if filters is not None else None
 
     def _greatest(self, answer: Answer) -> dict[str, float]:
         greatest: dict[str, float] = {}
         for row in answer.groups:
-            for measure in self._measures:
+            for measure in self.measures:
                 for label, each in measure.columns(row[measure]):
                     greatest[label] = max(greatest.get(label, 0.0), each or 0.0)
         return greatest
 
     def _cells(self, row: Row, greatest: dict[str, float]) -> list[Cell]:
         cells: list[Cell] = []
-        for measure in self._measures:
+        for measure in self.measures:
             if isinstance(measure, Histogram):  # which is drawn; CSV and JSON have its bins
                 continue
-            text = Written(measure, self._units)
+            text = Written(measure, self.units)
             for label, each in measure.columns(row[measure]):
                 most = greatest.get(label)
                 cells.append(Cell(text(each), max(each, 0.0) / most if each is not None and most else None))
@@ -337,57 +331,49 @@ class _Shown:
 
     def chart(self, answer: Answer) -> tuple[str, Chart | None]:
         """Return how the first measure is drawn, and the chart."""
-        measure = self._measures[0]
+        measure = self.measures[0]
         if isinstance(measure, Histogram):
             return self._histogram(measure, answer)
         if not answer.series:
             return "bars", None
-        columns = columns_of(answer, self._filters, self._links)
-        text = Written(measure, self._units)
+        columns = columns_of(answer, self.filters, self.links)
+        text = Written(measure, self.units)
         series: list[Series] = []
-        if self._by:
+        if self.by:
             label = next(label for label, _ in measure.columns(answer.all.values[measure]))
             for number, row in enumerate(answer.groups[:LINES]):
                 name = ", ".join(map(key_text, row.key))
-                values = [_first(bucket.groups[number], measure) for bucket in answer.series]
+                values = [_column(bucket.groups[number], measure, 0) for bucket in answer.series]
                 only = self._only(row)
-                link = self._links.to("explore", {**self._asked, **only}) if only is not None else None
+                link = self.links.to("explore", {**self.asked, **only}) if only is not None else None
                 series.append(Series(name, values, color(number), link))
-            title = f"{label} by {', '.join(written_key(key) for key in self._by)}"
+            title = f"{label} by {', '.join(written_key(key) for key in self.by)}"
         else:
             labels = [label for label, _ in measure.columns(answer.all.values[measure])]
             for at, label in enumerate(labels):
                 values = [_column(bucket.all, measure, at) for bucket in answer.series]
                 series.append(Series(label, values, color(at)))
             title = ", ".join(labels)
-        kind = "bars" if isinstance(measure, Count) and not self._by else "lines"
+        kind = "bars" if isinstance(measure, Count) and not self.by else "lines"
         return kind, Chart(title, columns, series, text)
 
     def _histogram(self, measure: Histogram, answer: Answer) -> tuple[str, Chart]:
         name = written_number(measure.of)
-        edge = Written(Percentiles(measure.of, 50), self._units)
-        bins = _bins(answer.all, measure)
+        edge = Written(Percentiles(measure.of, 50), self.units)
+        bins = answer.all[measure]
         labels = [_bin_label(each, edge) for each in bins]
         if not answer.series:
             columns = [Column(label) for label in labels]
             series = [Series("requests", [each.requests for each in bins])]
             return "bars", Chart(f"Requests by {name}", columns, series, amount, axis=name)
-        spans = columns_of(answer, self._filters, self._links)
-        over_time = [_bins(bucket.all, measure) for bucket in answer.series]
+        spans = columns_of(answer, self.filters, self.links)
+        over_time = [bucket.all[measure] for bucket in answer.series]
         series = [Series(label, [bins[at].requests for bins in over_time]) for at, label in enumerate(labels)]
         return "heatmap", Chart(f"Requests by {name} over time", spans, series, amount)
 
 
-def _first(row: Row, measure: Measure[object]) -> float | None:
-    return _column(row, measure, 0)
-
-
 def _column(row: Row, measure: Measure[object], at: int) -> float | None:
     return [value for _, value in measure.columns(row.values[measure])][at]
-
-
-def _bins(row: Row, measure: Histogram) -> tuple[Bin, ...]:
-    return row[measure]
 
 
 def _bin_label(found: Bin, edge: Written) -> str:
