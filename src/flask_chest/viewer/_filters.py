@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from flask_chest._clocks import nanoseconds
+from flask_chest.aggregates import Variable
 from flask_chest.capture.tracking import known_method
 from flask_chest.errors import ConfigurationError
 from flask_chest.extension.conditions import Asked, parse_condition, written
@@ -193,6 +194,11 @@ def python_condition(condition: Condition) -> str:
     if isinstance(condition, OneOf):
         return f"one_of({', '.join(map(ascii, condition.values))})"
     return "is_set()"
+
+
+def python_key(key: object) -> str:
+    """Write a column, or a variable as the call that makes it."""
+    return f"Variable({key.name!a})" if isinstance(key, Variable) else ascii(key)
 
 
 def shell_command(*words: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flask_chest.aggregates import (
+    Bin,
     Column,
     Count,
     Distinct,
@@ -17,7 +18,7 @@ from flask_chest.aggregates import (
     Variable,
 )
 from flask_chest.viewer._filters import MAX_FILTERS, Filters
-from flask_chest.viewer._format import duration, number, percent, value_text
+from flask_chest.viewer._format import duration, number, percent, trimmed, value_text
 
 NOTHING = "\N{EN DASH}"
 _FILTERED = frozenset({"route", "method", "error", "request_id", "trace_id"})
@@ -63,6 +64,13 @@ def key_text(key: Key) -> str:
     if isinstance(key, NoScalar):
         return "absent" if key is NoScalar.ABSENT else f"a {key.value}"
     return value_text(key)
+
+
+def bin_label(found: Bin, edge: Callable[[float | None], str]) -> str:
+    """Say where a bin of a histogram lies; *edge* writes a bound with its unit."""
+    if found.lower is None:
+        return f"under {trimmed(edge(found.upper))}" if found.upper is not None else "all"
+    return f"from {trimmed(edge(found.lower))}"
 
 
 def narrowed(filters: Filters, by: Column | Variable, key: Key) -> Filters | None:

@@ -11,7 +11,6 @@ import msgspec
 
 from flask_chest.aggregates import (
     COLUMN_NAMES,
-    Bin,
     Count,
     ErrorRate,
     Histogram,
@@ -28,9 +27,8 @@ from flask_chest.extension.measures import parse_key, written_key
 from flask_chest.record import Query
 from flask_chest.viewer._asking import Ask, Parameters
 from flask_chest.viewer._charts import Chart, Column, Series
-from flask_chest.viewer._filters import Filters, shell_command
-from flask_chest.viewer._format import trimmed
-from flask_chest.viewer._shown import amount, json_row, key_text, narrowed, rate, seconds
+from flask_chest.viewer._filters import Filters, python_key, shell_command
+from flask_chest.viewer._shown import amount, bin_label, json_row, key_text, narrowed, rate, seconds
 from flask_chest.viewer.pages.overview import PERIODS, period_of
 
 COUNT, ERRORS, DURATIONS = Count(), ErrorRate(), Percentiles("duration", 50, 95, 99)
@@ -133,8 +131,7 @@ class ComparePage:
     @property
     def python(self) -> str:
         """The call of Python that asks the same."""
-        by = f"Variable({self.by.name!a})" if isinstance(self.by, Variable) else ascii(self.by)
-        words = ["Count()", "ErrorRate()", "Percentiles('duration', 50, 95, 99)", f"by=[{by}]"]
+        words = ["Count()", "ErrorRate()", "Percentiles('duration', 50, 95, 99)", f"by=[{python_key(self.by)}]"]
         return f"chest.aggregate({', '.join([*words, *self.filters.arguments()])})"
 
     def as_json(self) -> object:
@@ -299,13 +296,9 @@ def wilson(share: float | None, count: int) -> tuple[float, float]:
 
 
 def _chart(sides: Sequence[Side]) -> Chart:
-    columns = [Column(_bin_label(each)) for each in sides[0].row[HISTOGRAM]]
+    columns = [Column(bin_label(each, seconds)) for each in sides[0].row[HISTOGRAM]]
     series = [
         Series(side.name, [each.requests / (side.row[COUNT] or 1) for each in side.row[HISTOGRAM]], color)
         for side, color in zip(sides, ("s0", "s1"), strict=True)
     ]
     return Chart("Share of the requests by duration", columns, series, rate, axis="duration")
-
-
-def _bin_label(found: Bin) -> str:
-    return trimmed(f"under {seconds(found.upper)}" if found.lower is None else f"from {seconds(found.lower)}")

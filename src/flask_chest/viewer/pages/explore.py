@@ -10,7 +10,6 @@ from typing import cast
 from flask_chest.aggregates import (
     COLUMN_NAMES,
     Answer,
-    Bin,
     Bucket,
     Count,
     Histogram,
@@ -34,9 +33,9 @@ from flask_chest.extension.spans import Every, parse_every
 from flask_chest.record import JSONValue
 from flask_chest.viewer._asking import Ask, Links, Parameters
 from flask_chest.viewer._charts import Chart, Column, Series, color
-from flask_chest.viewer._filters import Filters, shell_command
-from flask_chest.viewer._format import iso, trimmed
-from flask_chest.viewer._shown import Written, amount, json_key, json_row, key_text, narrowed
+from flask_chest.viewer._filters import Filters, python_key, shell_command
+from flask_chest.viewer._format import iso
+from flask_chest.viewer._shown import Written, amount, bin_label, json_key, json_row, key_text, narrowed
 from flask_chest.viewer.pages.overview import PERIODS, columns_of, period_of
 
 MAX_MEASURES, MAX_KEYS, MAX_GROUPS = 6, 2, 100
@@ -78,6 +77,8 @@ class ExplorePage:
     """One question and its answer, or what was left out."""
 
     filters: Filters
+    parameters: Parameters
+    """Parameters of the page's own address."""
     measures: Sequence[Measure[object]]
     by: Sequence[KeyColumn | Variable]
     every: Every | None
@@ -115,17 +116,6 @@ class ExplorePage:
     def by_texts(self) -> list[str]:
         """The keys as the address takes them."""
         return [written_key(each) for each in self.by]
-
-    @property
-    def parameters(self) -> Parameters:
-        """The parameters of the page's own address."""
-        return {
-            **self.filters.parameters,
-            "measure": measure_texts(self.measures),
-            "by": self.by_texts,
-            "every": self.every_text,
-            "top": str(self.top),
-        }
 
     @property
     def command(self) -> str:
@@ -188,11 +178,11 @@ class ExplorePage:
                 yield csv_line([*begin, *keys, row.records, *_values(self.measures, row)])
 
 
-def _labels(measures: Sequence[Measure[object]], row: Row) -> list[JSONValue]:
+def _labels(measures: Sequence[Measure[object]], row: Row) -> list[str]:
     return [label for measure in measures for label, _ in measure.columns(row[measure])]
 
 
-def _values(measures: Sequence[Measure[object]], row: Row) -> list[JSONValue]:
+def _values(measures: Sequence[Measure[object]], row: Row) -> list[float | None]:
     return [value for measure in measures for _, value in measure.columns(row[measure])]
 
 
@@ -225,12 +215,18 @@ def show(ask: Ask) -> ExplorePage:
             *all_measures, query=query, by=by, every=step if every == "auto" else every, top=top
         )
     )
-    asked = {**filters.parameters, "measure": measure_texts(measures), "by": [written_key(key) for key in by]}
-    asked |= {"every": every_given, "top": str(top)}
-    found = _Shown(ask.links, ask.units, filters, measures, by, asked)
+    parameters: Parameters = {
+        **filters.parameters,
+        "measure": measure_texts(measures),
+        "by": [written_key(key) for key in by],
+        "every": every_given,
+        "top": str(top),
+    }
+    found = _Shown(ask.links, ask.units, filters, measures, by, parameters)
     kind, chart = found.chart(answer) if answer is not None else ("bars", None)
     return ExplorePage(
         filters=filters,
+        parameters=parameters,
         measures=measures,
         by=by,
         every=every,
@@ -239,15 +235,10 @@ def show(ask: Ask) -> ExplorePage:
         answer=answer,
         chart=chart,
         kind=kind,
-        heads=[
-            label
-            for measure in measures
-            if answer is not None and not isinstance(measure, Histogram)
-            for label, _ in measure.columns(answer.all.values[measure])
-        ],
+        heads=_labels(in_cells(measures), answer.all) if answer is not None else (),
         rows=list(found.rows(answer)) if answer is not None else (),
         requests=answer.all[COUNT] if answer is not None else 0,
-        csv_link=ask.links.to("explore_csv", asked),
+        csv_link=ask.links.to("explore_csv", parameters),
         known_keys=list(dict.fromkeys([*ask.breakdowns, *COLUMN_NAMES])),
         suggested=[*SUGGESTED, *(f"p95({name})" for name in ask.numbers)],
     )
@@ -266,6 +257,11 @@ def split_measures(text: str) -> list[str]:
     return "".join(part if part.endswith(")") else _SPACES.sub("\0", part) for part in parts).split("\0")
 
 
+def in_cells(measures: Sequence[Measure[object]]) -> list[Measure[object]]:
+    """Return the *measures* that the table has: a histogram is drawn, and CSV and JSON have its bins."""
+    return [each for each in measures if not isinstance(each, Histogram)]
+
+
 def measure_texts(measures: Sequence[Measure[object]]) -> list[str]:
     """Write *measures* as the address takes them."""
     return [each.label for each in measures]
@@ -280,7 +276,7 @@ class _Shown:
     filters: Filters
     measures: Sequence[Measure[object]]
     by: Sequence[KeyColumn | Variable]
-    asked: Parameters
+    parameters: Parameters
     """Parameters of the page's own address."""
 
     def rows(self, answer: Answer) -> Iterator[GroupRow]:
@@ -291,7 +287,7 @@ class _Shown:
             yield GroupRow(
                 names=[key_text(key) for key in row.key],
                 link=self.links.to("records", only) if only is not None else None,
-                narrow=self.links.to("explore", {**self.asked, **only}) if only is not None else None,
+                narrow=self.links.to("explore", {**self.parameters, **only}) if only is not None else None,
                 cells=self._cells(row, greatest),
                 records=row.records,
             )
@@ -320,9 +316,7 @@ class _Shown:
 
     def _cells(self, row: Row, greatest: dict[str, float]) -> list[Cell]:
         cells: list[Cell] = []
-        for measure in self.measures:
-            if isinstance(measure, Histogram):  # which is drawn; CSV and JSON have its bins
-                continue
+        for measure in in_cells(self.measures):
             text = Written(measure, self.units)
             for label, each in measure.columns(row[measure]):
                 most = greatest.get(label)
@@ -338,20 +332,19 @@ class _Shown:
             return "bars", None
         columns = columns_of(answer, self.filters, self.links)
         text = Written(measure, self.units)
+        labels = _labels([measure], answer.all)
         series: list[Series] = []
         if self.by:
-            label = next(label for label, _ in measure.columns(answer.all.values[measure]))
             for number, row in enumerate(answer.groups[:LINES]):
                 name = ", ".join(map(key_text, row.key))
-                values = [_column(bucket.groups[number], measure, 0) for bucket in answer.series]
+                values = [_values([measure], bucket.groups[number])[0] for bucket in answer.series]
                 only = self._only(row)
-                link = self.links.to("explore", {**self.asked, **only}) if only is not None else None
+                link = self.links.to("explore", {**self.parameters, **only}) if only is not None else None
                 series.append(Series(name, values, color(number), link))
-            title = f"{label} by {', '.join(written_key(key) for key in self.by)}"
+            title = f"{labels[0]} by {', '.join(written_key(key) for key in self.by)}"
         else:
-            labels = [label for label, _ in measure.columns(answer.all.values[measure])]
             for at, label in enumerate(labels):
-                values = [_column(bucket.all, measure, at) for bucket in answer.series]
+                values = [_values([measure], bucket.all)[at] for bucket in answer.series]
                 series.append(Series(label, values, color(at)))
             title = ", ".join(labels)
         kind = "bars" if isinstance(measure, Count) and not self.by else "lines"
@@ -361,7 +354,7 @@ class _Shown:
         name = written_number(measure.of)
         edge = Written(Percentiles(measure.of, 50), self.units)
         bins = answer.all[measure]
-        labels = [_bin_label(each, edge) for each in bins]
+        labels = [bin_label(each, edge) for each in bins]
         if not answer.series:
             columns = [Column(label) for label in labels]
             series = [Series("requests", [each.requests for each in bins])]
@@ -370,16 +363,6 @@ class _Shown:
         over_time = [bucket.all[measure] for bucket in answer.series]
         series = [Series(label, [bins[at].requests for bins in over_time]) for at, label in enumerate(labels)]
         return "heatmap", Chart(f"Requests by {name} over time", spans, series, amount)
-
-
-def _column(row: Row, measure: Measure[object], at: int) -> float | None:
-    return [value for _, value in measure.columns(row.values[measure])][at]
-
-
-def _bin_label(found: Bin, edge: Written) -> str:
-    if found.lower is None:
-        return f"under {trimmed(edge(found.upper))}" if found.upper is not None else "all"
-    return f"from {trimmed(edge(found.lower))}"
 
 
 def python_measure(measure: Measure[object]) -> str:
@@ -393,8 +376,3 @@ def python_measure(measure: Measure[object]) -> str:
     if not getattr(measure, "weighted", True):
         arguments.append("weighted=False")
     return f"{type(measure).__name__}({', '.join(arguments)})"
-
-
-def python_key(key: object) -> str:
-    """Write a column, or a variable as the call that makes it."""
-    return f"Variable({key.name!a})" if isinstance(key, Variable) else ascii(key)
