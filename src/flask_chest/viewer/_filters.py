@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from flask_chest._clocks import nanoseconds
@@ -50,18 +50,9 @@ class Filters:
     @classmethod
     def read(cls, given: Parameter) -> Filters:
         """Take the filters from the parameters that were *given*."""
-        return cls(
-            route=given.one("route"),
-            method=given.one("method"),
-            status=given.one("status"),
-            error=given.one("error"),
-            request_id=given.one("request_id"),
-            trace_id=given.one("trace_id"),
-            since=given.one("since"),
-            until=given.one("until"),
-            errors=given.flag("errors"),
-            where=tuple(map(parse_condition, given.several("where"))),
-        ).checked()
+        texts = {name: given.one(name) for name in _TEXTS}
+        errors, where = given.flag("errors"), tuple(map(parse_condition, given.several("where")))
+        return cls(errors=errors, where=where).changed(**texts).checked()
 
     def checked(self) -> Filters:
         """Return the filters with the query that they mean.
@@ -74,10 +65,7 @@ class Filters:
 
     def changed(self, **texts: str | None) -> Filters:
         """Return the filters with other texts, unchecked."""
-        found = self
-        for name, text in texts.items():
-            found = replace(found, **{name: text})  # type: ignore[arg-type]  # those of _TEXTS are texts
-        return found
+        return replace(self, **texts)  # type: ignore[arg-type]  # those of _TEXTS are texts
 
     def of_a_period(self) -> Filters:
         """Return the filters with a beginning: where they name none, the usual period before their end."""
@@ -112,14 +100,7 @@ class Filters:
     @property
     def parameters(self) -> Parameters:
         """The filters as parameters of an address."""
-        found: dict[str, str | list[str] | None] = {
-            name: value for name in _TEXTS if (value := getattr(self, name))
-        }
-        if self.errors:
-            found["errors"] = "1"
-        if self.where:
-            found["where"] = [written(name, asked) for name, asked in self.where]
-        return found
+        return _in_address(self.chips)
 
     def with_(self, **changes: str | None) -> Parameters:
         """Return the parameters with some changed; ``None`` takes one out."""
@@ -144,10 +125,7 @@ class Filters:
 
     def without(self, chip: Chip) -> Parameters:
         """Return the parameters but for one filter."""
-        if chip.parameter != "where":
-            return self.with_(**{chip.parameter: None})
-        where = tuple(each for each in self.where if written(*each) != chip.value)
-        return replace(self, where=where).parameters
+        return _in_address(each for each in self.chips if each != chip)
 
     def options(self) -> Iterator[str]:
         """Yield the options of a command that asks the same."""
@@ -175,6 +153,13 @@ class Filters:
         for name, unix_nano in (("since", asked.since_unix_nano), ("until", asked.until_unix_nano)):
             if unix_nano is not None:
                 yield f"{name}=datetime.fromisoformat({iso(unix_nano)!a})"
+
+
+def _in_address(chips: Iterable[Chip]) -> Parameters:
+    found: dict[str, list[str]] = {}
+    for chip in chips:
+        found.setdefault(chip.parameter, []).append(chip.value)
+    return found
 
 
 def python_where(query: Query) -> str:
