@@ -18,7 +18,7 @@ from flask import Flask, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.viewer._access import Gate
+from flask_chest.viewer._access import Gate, are_same
 from flask_chest.viewer._mount import mounted
 from flask_chest.viewer._response import ViewerResponse
 from flask_chest.viewer._templates import render
@@ -52,7 +52,7 @@ class _Door:
 
     def is_known(self) -> bool:
         """Return whether the current request has the cookie."""
-        return _same(request.cookies.get(COOKIE, ""), self._pass)
+        return are_same(request.cookies.get(COOKIE, ""), self._pass)
 
     def turn_away(self) -> ViewerResponse | None:
         """Answer what is not let in, and who brings the token; ``None`` for whom the viewer answers."""
@@ -61,7 +61,7 @@ class _Door:
             return _refused("This viewer is for 127.0.0.1, and was asked for under another name.")
         token = request.args.get("token")
         if token is not None and request.method == "GET":
-            return self._welcome() if _same(token, self._token) else _refused("This is not the token.")
+            return self._welcome() if are_same(token, self._token) else _refused("This is not the token.")
         if request.headers.get("Sec-Fetch-Site") not in OWN_ORIGIN or not _is_own_origin():
             return _refused("A page of another origin asked for this.")
         if not self.is_known() or not f"{request.path}/".startswith(f"{self._folder}/"):
@@ -85,11 +85,6 @@ def _is_own_origin() -> bool:
 
 def _refused(why: str) -> ViewerResponse:
     return ViewerResponse(f"{why}\n", 403, mimetype="text/plain")
-
-
-def _same(left: str, right: str) -> bool:
-    digests = (hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in (left, right))
-    return hmac.compare_digest(*digests)
 
 
 class _Quiet(WSGIRequestHandler):
