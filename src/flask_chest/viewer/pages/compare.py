@@ -94,11 +94,8 @@ class ComparePage:
     """Names by which can be compared, and their addresses."""
     is_late: bool
     template: str = "compare.html"
-
-    @property
-    def periods(self) -> Sequence[str]:
-        """Periods to choose from."""
-        return PERIODS
+    periods: Sequence[str] = PERIODS
+    """Periods to choose from."""
 
     @property
     def records(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -30,31 +31,17 @@ class DeliveryPage:
     health: Health
     stats: ChestStats
     """Counts of this process."""
-    policy: RetentionPolicy
-    cap: RetentionPolicy
+    retention: str
+    """The limits, written as the setting takes them."""
+    retention_cap: str
+    """The hard limits, written as the setting takes them."""
     cut_off: CutOff | None
     rejected: Sequence[Rejection]
     template: str = "delivery.html"
-
-    @property
-    def retention(self) -> str:
-        """The limits, written as the setting takes them."""
-        return written_policy(self.policy)
-
-    @property
-    def retention_cap(self) -> str:
-        """The hard limits, written as the setting takes them."""
-        return written_policy(self.cap)
-
-    @property
-    def command(self) -> str:
-        """The command that tells the same."""
-        return "flask chest status"
-
-    @property
-    def python(self) -> str:
-        """The call of Python that tells some of it."""
-        return "chest.health(), chest.stats()"
+    command: str = "flask chest status"
+    """The command that tells the same."""
+    python: str = "chest.health(), chest.stats()"
+    """The call of Python that tells some of it."""
 
     def as_json(self) -> object:
         """Return what the page shows."""
@@ -100,22 +87,20 @@ def show(ask: Ask) -> DeliveryPage:
     store = state.here.store
     report = report_of(ask.chest, counts=False, timeout=ask.time_left())
     rejected: list[Rejection] = []
-    cut_off = None
+    cut_off: CutOff | None = None
     if report.error is None and report.absent is None:
         for exporter in report.exporters:
             if exporter.rejected and isinstance(store, Rejections):
                 rejected += ask.within_limit(partial(_oldest, ask, store, exporter.name)) or []
-        try:
+        with suppress(StoreAbsent):
             cut_off = store.cut_off() if isinstance(store, CountsDropped) else None
-        except StoreAbsent:
-            cut_off = None
     return DeliveryPage(
         store=(store.address if isinstance(store, Addressed) else None) or type(store).__name__,
         report=report,
         health=ask.chest.health(),
         stats=ask.chest.stats(),
-        policy=state.settings.retention,
-        cap=state.settings.retention_cap,
+        retention=written_policy(state.settings.retention),
+        retention_cap=written_policy(state.settings.retention_cap),
         cut_off=cut_off,
         rejected=rejected,
     )

@@ -96,16 +96,10 @@ class ExplorePage:
     known_keys: Sequence[str]
     suggested: Sequence[str]
     template: str = "explore.html"
-
-    @property
-    def periods(self) -> Sequence[str]:
-        """Periods to choose from."""
-        return PERIODS
-
-    @property
-    def spans(self) -> Sequence[str]:
-        """Lengths of the columns to choose from."""
-        return EVERY
+    periods: Sequence[str] = PERIODS
+    """Periods to choose from."""
+    spans: Sequence[str] = EVERY
+    """Lengths of the columns to choose from."""
 
     @property
     def measure_text(self) -> str:

@@ -127,16 +127,13 @@ class OverviewPage:
     left_out: Sequence[str]
     """What took longer than the page may."""
     template: str = "overview.html"
+    periods: Sequence[str] = PERIODS
+    """Periods to choose from."""
 
     @property
     def is_narrowed(self) -> bool:
         """Whether there are filters beside the period."""
         return is_narrowed(self.filters)
-
-    @property
-    def periods(self) -> Sequence[str]:
-        """Periods to choose from."""
-        return PERIODS
 
     @property
     def step(self) -> str:

@@ -54,15 +54,12 @@ class RecordsPage:
     older: str | None
     """Address of the next page."""
     is_first: bool
-    facets: Sequence[Facet] = ()
-    counted: int = 0
+    facets: Sequence[Facet]
+    counted: int
     """Number of records of which the facets were counted."""
     template: str = "records.html"
-
-    @property
-    def periods(self) -> tuple[str, ...]:
-        """Spans of time to choose from."""
-        return PERIODS
+    periods: Sequence[str] = PERIODS
+    """Spans of time to choose from."""
 
     @property
     def command(self) -> str:

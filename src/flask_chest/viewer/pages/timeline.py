@@ -49,6 +49,8 @@ class TimelinePage:
     not_indexed: Sequence[str]
     """Variables that are asked for and have no index, so that many records are read."""
     template: str = "timeline.html"
+    periods: Sequence[str] = PERIODS
+    """Spans of time to choose from."""
 
     @property
     def only(self) -> tuple[str, str]:
@@ -57,11 +59,6 @@ class TimelinePage:
         return (
             (values[0][0], value_text(values[0][1])) if len(values) == len(self.filters.where) == 1 else ("", "")
         )
-
-    @property
-    def periods(self) -> Sequence[str]:
-        """Spans of time to choose from."""
-        return PERIODS
 
     @property
     def command(self) -> str:
