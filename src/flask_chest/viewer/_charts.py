@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import ceil, log10, sqrt
 
 from flask_chest.viewer._format import moment, trimmed
@@ -70,7 +70,7 @@ class Chart:
             columns = zip(*(each.values for each in self.series), strict=True)
             sums = (sum(value or 0 for value in column) for column in columns)
             return round_up(max(sums, default=0))
-        return round_up(max((value for each in self.series for value in each.values if value), default=0))
+        return round_up(self.greatest)
 
     @property
     def greatest(self) -> float:
@@ -160,19 +160,9 @@ def span_label(begin_unix_nano: int, step: timedelta) -> str:
     found = moment(begin_unix_nano)
     if found is None:
         return f"{begin_unix_nano} ns"
-    return f"{found:%Y-%m-%d}" if step >= timedelta(days=1) else _minute(found)
-
-
-def _minute(found: datetime) -> str:
-    return f"{found:%m-%d %H:%M}"
+    return f"{found:%Y-%m-%d}" if step >= timedelta(days=1) else f"{found:%m-%d %H:%M}"
 
 
 def color(number: int) -> str:
     """Return the class of the series *number*."""
     return f"s{number % COLORS}"
-
-
-def shares(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Return each value as a share of the greatest, for bars in a table."""
-    greatest = max((value for value in values.values() if value), default=0)
-    return {name: (value or 0) / greatest if greatest else 0.0 for name, value in values.items()}

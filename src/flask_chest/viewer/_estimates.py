@@ -7,7 +7,7 @@ that takes seconds, in which the app's own statements wait for the processor.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from math import ceil, exp, log
 
@@ -25,12 +25,11 @@ BINS = Histogram(
 
 
 def percentiles(row: Row) -> Mapping[int, float | None]:
-    """Return about where the percentiles of the durations of *row* lie, in seconds; `BINS` was asked for."""
-    return percentiles_of(row[BINS])
+    """Return about where the percentiles of the durations of *row* lie, in seconds; `BINS` was asked for.
 
-
-def percentiles_of(bins: Sequence[Bin]) -> Mapping[int, float | None]:
-    """Return about where the numbers lie that so many per cent do not exceed; ``None`` where there is none."""
+    They are the numbers that so many per cent do not exceed; ``None`` where there is none.
+    """
+    bins = row[BINS]
     reached = list(accumulate([found.requests for found in bins]))
     if not reached or not reached[-1]:
         return dict.fromkeys(PS)

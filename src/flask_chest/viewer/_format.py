@@ -135,8 +135,3 @@ _NUMERIC = frozenset("0123456789-")
 def shortened(text: str, length: int = 80) -> str:
     """Return the beginning of a *text* that is longer than *length*, and a mark."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def plain(text: str) -> str:
-    """Return a *text* of others in one line, in which nothing is obeyed."""
-    return printable(text)

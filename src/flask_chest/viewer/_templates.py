@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import flask_chest
+from flask_chest.errors import printable
 from flask_chest.viewer import _format, _shown
 
 _STALE = "<!-- stale -->"
@@ -34,7 +35,7 @@ _environment.filters.update(
     shortened=_format.shortened,
     in_seconds=_shown.seconds,
     as_rate=_shown.rate,
-    plain=_format.plain,
+    plain=printable,
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_chest.errors import printable
 from flask_chest.record import JSONValue
 from flask_chest.viewer import _format
 from flask_chest.viewer._charts import Chart, Column, Series, round_up, step_for
@@ -83,7 +84,7 @@ def test_text_has_quotation_marks_where_it_could_be_something_else(value: JSONVa
 
 @given(st.text())
 def test_nothing_that_is_written_is_obeyed(text: str) -> None:
-    for write in (_format.plain, _format.value_text, _format.json_text):
+    for write in (printable, _format.value_text, _format.json_text):
         if not any("\ud800" <= letter <= "\udfff" for letter in text):
             assert write(text).isprintable()
 

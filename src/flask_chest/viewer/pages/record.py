@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
+from flask_chest.errors import printable
 from flask_chest.extension.conditions import written
 from flask_chest.extension.record_text import fields_of
 from flask_chest.record import JSONValue, Query, Record
 from flask_chest.viewer._asking import Ask, Refusal
 from flask_chest.viewer._filters import shell_command
-from flask_chest.viewer._format import plain, shortened
+from flask_chest.viewer._format import shortened
 
 AROUND_NANO = 15 * 60 * 1_000_000_000
 """How far before and after a request its neighbours are looked for."""
@@ -39,7 +40,7 @@ class RecordPage:
     explanations: Sequence[str]
     """What was hidden or cut, and why."""
     related: Sequence[Related]
-    units: dict[str, str] = field(default_factory=dict)
+    units: Mapping[str, str]
     """Unit of each declared variable that has one."""
     template: str = "record.html"
 
@@ -96,7 +97,7 @@ def _related(ask: Ask, record: Record) -> Iterator[Related | None]:
         if value is None or isinstance(value, list | dict):
             continue
         around = Query(where={name: value}, since_unix_nano=since, until_unix_nano=until)
-        text = shortened(plain(written(name, value)), 60)
+        text = shortened(printable(written(name, value)), 60)
         link = ask.links.to("timeline", {"where": [written(name, value)]})
         yield _shown(f"Within 15 min: {text}", _others(ask, record, around), link)
 
