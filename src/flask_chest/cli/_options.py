@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, timedelta, tzinfo
 from functools import wraps
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import click
 
@@ -32,6 +32,25 @@ def said(parse: Callable[[str], T]) -> Callable[[str], T]:
             raise click.BadParameter(str(exc)) from None
 
     return convert
+
+
+class AddsOptions(Protocol):
+    """Adds options to a command."""
+
+    def __call__(self, command: Command, /) -> Command:
+        """Return *command* with them."""
+        ...
+
+
+def all_of(*options: AddsOptions) -> AddsOptions:
+    """Return what adds all of *options*, which ``--help`` shows in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 json_option = click.option(
@@ -96,75 +115,49 @@ def check_span(since: int | None, until: int | None) -> None:
 
 def hints(asked: Query) -> Iterator[str]:
     """Suggest why a query matched nothing."""
-    for name, value in asked.where.items():
-        yield from _hint(name, value)
-    for name, condition in asked.conditions:
-        yield from _hint(name, condition)
+    for name, value in (*asked.where.items(), *asked.conditions):
+        if name in FIELDS:
+            yield f"{name} is a field of every record, not a variable: see --help for its option."
+        elif value is None or isinstance(value, bool | int | float):
+            as_text = written(name, json.dumps(value))
+            yield f"{written(name, value)} matches no string: if {name} is recorded as one, ask '{as_text}'."
+        elif isinstance(value, Bound) and not isinstance(value.value, str):
+            yield f"{written(name, value)} compares numbers: a string, as of digits, is neither more nor less."
 
 
-def _hint(name: str, asked: Asked) -> Iterator[str]:
-    if name in FIELDS:
-        yield f"{name} is a field of every record, not a variable: see --help for its option."
-    elif asked is None or isinstance(asked, bool | int | float):
-        as_text = written(name, json.dumps(asked))
-        yield f"{written(name, asked)} matches no string: if {name} is recorded as one, ask '{as_text}'."
-    elif isinstance(asked, Bound) and not isinstance(asked.value, str):
-        yield f"{written(name, asked)} compares numbers: a string, as of digits, is neither more nor less."
+asking = all_of(
+    click.option("--request-id", help="Only records with this request id."),
+    click.option("--trace-id", help="Only records of this trace."),
+    click.option("--route", help="Only records of this URL rule, as in /users/<int:id>."),
+    click.option("--method", help="Only records with this HTTP method, in any case."),
+    click.option(
+        "--status",
+        type=said(parse_status),
+        metavar="CODE",
+        help="Only records with this status code, as 404, or with one that begins so, as 5xx.",
+    ),
+    click.option(
+        "--errors",
+        is_flag=True,
+        help="Only requests that ended in an exception, or with a status from 500 on.",
+    ),
+    click.option("--error", help="Only requests with this exception, as KeyError."),
+    click.option(
+        "--where",
+        multiple=True,
+        type=said(parse_condition),
+        metavar="CONDITION",
+        help=(
+            "Only records with such a variable: user_id=7, 'price>=100' (or > < <=), 'plan in pro,free' "
+            "or 'user_id is set'. Values are JSON where they are JSON, as 'user_id=\"7\"', else texts; a "
+            "name that holds an operator is quoted as '\"a=b\"=7'. Repeatable: all must hold."
+        ),
+    ),
+)
+"""Adds the options that narrow which records are meant, but for a span of time."""
 
-
-def asking(command: Command) -> Command:
-    """Add the options that narrow which records are meant, but for a span of time."""
-    for option in reversed(
-        [
-            click.option("--request-id", help="Only records with this request id."),
-            click.option("--trace-id", help="Only records of this trace."),
-            click.option("--route", help="Only records of this URL rule, as in /users/<int:id>."),
-            click.option("--method", help="Only records with this HTTP method, in any case."),
-            click.option(
-                "--status",
-                type=said(parse_status),
-                metavar="CODE",
-                help="Only records with this status code, as 404, or with one that begins so, as 5xx.",
-            ),
-            click.option(
-                "--errors",
-                is_flag=True,
-                help="Only requests that ended in an exception, or with a status from 500 on.",
-            ),
-            click.option("--error", help="Only requests with this exception, as KeyError."),
-            click.option(
-                "--where",
-                multiple=True,
-                type=said(parse_condition),
-                metavar="CONDITION",
-                help=(
-                    "Only records with such a variable: user_id=7, 'price>=100' (or > < <=), 'plan in pro,free' "
-                    "or 'user_id is set'. Values are JSON where they are JSON, as 'user_id=\"7\"', else texts; a "
-                    "name that holds an operator is quoted as '\"a=b\"=7'. Repeatable: all must hold."
-                ),
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def within(command: Command) -> Command:
-    """Add the options for a span of time, and for the zone in which times are read and printed."""
-    what = "Only records"
-    return since_option(what)(until_option(what)(zone_option(command)))
-
-
-def limited(command: Command) -> Command:
-    """Add the option for how long the store may work on an answer; it comes as a ``timedelta`` or ``None``."""
-    return click.option(
-        "--timeout",
-        type=said(_timeout),
-        metavar="TIME",
-        default="30s",
-        show_default=True,
-        help="Give up when the database has worked so long on the answer, as 30s or 5m; none for no limit.",
-    )(command)
+within = all_of(since_option("Only records"), until_option("Only records"), zone_option)
+"""Adds the options for a span of time, and for the zone in which times are read and printed."""
 
 
 def _timeout(text: str) -> timedelta | None:
@@ -174,6 +167,17 @@ def _timeout(text: str) -> timedelta | None:
         return checked_timeout(span(text))
     except ConfigurationError:
         raise ConfigurationError(f"{text!r} is not a time to wait; write 30s, 5m or 2h, or none") from None
+
+
+limited = click.option(
+    "--timeout",
+    type=said(_timeout),
+    metavar="TIME",
+    default="30s",
+    show_default=True,
+    help="Give up when the database has worked so long on the answer, as 30s or 5m; none for no limit.",
+)
+"""Adds the option for how long the store may work on an answer; it comes as a ``timedelta`` or ``None``."""
 
 
 def question(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta, tzinfo
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from flask_chest.aggregates import MAX_TOP, AggregateQuery, Answer, Column, Count, Measure, Variable
 from flask_chest.cli._answers import csv_rows, json_rows, tables
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
-from flask_chest.cli._options import asking, hints, limited, question, said, within
+from flask_chest.cli._options import AddsOptions, all_of, asking, hints, limited, question, said, within
 from flask_chest.cli._output import FORMATS, Format, say, say_data, say_json, say_styled
 from flask_chest.cli._plots import plots
 from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
@@ -25,56 +25,49 @@ from flask_chest.extension.spans import Every, parse_every
 from flask_chest.protocols import Aggregation
 from flask_chest.record import DEFAULT_TOP
 
-Command = TypeVar("Command", bound=Callable[..., object])
 
-
-def _answering(*names_of_top: str) -> Callable[[Command], Command]:
+def _answering(*names_of_top: str) -> AddsOptions:
     """Return what adds the options for what is answered, and how it is printed."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(
-            [
-                click.option(
-                    "--by",
-                    multiple=True,
-                    type=said(parse_key),
-                    metavar="NAME",
-                    help=(
-                        "A row for each value of this column of the record, as route or status_class, or else of "
-                        "this variable; one that has a column's name is written '\"route\"'. Repeatable."
-                    ),
-                ),
-                click.option(
-                    "--every",
-                    type=said(parse_every),
-                    metavar="SPAN",
-                    help="Also for each span of time since --since, as 1h or 1d; auto for at most 150.",
-                ),
-                click.option(
-                    *names_of_top,
-                    "top",
-                    type=click.IntRange(1, MAX_TOP),
-                    default=DEFAULT_TOP,
-                    show_default=True,
-                    help="Number of groups by the first measure; all others are one.",
-                ),
-                click.option(
-                    "--format",
-                    "form",
-                    type=click.Choice(FORMATS),
-                    default="table",
-                    show_default=True,
-                    help="Output format.",
-                ),
-                click.option(
-                    "--plot", is_flag=True, help="Also draw groups, spans of time and histograms, on a terminal."
-                ),
-            ]
-        ):
-            command = option(command)
-        return asking(within(limited(command)))
-
-    return add
+    return all_of(
+        asking,
+        within,
+        limited,
+        click.option(
+            "--by",
+            multiple=True,
+            type=said(parse_key),
+            metavar="NAME",
+            help=(
+                "A row for each value of this column of the record, as route or status_class, or else of "
+                "this variable; one that has a column's name is written '\"route\"'. Repeatable."
+            ),
+        ),
+        click.option(
+            "--every",
+            type=said(parse_every),
+            metavar="SPAN",
+            help="Also for each span of time since --since, as 1h or 1d; auto for at most 150.",
+        ),
+        click.option(
+            *names_of_top,
+            "top",
+            type=click.IntRange(1, MAX_TOP),
+            default=DEFAULT_TOP,
+            show_default=True,
+            help="Number of groups by the first measure; all others are one.",
+        ),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(FORMATS),
+            default="table",
+            show_default=True,
+            help="Output format.",
+        ),
+        click.option(
+            "--plot", is_flag=True, help="Also draw groups, spans of time and histograms, on a terminal."
+        ),
+    )
 
 
 @chest_group.command("aggregate")
@@ -135,9 +128,6 @@ def _as_aggregate(rest: Sequence[str]) -> list[str]:
 def _show(
     measures: Sequence[Measure[object]],
     *,
-    by: Sequence[Column | Variable],
-    every: Every | None,
-    top: int,
     timeout: timedelta | None,
     form: Format,
     plot: bool,
@@ -146,7 +136,7 @@ def _show(
 ) -> None:
     if plot and form != "table":
         raise click.UsageError("--plot is for --format table")
-    query = _query(measures, by=by, every=every, top=top, zone=zone, **asked)
+    query = _query(measures, zone=zone, **asked)
     found = [(chest, _answer(chest, query, timeout)) for chest in the_chests()]
     answers = [(chest, answer) for chest, answer in found if answer is not None]
     if form == "csv":
