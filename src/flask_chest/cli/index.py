@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from concurrent.futures import Future, wait
 from contextlib import suppress
 
 import click
 
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import json_option
-from flask_chest.cli._output import say, say_json
-from flask_chest.errors import CapabilityMissing, StoreAbsent, printable
+from flask_chest.cli._output import say, say_json, say_progress
+from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.protocols import VariableIndex, VariableIndexes
 
 _LOOK_SECONDS = 0.5
@@ -84,37 +85,26 @@ def make_index(store: VariableIndexes, name: str) -> float | None:
 
     Another thread makes it, so that an interruption need not wait for the database.
     """
-    build = _Build(store, name)
-    thread = threading.Thread(target=build.run, daemon=True)
+    made = Future[bool]()
     begin = time.monotonic()
-    thread.start()
+    threading.Thread(target=_make, args=(store, name, made), daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_LOOK_SECONDS)
-            if sys.stderr.isatty() and thread.is_alive():
+        while wait([made], _LOOK_SECONDS).not_done:
+            if sys.stderr.isatty():
                 _show(store, name, seconds=time.monotonic() - begin)
     except KeyboardInterrupt:
         raise Failure(
             "Interrupted: the database may go on by itself, or leave an index that it does not use, or none; "
             f"flask chest index list tells. To make it after all, run flask chest index add {name}"
         ) from None
-    if build.error is not None:
-        raise build.error
-    return time.monotonic() - begin if build.made else None
+    return time.monotonic() - begin if made.result() else None
 
 
-class _Build:
-    def __init__(self, store: VariableIndexes, name: str) -> None:
-        self._store = store
-        self._name = name
-        self.made = False
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.made = self._store.add_index(self._name)
-        except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits
-            self.error = exc
+def _make(store: VariableIndexes, name: str, made: Future[bool]) -> None:
+    try:
+        made.set_result(store.add_index(name))
+    except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits
+        made.set_exception(exc)
 
 
 def _show(store: VariableIndexes, name: str, *, seconds: float) -> None:
@@ -122,7 +112,7 @@ def _show(store: VariableIndexes, name: str, *, seconds: float) -> None:
     with suppress(Exception):  # a build goes on whether or not anybody can tell how far it is
         share = store.index_progress(name)
     far = "" if share is None else f"{share:.0%}, "
-    click.echo(f"\r{printable(name)}: {far}{seconds:.0f} s … ", err=True, nl=False)
+    say_progress(f"{name}: {far}{seconds:.0f} s")
 
 
 def unfinished(name: str) -> str:
