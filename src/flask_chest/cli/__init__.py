@@ -3,7 +3,7 @@
 Only ``migrate``, ``worker``, ``journal replay``, ``load`` and ``restore`` make a database.
 """
 
-from flask_chest.cli import (
+from flask_chest.cli import (  # noqa: F401 - each adds its commands to the group
     aggregate,
     backup,
     doctor,
@@ -22,21 +22,4 @@ from flask_chest.cli import (
 )
 from flask_chest.cli._group import chest_group
 
-__all__ = [
-    "aggregate",
-    "backup",
-    "chest_group",
-    "doctor",
-    "dump",
-    "export",
-    "exporters",
-    "index",
-    "journal",
-    "load",
-    "migrate",
-    "prune",
-    "records",
-    "serve",
-    "status",
-    "worker",
-]
+__all__ = ["chest_group"]
