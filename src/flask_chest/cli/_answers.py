@@ -60,7 +60,7 @@ def tables(answer: Answer, *, units: Units, zone: tzinfo) -> Iterator[str]:
     query = answer.query
     yield _range(query, zone)
     numbers = [each for each in query.measures if not isinstance(each, Histogram)]
-    heads = list(_heads(answer.all, numbers, units))
+    heads = [f"{head}{unit_of(each, units)}" for each in numbers for head, _ in numbers_of(answer.all, each)]
     keys = [written_name(each) for each in query.by]
     counted = any(isinstance(each, Count) for each in numbers)
     names = [*keys, *([] if counted else ["records"]), *heads]
@@ -83,9 +83,9 @@ def tables(answer: Answer, *, units: Units, zone: tzinfo) -> Iterator[str]:
 
 def _histogram(answer: Answer, histogram: Histogram, keys: Sequence[str], units: Units) -> Iterator[str]:
     shown = [
-        [*_keys(kind, row, answer.query), number_text(each.lower), number_text(each.upper), f"{each.requests:,}"]
+        [*key_texts(kind, row, answer.query), number_text(lower), number_text(upper), f"{requests:,}"]
         for kind, row in rows_of(answer)
-        for each in row[histogram]
+        for lower, upper, requests in row[histogram]
     ]
     unit = unit_of(histogram, units)
     of = written_name(histogram.of)
@@ -108,15 +108,11 @@ def numbers_of(row: Row, measure: Measure[object]) -> Iterator[tuple[str, float 
         yield head, value * HUNDRED if isinstance(measure, ErrorRate) and value is not None else value
 
 
-def _heads(row: Row, measures: Iterable[Measure[object]], units: Units) -> Iterator[str]:
-    return (f"{head}{unit_of(each, units)}" for each in measures for head, _ in numbers_of(row, each))
-
-
 def _cells(kind: Kind, row: Row, query: AggregateQuery, measures: Sequence[Measure[object]]) -> list[str]:
     """Write the key of *row* and its numbers; those of its records, where they are not counted anyway."""
     records = [] if any(isinstance(each, Count) for each in measures) else [f"{row.records:,}"]
     numbers = (number_text(value) for each in measures for _, value in numbers_of(row, each))
-    return [*_keys(kind, row, query), *records, *numbers]
+    return [*key_texts(kind, row, query), *records, *numbers]
 
 
 def number_text(value: float | None) -> str:
@@ -129,14 +125,10 @@ def number_text(value: float | None) -> str:
 
 
 def key_texts(kind: Kind, row: Row, query: AggregateQuery) -> list[str]:
-    """Write the key of *row* for people: columns as they are, variables as JSON."""
-    if kind != "group":
-        return [kind, *[""] * (len(query.by) - 1)]
-    return [_key_text(of, key) for of, key in zip(query.by, row.key, strict=True)]
-
-
-def _keys(kind: Kind, row: Row, query: AggregateQuery) -> list[str]:
-    return key_texts(kind, row, query) if query.by else []
+    """Write the key of *row* for people, a text for each part: columns as they are, variables as JSON."""
+    if kind == "group":
+        return [_key_text(of, key) for of, key in zip(query.by, row.key, strict=True)]
+    return [kind, *[""] * (len(query.by) - 1)] if query.by else []
 
 
 def _key_text(of: Column | Variable, key: Key) -> str:

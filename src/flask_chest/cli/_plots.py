@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import tzinfo
+from importlib.util import find_spec
 
 from flask_chest.aggregates import Answer, Histogram, Measure, Row, Rows
 from flask_chest.cli._answers import Units, key_texts, number_text, numbers_of, rows_of, unit_of
@@ -21,14 +22,14 @@ _BLOCKS = " ▏▎▍▌▋▊▉"
 
 def plots(answer: Answer, *, units: Units, zone: tzinfo) -> Iterator[str]:
     """Draw *answer* in lines of text: its groups, its series by the extra ``plot``, and its histograms."""
-    if answer.series and not _can_draw_lines():
+    if answer.series and find_spec("plotille") is None:
         yield "Lines need the extra plot: pip install 'flask-request-chest[plot]'."
         return
     width = min(shutil.get_terminal_size().columns, 120)
     for measure in answer.query.measures:
         if isinstance(measure, Histogram):
             bins = answer.all[measure]
-            items = [(_bin_text(each.lower, each.upper), each.requests) for each in bins]
+            items = [(f"{number_text(each.lower)} to {number_text(each.upper)}", each.requests) for each in bins]
             yield from _bars(f"{measure.label}{unit_of(measure, units)}", items, width)
         elif answer.series:
             yield from _lines(answer, measure, units, zone, width)
@@ -40,18 +41,6 @@ def plots(answer: Answer, *, units: Units, zone: tzinfo) -> Iterator[str]:
                     if kind != "all"
                 ]
                 yield from _bars(f"{head}{unit_of(measure, units)}", groups, width)
-
-
-def _can_draw_lines() -> bool:
-    try:
-        import plotille  # noqa: F401, PLC0415
-    except ImportError:
-        return False
-    return True
-
-
-def _bin_text(lower: float | None, upper: float | None) -> str:
-    return f"{number_text(lower)} to {number_text(upper)}"
 
 
 def _bars(title: str, items: Sequence[tuple[str, float | None]], width: int) -> Iterator[str]:
