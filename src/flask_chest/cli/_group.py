@@ -19,7 +19,7 @@ from flask_chest.errors import (
 )
 from flask_chest.extension.chest import FlaskChest, chests_of
 from flask_chest.extension.middleware import behind
-from flask_chest.extension.report import OtherAccount
+from flask_chest.extension.report import OtherAccount, Report, report_of
 
 _SAID_WHOLE = ConfigurationError, CapabilityMissing, StoreAbsent, QueryTimeout, OtherAccount
 """Errors that their user can correct, and whose message needs nothing before it."""
@@ -84,6 +84,14 @@ def the_chest(name: str | None) -> FlaskChest:
     if name not in names:
         raise Failure(f"The app has the chests {', '.join(names)}: choose one, as in --chest {names[0]}")
     return chests[names.index(name)]
+
+
+def answered_report(chest: FlaskChest) -> Report:
+    """Return how *chest* is; exit where its store does not answer."""
+    report = report_of(chest)
+    if report.error is not None:
+        raise Failure(f"not available: {report.error}")
+    return report
 
 
 @contextmanager

@@ -10,13 +10,12 @@ import click
 import msgspec
 
 from flask_chest.background.export_run import ExportReport
-from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
+from flask_chest.cli._group import Failure, answered_report, asking_store, chest_group, the_chests
 from flask_chest.cli._options import check_span, json_option, since_option, until_option, zone_option
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli._times import at, format_time
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.extension.report import report_of
 from flask_chest.protocols import Rejection, Rejections
 
 
@@ -183,10 +182,7 @@ def drop_rejected(*, exporter: str, record_ids: tuple[str, ...], everything: boo
 
 def _known_exporters(chest: FlaskChest) -> set[str]:
     """Return the names of the exporters of *chest*, and of those that its store knows."""
-    report = report_of(chest)
-    if report.error is not None:
-        raise Failure(f"not available: {report.error}")
-    return {*chest.exporter_names, *(exporter.name for exporter in report.exporters)}
+    return {*chest.exporter_names, *(exporter.name for exporter in answered_report(chest).exporters)}
 
 
 def _rejection_line(rejection: Rejection, zone: tzinfo) -> str:

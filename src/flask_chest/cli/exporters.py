@@ -7,12 +7,11 @@ from datetime import tzinfo
 
 import click
 
-from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
+from flask_chest.cli._group import Failure, answered_report, asking_store, chest_group, the_chests
 from flask_chest.cli._options import json_option, zone_option
 from flask_chest.cli._output import say, say_json
 from flask_chest.cli.status import exporter_line, not_run_line
 from flask_chest.errors import StoreAbsent
-from flask_chest.extension.report import report_of
 from flask_chest.protocols import ExporterRegistry
 
 
@@ -32,10 +31,7 @@ def list_exporters(*, zone: tzinfo, as_json: bool) -> None:
 
     Exits with 1 if a store does not answer.
     """  # noqa: D301
-    reports = [(chest, report_of(chest)) for chest in the_chests()]
-    for _, report in reports:
-        if report.error is not None:
-            raise Failure(f"not available: {report.error}")
+    reports = [(chest, answered_report(chest)) for chest in the_chests()]
     if as_json:
         known = [exporter for _, report in reports for exporter in report.exporters]
         say_json({"exporters": known})
