@@ -26,19 +26,15 @@ def exports_stuck(chest: FlaskChest) -> Iterator[str]:
         yield from _export_stuck(
             name, known.get(name), scheduled=state.settings.scheduler != "off", now_unix_nano=now
         )
-        if name not in known or known[name].last_error is None:
-            yield from _export_hopeless(chest, name)
+        untroubled = name not in known or known[name].last_error is None
+        if untroubled and (why := chest.export_obstacle(name)) is not None:
+            yield f"The exporter {name!r} can deliver nothing: {why}"
     for name in known.keys() - set(chest.exporter_names):
         if known[name].backlog:
             yield (
                 f"The exporter {name!r}, which the app does not have, keeps {amount(known[name].backlog)} "
                 f"from being deleted: add it again, or remove it: flask chest exporters remove {name}"
             )
-
-
-def _export_hopeless(chest: FlaskChest, name: str) -> Iterator[str]:
-    if (why := chest.export_obstacle(name)) is not None:
-        yield f"The exporter {name!r} can deliver nothing: {why}"
 
 
 def _export_stuck(
