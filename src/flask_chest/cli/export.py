@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from datetime import tzinfo
 
@@ -12,7 +11,7 @@ import msgspec
 from flask_chest.background.export_run import ExportReport
 from flask_chest.cli._group import Failure, answered_report, asking_store, chest_group, the_chests
 from flask_chest.cli._options import check_span, json_option, since_option, until_option, zone_option
-from flask_chest.cli._output import say, say_json
+from flask_chest.cli._output import say, say_json, say_progress
 from flask_chest.cli._times import at, format_time
 from flask_chest.errors import StoreAbsent
 from flask_chest.extension.chest import FlaskChest
@@ -95,8 +94,7 @@ def _deliver(chest: FlaskChest, name: str) -> ExportReport:
         filtered += report.filtered
         rejected += report.rejected
         moved = report.delivered + report.filtered + report.rejected
-        if sys.stderr.isatty():
-            click.echo(f"\r{name}: {delivered:,} delivered …", err=True, nl=False)
+        say_progress(f"{name}: {delivered:,} delivered")
         if report.error is not None or report.busy is not None or not report.pending or not moved:
             return msgspec.structs.replace(report, delivered=delivered, filtered=filtered, rejected=rejected)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from datetime import timedelta
 
@@ -12,7 +11,7 @@ from flask_chest._clocks import nanoseconds
 from flask_chest.background.retention import in_batches, leaves_some, tell_time
 from flask_chest.cli._group import Failure, asking_store, chest_group, the_chests
 from flask_chest.cli._options import said
-from flask_chest.cli._output import amount, say
+from flask_chest.cli._output import amount, say, say_progress
 from flask_chest.errors import CapabilityMissing, StoreAbsent
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.question_text import span
@@ -79,8 +78,7 @@ def _prune(chest: FlaskChest, older_than: timedelta, *, keep_unexported: bool) -
     deleted = 0
     for count in in_batches(store, before, keep_unexported=keep_unexported, go_on=lambda: True):
         deleted += count
-        if sys.stderr.isatty():
-            click.echo(f"\r{amount(deleted)} deleted …", err=True, nl=False)
+        say_progress(f"{amount(deleted)} deleted")
     say(f"{amount(deleted)} deleted.")
     if keep_unexported and leaves_some(store, before):
         say("Other records stay: an exporter has not had them yet; --unexported-too deletes them too.")
