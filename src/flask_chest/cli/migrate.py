@@ -18,7 +18,8 @@ from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
 from flask_chest.extension.derived import missing_indexes
 from flask_chest.protocols import FlatViews, IndexesBySQL, Partitioned, Store, VariableIndexes
 
-_SOON_NANO = nanoseconds(timedelta(days=2))
+SOON_NANO = nanoseconds(timedelta(days=2))
+"""Time from now within which there should be partitions already."""
 
 
 @chest_group.command("migrate")
@@ -79,7 +80,7 @@ def _without_index(store: Store, names: Sequence[str], *, check: bool) -> list[s
 
 def _without_partition(store: Store) -> list[str]:
     """Return that partitions are missing; what makes the tables has made them, if it may."""
-    if isinstance(store, Partitioned) and store.partitions().ends_before(time.time_ns() + _SOON_NANO):
+    if isinstance(store, Partitioned) and store.partitions().ends_before(time.time_ns() + SOON_NANO):
         return ["no partition for the day after tomorrow"]
     return []
 

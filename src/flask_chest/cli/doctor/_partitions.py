@@ -10,18 +10,18 @@ from datetime import timedelta
 from flask_chest._clocks import nanoseconds
 from flask_chest.cli._options import zone_said
 from flask_chest.cli._times import format_time
+from flask_chest.cli.migrate import SOON_NANO
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.protocols import Partitioned, PartitionStatus
 from flask_chest.record import Query
 
-_SOON_NANO = nanoseconds(timedelta(days=2))
 _DAY_NANO = nanoseconds(timedelta(days=1))
 
 
 def no_partition_ahead(chest: FlaskChest) -> Iterator[str]:
     """Yield that nobody makes partitions, though somebody writes."""
     found, now = _partitions(chest), time.time_ns()
-    if found is None or found.until_unix_nano is None or not found.ends_before(now + _SOON_NANO):
+    if found is None or found.until_unix_nano is None or not found.ends_before(now + SOON_NANO):
         return
     lively = Query(since_unix_nano=now - _DAY_NANO, until_unix_nano=now + _DAY_NANO, limit=1)
     with suppress(Exception):  # what a store raises is said elsewhere
