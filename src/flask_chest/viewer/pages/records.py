@@ -45,31 +45,39 @@ class Facet:
     values: Sequence[FacetValue]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordsPage:
-    """One page of the records."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What pages have that show the records of a query, some at a time."""
 
     filters: Filters
-    records: list[Record]
+    limit: int
+    """Number of records on a page."""
     older: str | None
     """Address of the next page."""
     is_first: bool
-    facets: Sequence[Facet]
-    counted: int
-    """Number of records of which the facets were counted."""
-    template: str = "records.html"
     periods: Sequence[str] = PERIODS
     """Spans of time to choose from."""
 
     @property
     def command(self) -> str:
         """The command that asks the same."""
-        return shell_command("flask", "chest", "query", *self.filters.options(), "--limit", str(PAGE_SIZE))
+        return shell_command("flask", "chest", "query", *self.filters.options(), "--limit", str(self.limit))
 
     @property
     def python(self) -> str:
         """The call of Python that asks the same."""
-        return f"chest.query({', '.join([*self.filters.arguments(), f'limit={PAGE_SIZE}'])})"
+        return f"chest.query({', '.join([*self.filters.arguments(), f'limit={self.limit}'])})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordsPage(Listing):
+    """One page of the records."""
+
+    records: list[Record]
+    facets: Sequence[Facet]
+    counted: int
+    """Number of records of which the facets were counted."""
+    template: str = "records.html"
 
     def as_json(self) -> object:
         """Return the records, and where the next ones are."""
@@ -97,6 +105,7 @@ def show(ask: Ask) -> RecordsPage:
     facets = _facets(ask, filters, newest) if before is None else []
     return RecordsPage(
         filters=filters,
+        limit=PAGE_SIZE,
         records=records,
         older=ask.links.to("records", filters.with_(before=cursor_of(records[-1]))) if more else None,
         is_first=before is None,

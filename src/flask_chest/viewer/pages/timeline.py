@@ -13,7 +13,7 @@ from flask_chest.record import Condition, Record
 from flask_chest.viewer._asking import Ask
 from flask_chest.viewer._filters import Filters, shell_command
 from flask_chest.viewer._format import value_text
-from flask_chest.viewer.pages.records import PERIODS, cursor_of, read_cursor
+from flask_chest.viewer.pages.records import Listing, cursor_of, read_cursor
 
 PAGE_SIZE = 100
 PAUSE_NANO = 30 * 60 * 1_000_000_000
@@ -35,22 +35,17 @@ class Visit:
         return last.time_unix_nano + last.duration_ns - self.records[-1].time_unix_nano
 
 
-@dataclass(frozen=True, slots=True)
-class TimelinePage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelinePage(Listing):
     """What the records with one value of a variable tell, in their order."""
 
     subject: str
     """The conditions that all records meet, for people; empty where nobody is asked for yet."""
-    filters: Filters
     visits: Sequence[Visit]
-    older: str | None
-    is_first: bool
     indexed: Sequence[str]
     not_indexed: Sequence[str]
     """Variables that are asked for and have no index, so that many records are read."""
     template: str = "timeline.html"
-    periods: Sequence[str] = PERIODS
-    """Spans of time to choose from."""
 
     @property
     def only(self) -> tuple[str, str]:
@@ -61,19 +56,9 @@ class TimelinePage:
         )
 
     @property
-    def command(self) -> str:
-        """The command that asks the same."""
-        return shell_command("flask", "chest", "query", *self.filters.options(), "--limit", str(PAGE_SIZE))
-
-    @property
     def index_command(self) -> str:
         """The command that makes an index on the first variable without one."""
         return shell_command("flask", "chest", "index", "add", *self.not_indexed[:1])
-
-    @property
-    def python(self) -> str:
-        """The call of Python that asks the same."""
-        return f"chest.query({', '.join([*self.filters.arguments(), f'limit={PAGE_SIZE}'])})"
 
     def as_json(self) -> object:
         """Return the records, and where the next ones are."""
@@ -99,6 +84,7 @@ def show(ask: Ask) -> TimelinePage:
     return TimelinePage(
         subject=", ".join(written(*each) for each in conditions),
         filters=filters,
+        limit=PAGE_SIZE,
         visits=list(visits_of(records)),
         older=ask.links.to("timeline", filters.with_(before=cursor_of(records[-1]))) if more else None,
         is_first=before is None,
