@@ -123,6 +123,11 @@ class Filters:
         texts = [written(name, asked) for name, asked in self.where]
         return [*found, *(Chip("where", text, "where", text) for text in texts)]
 
+    @property
+    def beyond_period(self) -> bool:
+        """Whether there are filters beside the period."""
+        return any(chip.parameter not in {"since", "until"} for chip in self.chips)
+
     def without(self, chip: Chip) -> Parameters:
         """Return the parameters but for one filter."""
         return _in_address(each for each in self.chips if each != chip)

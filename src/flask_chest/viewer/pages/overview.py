@@ -32,6 +32,8 @@ BREAKDOWN_RECORDS = 5_000
 """Records of which the values of variables are counted, about: those of the newest spans of time."""
 
 COUNT, ERRORS = Count(), ErrorRate()
+_COLORS = dict(zip(PS, ("s0", "s1", "s2"), strict=True))
+"""Classes of the lines of the percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,6 @@ class OverviewPage:
     """Periods to choose from."""
 
     @property
-    def is_narrowed(self) -> bool:
-        """Whether there are filters beside the period."""
-        return is_narrowed(self.filters)
-
-    @property
     def step(self) -> str:
         """The length of a column of the charts, as the command takes it."""
         first = self.series[0]
@@ -193,9 +190,9 @@ def show(ask: Ask) -> OverviewPage:
         series = list(map(Span.of, answer.series))
         columns = columns_of(answer, filters, ask.links)
         traffic = _traffic(series, columns) if series else None
-        durations = _durations(series, columns) if series else None
+        durations = _durations("Durations", [each.all for each in series], columns, *PS)
         routes = [
-            _route(row, _course(series, columns, number) if series else None, filters, ask.links)
+            _route(row, _course(series, columns, number), filters, ask.links)
             for number, row in enumerate(answer.groups)
         ]
     errors = _errors(ask, filters, query)
@@ -239,11 +236,6 @@ def _newest(query: Query, step: timedelta, series: Sequence[Span]) -> Query:
     return msgspec.structs.replace(query, since_unix_nano=query.until_unix_nano - nanoseconds(step))
 
 
-def is_narrowed(filters: Filters) -> bool:
-    """Return whether *filters* ask for more than a period."""
-    return any(chip.parameter not in {"since", "until"} for chip in filters.chips)
-
-
 def period_of(filters: Filters, now_unix_nano: int) -> tuple[Query, timedelta]:
     """Return the query of *filters*, which begins and ends somewhere, and how long a column of a chart is."""
     query = filters.query
@@ -272,19 +264,14 @@ def _traffic(series: Sequence[Span], columns: Sequence[Column]) -> Chart:
     return Chart("Requests", columns, parts, amount, stacked=True)
 
 
-def _durations(series: Sequence[Span], columns: Sequence[Column]) -> Chart | None:
-    found = [each.all.durations for each in series]
-    lines = [
-        Series(f"p{p}", [each[p] for each in found if each is not None], color)
-        for p, color in zip(PS, ("s0", "s1", "s2"), strict=True)
-    ]
-    return None if None in found else Chart("Durations", columns, lines, seconds)
+def _durations(title: str, figures: Sequence[Figures], columns: Sequence[Column], *ps: int) -> Chart | None:
+    found = [each.durations for each in figures]
+    lines = [Series(f"p{p}", [each[p] for each in found if each is not None], _COLORS[p]) for p in ps]
+    return Chart(title, columns, lines, seconds) if found and None not in found else None
 
 
 def _course(series: Sequence[Span], columns: Sequence[Column], number: int) -> Chart | None:
-    found = [each.routes[number].durations for each in series]
-    line = Series("p95", [each[95] for each in found if each is not None], "s1")
-    return None if None in found else Chart("p95", columns, [line], seconds)
+    return _durations("p95", [each.routes[number] for each in series], columns, 95)
 
 
 def _route(row: Row, course: Chart | None, filters: Filters, links: Links) -> RouteRow:
@@ -326,7 +313,7 @@ def _errors(ask: Ask, filters: Filters, query: Query) -> list[ValueRow] | None:
 
 def _breakdown(ask: Ask, filters: Filters, query: Query, name: str) -> Breakdown | None:
     # Whom it is slow for is asked of one route.
-    measures = (COUNT, ERRORS, BINS) if is_narrowed(filters) else (COUNT, ERRORS)
+    measures = (COUNT, ERRORS, BINS) if filters.beyond_period else (COUNT, ERRORS)
     found = ask.within_limit(lambda: ask.aggregate(*measures, query=query, by=[Variable(name)], top=TOP_VALUES))
     if found is None:
         return None
