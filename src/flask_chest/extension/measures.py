@@ -39,7 +39,6 @@ from flask_chest.aggregates import (
     Percentiles,
     Sum,
     Variable,
-    written_name,
 )
 from flask_chest.errors import ConfigurationError
 
@@ -142,16 +141,6 @@ def parse_key(text: str) -> Column | Variable:
         f"{name} is a field by which nothing is grouped; those that can be are {', '.join(COLUMN_NAMES)}, "
         f"and a variable of that name is written {_quoted(name)}"
     )
-
-
-def written_key(key: Column | Variable) -> str:
-    """Write what `parse_key` reads as *key*."""
-    return written_name(key)
-
-
-def written_number(of: Number) -> str:
-    """Write what `parse_number` reads as *of*."""
-    return written_name(of)
 
 
 def _number(name: str, is_quoted: bool) -> Number:  # noqa: FBT001 - as `_arguments` yields them

@@ -25,15 +25,9 @@ from flask_chest.aggregates import (
     Percentiles,
     Sum,
     Variable,
+    written_name,
 )
-from flask_chest.extension.measures import (
-    parse_key,
-    parse_measure,
-    parse_measures,
-    parse_number,
-    written_key,
-    written_number,
-)
+from flask_chest.extension.measures import parse_key, parse_measure, parse_measures, parse_number
 
 TOTAL = Variable("total")
 
@@ -153,13 +147,13 @@ def test_label_of_a_measure_is_read_as_the_measure(measure: Measure[object]) -> 
 
 @given(_names)
 def test_every_variable_can_be_named(name: str) -> None:
-    assert parse_key(written_key(Variable(name))) == Variable(name)
-    assert parse_number(written_number(Variable(name))) == Variable(name)
+    assert parse_key(written_name(Variable(name))) == Variable(name)
+    assert parse_number(written_name(Variable(name))) == Variable(name)
 
 
 def test_columns_are_written_as_they_are_called() -> None:
-    assert [parse_key(written_key(column)) for column in COLUMN_NAMES] == list(COLUMN_NAMES)
-    assert parse_number(written_number("duration")) == "duration"
+    assert [parse_key(written_name(column)) for column in COLUMN_NAMES] == list(COLUMN_NAMES)
+    assert parse_number(written_name("duration")) == "duration"
 
 
 @given(st.text())

@@ -18,12 +18,13 @@ from flask_chest.aggregates import (
     Percentiles,
     Row,
     Variable,
+    written_name,
 )
 from flask_chest.aggregates import (
     Column as KeyColumn,
 )
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension.measures import parse_key, written_key
+from flask_chest.extension.measures import parse_key
 from flask_chest.record import Query
 from flask_chest.viewer._asking import Ask, Parameters
 from flask_chest.viewer._charts import Chart, Column, Series
@@ -110,7 +111,7 @@ class ComparePage:
     @property
     def by_text(self) -> str:
         """The key as the address takes it."""
-        return written_key(self.by) if self.by is not None else ""
+        return written_name(self.by) if self.by is not None else ""
 
     @property
     def parameters(self) -> Parameters:
@@ -185,7 +186,7 @@ def _side(ask: Ask, filters: Filters, query: Query, by: KeyColumn | Variable, te
     only = narrowed(filters, by, key)
     if only is None:
         raise ConfigurationError(
-            f"the groups of {written_key(by)} cannot be compared: no filter finds their records"
+            f"the groups of {written_name(by)} cannot be compared: no filter finds their records"
         )
     only = only.checked()
     asked = msgspec.structs.replace(
@@ -216,7 +217,7 @@ def _choices(
         if narrowed(filters, by, key) is None:
             continue
         text = value_parameter(by, key)
-        common = {**filters.parameters, "by": written_key(by)}
+        common = {**filters.parameters, "by": written_name(by)}
         choices.append(
             Choice(
                 key_text(key),

@@ -17,17 +17,13 @@ from flask_chest.aggregates import (
     Percentiles,
     Row,
     Variable,
+    written_name,
 )
 from flask_chest.aggregates import (
     Column as KeyColumn,
 )
 from flask_chest.errors import ConfigurationError
-from flask_chest.extension.measures import (
-    parse_key,
-    parse_measures,
-    written_key,
-    written_number,
-)
+from flask_chest.extension.measures import parse_key, parse_measures
 from flask_chest.extension.record_text import csv_line
 from flask_chest.extension.spans import Every, parse_every
 from flask_chest.record import JSONValue
@@ -109,7 +105,7 @@ class ExplorePage:
     @property
     def by_texts(self) -> list[str]:
         """The keys as the address takes them."""
-        return [written_key(each) for each in self.by]
+        return [written_name(each) for each in self.by]
 
     @property
     def command(self) -> str:
@@ -212,7 +208,7 @@ def show(ask: Ask) -> ExplorePage:
     parameters: Parameters = {
         **filters.parameters,
         "measure": measure_texts(measures),
-        "by": [written_key(key) for key in by],
+        "by": [written_name(key) for key in by],
         "every": every_given,
         "top": str(top),
     }
@@ -335,7 +331,7 @@ class _Shown:
                 only = self._only(row)
                 link = self.links.to("explore", {**self.parameters, **only}) if only is not None else None
                 series.append(Series(name, values, color(number), link))
-            title = f"{labels[0]} by {', '.join(written_key(key) for key in self.by)}"
+            title = f"{labels[0]} by {', '.join(written_name(key) for key in self.by)}"
         else:
             for at, label in enumerate(labels):
                 values = [_values([measure], bucket.all)[at] for bucket in answer.series]
@@ -345,7 +341,7 @@ class _Shown:
         return kind, Chart(title, columns, series, text)
 
     def _histogram(self, measure: Histogram, answer: Answer) -> tuple[str, Chart]:
-        name = written_number(measure.of)
+        name = written_name(measure.of)
         edge = Written(Percentiles(measure.of, 50), self.units)
         bins = answer.all[measure]
         labels = [bin_label(each, edge) for each in bins]
