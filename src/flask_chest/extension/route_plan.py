@@ -29,24 +29,24 @@ class Asked(NamedTuple):
 
 
 class RoutePlan(msgspec.Struct, frozen=True):
-    """What to do for one route and method: made once, used for every request to it."""
+    """What to do for one route and method: made once, used for every request to it; nothing unless said."""
 
-    view: object
-    endpoint: str | None
-    route: str | None
+    view: object = None
+    endpoint: str | None = None
+    route: str | None = None
     """URL rule, or ``None`` where nothing matched."""
-    method: str
+    method: str = ""
     """HTTP method, or empty for one that a client invented."""
-    asked: tuple[Asked, ...]
+    asked: tuple[Asked, ...] = ()
     """Variables that each chest asks for; the request is not recorded if there are none."""
-    checks: Mapping[ChestState, Sequence[Check]]
+    checks: Mapping[ChestState, Sequence[Check]] = {}
     """What the variables of each chest are compared with; chests for which no class declares any are left out."""
-    make_request_id: Callable[[], str]
-    response_header: str | None
+    make_request_id: Callable[[], str] = new_request_id
+    response_header: str | None = None
     """Name of the response header that holds the request id."""
-    samples: bool
+    samples: bool = False
     """Whether a chest keeps only a share of the requests."""
-    tells_errors: bool
+    tells_errors: bool = False
     """Whether a chest keeps the texts of exceptions."""
 
     @classmethod
@@ -87,18 +87,7 @@ class RoutePlan(msgspec.Struct, frozen=True):
         )
 
 
-NOTHING_ASKED = RoutePlan(
-    view=None,
-    endpoint=None,
-    route=None,
-    method="",
-    asked=(),
-    checks={},
-    make_request_id=new_request_id,
-    response_header=None,
-    samples=False,
-    tells_errors=False,
-)
+NOTHING_ASKED = RoutePlan()
 """Plan of a request whose route is not known yet."""
 
 
