@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import translate
 from functools import lru_cache
@@ -72,8 +72,8 @@ class Extractor:
         "_rules",
         "_small",
         "_variable",
-        "_variables",
         "checks",
+        "variables",
     )
 
     def __init__(self, names: Names, rules: ValueRules) -> None:
@@ -86,7 +86,8 @@ class Extractor:
         self.checks = tuple(map(self._checked, names.declarations))
         """What the declared variables are compared with, but for those of which a rule may hide something."""
         self._variable = lru_cache(maxsize=4096)(self._make_variable)
-        self._variables = tuple(map(self._variable, names.explicit))
+        self.variables = tuple(map(self._variable, names.explicit))
+        """What is asked for by name."""
         self._small = min(SMALL_BYTES, rules.max_value_bytes)
         self._plain = self._plain_names()
 
@@ -112,9 +113,9 @@ class Extractor:
         names = self._names
         if names.every or names.globs or names.computed:
             return None
-        if any(each.verdict is not NOTHING_HIDDEN or len(each.path) > 1 for each in self._variables):
+        if any(each.verdict is not NOTHING_HIDDEN or len(each.path) > 1 for each in self.variables):
             return None
-        if sum(each.size + self._small for each in self._variables) > self._rules.max_record_bytes:
+        if sum(each.size + self._small for each in self.variables) > self._rules.max_record_bytes:
             return None
         allowed = {name: each for check in self.checks for name, each in check.plain.items()}
         declared = [field.name for each in names.declarations for field in each.fields]
@@ -122,7 +123,7 @@ class Extractor:
             return None  # more than a look into a set decides, or two classes declare one name
         for name in self._floats:  # a whole number for a float has to be converted
             allowed[name] = Allowed(allowed[name].members - {int})
-        return tuple((each.name, each.key, allowed.get(each.name)) for each in self._variables)
+        return tuple((each.name, each.key, allowed.get(each.name)) for each in self.variables)
 
     def plain(self, held: Mapping[str, object]) -> dict[str, JSONValue] | None:
         """Return what `convert` would if nothing has to be converted, and all is as declared; else ``None``.
@@ -167,35 +168,41 @@ class Extractor:
         variables: dict[str, JSONValue] = {}
         if (
             self._take_explicit(held, variables, conversion)
-            and self._take_matching(held, variables, conversion)
+            and self._take_found(self._matching(held), variables, conversion)
             and self._compute(variables, conversion)
             and self._names.every
         ):
-            self._take_public(held, variables, conversion)
+            self._take_found(_public(held), variables, conversion, objects=False)
         self._widen(variables)
         return Extraction(variables, conversion.failures)
 
     def _take_explicit(
         self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
     ) -> bool:
-        for each in self._variables:
+        for each in self.variables:
             value = _look_up(each.path, held, conversion)
             if value is not _ABSENT and not self._take(each, value, variables, conversion):
                 return False
         return True
 
-    def _take_matching(
-        self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
+    def _take_found(
+        self,
+        found: Iterable[tuple[str, object]],
+        variables: dict[str, JSONValue],
+        conversion: Conversion,
+        *,
+        objects: bool = True,
     ) -> bool:
-        for name in self._matching(held):
+        """Take what was *found* under names that nobody spelt out, of which a record has so many at most."""
+        for name, value in found:
             each = self._variable(name)
-            if each.key in variables or name not in held:
+            if each.key in variables:
                 continue
             conversion.names_left -= 1
             if conversion.names_left < 0:
                 variables[TRUNCATED] = True
                 break
-            if not self._take(each, held[name], variables, conversion):
+            if not self._take(each, value, variables, conversion, objects=objects):
                 return False
         return True
 
@@ -238,9 +245,9 @@ class Extractor:
     ) -> Iterator[tuple[CapturedName, bool]]:
         """List what on ``g`` is asked for, and whether as an object too; of those that share a key the first."""
         keys = set(self._names.computed)
-        keys |= {each.key for each in self._variables if len(each.path) > 1 and each.key in earlier}
-        found = [(each, True) for each in self._variables if each.name in held]
-        found += [(self._variable(name), True) for name in self._matching(held)]
+        keys |= {each.key for each in self.variables if len(each.path) > 1 and each.key in earlier}
+        found = [(each, True) for each in self.variables if each.name in held]
+        found += [(self._variable(name), True) for name, _ in self._matching(held)]
         if self._names.every:
             found += [(self._variable(name), False) for name, _ in _public(held)]
         for each, objects in found:
@@ -267,11 +274,12 @@ class Extractor:
             variables[key] = conversion.convert(value, objects=objects, path=name, verdict=verdict)
         return True
 
-    def _matching(self, held: Mapping[str, object]) -> Iterator[str]:
+    def _matching(self, held: Mapping[str, object]) -> Iterator[tuple[str, object]]:
         for private, matches in self._globs:
             for name in list(held):
-                if matches(name) and (private or not name.startswith("_")):
-                    yield name
+                # It may be gone by now: what is yielded is converted before the next one, by the app's code too.
+                if matches(name) and (private or not name.startswith("_")) and name in held:
+                    yield name, held[name]
 
     def _compute(self, variables: dict[str, JSONValue], conversion: Conversion) -> bool:
         for name, compute in self._names.computed.items():
@@ -284,25 +292,6 @@ class Extractor:
             if not self._take(self._variable(name), value, variables, conversion):
                 return False
         return True
-
-    def _take_public(
-        self, held: Mapping[str, object], variables: dict[str, JSONValue], conversion: Conversion
-    ) -> None:
-        for name, value in _public(held):
-            each = self._variable(name)
-            if each.key in variables:
-                continue
-            conversion.names_left -= 1
-            if conversion.names_left < 0:
-                variables[TRUNCATED] = True
-                return
-            if not self._take(each, value, variables, conversion, objects=False):
-                return
-
-    @property
-    def variables(self) -> tuple[CapturedName, ...]:
-        """What is asked for by name."""
-        return self._variables
 
 
 def _public(held: Mapping[str, object]) -> Iterator[tuple[str, object]]:
