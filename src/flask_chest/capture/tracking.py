@@ -34,8 +34,6 @@ METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 EVERY_METHOD = "*"
 EVERY_NAME = "*"
 _WILD = frozenset("*?[")
-_NO_RENAME: Rename = MappingProxyType({})
-_NO_COMPUTED: Computed = MappingProxyType({})
 
 
 def known_method(method: str) -> str:
@@ -52,8 +50,8 @@ class Names(msgspec.Struct, frozen=True):
     explicit: tuple[str, ...] = ()
     every: bool = False
     globs: tuple[str, ...] = ()
-    rename: Rename = msgspec.field(default_factory=lambda: _NO_RENAME)
-    computed: Computed = msgspec.field(default_factory=lambda: _NO_COMPUTED)
+    rename: Rename = MappingProxyType({})
+    computed: Computed = MappingProxyType({})
     declarations: tuple[Declaration, ...] = ()
 
     def __or__(self, other: Names) -> Names:

@@ -61,12 +61,9 @@ class ValueRules(msgspec.Struct, frozen=True, kw_only=True):
     """How one chest converts values, and what it hides of them."""
 
     redaction: Redaction = msgspec.field(default_factory=Redaction)
-    encoders: Encoders = msgspec.field(default_factory=lambda: _NO_ENCODERS)
+    encoders: Encoders = MappingProxyType({})
     max_value_bytes: int = MAX_VALUE_BYTES
     max_record_bytes: int = MAX_RECORD_BYTES
-
-
-_NO_ENCODERS: Encoders = MappingProxyType({})
 
 
 class Dropped(Exception):

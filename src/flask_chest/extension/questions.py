@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import TypedDict
 
 import msgspec
@@ -16,7 +15,6 @@ from flask_chest.record import Condition, OneOf, Query, Where, same_value
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 """How long a store works on an answer at most, unless a caller says otherwise."""
-_NO_VARIABLES: Where = MappingProxyType({})
 
 
 class RecordFilters(TypedDict, total=False):
@@ -59,7 +57,7 @@ def query_of(filters: RecordFilters) -> Query:
     Raises `ConfigurationError` for a value of the wrong type, which would match nothing.
     """
     asked: dict[str, object] = {"limit": None, **filters}
-    where = asked.pop("where", _NO_VARIABLES)
+    where = asked.pop("where", {})
     for name in ("since", "until"):
         asked[f"{name}_unix_nano"] = _unix_nano(asked.pop(name, None), name)
     asked["where"], asked["conditions"] = _told_apart(where)

@@ -51,7 +51,6 @@ LEAST_BYTES, MOST_BYTES = 64, 1024 * 1024
 
 T = TypeVar("T")
 
-_NO_NAMES: Rename = MappingProxyType({})
 _ALL: Rate = 1.0
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -306,7 +305,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Globs of the routes or endpoints that *tracked_vars* is for; ``None`` for all."""
     exclude: tuple[str, ...] = _setting(parse_routes, default=())
     """Globs of the routes or endpoints that *tracked_vars* is not for."""
-    rename: Rename = _setting(parse_rename, default=_NO_NAMES)
+    rename: Rename = _setting(parse_rename, default=MappingProxyType({}))
     """Other names for variables, in every record."""
     computed: Computed = _setting(parse_computed, default=MappingProxyType({}))
     """Functions whose results every record holds, by the variables' names."""
