@@ -96,11 +96,11 @@ class Extractor:
         key = storable_text(renamed[:MAX_NAME_CHARACTERS])
         verdict = self._rules.redaction.verdict(name)
         if key != name and verdict.last is None:  # both names count
-            patterns, judges, last = self._rules.redaction.verdict(key)
-            if patterns or judges or last:
-                patterns = tuple(dict.fromkeys(verdict.patterns + patterns))
-                judges = tuple(dict.fromkeys(verdict.judges + judges))
-                verdict = Verdict(patterns, judges, last)
+            more = self._rules.redaction.verdict(key)
+            if more is not NOTHING_HIDDEN:
+                patterns = tuple(dict.fromkeys(verdict.patterns + more.patterns))
+                judges = tuple(dict.fromkeys(verdict.judges + more.judges))
+                verdict = Verdict(patterns, judges, more.last)
         return CapturedName(name, tuple(name.split(".")), key, len(key.encode()), verdict)
 
     def _checked(self, declaration: Declaration) -> Check:

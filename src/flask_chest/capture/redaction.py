@@ -123,6 +123,7 @@ class Redaction:
     def _verdict(self, name: str, by_path: Sequence[int] = ()) -> Verdict:
         patterns: list[Redact] = []
         judges: list[Redact] = []
+        last: Redact | None = None
         for number, (rule, matches) in enumerate(zip(self.rules, self._by_name, strict=True)):
             if rule.names and number not in by_path and not matches(name):
                 continue
@@ -132,12 +133,8 @@ class Redaction:
                 judges.append(rule)
             else:
                 last = None if rule.action == "keep" else rule
-                return (
-                    Verdict(tuple(patterns), tuple(judges), last)
-                    if patterns or judges or last
-                    else NOTHING_HIDDEN
-                )
-        return Verdict(tuple(patterns), tuple(judges)) if patterns or judges else NOTHING_HIDDEN
+                break
+        return Verdict(tuple(patterns), tuple(judges), last) if patterns or judges or last else NOTHING_HIDDEN
 
     def hashed(self, value: JSONValue) -> str:
         """Return what takes the place of *value*."""
