@@ -28,7 +28,7 @@ from werkzeug.local import LocalProxy
 from flask_chest._process import pass_interruption
 from flask_chest.capture.object_fields import fields, mro, tuple_fields
 from flask_chest.capture.redaction import MASK, NOTHING_HIDDEN, Redact, Redaction, Verdict
-from flask_chest.record import JSONValue
+from flask_chest.record import JSONValue, is_number
 
 MAX_VALUE_BYTES = 8 * 1024
 """UTF-8 bytes of text in one variable; what is beyond is cut and marked."""
@@ -409,13 +409,7 @@ def _type_name(value: object) -> str:
 
 def _in_order(values: list[JSONValue]) -> list[JSONValue]:
     """Sort what came from a set, so that equal sets are stored equal."""
-    return sorted(
-        values, key=lambda value: (type(value).__name__, value if _is_number(value) else 0, repr(value))
-    )
-
-
-def _is_number(value: JSONValue) -> bool:
-    return isinstance(value, int | float)
+    return sorted(values, key=lambda value: (type(value).__name__, value if is_number(value) else 0, repr(value)))
 
 
 def _items(value: object, kind: type, *, objects: bool) -> Iterable[tuple[object, object]] | None:

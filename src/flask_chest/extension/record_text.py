@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 
 from flask_chest.errors import REPLACEMENT, ConfigurationError
-from flask_chest.record import FIELDS, JSONValue, Record, encode_variables
+from flask_chest.record import FIELDS, JSONValue, Record, encode_variables, is_number
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """Characters that a spreadsheet takes for the beginning of a formula."""
@@ -78,7 +78,7 @@ def csv_line(values: Sequence[JSONValue]) -> str:
 
 def _cell(value: JSONValue) -> str | float | None:
     """Make a cell that no spreadsheet calculates: a text that looks like a formula begins with an apostrophe."""
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None or is_number(value):
         return value
     text = without_controls(value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return f"'{text}" if text.startswith(_FORMULA) else text

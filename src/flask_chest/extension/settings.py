@@ -35,6 +35,7 @@ from flask_chest.capture.tracking import (
 from flask_chest.capture.values import MAX_RECORD_BYTES, MAX_VALUE_BYTES, Encoders, ValueRules
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import PartitionBy
+from flask_chest.record import is_number
 from flask_chest.stores import MAX_INDEXED_NAME, is_indexable
 
 SchedulerMode: TypeAlias = Literal["auto", "on", "off"]
@@ -164,14 +165,14 @@ def _size(value: object, key: str) -> int:
 def _rate(value: object, key: str) -> Rate:
     if callable(value):
         return cast("Rate", value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ConfigurationError(f"{key} must be a number from 0 to 1, such as 0.1, or a function, got {value!r}")
     return value
 
 
 def _seconds(value: object, key: str) -> int:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+    if not is_number(seconds) or not 0 <= seconds < float("inf"):
         raise ConfigurationError(f"{key} must be a number of seconds, such as 0.5, or a timedelta, got {value!r}")
     return round(seconds * 1_000_000_000)
 
