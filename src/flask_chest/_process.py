@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
@@ -61,28 +62,17 @@ def signals_blocked() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def _run_beside(gevent: object, run: Callable[[], None]) -> None:
+def _run_beside(gevent: ModuleType, run: Callable[[], None]) -> None:
     try:
         run()
     finally:
         # What waits by gevent in a thread makes a hub there, with descriptors that nobody else closes.
-        cast("_Gevent", gevent).get_hub().destroy()
-
-
-class _Hub(Protocol):
-    def destroy(self) -> None: ...
-
-
-class _Gevent(Protocol):
-    def get_hub(self) -> _Hub: ...
+        gevent.get_hub().destroy()
 
 
 def _original(name: str) -> object:
     monkey = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return getattr(_thread, name)
-    get_original = cast("Callable[[str, str], object]", monkey.get_original)
-    return get_original("_thread", name)
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
 
 
 def threads_run() -> bool:

@@ -75,14 +75,6 @@ class Span(Protocol):
         """Return whether attributes would be kept."""
 
 
-class _Trace(Protocol):
-    """`TRACE_MODULE`."""
-
-    @abstractmethod
-    def get_current_span(self) -> Span:
-        """Return the innermost span, or one without ids."""
-
-
 class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     """The ids of a span, in lower-case hex as W3C's Trace Context writes them."""
 
@@ -130,8 +122,8 @@ def server_span(environ: Mapping[str, object]) -> Span | None:
     span = environ.get(_SPAN_KEY)
     if span is not None:
         return cast("Span", span)
-    trace = cast("_Trace | None", sys.modules.get(TRACE_MODULE))
-    return None if trace is None else trace.get_current_span()
+    trace = sys.modules.get(TRACE_MODULE)  # whose current span is the innermost one, or one without ids
+    return None if trace is None else cast("Span", trace.get_current_span())
 
 
 def awaits_span(environ: Mapping[str, object]) -> bool:
