@@ -92,8 +92,17 @@ class _Weighted(Measure[T_co], msgspec.Struct, frozen=True, kw_only=True):
     weighted: bool = True
     """Whether a record counts for all the requests that sampling left out beside it."""
 
-    def _labelled(self, text: str) -> str:
-        return _labelled(text, weighted=self.weighted)
+
+class _OfNumber(Measure[T_co], msgspec.Struct, frozen=True):
+    of: Number
+
+    def __post_init__(self) -> None:
+        _check_number(self.of, self)
+
+
+class _WeightedOfNumber(_OfNumber[T_co], frozen=True, kw_only=True):
+    weighted: bool = True
+    """Whether a record counts for all the requests that sampling left out beside it."""
 
 
 class Count(_Weighted[int], frozen=True):
@@ -102,7 +111,7 @@ class Count(_Weighted[int], frozen=True):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return self._labelled("count")
+        return _labelled("count", weighted=self.weighted)
 
 
 class ErrorRate(_Weighted["float | None"], frozen=True):
@@ -111,44 +120,29 @@ class ErrorRate(_Weighted["float | None"], frozen=True):
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return self._labelled("error_rate")
+        return _labelled("error_rate", weighted=self.weighted)
 
 
-class Sum(_Weighted[float], frozen=True):
+class Sum(_WeightedOfNumber[float], frozen=True):
     """Sum of numbers, within 1e-9 of the sum of their sizes."""
 
-    of: Number
-
-    def __post_init__(self) -> None:
-        _check_number(self.of, self)
-
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return self._labelled(f"sum({written_name(self.of)})")
+        return _labelled(f"sum({written_name(self.of)})", weighted=self.weighted)
 
 
-class Mean(_Weighted["float | None"], frozen=True):
+class Mean(_WeightedOfNumber["float | None"], frozen=True):
     """Mean of numbers; ``None`` where there is none."""
 
-    of: Number
-
-    def __post_init__(self) -> None:
-        _check_number(self.of, self)
-
     @property
     def label(self) -> str:
         """The measure as the command line writes it."""
-        return self._labelled(f"mean({written_name(self.of)})")
+        return _labelled(f"mean({written_name(self.of)})", weighted=self.weighted)
 
 
-class Minimum(Measure["float | None"], msgspec.Struct, frozen=True):
+class Minimum(_OfNumber["float | None"], frozen=True):
     """Least number; ``None`` where there is none."""
-
-    of: Number
-
-    def __post_init__(self) -> None:
-        _check_number(self.of, self)
 
     @property
     def label(self) -> str:
@@ -156,13 +150,8 @@ class Minimum(Measure["float | None"], msgspec.Struct, frozen=True):
         return f"min({written_name(self.of)})"
 
 
-class Maximum(Measure["float | None"], msgspec.Struct, frozen=True):
+class Maximum(_OfNumber["float | None"], frozen=True):
     """Greatest number; ``None`` where there is none."""
-
-    of: Number
-
-    def __post_init__(self) -> None:
-        _check_number(self.of, self)
 
     @property
     def label(self) -> str:
