@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakMethod, WeakSet, ref
@@ -87,14 +88,16 @@ class ChestState:
         observer: VariablesObserver | None = None,
         blueprint_rules: Sequence[BlueprintRule] = (),
     ) -> None:
-        self._processes = PerProcess(self._new_process)
+        self._processes = PerProcess(partial(ProcessState, self))
         self._app = ref(app)
         self.app_name = app.name
         self.chest = chest
         self.settings = settings
         self.make_store = make_store
-        self._store_is_lent = store_is_lent
-        self._place = place
+        self.store_is_lent = store_is_lent
+        """Whether the store was given as an object, which others may hold too."""
+        self.place = place
+        """Place of the journals."""
         self.jobs = dict(jobs or {})
         """The exporters by name; a chest may add more at any time."""
         self.request_id_generator = request_id_generator
@@ -135,16 +138,6 @@ class ChestState:
         self.latest = self._processes.get()
         return self.latest
 
-    def _new_process(self) -> ProcessState:
-        return ProcessState(
-            settings=self.settings,
-            place=self._place,
-            make_store=_making_weakly(self),
-            derived=_weakly(self.derived),
-            store_is_lent=self._store_is_lent,
-            jobs=self.jobs,
-        )
-
     def derived(self) -> Derived:
         """Return what the store is to have for what is declared now, for the app, its blueprints and its views.
 
@@ -170,28 +163,19 @@ class ProcessState:
     Threads hold none of it but by weak references, so that an app which nobody else holds is collected.
     """
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        place: JournalPlace,
-        make_store: Callable[[], Store],
-        derived: Callable[[], Derived | None],
-        store_is_lent: bool,
-        jobs: Mapping[str, ExportJob],
-    ) -> None:
-        self._settings = settings
-        self._place = place
-        self._jobs = jobs
+    def __init__(self, chest_state: ChestState) -> None:
+        """Take over what was decided for *chest_state*, which is not held: it holds this."""
+        self._settings = chest_state.settings
+        self._place = chest_state.place
+        self._jobs = chest_state.jobs
+        self._store_is_lent = chest_state.store_is_lent
+        self._derived = _weakly(chest_state.derived)
         self.pid = os.getpid()
-        self.instance = f"{settings.instance}:{self.pid}"
+        self.instance = f"{self._settings.instance}:{self.pid}"
         """Name of this process in `Record.instance`."""
         self.tally = Tally(logger)
-        self._store = LazyStore(make_store, opened=_weakly(self._make_if_empty))
-        self._derived = derived
+        self._store = LazyStore(_making_weakly(chest_state), opened=_weakly(self._make_if_empty))
         self._making_derived: Making | None = None
-        self._store_is_lent = store_is_lent
-        """Whether the store was given as an object, which others may hold too."""
         self.exports = ExportJobs(self._store.open)
         self._making = threading.RLock()
         """Lock under which the intake is made, by requests too: never held while the store is called."""
