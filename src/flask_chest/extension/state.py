@@ -11,8 +11,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -71,45 +72,35 @@ LONGEST_START_PAUSE_SECONDS = 60.0
 """Shortest and longest pause before threads that could not be started are tried again."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ChestState:
     """One chest on one app: what was set up once and holds in every process, and a `ProcessState` for each."""
 
-    def __init__(
-        self,
-        *,
-        chest: FlaskChest,
-        app: Flask,
-        settings: Settings,
-        make_store: Callable[[], Store],
-        store_is_lent: bool = False,
-        request_id_generator: RequestIdGenerator | None = None,
-        place: JournalPlace,
-        jobs: Mapping[str, ExportJob] | None = None,
-        observer: VariablesObserver | None = None,
-        blueprint_rules: Sequence[BlueprintRule] = (),
-    ) -> None:
+    chest: FlaskChest
+    app: InitVar[Flask]
+    settings: Settings
+    make_store: Callable[[], Store]
+    store_is_lent: bool = False
+    """Whether the store was given as an object, which others may hold too."""
+    request_id_generator: RequestIdGenerator | None = None
+    place: JournalPlace
+    """Place of the journals."""
+    jobs: dict[str, ExportJob] = field(default_factory=dict)
+    """The exporters by name; a chest may add more at any time."""
+    observer: VariablesObserver | None = None
+    blueprint_rules: Sequence[BlueprintRule] = ()
+    """The chest's own list, to which `FlaskChest.track` adds."""
+
+    def __post_init__(self, app: Flask) -> None:
         self._processes = PerProcess(partial(ProcessState, self))
         self._app = ref(app)
         self.app_name = app.name
-        self.chest = chest
-        self.settings = settings
-        self.make_store = make_store
-        self.store_is_lent = store_is_lent
-        """Whether the store was given as an object, which others may hold too."""
-        self.place = place
-        """Place of the journals."""
-        self.jobs = dict(jobs or {})
-        """The exporters by name; a chest may add more at any time."""
-        self.request_id_generator = request_id_generator
-        self.observer = observer
-        self.app_rule = _app_rule(settings)
+        self.app_rule = _app_rule(self.settings)
         """Rule for every route, or ``None`` if only decorated views are recorded."""
-        self.blueprint_rules = blueprint_rules
-        """The chest's own list, to which `FlaskChest.track` adds."""
-        self.additions = Names(rename=settings.rename, computed=settings.computed)
+        self.additions = Names(rename=self.settings.rename, computed=self.settings.computed)
         """Names that are renamed and computed in every record."""
-        self.value_rules = settings.value_rules
-        self.sampling = settings.sampling
+        self.value_rules = self.settings.value_rules
+        self.sampling = self.settings.sampling
         self.latest = self.enter()
         """The `ProcessState` that was entered last.
 
