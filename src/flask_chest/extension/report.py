@@ -14,7 +14,7 @@ import msgspec
 
 from flask_chest.errors import JournalError, StoreAbsent, describe
 from flask_chest.extension.chest import FlaskChest
-from flask_chest.journal import JournalConfig, other_folders, used_bytes
+from flask_chest.journal import other_folders, used_bytes
 from flask_chest.journal.inspection import SegmentReport, inspect, refused_records
 from flask_chest.journal.losses import Losses, losses_in
 from flask_chest.journal.other_accounts import why_closed
@@ -45,9 +45,9 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
 
 def orphans_of(chest: FlaskChest) -> list[Orphan]:
     """Look for what was left for other addresses of the store of *chest*, and for another store at this one."""
-    folder = folder_of(chest)
+    folder, config = folder_of(chest), chest._state.here.journal_config
     own = {state.here.journal_config.folder for state in chest._states.values()}
-    found = [_orphan(other, inspect(other, store=None)) for other in _open(other_folders(_config(chest)), own)]
+    found = [_orphan(other, inspect(other, store=None)) for other in _open(other_folders(config), own)]
     if folder is not None:
         foreign = {segment.segment for segment in segments_of(chest) if segment.of_another_store}
         there = [segment for segment in inspect(folder, store=None) if segment.segment in foreign]
@@ -131,7 +131,7 @@ def _journal_report(chest: FlaskChest) -> JournalReport | None:
     folder = folder_of(chest)
     if folder is None:
         return None
-    segments, refused, losses = segments_of(chest), refused_by_store(chest), losses_in(folder)
+    segments, refused, losses = segments_of(chest), refused_records(folder), losses_in(folder)
     if not segments and not refused and not losses.total:
         return None
     return JournalReport(
@@ -164,10 +164,6 @@ def _open(folders: list[Path], but: AbstractSet[Path | None]) -> list[Path]:
     return [folder for folder in folders if folder not in but and why_closed(folder) is None]
 
 
-def _config(chest: FlaskChest) -> JournalConfig:
-    return chest._state.here.journal_config
-
-
 def segments_of(chest: FlaskChest) -> list[SegmentReport]:
     """Look at the segments of *chest*; there are none where its journal is in memory."""
     folder = folder_of(chest)
@@ -175,13 +171,7 @@ def segments_of(chest: FlaskChest) -> list[SegmentReport]:
         return []
     store = chest._state.here.store
     store_id = store.store_id if isinstance(store, Identified) else None
-    return inspect(folder, store=_config(chest).store, store_id=store_id)
-
-
-def refused_by_store(chest: FlaskChest) -> int:
-    """Count the records that the store of *chest* refused for good."""
-    folder = folder_of(chest)
-    return 0 if folder is None else refused_records(folder)
+    return inspect(folder, store=chest._state.here.journal_config.store, store_id=store_id)
 
 
 def folder_of(chest: FlaskChest) -> Path | None:
