@@ -17,12 +17,11 @@ from flask_chest.cli._group import Failure, asking_store, chest_group, the_chest
 from flask_chest.cli._options import AddsOptions, all_of, asking, hints, limited, question, said, within
 from flask_chest.cli._output import FORMATS, Format, say, say_data, say_json, say_styled
 from flask_chest.cli._plots import plots
-from flask_chest.errors import CapabilityMissing, ConfigurationError, StoreAbsent
+from flask_chest.errors import ConfigurationError, StoreAbsent
 from flask_chest.extension.aggregation import aggregate_query, ask
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.measures import parse_key, parse_measure, together
 from flask_chest.extension.spans import Every, parse_every
-from flask_chest.protocols import Aggregation
 from flask_chest.record import DEFAULT_TOP
 
 
@@ -200,8 +199,6 @@ def _can_plot() -> bool:
 def _answer(chest: FlaskChest, query: AggregateQuery, timeout: timedelta | None) -> Answer | None:
     """Return what the store of *chest* answers: nothing where there is none yet; exit where it cannot."""
     store = chest._state.here.store
-    if not isinstance(store, Aggregation):
-        raise CapabilityMissing(store, "Aggregation")
     with suppress(StoreAbsent), asking_store():
         return ask(store, query, timeout=timeout)
     return None

@@ -24,9 +24,9 @@ from flask_chest.aggregates import (
     Rows,
     Variable,
 )
-from flask_chest.errors import ConfigurationError
+from flask_chest.errors import CapabilityMissing, ConfigurationError
 from flask_chest.extension.spans import EPOCH, Every, bounds_of_spans
-from flask_chest.protocols import Aggregation
+from flask_chest.protocols import Aggregation, Store
 from flask_chest.record import DEFAULT_TOP, Query
 
 BINS = 20
@@ -62,8 +62,13 @@ def aggregate_query(
     return AggregateQuery(measures=tuple(measures), by=tuple(by), bounds=bounds, query=query, top=top)
 
 
-def ask(store: Aggregation, query: AggregateQuery, *, timeout: timedelta | None) -> Answer:
-    """Return the answer of *store* within *timeout*; bounds that a histogram lacks are chosen first."""
+def ask(store: Store, query: AggregateQuery, *, timeout: timedelta | None) -> Answer:
+    """Return the answer of *store* within *timeout*; bounds that a histogram lacks are chosen first.
+
+    Raises `CapabilityMissing` if the store cannot aggregate.
+    """
+    if not isinstance(store, Aggregation):
+        raise CapabilityMissing(store, "Aggregation")
     began = time.monotonic()
     open_ended = [each for each in query.measures if isinstance(each, Histogram) and not each.bounds]
     chosen = _with_bounds(store, query, open_ended, timeout) if open_ended else {}

@@ -46,7 +46,6 @@ from flask_chest.extension.shutdown import EXIT_TIMEOUT_SECONDS
 from flask_chest.extension.state import ChestState, logger
 from flask_chest.journal import forget_refused
 from flask_chest.protocols import (
-    Aggregation,
     Erasure,
     Exporter,
     Rejections,
@@ -249,8 +248,6 @@ class FlaskChest:
             top=top,
         )
         store = self._state.here.open_store()
-        if not isinstance(store, Aggregation):
-            raise CapabilityMissing(store, "Aggregation")
         self._await_own_records()
         return ask(store, query, timeout=checked_timeout(timeout))
 

@@ -14,12 +14,11 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import MapAdapter
 
 from flask_chest.aggregates import Answer, Column, Measure, Variable
-from flask_chest.errors import CapabilityMissing, ConfigurationError, QueryTimeout, StoreAbsent
+from flask_chest.errors import ConfigurationError, QueryTimeout, StoreAbsent
 from flask_chest.extension import aggregation
 from flask_chest.extension.chest import FlaskChest
 from flask_chest.extension.spans import Every
 from flask_chest.extension.state import ChestState
-from flask_chest.protocols import Aggregation
 from flask_chest.record import DEFAULT_TOP, Query, Record
 
 LIMIT_SECONDS = 2.0
@@ -179,14 +178,11 @@ class Ask:
 
         Raise `QueryTimeout` after a *share* of the time that is left to the page.
         """
-        store = self.state.here.store
-        if not isinstance(store, Aggregation):
-            raise CapabilityMissing(store, "Aggregation")
         try:
             asked = aggregation.aggregate_query(measures, query=query, by=by, every=every, top=top)
         except OverflowError:
             raise ConfigurationError("since and until must be times of the calendar") from None
-        return aggregation.ask(store, asked, timeout=self.time_left() * share)
+        return aggregation.ask(self.state.here.store, asked, timeout=self.time_left() * share)
 
     def within_limit(self, question: Callable[[], T]) -> T | None:
         """Return the answer to a *question*, or ``None`` if it would take longer than the page may."""
