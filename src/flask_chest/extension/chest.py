@@ -517,18 +517,16 @@ class FlaskChest:
 
     def _store_factory(self, app: Flask, settings: Settings, /) -> Callable[[], Store]:
         """Return what makes the store for *app* in each process."""
-        store = self._store
-        if store is None:
-            if settings.uri is not None:
-                key = f"{self._config_prefix}_URI"
-                return store_from_uri(
-                    settings.uri, root=Path(app.root_path), setting=key, partition=settings.partition
-                )
-            check_unparted(settings)
-            return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
+        if self._store is None and settings.uri is not None:
+            key = f"{self._config_prefix}_URI"
+            return store_from_uri(
+                settings.uri, root=Path(app.root_path), setting=key, partition=settings.partition
+            )
         check_unparted(settings)
+        if self._store is None:
+            return store_from_uri("sqlite:///flask_chest.sqlite3", root=Path(app.instance_path))
         hint = "; an address belongs in CHEST_URI"
-        return maker_of(store, "write", setting="store", kind="a Store", hint=hint)
+        return maker_of(self._store, "write", setting="store", kind="a Store", hint=hint)
 
 
 def current_request_id() -> str | None:
