@@ -231,9 +231,9 @@ def same_value(left: object, right: object) -> bool:
     """Compare two JSON values strictly: 1, 1.0 and ``True`` differ; the order of keys does not matter."""
     if type(left) in _SINGLE:  # nearly all of them, and asking for an abstract class takes long
         return type(left) is type(right) and left == right
-    if _is_object(left) and _is_object(right):
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
         return left.keys() == right.keys() and all(same_value(value, right[key]) for key, value in left.items())
-    if _is_array(left) and _is_array(right):
+    if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same_value, left, right))
     return type(left) is type(right) and left == right
 
@@ -241,14 +241,6 @@ def same_value(left: object, right: object) -> bool:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether *value* is a number of JSON, which ``True`` is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(value, Mapping)
-
-
-def _is_array(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
 
 
 _encoder = msgspec.json.Encoder()
