@@ -365,18 +365,18 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-_SCALAR_FORMS: tuple[tuple[type, Callable[[object], str | float]], ...] = (
-    (str, lambda value: str.__str__(cast("str", value))),
-    (int, lambda value: int.__index__(cast("int", value))),
-    (float, lambda value: float.__float__(cast("float", value))),
-    (datetime, lambda value: datetime.isoformat(cast("datetime", value))),
-    (date, lambda value: date.isoformat(cast("date", value))),
-    (time, lambda value: time.isoformat(cast("time", value))),
-    (timedelta, lambda value: timedelta.total_seconds(cast("timedelta", value))),
-    (Decimal, lambda value: Decimal.__str__(cast("Decimal", value))),
-    (UUID, lambda value: UUID.__str__(cast("UUID", value))),
-    (uuid_utils.UUID, lambda value: uuid_utils.UUID.__str__(cast("uuid_utils.UUID", value))),
-    (PurePath, lambda value: PurePath.__str__(cast("PurePath", value))),
+_SCALAR_FORMS: tuple[tuple[type, Callable[[Any], str | float]], ...] = (
+    (str, str.__str__),
+    (int, int.__index__),
+    (float, float.__float__),
+    (datetime, datetime.isoformat),
+    (date, date.isoformat),
+    (time, time.isoformat),
+    (timedelta, timedelta.total_seconds),
+    (Decimal, Decimal.__str__),
+    (UUID, UUID.__str__),
+    (uuid_utils.UUID, uuid_utils.UUID.__str__),
+    (PurePath, PurePath.__str__),
 )
 """The documented forms. Methods are called on the base type: a subclass may have replaced its own."""
 
