@@ -430,7 +430,9 @@ class ProcessState:
 
     def _scheduled(self, *, at_once: bool = False) -> bool:
         try:
-            self._schedule(at_once=at_once)
+            self.exports.schedule(self._jobs.values(), at_once=at_once)
+            if self._settings.retains:
+                self.exports.schedule_task(RETENTION, self.run_retention, interval=INTERVAL, at_once=at_once)
         except RuntimeError as exc:
             self._failed_starts += 1
             self._start_again = time.monotonic() + pause_seconds(
@@ -439,11 +441,6 @@ class ProcessState:
             self.tally.problem("no thread could be started for exporters and retention; trying again later", exc)
             return False
         return True
-
-    def _schedule(self, *, at_once: bool = False) -> None:
-        self.exports.schedule(self._jobs.values(), at_once=at_once)
-        if self._settings.retains:
-            self.exports.schedule_task(RETENTION, self.run_retention, interval=INTERVAL, at_once=at_once)
 
     def run_retention(self) -> RetentionReport:
         """Delete what exceeds the limits, and return how much that was; raise what the store raises."""
