@@ -144,11 +144,6 @@ class Declaration:
         """Return the type of the field *name* as its class writes it, for messages."""
         return _written(self.hints[name])
 
-    @property
-    def floats(self) -> tuple[str, ...]:
-        """Names of the fields of which whole numbers become floats."""
-        return tuple(field.name for field in self.fields if field.kind == "float")
-
 
 class Allowed(NamedTuple):
     """Types of which a value must be, or the texts of which it must be one."""

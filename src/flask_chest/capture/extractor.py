@@ -79,8 +79,10 @@ class Extractor:
     def __init__(self, names: Names, rules: ValueRules) -> None:
         """Work out what *names* become under *rules*."""
         self._names = names
-        self._declared = frozenset(field.name for each in names.declarations for field in each.fields)
-        self._floats = tuple(name for each in names.declarations for name in each.floats)
+        fields = [field for each in names.declarations for field in each.fields]
+        self._declared = frozenset(field.name for field in fields)
+        self._floats = tuple(field.name for field in fields if field.kind == "float")
+        """Names of the fields of which whole numbers become floats."""
         self._globs = tuple((glob.startswith("_"), re.compile(translate(glob)).match) for glob in names.globs)
         self._rules = rules
         self.checks = tuple(map(self._checked, names.declarations))
