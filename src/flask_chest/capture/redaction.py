@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias, TypeGuard, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
+from flask_chest.capture.lists import listed
 from flask_chest.errors import ConfigurationError
 from flask_chest.record import JSONValue
 
@@ -158,11 +159,8 @@ class Redaction:
 
 def parse_redact(value: object, setting: str) -> tuple[Redact, ...]:
     """Check rules: each a `Redact`, a glob, or a mapping of options, as in JSON. Raises `ConfigurationError`."""
-    if isinstance(value, str | Redact):
-        value = (value,)
-    if not _is_iterable(value) or isinstance(value, bytes | Mapping):
-        raise ConfigurationError(f"{setting} must be a list of globs or rules, got {value!r}")
-    return tuple(_rule(each, setting) for each in value)
+    rules = listed(value, str | Redact, f"{setting} must be a list of globs or rules")
+    return tuple(_rule(each, setting) for each in rules)
 
 
 def _rule(value: object, setting: str) -> Redact:
@@ -224,7 +222,3 @@ def _without_end(glob: str, *, across_lines: bool = True) -> str:
     """Translate *glob* to an expression that may stand within another."""
     body = translate(glob).removeprefix("(?s:")[: -len(r")\Z")]
     return f"(?s:{body})" if across_lines else f"(?:{body})"
-
-
-def _is_iterable(value: object) -> TypeGuard[Iterable[object]]:
-    return isinstance(value, Iterable)

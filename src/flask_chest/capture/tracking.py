@@ -14,6 +14,7 @@ from weakref import WeakSet
 import msgspec
 from flask import Blueprint, Flask
 
+from flask_chest.capture.lists import listed
 from flask_chest.declared import Declaration, Variables, declaration_of, is_declared
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import RequestIdGenerator
@@ -135,11 +136,6 @@ def parse_computed(value: object, setting: str = "computed") -> Computed:
     return _checked(value, setting, 'functions without arguments, as in {"plan": current_plan}', _is_function)
 
 
-def is_iterable(value: object) -> TypeGuard[Iterable[object]]:
-    """Return whether *value* can be iterated, which narrows its type."""
-    return isinstance(value, Iterable)
-
-
 def _checked(
     value: object, setting: str, what: str, is_right: Callable[[object], TypeGuard[T]]
 ) -> Mapping[str, T]:
@@ -165,14 +161,10 @@ def _check_renamed(rename: Rename, tracked: Iterable[Names]) -> None:
 
 
 def _names(names: object, setting: str) -> Names:
-    if isinstance(names, str | type):
-        names = (names,)
-    if not is_iterable(names) or _is_mapping(names) or isinstance(names, bytes):
-        raise ConfigurationError(f"{setting} must be a list of names on g, got {names!r}")
     explicit: list[str] = []
     globs: list[str] = []
     declarations: list[Declaration] = []
-    for name in names:
+    for name in listed(names, str | type, f"{setting} must be a list of names on g"):
         if is_declared(name):
             declarations.append(declaration := declaration_of(name))
             explicit += (each.name for each in declaration.fields)
@@ -319,14 +311,8 @@ class AppRule(msgspec.Struct, frozen=True):
 
 def parse_routes(value: object, setting: str) -> tuple[str, ...]:
     """Check globs of routes (``/api/*``) and endpoints (``shop.*``); raise `ConfigurationError`."""
-    if isinstance(value, str):
-        value = (value,)
-    if not is_iterable(value) or isinstance(value, bytes | Mapping):
-        raise ConfigurationError(
-            f"{setting} must be a list of routes (/api/*) or endpoints (shop.*), got {value!r}"
-        )
     globs: list[str] = []
-    for glob in value:
+    for glob in listed(value, str, f"{setting} must be a list of routes (/api/*) or endpoints (shop.*)"):
         if not isinstance(glob, str) or not glob:
             raise ConfigurationError(f"{setting} must hold routes (/api/*) or endpoints (shop.*), got {glob!r}")
         globs.append(glob)

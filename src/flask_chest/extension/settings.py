@@ -21,13 +21,13 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, c
 import msgspec
 
 from flask_chest.background.retention import RetentionPolicy
+from flask_chest.capture.lists import listed
 from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_redact
 from flask_chest.capture.sampling import Rate, Sampling
 from flask_chest.capture.tracking import (
     Computed,
     Rename,
     TrackedVars,
-    is_iterable,
     parse_computed,
     parse_rename,
     parse_routes,
@@ -196,10 +196,8 @@ def _hash_key(value: object, key: str) -> str:
 def _indexed(value: object, key: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
-    if not is_iterable(value) or isinstance(value, bytes | Mapping):
-        raise ConfigurationError(f"{key} must list names of variables, as in user_id,plan, got {value!r}")
     names: dict[str, None] = {}
-    for name in value:
+    for name in listed(value, str, f"{key} must list names of variables, as in user_id,plan"):
         if not isinstance(name, str) or not is_indexable(name):
             raise ConfigurationError(
                 f"{key} must hold names of at most {MAX_INDEXED_NAME} ASCII letters, digits or _, none of which "
