@@ -15,7 +15,6 @@ from flask import Request
 from msgspec.structs import replace
 
 from flask_chest._process import pass_interruption
-from flask_chest.capture.extractor import Extractor
 from flask_chest.capture.trace_context import TRACE_MODULE, TRACEPARENT_KEY, TraceContext, trace_context
 from flask_chest.capture.tracking import Rule
 from flask_chest.capture.values import storable_text
@@ -92,7 +91,9 @@ class RequestState(msgspec.Struct, eq=False):
             variables = capture.plain(held)
             if variables is None:
                 self.seen, self.compares = dict(held), True
-                variables = converted(state, capture, held)
+                variables, failures = capture.convert(held)
+                if failures:
+                    state.latest.tally.problem("a value raised while it was read")
             captured.append((state, variables))
             if state.observer is not None:
                 _show(state, state.observer, variables, current)
@@ -368,14 +369,6 @@ class WatchedApp:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._app, name)
-
-
-def converted(state: ChestState, capture: Extractor, held: Mapping[str, object]) -> Variables:
-    """Return the captured variables, and count for *state* what could not be read."""
-    variables, failures = capture.convert(held)
-    if failures:
-        state.latest.tally.problem("a value raised while it was read")
-    return variables
 
 
 def start_watched(
