@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from weakref import WeakKeyDictionary, ref
+
+from flask_chest._process import PerProcess
 
 
 class SharedG:
@@ -22,7 +23,7 @@ class SharedG:
         self.shared = shared
         self._before = dict(vars(shared))
         self._set = set[str]()
-        with _turns.lock:
+        with _turns.get():
             # First, so that no end of another request in between gives the object its class back.
             _watchers[shared] = (*_watchers.get(shared, ()), ref(self))
             # A class that refuses to be subclassed leaves the comparison by identity.
@@ -50,7 +51,7 @@ class SharedG:
 
     def end(self) -> None:
         """Stop watching; safe again. The last of overlapping requests gives the object its class back."""
-        with _turns.lock:
+        with _turns.get():
             watchers = tuple(each for each in _watchers.get(self.shared, ()) if each() not in {None, self})
             if watchers:
                 _watchers[self.shared] = watchers
@@ -60,26 +61,12 @@ class SharedG:
                     object.__setattr__(self.shared, "__class__", _plain_kinds[kind])
 
 
-class _Turns:
-    """The lock under which the watchers of a ``g`` and its class change together.
+_turns = PerProcess(threading.RLock)
+"""The lock under which the watchers of a ``g`` and its class change together.
 
-    A stream may end while a finalizer runs, which may be in the middle of a turn of the same thread, so it is one
-    that a thread may take again. A forked child has its own: the thread that held it is not there.
-    """
-
-    __slots__ = ("lock",)
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        self.lock = threading.RLock()
-
-
-_turns = _Turns()
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_turns.begin)
-
+A stream may end while a finalizer runs, which may be in the middle of a turn of the same thread, so it is one
+that a thread may take again. A forked child has its own: the thread that held it is not there.
+"""
 _watchers: WeakKeyDictionary[object, tuple[ref[SharedG], ...]] = WeakKeyDictionary()
 """Watchers of each ``g``. Weak on both sides: a streamed response that nobody closes never ends its watch.
 Tuples, since the class looks at them without the lock."""

@@ -673,7 +673,7 @@ def test_forked_child_serves_though_a_thread_of_its_parent_begins_a_request(app:
         with app.app_context():
             assert app.test_client().get("/").status_code == 200
 
-    with Holder(module_of_shared_g._turns.lock):
+    with Holder(module_of_shared_g._turns.get()):
         assert run_in_child(work) == 0
 
 
