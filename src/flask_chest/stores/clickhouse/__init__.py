@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus
 from flask_chest.record import Query, Record
+from flask_chest.stores._clients import Clients
 from flask_chest.stores._records import DuplicateIds
 from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
@@ -21,7 +22,6 @@ try:
     from flask_chest.stores.clickhouse.client import (
         LITTLE,
         Client,
-        Clients,
         Database,
         check_client_options,
         make_client,

@@ -6,7 +6,7 @@ import inspect
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +18,8 @@ from clickhouse_connect.driver.client import Client as _Client
 from clickhouse_connect.driver.httpclient import HttpClient
 
 from flask_chest._clocks import MAX_SKEW_NANO
-from flask_chest._process import PerProcess
 from flask_chest.errors import ConfigurationError, RecordRefused, SchemaError, StoreError, StoreUnavailable
+from flask_chest.stores._clients import Clients
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.clickhouse.native import NATIVE
 from flask_chest.stores.clickhouse.rows import COLUMNS
@@ -28,7 +28,6 @@ from flask_chest.stores.clickhouse.text import literal, quoted
 Client: TypeAlias = _Client
 Setting: TypeAlias = "str | int | float"
 
-"""Begin of the name of a column that a variable has."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 UNKNOWN_TABLE = 60
 TIMEOUT_EXCEEDED = 159
@@ -65,32 +64,6 @@ _WRITING: Mapping[str, Setting] = {
 _FILES = ("ca_cert", "client_cert", "client_cert_key")
 
 
-class Clients:
-    """One client for each process: its sockets do not cross a fork."""
-
-    def __init__(self, make: Callable[[], Client], *, given: Client | None) -> None:
-        self._clients = PerProcess(make if given is None else _refuse_fork)
-        self._is_given = given is not None
-        if given is not None:
-            self._clients.set(given)
-
-    def get(self) -> Client:
-        """Return this process's client; it connects when it is made."""
-        return self._clients.get()
-
-    def close(self) -> None:
-        """Close this process's client, but never one that was given."""
-        if not self._is_given and (client := self._clients.pop()) is not None:
-            client.close()
-
-
-def _refuse_fork() -> Client:
-    raise ConfigurationError(
-        "client was made before a fork, and does not work in this process; "
-        "give db_uri, or a callable store= that makes both in each process"
-    )
-
-
 def make_client(options: Mapping[str, Any]) -> Client:
     """Connect as *options* say, by sockets that no other client uses."""
     try:
@@ -122,7 +95,9 @@ def check_client_options(options: Mapping[str, object]) -> None:
 class Database:
     """Runs the statements of one chest; what the driver raises comes out as one of our errors."""
 
-    def __init__(self, clients: Clients, database: str, name: str, *, place: str, cluster: str | None) -> None:
+    def __init__(
+        self, clients: Clients[Client], database: str, name: str, *, place: str, cluster: str | None
+    ) -> None:
         self.place = place
         self.name = name
         self.database = database

@@ -22,7 +22,7 @@ try:
     from pymongo.uri_parser import parse_uri
 
     from flask_chest.stores.mongodb.aggregates import MongoDBAggregation
-    from flask_chest.stores.mongodb.client import NOT_PRIMARY, Client, Clients, Collections
+    from flask_chest.stores.mongodb.client import NOT_PRIMARY, Client, Collections, clients_of
     from flask_chest.stores.mongodb.deletion import MongoDBDeletion
     from flask_chest.stores.mongodb.documents import Document, document_of, record_of
     from flask_chest.stores.mongodb.indexes import MongoDBIndexes
@@ -112,7 +112,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
         if client is not None:
             self._choosing["seeds"] = _seeds(client)
         place = f"MongoDB {self._where}" if client is None else f"MongoDB {chosen} of the client that was given"
-        self._clients = Clients(uri, {**limits, **(options or {})}, given=client)
+        self._clients = clients_of(uri, {**limits, **(options or {})}, given=client)
         super().__init__(
             Collections(
                 self._clients,

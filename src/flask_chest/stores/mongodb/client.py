@@ -28,6 +28,7 @@ from flask_chest.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flask_chest.stores._clients import Clients
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.mongodb.documents import Document
 
@@ -61,36 +62,15 @@ _INDEXES: Mapping[str, Sequence[str]] = {
 }
 
 
-class Clients:
-    """One client for each process: its threads and sockets do not cross a fork."""
-
-    def __init__(self, uri: str, options: Mapping[str, object], *, given: Client | None) -> None:
-        self._clients = PerProcess(partial(_make_client, uri, options) if given is None else _refuse_fork)
-        self._is_given = given is not None
-        if given is not None:
-            self._clients.set(given)
-            return
+def clients_of(uri: str, options: Mapping[str, object], *, given: Client | None) -> Clients[Client]:
+    """Return the clients of *uri*; raise `ConfigurationError` unless pymongo takes the *options*."""
+    if given is None:
         # Connects to nothing, but tells wrong options where they are set.
         try:
             _make_client("mongodb://localhost", {**options, "connect": False}).close()
         except mongo.PyMongoError as exc:
             raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
-
-    def get(self) -> Client:
-        """Return this process's client; it connects when it is used."""
-        return self._clients.get()
-
-    def close(self) -> None:
-        """Close this process's client, but never one that was given."""
-        if not self._is_given and (client := self._clients.pop()) is not None:
-            client.close()
-
-
-def _refuse_fork() -> Client:
-    raise ConfigurationError(
-        "client was made before a fork, and does not work in this process; "
-        "give db_uri, or a callable store= that makes both in each process"
-    )
+    return Clients(partial(_make_client, uri, options), given=given)
 
 
 def _make_client(uri: str, options: Mapping[str, object]) -> Client:
@@ -105,7 +85,7 @@ class Collections:
 
     def __init__(
         self,
-        clients: Clients,
+        clients: Clients[Client],
         database: str,
         name: str,
         *,
