@@ -104,6 +104,21 @@ class Notes(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[Kind, ...] = ()
 
 
+def notes_of(rows: Iterable[tuple[str, str, str, int, int]]) -> Notes:
+    """Return the notes in *rows*, each of a kind with its encoded shape, secret, time and count; in their order.
+
+    Of the row of the `CUT_OFF` the time alone counts.
+    """
+    cut_off: int | None = None
+    kinds: list[Kind] = []
+    for kind, shape, secret, before, count in rows:
+        if kind == CUT_OFF:
+            cut_off = before
+        else:
+            kinds.append(Kind(shape=decode_shape(shape), secret=secret, before_unix_nano=before, count=count))
+    return Notes(cut_off_unix_nano=cut_off, kinds=tuple(kinds))
+
+
 def new_secret() -> str:
     """Make a key for digests."""
     return secrets.token_hex(32)

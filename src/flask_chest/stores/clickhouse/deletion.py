@@ -8,7 +8,7 @@ after: a record that slips in between is found by one of the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -20,14 +20,13 @@ from flask_chest.stores._deletions import (
     CUT_OFF,
     NOTE_LIFE_NANO,
     Dropped,
-    Kind,
     Notes,
     Shape,
     cut_off_from,
-    decode_shape,
     encode_shape,
     forgotten,
     new_secret,
+    notes_of,
     spared,
 )
 from flask_chest.stores._records import MIN_INTEGER, in_chunks
@@ -41,7 +40,7 @@ MANY_IDS = 10_000
 """Ids in one statement: a replicated table keeps it in less than a megabyte."""
 _LOOKED_UP = 1_000
 
-_NOTE = "kind, secret, query, before_unix_nano, count"
+_NOTE = "kind, query, secret, before_unix_nano, count"
 """The columns of a note, which is read with FINAL: there are few of them."""
 
 
@@ -172,7 +171,8 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
 
     def _notes(self) -> Notes:
         found = self._database.rows(f"SELECT {_NOTE} FROM {self._database.deletions} FINAL", settings=LITTLE)
-        notes = _notes_of(found)
+        # A note without a time counts what was left out, and no more.
+        notes = notes_of(note for note in sorted(found) if note[3] != MIN_INTEGER)
         self._known.set(notes)
         return notes
 
@@ -251,15 +251,3 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
 
 # An answer to the statement may take longer than the driver waits; whether it is done is asked for.
 _SOON = {"mutations_sync": 0}
-
-
-def _notes_of(rows: Iterable[tuple[str, str, str, int, int]]) -> Notes:
-    cut_off: int | None = None
-    kinds: list[Kind] = []
-    for kind, secret, query, before, count in sorted(rows):
-        if kind == CUT_OFF:
-            cut_off = None if before == MIN_INTEGER else before
-        else:
-            shape = decode_shape(query)
-            kinds.append(Kind(shape=shape, secret=secret, before_unix_nano=before, count=count))
-    return Notes(cut_off_unix_nano=cut_off, kinds=tuple(kinds))

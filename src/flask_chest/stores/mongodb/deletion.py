@@ -23,14 +23,13 @@ from flask_chest.stores._deletions import (
     CUT_OFF,
     NOTE_LIFE_NANO,
     Dropped,
-    Kind,
     Notes,
     Shape,
     cut_off_from,
-    decode_shape,
     encode_shape,
     forgotten,
     new_secret,
+    notes_of,
     spared,
 )
 from flask_chest.stores._records import in_chunks
@@ -190,17 +189,16 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         )
 
     def _notes(self) -> Notes:
-        cut_off: int | None = None
-        kinds: list[Kind] = []
-        for note in self._collections.deletions.find():
-            before = int(note["before_unix_nano"])
-            if note["_id"] == CUT_OFF:
-                cut_off = before
-            else:
-                shape = decode_shape(note["shape"])
-                count = int(note.get("count", 0))
-                kinds.append(Kind(shape=shape, secret=note["secret"], before_unix_nano=before, count=count))
-        return Notes(cut_off_unix_nano=cut_off, kinds=tuple(kinds))
+        return notes_of(
+            (
+                note["_id"],
+                note.get("shape", ""),
+                note.get("secret", ""),
+                int(note["before_unix_nano"]),
+                int(note.get("count", 0)),
+            )
+            for note in self._collections.deletions.find()
+        )
 
     def _latest_cut_off(self) -> int:
         return self._collections.now_unix_nano() + MAX_SKEW_NANO

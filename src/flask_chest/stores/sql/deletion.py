@@ -15,13 +15,12 @@ from flask_chest.stores._deletions import (
     CUT_OFF,
     NOTE_LIFE_NANO,
     Dropped,
-    Kind,
     Notes,
     Shape,
     cut_off_from,
-    decode_shape,
     encode_shape,
     new_secret,
+    notes_of,
     spared,
 )
 from flask_chest.stores._records import in_chunks
@@ -168,14 +167,7 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
 
     def _notes(self, session: Session) -> Notes:
         rows = session.rows(self._tables.sql("SELECT kind, query, secret, before_unix_nano FROM {deletions}"))
-        return Notes(
-            cut_off_unix_nano=next((before for kind, _, _, before in rows if kind == CUT_OFF), None),
-            kinds=tuple(
-                Kind(shape=decode_shape(shape), secret=secret, before_unix_nano=before)
-                for kind, shape, secret, before in rows
-                if kind != CUT_OFF
-            ),
-        )
+        return notes_of((kind, shape, secret, before, 0) for kind, shape, secret, before in rows)
 
     def _note(self, session: Session, query: Query) -> None:
         """Note that what matches *query* is forgotten, and delete the notes that are too old to matter."""
