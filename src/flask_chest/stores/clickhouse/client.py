@@ -59,7 +59,8 @@ _WRITING: Mapping[str, Setting] = {
     # Nothing is in a batch twice.
     "optimize_on_insert": 0,
 }
-
+_SOON: Mapping[str, Setting] = {"mutations_sync": 0}
+"""Settings for a change: its answer may take longer than the driver waits; whether it is done is asked for."""
 
 _FILES = ("ca_cert", "client_cert", "client_cert_key")
 
@@ -128,10 +129,10 @@ class Database:
         with self._translated(limit):
             return [tuple(row) for row in self._clients.get().query(select, settings=given).result_rows]
 
-    def run(self, command: str, *, settings: Mapping[str, Setting] | None = None) -> None:
-        """Run a statement that answers nothing."""
+    def run(self, command: str) -> None:
+        """Run a statement that answers nothing; what it changes may be done later, see `await_mutations`."""
         with self._translated():
-            self._clients.get().command(command, settings={**_sizes(command), **(settings or {})})
+            self._clients.get().command(command, settings={**_sizes(command), **_SOON})
 
     def insert(self, block: bytes) -> None:
         """Write the records in *block*; the same ones are left out if they come soon again."""

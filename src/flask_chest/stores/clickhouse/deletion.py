@@ -245,9 +245,5 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
         database = self._database
         if not database.rows(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1"):
             return
-        database.run(f"ALTER TABLE {table}{database.on_cluster} DELETE WHERE {where}", settings=_SOON)
+        database.run(f"ALTER TABLE {table}{database.on_cluster} DELETE WHERE {where}")
         database.await_mutations(table)
-
-
-# An answer to the statement may take longer than the driver waits; whether it is done is asked for.
-_SOON = {"mutations_sync": 0}

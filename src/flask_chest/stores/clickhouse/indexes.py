@@ -35,7 +35,7 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         if name in database.columns_of(AS_JSON):
             return False
         for statement in self._index_statements(name):
-            database.run(statement, settings={"mutations_sync": 0})
+            database.run(statement)
         database.await_mutations(database.records)
         return True
 
@@ -67,7 +67,7 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
             return False
         column = quoted(f"{AS_JSON}{name}")
         drop = f"{self._alter} DROP INDEX IF EXISTS {column}, DROP COLUMN IF EXISTS {column}"
-        self._database.run(drop, settings={"mutations_sync": 0})
+        self._database.run(drop)
         return True
 
     def _index_statements(self, name: str) -> list[str]:

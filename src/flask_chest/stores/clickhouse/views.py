@@ -65,7 +65,7 @@ class ClickHouseViews(ClickHousePart, FlatViews):
         """Make the view of *declaration*, or replace that of an earlier declaration."""
         if self.view_state(declaration) != "same":
             for statement in self._view_statements(declaration):
-                self._database.run(statement, settings={"mutations_sync": 0})
+                self._database.run(statement)
 
     def _view_statements(self, declaration: Declaration) -> list[str]:
         database = self._database
