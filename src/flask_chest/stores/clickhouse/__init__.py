@@ -32,7 +32,7 @@ try:
     from flask_chest.stores.clickhouse.query import find
     from flask_chest.stores.clickhouse.rows import COLUMNS, record_of
     from flask_chest.stores.clickhouse.schema import DAY_NANO, ClickHouseSchema
-    from flask_chest.stores.clickhouse.text import listed, literal
+    from flask_chest.stores.clickhouse.text import listed
     from flask_chest.stores.clickhouse.views import ClickHouseViews
 except ImportError as exc:
     raise MissingDriverError("clickhouse-connect", extra="clickhouse") from exc
@@ -184,8 +184,7 @@ class ClickHouseStore(
         database = self._database
         ((count, oldest, newest, size),) = database.rows(
             "SELECT count(), minOrNull(time_unix_nano), maxOrNull(time_unix_nano),"
-            " (SELECT sum(bytes_on_disk) FROM system.parts WHERE active"
-            f" AND database = {literal(database.database)} AND table = {literal(database.name)})"
+            f" (SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND {database.of_records})"
             f" FROM {database.records} FINAL WHERE time_unix_nano >= {database.cut_off}"
         )
         return StoreStatus(
@@ -199,11 +198,7 @@ class ClickHouseStore(
 
     def has_table(self, name: str, /) -> bool:
         """Return whether the database has a table *name*."""
-        found = self._database.rows(
-            "SELECT 1 FROM system.tables"
-            f" WHERE database = {literal(self._database.database)} AND name = {literal(name)}"
-        )
-        return bool(found)
+        return name in self._database.tables(name)
 
     def close(self) -> None:
         """Close this process's own client; the store may be used again."""

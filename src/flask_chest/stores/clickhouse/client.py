@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
 
 import clickhouse_connect
 from clickhouse_connect.driver import exceptions as clickhouse
@@ -23,7 +24,7 @@ from flask_chest.stores._clients import Clients
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.clickhouse.native import NATIVE
 from flask_chest.stores.clickhouse.rows import COLUMNS
-from flask_chest.stores.clickhouse.text import literal, quoted
+from flask_chest.stores.clickhouse.text import listed, literal, quoted
 
 Client: TypeAlias = _Client
 Setting: TypeAlias = "str | int | float"
@@ -93,6 +94,14 @@ def check_client_options(options: Mapping[str, object]) -> None:
             raise ConfigurationError(f"{name} must be a file that is there, got {path!r}")
 
 
+class Table(NamedTuple):
+    """What the database tells of a table or view."""
+
+    name: str
+    comment: str
+    uuid: UUID
+
+
 class Database:
     """Runs the statements of one chest; what the driver raises comes out as one of our errors."""
 
@@ -108,6 +117,8 @@ class Database:
         self.records = self.table("")
         self.deletions = self.table("_deletions")
         self.forgotten = self.table("_forgotten")
+        self.of_records = f"database = {literal(database)} AND table = {literal(name)}"
+        """Condition that a row of a table of the system's is of the table of the records."""
         self.cut_off = (
             f"(SELECT coalesce(maxOrNull(before_unix_nano), toInt64({-(1 << 63)})) FROM {self.deletions}"  # noqa: S608 - names are quoted
             f" WHERE kind = 'cut-off' AND before_unix_nano <= {LATEST})"
@@ -150,14 +161,22 @@ class Database:
         """Return the time by the server's clock."""
         return int(self.rows(f"SELECT {NOW}")[0][0])
 
+    def tables(self, *names: str) -> dict[str, Table]:
+        """Return those of *names* that the database has as tables or views."""
+        rows = self.rows(
+            "SELECT name, comment, uuid FROM system.tables"  # noqa: S608 - of literals
+            f" WHERE database = {literal(self.database)} AND name IN ({listed(names)})"
+        )
+        return {table.name: table for table in (Table(*row) for row in rows)}
+
     def columns_of(self, prefix: str) -> Mapping[str, str]:
         """Return the variables that have a column named so after *prefix*, each with that name.
 
         It is asked each time, as other processes make them.
         """
         rows = self.rows(
-            f"SELECT name FROM system.columns WHERE database = {literal(self.database)}"  # noqa: S608 - of literals
-            f" AND table = {literal(self.name)} AND startsWith(name, {literal(prefix)})"
+            f"SELECT name FROM system.columns WHERE {self.of_records}"  # noqa: S608 - of literals
+            f" AND startsWith(name, {literal(prefix)})"
         )
         return {str(name).removeprefix(prefix): str(name) for (name,) in rows}
 

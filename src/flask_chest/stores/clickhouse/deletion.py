@@ -225,14 +225,13 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
         """Drop the partitions in which all began before *cut_off*."""
         database = self._database
         rows = database.rows(
-            "SELECT DISTINCT partition FROM system.parts WHERE active"
-            f" AND database = {literal(database.database)} AND table = {literal(database.name)}"
+            f"SELECT DISTINCT partition FROM system.parts WHERE active AND {database.of_records}"
         )
         for day in sorted(int(partition) for (partition,) in rows):
             # Division is towards zero, so a day before 1970 ends with its first moment.
             end = (day + 1) * DAY_NANO if day >= 0 else day * DAY_NANO + 1
             if end <= cut_off:
-                database.run(f"ALTER TABLE {database.records}{database.on_cluster} DROP PARTITION {day}")
+                database.run(f"{self._alter} DROP PARTITION {day}")
 
     def _end_notes(self, cut_off: int) -> None:
         """Delete the notes of what was forgotten and is older than *cut_off*."""

@@ -52,10 +52,10 @@ class ClickHouseIndexes(ClickHousePart, IndexesBySQL):
         column = f"{AS_JSON}{check_indexable(variable)}"
         self._schema.check()
         ((left, parts),) = database.rows(
-            "SELECT maxOrNull(parts_to_do), (SELECT count() FROM system.parts WHERE active"
-            f" AND database = {literal(database.database)} AND table = {literal(database.name)})"
-            f" FROM system.mutations WHERE NOT is_done AND database = {literal(database.database)}"
-            f" AND table = {literal(database.name)} AND command LIKE {literal(f'%MATERIALIZE COLUMN {column}%')}"
+            "SELECT maxOrNull(parts_to_do),"
+            f" (SELECT count() FROM system.parts WHERE active AND {database.of_records})"
+            f" FROM system.mutations WHERE NOT is_done AND {database.of_records}"
+            f" AND command LIKE {literal(f'%MATERIALIZE COLUMN {column}%')}"
         )
         return None if left is None else max(0.0, 1 - int(left) / max(1, int(parts)))
 

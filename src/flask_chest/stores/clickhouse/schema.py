@@ -7,8 +7,6 @@ known once there is a table, and nobody has to be the first to note it.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
-from uuid import UUID
 
 from flask_chest._process import PerProcess
 from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent
@@ -82,12 +80,6 @@ _DURABLE = "fsync_after_insert = 1, fsync_part_directory = 1"
 _REMEMBERING = "non_replicated_deduplication_window = 1000"
 
 
-class _Table(NamedTuple):
-    name: str
-    comment: str
-    uuid: UUID
-
-
 class ClickHouseSchema:
     """Makes the tables, and looks whether they are this release's."""
 
@@ -145,11 +137,7 @@ class ClickHouseSchema:
     def _version(self) -> int | None:
         database = self._database
         names = [database.name, f"{database.name}_deletions", f"{database.name}_forgotten"]
-        rows = database.rows(
-            "SELECT name, comment, uuid FROM system.tables"  # noqa: S608 - of literals
-            f" WHERE database = {literal(database.database)} AND name IN ({', '.join(map(literal, names))})"
-        )
-        tables = {found.name: found for found in (_Table(*row) for row in rows)}
+        tables = database.tables(*names)
         for name, found in sorted(tables.items()):
             ours = _OURS.fullmatch(found.comment)
             if ours is None:

@@ -46,20 +46,16 @@ class ClickHouseViews(ClickHousePart, FlatViews):
     def view_state(self, declaration: Declaration, /) -> ViewState:
         """Return whether the view of *declaration* is there, and as it is declared."""
         self._schema.check()
-        database, name = self._database, self.view_name(declaration)
-        rows = database.rows(
-            "SELECT comment FROM system.tables"
-            f" WHERE database = {literal(database.database)} AND name = {literal(name)}"
-        )
-        if not rows:
+        name = self.view_name(declaration)
+        view = self._database.tables(name).get(name)
+        if view is None:
             return "absent"
-        comment = str(rows[0][0])
-        if not comment.startswith(_MARK):
+        if not view.comment.startswith(_MARK):
             raise SchemaError(
                 f"the database has a table or view {name!r} that flask_chest did not make, where the view of "
                 f"{declaration.declared.__name__} would be: rename the class, or it"
             )
-        return "same" if comment == self._mark(declaration) else "different"
+        return "same" if view.comment == self._mark(declaration) else "different"
 
     def make_view(self, declaration: Declaration, /) -> None:
         """Make the view of *declaration*, or replace that of an earlier declaration."""
