@@ -67,6 +67,14 @@ class Cell:
     """Numbers that are beyond `MAX_NUMBER`."""
 
 
+Place: TypeAlias = tuple[int, int]
+"""A group of an answer, and a span of its time."""
+ALL, OTHERS = -1, 0
+"""In the place of a group: everything, and what is in none of the groups of the answer; the first one is 1."""
+ALWAYS = 0
+"""In the place of a span: any time; the first one is 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """The cells of a whole answer, or of one span of its time; those that are missing have no records."""
@@ -97,6 +105,22 @@ def answer(query: AggregateQuery, whole: Part, series: Mapping[int, Part], *, le
         ),
         left_out=left_out,
     )
+
+
+def answer_of_places(
+    query: AggregateQuery, keys: Mapping[int, Keys], cells: Mapping[Place, Cell], *, left_out: int
+) -> Answer:
+    """Make the answer to *query* of the cell in each place, where *keys* are those of the groups."""
+
+    def part(span: int) -> Part:
+        return Part(
+            groups=[(each, cells[group, span]) for group, each in keys.items() if (group, span) in cells],
+            others=cells.get((OTHERS, span)),
+            all=cells.get((ALL, span)),
+        )
+
+    series = {number: part(number + 1) for number in range(len(query.bounds) - 1)}
+    return answer(query, part(ALWAYS), series, left_out=left_out)
 
 
 def identity(keys: Keys) -> Identity:

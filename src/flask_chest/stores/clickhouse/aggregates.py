@@ -6,16 +6,16 @@ It groups by the place of a group in the answer and by span of time, by each of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from flask_chest.aggregates import AggregateQuery, Answer, Distinct, Percentiles, Variable
 from flask_chest.protocols import Aggregation
 from flask_chest.stores._time_limit import TimeLimit
-from flask_chest.stores.aggregates import Cell, Keys, Part, answer, numbers
+from flask_chest.stores.aggregates import ALL, ALWAYS, OTHERS, Cell, Keys, Place, answer_of_places, numbers
 from flask_chest.stores.clickhouse.client import Database
 from flask_chest.stores.clickhouse.columns import AS_FLOAT, AS_JSON
 from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, conditions_of
@@ -25,11 +25,6 @@ from flask_chest.stores.clickhouse.reading import Reading
 from flask_chest.stores.clickhouse.schema import ClickHousePart
 from flask_chest.stores.clickhouse.text import is_integer
 from flask_chest.stores.reference import aggregate
-
-Place: TypeAlias = tuple[int, "int | None"]
-"""A group, and the number of a span; ``None`` is any time."""
-_ALL, _OTHERS = -1, 0
-"""In the place of a group: everything, and what is in none of the groups of the answer; the first one is 1."""
 
 
 class ClickHouseAggregation(ClickHousePart, Aggregation):
@@ -70,16 +65,13 @@ class _Question:
         keys: dict[int, Keys] = {}
         left_out = 0
         for group, begin, raw, records, _, _, beyond, *found in rows:
-            span = None if begin is None else read.span_of(begin)
-            if begin is not None and span is None:
-                continue
+            span = ALWAYS if begin is None else read.span_of(begin)
             cells[group, span] = Cell(records, _sums(pieces, found))
-            if group > _OTHERS:
+            if group > OTHERS:
                 keys[group] = read.keys_of(raw)
-            if (group, span) == (_ALL, None):
+            if (group, span) == (ALL, ALWAYS):
                 left_out = int(beyond)
-        series = {number: _part(keys, cells, number) for number in range(len(query.bounds) - 1)}
-        return answer(query, _part(keys, cells, None), series, left_out=left_out)
+        return answer_of_places(query, keys, cells, left_out=left_out)
 
     def _ask(self, *, sampled: bool) -> tuple[Sequence[Piece], list[tuple[Any, ...]]]:
         """Ask, where *sampled* says that percentiles go by weight."""
@@ -94,7 +86,7 @@ class _Question:
         if query.by:
             common.append(f"top AS ({self._top(pieces[0])})")
             source = f"found ANY LEFT JOIN top USING ({', '.join(read.keys)})"
-        group = f"if(grouping(g) = 0, toInt64(g), {_ALL})" if query.by else str(_ALL)
+        group = f"if(grouping(g) = 0, toInt64(g), {ALL})" if query.by else str(ALL)
         begin = "if(grouping(b) = 0, b, NULL)" if query.bounds else "NULL"
         key = f"[{', '.join(f'any({each})' for each in read.keys)}]"
         rates = ["min(sample_rate)", "max(sample_rate)"] if self._weighs else ["1", "1"]
@@ -129,11 +121,3 @@ def _sums(pieces: Sequence[Piece], found: Sequence[Any]) -> list[object]:
         sums.append(piece.sums(found[at : at + len(piece.columns)]))
         at += len(piece.columns)
     return sums
-
-
-def _part(keys: Mapping[int, Keys], cells: Mapping[Place, Cell], span: int | None) -> Part:
-    return Part(
-        groups=[(key, cells[group, span]) for group, key in keys.items() if (group, span) in cells],
-        others=cells.get((_OTHERS, span)),
-        all=cells.get((_ALL, span)),
-    )

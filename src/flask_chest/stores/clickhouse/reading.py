@@ -90,10 +90,9 @@ class Reading:
             for of, text in zip(self._query.by, raw, strict=True)
         )
 
-    def span_of(self, begin: int) -> int | None:
-        """Return the number of the span that begins then; ``None`` for what is in none."""
-        bounds = self._query.bounds
-        return None if begin == bounds[-1] else bounds.index(begin)
+    def span_of(self, begin: int) -> int:
+        """Return the number of the span that begins then, the first one 1; for what is in none, one more."""
+        return self._query.bounds.index(begin) + 1
 
     def _span(self) -> str:
         """Return the beginning of the span of a record, or the end of all of them."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeAlias
 
 from msgspec.structs import replace
 from pymongo.client_session import ClientSession
@@ -38,7 +37,17 @@ from flask_chest.aggregates import (
     Variable,
 )
 from flask_chest.protocols import Aggregation
-from flask_chest.stores.aggregates import WHOLE, Cell, Keys, Part, answer, nothing, numbers
+from flask_chest.stores.aggregates import (
+    ALL,
+    ALWAYS,
+    OTHERS,
+    WHOLE,
+    Cell,
+    Place,
+    answer_of_places,
+    nothing,
+    numbers,
+)
 from flask_chest.stores.mongodb.client import Collections, MongoDBPart
 from flask_chest.stores.mongodb.deciding import deciding_condition, path_of
 from flask_chest.stores.mongodb.documents import Document
@@ -63,13 +72,6 @@ from flask_chest.stores.mongodb.expressions import (
 )
 from flask_chest.stores.mongodb.query import find
 from flask_chest.stores.reference import aggregate
-
-Place: TypeAlias = tuple[int, int]
-"""A group and a span of time."""
-_ALL, _OTHERS = -1, 0
-"""In the place of a group: everything, and what is in none of the groups of the answer; the first one is 1."""
-_ALWAYS = 0
-"""In the place of a span: any time; the first one is 1."""
 
 _WHOLE_PARTITION = {"documents": ["unbounded", "unbounded"]}
 _UP_TO_HERE = {"documents": ["unbounded", "current"]}
@@ -150,7 +152,7 @@ class _Question:
         """Ask what is needed."""
         query = self._query
         sums = self._added()
-        if (_OTHERS, _ALWAYS) in sums and isinstance(query.measures[0], Percentiles | Distinct):
+        if (OTHERS, ALWAYS) in sums and isinstance(query.measures[0], Percentiles | Distinct):
             self._keys = self._first_groups(query.measures[0])
             sums = self._added(self._keys)
         found = self._found()
@@ -161,13 +163,11 @@ class _Question:
             )
             for place, each in sums.items()
         }
-        keys = [tuple(key_from(of, raw.get(f"k{at}")) for at, of in enumerate(query.by)) for raw in self._keys]
-        return answer(
-            query,
-            _part(keys, cells, _ALWAYS),
-            {number: _part(keys, cells, number + 1) for number in range(len(query.bounds) - 1)},
-            left_out=self._left_out,
-        )
+        keys = {
+            group: tuple(key_from(of, raw.get(f"k{at}")) for at, of in enumerate(query.by))
+            for group, raw in enumerate(self._keys, 1)
+        }
+        return answer_of_places(query, keys, cells, left_out=self._left_out)
 
     def _accumulators_of(self, measure: Measure[object], bin_: str) -> Iterator[Document]:
         """Yield how what was added up for *measure* is weighed; *bin_* is where its bin is."""
@@ -266,7 +266,7 @@ class _Question:
         yield {"$set": {"order": order}}
         yield {"$setWindowFields": {"sortBy": {"order": 1}, "output": {"place": {"$documentNumber": {}}}}}
         is_chosen = {"$lte": ["$place", self._query.top]}
-        yield {"$set": {"group": {"$cond": [is_chosen, "$place", _OTHERS]}}}
+        yield {"$set": {"group": {"$cond": [is_chosen, "$place", OTHERS]}}}
 
     def _folded(self, pipeline: list[Document], *, fixed: bool) -> Mapping[Place, _Sums]:
         """Add up what *pipeline* gives for each part to what is of several."""
@@ -275,17 +275,17 @@ class _Question:
         for row in self._run(pipeline):
             place: Document = row["_id"] or {}
             part: Mapping[str, int] = place.get("part", {})
-            group, span = place.get("group", _ALL), int(part.get("span", _ALWAYS))
+            group, span = place.get("group", ALL), int(part.get("span", ALWAYS))
             if not 0 < span < len(self._query.bounds):
-                span = _ALWAYS
-            if group > _OTHERS:
+                span = ALWAYS
+            if group > OTHERS:
                 keys[group] = row["keys"]
-            for each in {(group, span), (group, _ALWAYS), (_ALL, span), (_ALL, _ALWAYS)}:
+            for each in {(group, span), (group, ALWAYS), (ALL, span), (ALL, ALWAYS)}:
                 self._add(sums[each], row, part)
         if not fixed:
             self._keys = [keys[place] for place in sorted(keys)]
-        if (_ALL, _ALWAYS) in sums:
-            every = sums[_ALL, _ALWAYS].of
+        if (ALL, ALWAYS) in sums:
+            every = sums[ALL, ALWAYS].of
             self._sampled = every.get("least") != every.get("most")
             self._left_out = int(every.get("left_out") or 0)
         return sums
@@ -402,7 +402,7 @@ class _Question:
 
     def _place_of(self, number: int) -> Place:
         group, span = divmod(int(number), max(len(self._query.bounds), 1))
-        return (_ALL if group > len(self._keys) else group), span
+        return (ALL if group > len(self._keys) else group), span
 
     def _run(self, pipeline: list[Document]) -> Iterator[Document]:
         yield from self._collections.records.aggregate(pipeline, session=self._session, allowDiskUse=True)
@@ -477,12 +477,3 @@ def _held(measure: Measure[object], at: int, sums: _Sums, found: object) -> obje
             return [int(bins[number]) for number in range(len(measure.bounds) + 1)]
         case _:
             return nothing(measure) if found is None else found
-
-
-def _part(keys: Sequence[Keys], cells: Mapping[Place, Cell], span: int) -> Part:
-    places = ((each, (number, span)) for number, each in enumerate(keys, 1))
-    return Part(
-        groups=[(each, cells[place]) for each, place in places if place in cells],
-        others=cells.get((_OTHERS, span)),
-        all=cells.get((_ALL, span)),
-    )
