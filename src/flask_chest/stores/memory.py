@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import socket
 import threading
@@ -42,11 +41,9 @@ from flask_chest.protocols import (
 )
 from flask_chest.record import Query, Record, decode_variables, encode_variables
 from flask_chest.stores._deletions import Dropped, Kind, Notes, Shape, cut_off_from, new_secret, spared
-from flask_chest.stores._records import storable_rows
+from flask_chest.stores._records import DuplicateIds, storable_rows
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.reference import aggregate
-
-logger = logging.getLogger("flask_chest.stores")
 
 
 def _copy(record: Record) -> Record:
@@ -111,7 +108,7 @@ class MemoryStore(
         self._tokens = itertools.count(1)
         self._leases: dict[str, tuple[str, int]] = {}
         """Task → its owner, and until when."""
-        self._conflicts = 0
+        self._conflicts = DuplicateIds()
         self._lock = PerProcess(threading.Lock)
         """Lock of this process: the parent's may be held by a thread which a forked child does not have."""
 
@@ -163,8 +160,7 @@ class MemoryStore(
                 self._kept[record.id] = kept
                 new.append(kept)
             elif kept != record:
-                self._conflicts += 1
-                logger.warning("record %s came again with other content; what was kept first stays", record.id)
+                self._conflicts.note([record.id])
         return new
 
     def query(self, query: Query, /, *, timeout: timedelta | None = None) -> Iterable[Record]:
@@ -189,7 +185,7 @@ class MemoryStore(
                 records=len(times),
                 oldest_unix_nano=min(times, default=None),
                 newest_unix_nano=max(times, default=None),
-                conflicts=self._conflicts,
+                conflicts=self._conflicts.count,
             )
 
     def close(self) -> None:
