@@ -43,15 +43,6 @@ NUMBERING = "numbering"
 NOW = {"$toLong": "$$NOW"}
 """Expression for the server's clock in milliseconds, as times are kept: numbers compare alike in every engine."""
 _CODEC_OPTIONS: CodecOptions[Document] = CodecOptions(document_class=dict)
-_SUFFIXES = {
-    "records": "",
-    "exporters": "_exporters",
-    "rejected": "_rejected",
-    "deletions": "_deletions",
-    "forgotten": "_forgotten",
-    "leases": "_leases",
-    "schema": "_schema",
-}
 _INDEXES: Mapping[str, Sequence[str]] = {
     "time": ["time_unix_nano", "_id"],
     "request": ["request_id", "time_unix_nano", "_id"],
@@ -80,8 +71,33 @@ def _make_client(uri: str, options: Mapping[str, object]) -> Client:
         raise ConfigurationError(f"pymongo does not take the options: {exc}") from exc
 
 
+class _Named:
+    """A collection of a chest, whose name ends with *suffix*, by the client of the process that asks."""
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+
+    def __get__(self, chest: Collections, _: type[Collections]) -> Collection[Document]:
+        return chest.database[chest.name + self.suffix]
+
+
 class Collections:
     """The collections of one chest."""
+
+    records = _Named("")
+    """One document a record."""
+    exporters = _Named("_exporters")
+    """One document an exporter."""
+    rejected = _Named("_rejected")
+    """One document for each record that was set aside for an exporter."""
+    deletions = _Named("_deletions")
+    """Up to when what was deleted for good: by retention, and by each kind of query."""
+    forgotten = _Named("_forgotten")
+    """One document for each digest of what was forgotten."""
+    leases = _Named("_leases")
+    """One document for each task that one process at a time has."""
+    schema = _Named("_schema")
+    """The documents `SCHEMA` and `NUMBERING`."""
 
     def __init__(
         self,
@@ -99,7 +115,7 @@ class Collections:
         """Time for which a record is kept after every registered exporter has had it; ``None`` for ever."""
         self._clients = clients
         self._database = database
-        self._name = name
+        self.name = name
         self._by_whom = "when the first record is written" if creates else "by a store that may, with create=True"
         self._checked = PerProcess(lambda: False)
         """Whether this process has looked at the schema."""
@@ -127,7 +143,7 @@ class Collections:
                 version = self._version()
                 if version is None:
                     raise StoreAbsent(
-                        f"the collections of {self._name!r} in {self.place} do not exist yet; "
+                        f"the collections of {self.name!r} in {self.place} do not exist yet; "
                         f"they are made {self._by_whom}"
                     )
                 self._checked.set(True)
@@ -176,45 +192,10 @@ class Collections:
             {"_id": NUMBERING}, {"$setOnInsert": {"position": 0, "following": []}}, upsert=True
         )
         # In one command: one by one, some engines read the whole collection for each.
-        expiring = IndexModel("expire_at", name=f"{self._name}_expire", expireAfterSeconds=0, sparse=True)
-        indexes = [IndexModel(fields, name=f"{self._name}_{name}") for name, fields in _INDEXES.items()]
+        expiring = IndexModel("expire_at", name=f"{self.name}_expire", expireAfterSeconds=0, sparse=True)
+        indexes = [IndexModel(fields, name=f"{self.name}_{name}") for name, fields in _INDEXES.items()]
         self.records.create_indexes([*indexes, expiring])
         self.rejected.create_index(["exporter", "token", "number"], name="exporter")
-
-    @property
-    def records(self) -> Collection[Document]:
-        """One document a record."""
-        return self._collection("records")
-
-    @property
-    def exporters(self) -> Collection[Document]:
-        """One document an exporter."""
-        return self._collection("exporters")
-
-    @property
-    def rejected(self) -> Collection[Document]:
-        """One document for each record that was set aside for an exporter."""
-        return self._collection("rejected")
-
-    @property
-    def deletions(self) -> Collection[Document]:
-        """Up to when what was deleted for good: by retention, and by each kind of query."""
-        return self._collection("deletions")
-
-    @property
-    def forgotten(self) -> Collection[Document]:
-        """One document for each digest of what was forgotten."""
-        return self._collection("forgotten")
-
-    @property
-    def leases(self) -> Collection[Document]:
-        """One document for each task that one process at a time has."""
-        return self._collection("leases")
-
-    @property
-    def schema(self) -> Collection[Document]:
-        """The documents `SCHEMA` and `NUMBERING`."""
-        return self._collection("schema")
 
     def now_unix_nano(self) -> int:
         """Return the time by the server's clock."""
@@ -231,13 +212,10 @@ class Collections:
             self._first_unix_nano = None if found is None else int(found["time_unix_nano"])
         return self._first_unix_nano
 
-    def _collection(self, role: str) -> Collection[Document]:
-        return self.database[self._name + _SUFFIXES[role]]
-
     def _version(self) -> int | None:
         found = self.schema.find_one({"_id": SCHEMA})
         if found is None:
-            ours = {self._name + suffix for suffix in _SUFFIXES.values()}
+            ours = {self.name + each.suffix for each in vars(Collections).values() if isinstance(each, _Named)}
             taken = sorted(ours.intersection(self.database.list_collection_names()))
             found = self.schema.find_one({"_id": SCHEMA})  # another process may make them just now
             if found is None and taken:
@@ -245,11 +223,11 @@ class Collections:
         if found is None:
             return None
         if found.get("program") != PROGRAM:
-            raise self._foreign(self._name + _SUFFIXES["schema"])
+            raise self._foreign(self.schema.name)
         version = int(found["version"])
         if version > VERSION:
             raise SchemaError(
-                f"the collections of {self._name!r} in {self.place} are of version {version}, which this release "
+                f"the collections of {self.name!r} in {self.place} are of version {version}, which this release "
                 f"does not know (its own is {VERSION}); upgrade flask_chest"
             )
         self.store_id = found.get("store_id")
