@@ -259,6 +259,11 @@ class MongoDBPart:
         self._collections = collections
 
 
+def after(time: timedelta, *, now: object = NOW) -> Document:
+    """Return the expression for *time* after *now*, by the server's clock."""
+    return {"$add": [now, Int64(time // timedelta(milliseconds=1))]}
+
+
 def ended(until: str, *, lease: timedelta) -> Document:
     """Return the expression that is true if a lease has ended that lasts until the time in the field *until*.
 

@@ -33,7 +33,7 @@ from flask_chest.stores._deletions import (
     spared,
 )
 from flask_chest.stores._records import in_chunks
-from flask_chest.stores.mongodb.client import NOW, Collections, MongoDBPart, ended
+from flask_chest.stores.mongodb.client import Collections, MongoDBPart, after, ended
 from flask_chest.stores.mongodb.documents import Document
 from flask_chest.stores.mongodb.query import CHUNK, GROWING_SPANS_NANO, find
 
@@ -147,10 +147,9 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
                 collections.leases.update_one(
                     {"_id": task}, {"$setOnInsert": {"owner": owner, "until": Int64(0)}}, upsert=True
                 )
-            until = {"$add": [NOW, Int64(lease // timedelta(milliseconds=1))]}
             taken = collections.leases.update_one(
                 {"_id": task, "$or": [{"owner": owner}, {"$expr": ended("$until", lease=lease)}]},
-                [{"$set": {"owner": owner, "until": until}}],
+                [{"$set": {"owner": owner, "until": after(lease)}}],
             )
             return taken.matched_count == 1
 

@@ -29,11 +29,14 @@ from flask_chest.protocols import (
     StartAt,
 )
 from flask_chest.stores._records import in_chunks, storable_reason
-from flask_chest.stores.mongodb.client import NOW, NUMBERING, MongoDBPart, ended, unix_nano
+from flask_chest.stores.mongodb.client import NOW, NUMBERING, MongoDBPart, after, ended, unix_nano
 from flask_chest.stores.mongodb.documents import Document, record_of
 from flask_chest.stores.mongodb.query import CHUNK
 
 NUMBERED_AT_ONCE = 1_000
+
+_UNCLAIMED: Document = {"boundary": None, "holder": None, "lease_until": None}
+"""Fields of an exporter that has no claim."""
 
 
 class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
@@ -67,7 +70,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         """Move the deadline to *lease* from now; return False when the claim is lost or has ended."""
         with self._collections.checked() as collections:
             renewed = collections.exporters.update_one(
-                {**_held(claim), "boundary": {"$ne": None}}, [{"$set": {"lease_until": _after(lease)}}]
+                {**_held(claim), "boundary": {"$ne": None}}, [{"$set": {"lease_until": after(lease)}}]
             )
             return renewed.matched_count == 1
 
@@ -80,23 +83,12 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
             if place["boundary"] is None:
                 return True
             self._set_aside(claim, rejected)
-            ended = collections.exporters.update_one(
+            success = {"last_seen": NOW, "last_success": NOW, "last_error": None}
+            had = collections.exporters.update_one(
                 {**_held(claim), "boundary": {"$ne": None}},
-                [
-                    {
-                        "$set": {
-                            "position": "$boundary",
-                            "boundary": None,
-                            "holder": None,
-                            "lease_until": None,
-                            "last_seen": NOW,
-                            "last_success": NOW,
-                            "last_error": None,
-                        }
-                    }
-                ],
+                [{"$set": {"position": "$boundary", **_UNCLAIMED, **success}}],
             )
-            if ended.matched_count == 0:
+            if had.matched_count == 0:
                 return self._lost_meanwhile(claim)
             self._let_expire()
             return True
@@ -186,35 +178,21 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
 
     def _register(self, exporter: str, *, position: int) -> None:
         # Epochs begin at the clock: one that is dropped and registered again must not repeat the tokens it had.
-        beginning = {
-            "position": Int64(position),
-            "boundary": None,
-            "epoch": NOW,
-            "holder": None,
-            "lease_until": None,
-            "last_success": None,
-        }
+        beginning = {"position": Int64(position), "epoch": NOW, **_UNCLAIMED, "last_success": None}
         kept = {name: {"$ifNull": [f"${name}", value]} for name, value in beginning.items()}
         self._collections.exporters.update_one(
             {"_id": exporter}, [{"$set": {**kept, "last_seen": NOW}}], upsert=True
         )
 
     def _take(self, exporter: str, lease: timedelta) -> Document | None:
+        is_free = {"$or": [{"lease_until": None}, {"$expr": ended("$lease_until", lease=lease)}]}
+        taken = {
+            "epoch": {"$add": ["$epoch", Int64(1)]},
+            "holder": f"{socket.gethostname()}:{os.getpid()}",
+            "lease_until": after(lease),
+        }
         return self._collections.exporters.find_one_and_update(
-            {
-                "_id": exporter,
-                "$or": [{"lease_until": None}, {"$expr": ended("$lease_until", lease=lease)}],
-            },
-            [
-                {
-                    "$set": {
-                        "epoch": {"$add": ["$epoch", Int64(1)]},
-                        "holder": f"{socket.gethostname()}:{os.getpid()}",
-                        "lease_until": _after(lease),
-                    }
-                }
-            ],
-            return_document=ReturnDocument.AFTER,
+            {"_id": exporter, **is_free}, [{"$set": taken}], return_document=ReturnDocument.AFTER
         )
 
     def _busy(self, exporter: str) -> Busy | None:
@@ -241,7 +219,7 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         position = place["position"] if place["boundary"] is None else place["boundary"]
         self._collections.exporters.update_one(
             {"_id": place["_id"], "epoch": place["epoch"]},
-            {"$set": {"position": position, "boundary": None, "holder": None, "lease_until": None}},
+            {"$set": {"position": position, **_UNCLAIMED}},
         )
 
     def _number_all(self) -> int:
@@ -313,17 +291,12 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
         if slowest is not None:
             self._collections.records.update_many(
                 {"position": {"$gte": 0, "$lte": slowest["position"]}, "expire_at": None},
-                [{"$set": {"expire_at": _after(expire_after, now="$$NOW")}}],
+                [{"$set": {"expire_at": after(expire_after, now="$$NOW")}}],
             )
 
 
 def _held(claim: Claim) -> Document:
     return {"_id": claim.exporter, "epoch": Int64(claim.token)}
-
-
-def _after(time: timedelta, *, now: object = NOW) -> Document:
-    """Return the expression for *time* after *now*, by the server's clock."""
-    return {"$add": [now, Int64(time // timedelta(milliseconds=1))]}
 
 
 def _optional(milliseconds: int | None) -> int | None:
