@@ -185,14 +185,11 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
     def status(self) -> StoreStatus:
         """Count what is kept; the size is that of the collection with its indexes."""
         with self._collections.checked() as collections:
-            records = collections.records
-            oldest = records.find_one({}, {"time_unix_nano": 1}, sort=[("time_unix_nano", ASCENDING)])
-            newest = records.find_one({}, {"time_unix_nano": 1}, sort=[("time_unix_nano", DESCENDING)])
             return StoreStatus(
                 description=collections.place,
-                records=records.count_documents({}),
-                oldest_unix_nano=None if oldest is None else int(oldest["time_unix_nano"]),
-                newest_unix_nano=None if newest is None else int(newest["time_unix_nano"]),
+                records=collections.records.count_documents({}),
+                oldest_unix_nano=collections.began_unix_nano([("time_unix_nano", ASCENDING)]),
+                newest_unix_nano=collections.began_unix_nano([("time_unix_nano", DESCENDING)]),
                 size_bytes=self._size(),
                 conflicts=self._conflicts.count,
             )
@@ -201,7 +198,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
         """Close this process's own client; the store may be used again."""
         self._clients.close()
 
-    def _insert(self, records: Sequence[Record], *, position: int | None = None) -> Sequence[Record]:
+    def _insert(self, records: Sequence[Record], *, position: int | None) -> Sequence[Record]:
         """Insert *records*; return those whose id was there already."""
         now = time.time_ns()
         documents = [
@@ -212,22 +209,18 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
         except mongo.BulkWriteError as exc:
             errors: list[Document] = (exc.details or {}).get("writeErrors", [])
             others = [error for error in errors if error["code"] != DUPLICATE_KEY]
-            if any(error["code"] in OF_THE_SERVER for error in others):
-                raise  # it is no record's fault
+            if not errors or any(error["code"] in OF_THE_SERVER for error in others):
+                raise  # a write concern was not met, or it is no record's fault
             if others:
                 # Without its words, which may quote a value.
                 reasons = {records[each["index"]].id: f"MongoDB refused it ({each['code']})" for each in others}
                 raise RecordRefused(f"{self._collections.place} refused {len(reasons)} records", reasons) from exc
-            if not errors:
-                raise  # a write concern that was not met
             return [records[each["index"]] for each in errors]
         except (mongo.DocumentTooLarge, InvalidDocument) as exc:
             raise RecordRefused(f"{self._collections.place} refused the records ({type(exc).__name__})") from exc
         return []
 
     def _conflicting(self, records: Sequence[Record]) -> list[str]:
-        if not records:
-            return []
         ids = list({record.id for record in records})
         kept: dict[str, Record] = {}
         for chunk in in_chunks(ids, CHUNK):

@@ -202,14 +202,18 @@ class Collections:
         found = self.schema.aggregate([{"$match": {"_id": SCHEMA}}, {"$project": {"now": NOW}}])
         return unix_nano(next(iter(found))["now"])
 
+    def began_unix_nano(self, sort: Sequence[tuple[str, int]], of: Document | None = None) -> int | None:
+        """Return when the first record began in the order *sort*, of all or those with the filter *of*."""
+        found = self.records.find_one(of, {"time_unix_nano": 1}, sort=sort)
+        return None if found is None else int(found["time_unix_nano"])
+
     def first_unix_nano(self) -> int | None:
         """Return when the oldest record began of those that were there when this was asked first.
 
         It is the one with the first id: engines that sort all for the first time do not for that.
         """
         if self._first_unix_nano is None:
-            found = self.records.find_one({}, {"time_unix_nano": 1}, sort=[("_id", ASCENDING)])
-            self._first_unix_nano = None if found is None else int(found["time_unix_nano"])
+            self._first_unix_nano = self.began_unix_nano([("_id", ASCENDING)])
         return self._first_unix_nano
 
     def _version(self) -> int | None:

@@ -167,8 +167,8 @@ class MongoDBDeletion(MongoDBPart, Retention, Erasure, CountsDropped, Leases):
         """Note that what matches *query* is forgotten, and delete the notes that are too old to matter."""
         collections = self._collections
         now = collections.now_unix_nano()
-        document = collections.records.find_one({}, {"time_unix_nano": 1}, sort=[("time_unix_nano", DESCENDING)])
-        newest = now if document is None else int(document["time_unix_nano"])
+        found = collections.began_unix_nano([("time_unix_nano", DESCENDING)])
+        newest = now if found is None else found
         before = Int64(max(now, newest) + MAX_SKEW_NANO)
         # By the records too: a clock that is ahead ends no note.
         collections.forgotten.delete_many({"noted_unix_nano": {"$lt": Int64(min(now, newest) - NOTE_LIFE_NANO)}})

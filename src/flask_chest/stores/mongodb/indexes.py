@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pymongo
 from pymongo import ASCENDING, DESCENDING
@@ -67,13 +68,10 @@ class MongoDBIndexes(MongoDBPart, VariableIndexes):
         return removed
 
 
-def _found(indexes: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, str]]:
+def _found(indexes: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield the variable and the name of each of *indexes* that is on a variable."""
     for index in indexes:
-        keys = index["key"]
-        if not isinstance(keys, Mapping):
-            continue
-        (first, direction), *rest = keys.items()
+        (first, direction), *rest = index["key"].items()
         variable = str(first).removeprefix(_PREFIX)
         if (
             variable != first

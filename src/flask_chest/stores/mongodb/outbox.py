@@ -135,12 +135,10 @@ class MongoDBOutbox(MongoDBPart, Outbox, ExporterRegistry, Rejections):
 
     def _next(self, position: int) -> int | None:
         """Return when the first record began that was written after *position*."""
-        records, time = self._collections.records, {"time_unix_nano": 1}
-        numbered = {"position": {"$gt": position}}
-        found = records.find_one(numbered, time, sort=[("position", ASCENDING)]) or records.find_one(
-            {"position": None}, time, sort=[("written_unix_nano", ASCENDING)]
-        )
-        return None if found is None else int(found["time_unix_nano"])
+        found = self._collections.began_unix_nano([("position", ASCENDING)], {"position": {"$gt": position}})
+        if found is None:
+            found = self._collections.began_unix_nano([("written_unix_nano", ASCENDING)], {"position": None})
+        return found
 
     def drop(self, exporter: str, /) -> bool:
         """Forget *exporter*, its place and what was set aside for it; return False when it is not known."""
