@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import pymongo
 from bson.codec_options import CodecOptions
-from bson.errors import InvalidDocument
 from bson.int64 import Int64
 from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, WriteConcern
 from pymongo import errors as mongo
@@ -20,14 +19,7 @@ from pymongo.database import Database
 
 from flask_chest._clocks import MAX_SKEW_NANO, nanoseconds
 from flask_chest._process import PerProcess
-from flask_chest.errors import (
-    ConfigurationError,
-    RecordRefused,
-    SchemaError,
-    StoreAbsent,
-    StoreError,
-    StoreUnavailable,
-)
+from flask_chest.errors import ConfigurationError, SchemaError, StoreAbsent, StoreUnavailable
 from flask_chest.stores._clients import Clients
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.mongodb.documents import Document
@@ -243,10 +235,8 @@ class Collections:
             "choose another name= for the chest, or another database"
         )
 
-    def _store_error(self, exc: mongo.PyMongoError) -> StoreError:
+    def _store_error(self, exc: mongo.PyMongoError) -> StoreUnavailable:
         code = next(iter(_codes(exc) & NOT_PRIMARY), getattr(exc, "code", None))
-        if isinstance(exc, mongo.DocumentTooLarge | InvalidDocument):
-            return RecordRefused(f"{self.place} refused the records ({type(exc).__name__})")
         if isinstance(exc, mongo.OperationFailure | mongo.NotPrimaryError):
             details = exc.details if isinstance(exc.details, Mapping) else {}
             said = f"{details.get('codeName', 'error')} ({code})"
