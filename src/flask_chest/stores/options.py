@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import get_args
@@ -27,6 +28,7 @@ POOL_SIZE = 4
 MAX_TIMEOUT = 3600
 """Seconds that a time-out may be at most."""
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DIGITS = 16
 
 
@@ -39,6 +41,14 @@ def check_options(*, pool_size: int, **times: float) -> None:
             )
     if pool_size < 1:
         raise ConfigurationError(f"pool_size must be at least 1, got {pool_size!r}")
+
+
+def check_name(name: str) -> None:
+    """Raise `ConfigurationError` unless *name* can be the prefix of names where there are no tables of SQL."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, got {name!r}"
+        )
 
 
 def check_partition(partition: PartitionBy | None) -> None:

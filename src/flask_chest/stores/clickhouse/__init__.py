@@ -15,7 +15,7 @@ from flask_chest.record import Query, Record
 from flask_chest.stores._clients import Clients
 from flask_chest.stores._records import DuplicateIds
 from flask_chest.stores._time_limit import naming_indexes
-from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_options
+from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_name, check_options
 
 try:
     from flask_chest.stores.clickhouse.aggregates import ClickHouseAggregation
@@ -44,7 +44,6 @@ GAP_NANO = 1_000_000_000
 MAX_SPANS = 20
 """Spans from which on it takes less to look for a thousand times."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r"[^\0/\\`\s]{1,63}")
 _CLUSTER = re.compile(r"[^\0/\\`'\s]{1,63}")
 _SCHEMES = {"clickhouse": 8123, "clickhouses": 8443}
@@ -88,11 +87,7 @@ class ClickHouseStore(
         options: Mapping[str, object] | None = None,
     ) -> None:
         check_options(pool_size=1, connect_timeout=connect_timeout, timeout=timeout)
-        if not _NAME.fullmatch(name):
-            raise ConfigurationError(
-                "name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, "
-                f"got {name!r}"
-            )
+        check_name(name)
         address = _Address(uri)
         chosen = _checked("database", database or address.database or "default", _DATABASE)
         cluster = cluster or address.options.pop("cluster", None)

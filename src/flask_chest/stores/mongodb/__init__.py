@@ -28,14 +28,13 @@ try:
     from flask_chest.stores.mongodb.indexes import MongoDBIndexes
     from flask_chest.stores.mongodb.outbox import MongoDBOutbox
     from flask_chest.stores.mongodb.query import CHUNK, find
-    from flask_chest.stores.options import check_options, full_address
+    from flask_chest.stores.options import check_name, check_options, full_address
 except ImportError as exc:
     raise MissingDriverError("pymongo", extra="mongodb") from exc
 
 DUPLICATE_KEY = 11000
 OF_THE_SERVER = NOT_PRIMARY | {6, 7, 13, 24, 50, 64, 89, 112, 262, 9001, 14031}
 """Error codes for which a faultless document is not written: network, rights, locks, time, disk."""
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}")
 _DATABASE = re.compile(r'[^\0/\\. "$]{1,63}')
 _CHOOSING = ("directconnection", "replicaset", "srvservicename")
 """Options that choose the servers beside their names."""
@@ -75,11 +74,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
         check_options(pool_size=pool_size, connect_timeout=connect_timeout, timeout=timeout)
         if expire_after is not None and expire_after <= timedelta(0):
             raise ConfigurationError(f"expire_after must be more than 0, got {expire_after!r}")
-        if not _NAME.fullmatch(name):
-            raise ConfigurationError(
-                "name must be at most 60 ASCII letters, digits, _ or -, and begin with a letter or _, "
-                f"got {name!r}"
-            )
+        check_name(name)
         hosts, named = _address(uri)
         chosen = database or named
         if chosen is None:
@@ -198,7 +193,7 @@ class MongoDBStore(MongoDBOutbox, MongoDBDeletion, MongoDBAggregation, MongoDBIn
         """Close this process's own client; the store may be used again."""
         self._clients.close()
 
-    def _insert(self, records: Sequence[Record], *, position: int | None) -> Sequence[Record]:
+    def _insert(self, records: Sequence[Record], *, position: int | None = None) -> Sequence[Record]:
         """Insert *records*; return those whose id was there already."""
         now = time.time_ns()
         documents = [
