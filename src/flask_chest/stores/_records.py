@@ -225,12 +225,23 @@ def storable_reason(reason: str) -> str:
     return reason[:MAX_REASON].encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
+def is_text(value: str) -> bool:
+    """Return whether a database can hold *value*: it has no lone surrogate."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_integer(value: int) -> bool:
+    """Return whether *value* is a whole number of 64 bits."""
+    return MIN_INTEGER <= value <= MAX_INTEGER
+
+
 def bindable(value: object) -> bool:
     """Return whether every database takes *value*; what it does not take narrows no search."""
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
-        return "\0" not in value  # at which SQLite's JSON functions end a text, and which PostgreSQL refuses
-    return isinstance(value, int) and MIN_INTEGER <= value <= MAX_INTEGER
+        # At a NUL SQLite's JSON functions end a text, and PostgreSQL refuses it.
+        return "\0" not in value and is_text(value)
+    return isinstance(value, int) and is_integer(value)

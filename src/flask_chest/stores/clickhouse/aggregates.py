@@ -14,6 +14,7 @@ import msgspec
 
 from flask_chest.aggregates import AggregateQuery, Answer, Distinct, Percentiles, Variable
 from flask_chest.protocols import Aggregation
+from flask_chest.stores._records import is_integer
 from flask_chest.stores._time_limit import TimeLimit
 from flask_chest.stores.aggregates import ALL, ALWAYS, OTHERS, Cell, Keys, Place, answer_of_places, numbers
 from flask_chest.stores.clickhouse.client import Database
@@ -23,7 +24,6 @@ from flask_chest.stores.clickhouse.measures import Piece, piece_of
 from flask_chest.stores.clickhouse.query import find
 from flask_chest.stores.clickhouse.reading import Reading
 from flask_chest.stores.clickhouse.schema import ClickHousePart
-from flask_chest.stores.clickhouse.text import is_integer
 from flask_chest.stores.reference import aggregate
 
 

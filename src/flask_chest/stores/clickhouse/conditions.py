@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from flask_chest.record import COLUMN_FILTERS, Bound, Condition, JSONValue, OneOf, Query, encode_value
-from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER
+from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, is_integer, is_text
 from flask_chest.stores.clickhouse.columns import in_map
-from flask_chest.stores.clickhouse.text import is_integer, is_text, listed, literal, quoted
+from flask_chest.stores.clickhouse.text import listed, literal, quoted
 
 NOTHING = "0"
 """Condition that no record meets."""
@@ -133,7 +133,7 @@ def _whole_bound(found: str, asked: Bound, value: float) -> str:
     if isinstance(value, float):
         whole = floor(value) if asked.operator in {"gt", "le"} else ceil(value)
     number, sign = f"toInt64OrNull({found})", _SIGNS[asked.operator]
-    if MIN_INTEGER <= whole <= MAX_INTEGER:
+    if is_integer(whole):
         return f"{number} {sign} {whole}"
     is_met = (whole < 0) == (asked.operator in {"gt", "ge"})
     return f"({number} IS NULL ? NULL : {int(is_met)})"

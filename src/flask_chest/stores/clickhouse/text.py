@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER
-
 _ESCAPED = {"\\": "\\\\", "'": "\\'", "\0": "\\0"}
 _TO_ESCAPE = re.compile(r"[\\'\0]")
 
@@ -27,17 +25,3 @@ def quoted(name: str) -> str:
     """Return *name* as that of a table, a column or an index."""
     escaped = name.replace("\\", "\\\\").replace("`", "\\`")
     return f"`{escaped}`"
-
-
-def is_text(value: str) -> bool:
-    """Return whether *value* can be sent: it has no lone surrogate."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_integer(value: int) -> bool:
-    """Return whether *value* is a whole number of 64 bits."""
-    return MIN_INTEGER <= value <= MAX_INTEGER

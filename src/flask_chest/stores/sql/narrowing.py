@@ -78,11 +78,6 @@ def is_name(name: str) -> TypeGuard[LiteralString]:
     return _NAME.fullmatch(name) is not None
 
 
-def is_text(value: str) -> bool:
-    """Return whether a database can hold *value*: it has no lone surrogate."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
 def around(value: float) -> tuple[float, float]:
     """Return bounds between which a database reads what was *value*; not every release does to the last digit."""
     try:

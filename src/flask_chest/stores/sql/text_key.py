@@ -8,12 +8,12 @@ from math import isfinite
 from typing import LiteralString
 
 from flask_chest.record import Bound, JSONValue, encode_variables
+from flask_chest.stores._records import is_text
 from flask_chest.stores.sql.narrowing import (
     NOTHING,
     VariableSQL,
     around,
     highest,
-    is_text,
     lowest,
     marks,
 )

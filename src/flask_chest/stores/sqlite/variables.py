@@ -12,13 +12,12 @@ from typing import LiteralString
 
 from flask_chest.record import Bound, JSONValue
 from flask_chest.stores._indexes import is_indexable
-from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
+from flask_chest.stores._records import bindable, is_integer, is_text
 from flask_chest.stores.sql.narrowing import (
     NOTHING,
     VariableSQL,
     around,
     highest,
-    is_text,
     lowest,
     marks,
 )
@@ -140,7 +139,7 @@ class SQLiteVariable(VariableSQL):
             elif isinstance(each, float):
                 others.extend([(f"{self.value} BETWEEN ? AND ?", around(each))] if isfinite(each) else [])
             elif isinstance(each, int):
-                same.extend([each] if MIN_INTEGER <= each <= MAX_INTEGER else [])
+                same.extend([each] if is_integer(each) else [])
             else:
                 null: LiteralString = f"{self.value} IS NULL AND " if each is None else ""
                 others.append((f"{null}{self.type} = {kind}", ()))
