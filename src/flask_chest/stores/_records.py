@@ -8,7 +8,7 @@ from itertools import chain, product
 from math import isfinite
 from operator import attrgetter
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ MAX_REASON = 2_000
 """Characters that are kept of the reason why a record was set aside, or a delivery failed."""
 MAX_DEPTH = 64
 """Levels of arrays and objects in a variable; databases read JSON nested a hundred times and no deeper."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -78,7 +80,9 @@ def storable_rows(records: Sequence[Record]) -> list[Row]:
     reasons: dict[str, str] = {}
     for record in records:
         try:
-            rows.append(_row(*_checked(record)))
+            values, variables = _checked(record)
+            _encode(values)  # as the encoder of variables does, it tells of a lone surrogate
+            rows.append((*values, encode_variables(variables)))
         except UnicodeEncodeError:
             reasons[record.id] = "one of its texts holds a lone surrogate"
         except ValueError as exc:
@@ -127,11 +131,6 @@ def _can_all_be_kept(variables: Sequence[Mapping[str, JSONValue]]) -> bool:
 
 def _fit(integers: Sequence[int]) -> bool:
     return not integers or (min(integers) >= MIN_INTEGER and max(integers) <= MAX_INTEGER)
-
-
-def _row(values: Scalars, variables: Mapping[str, JSONValue]) -> Row:
-    _encode(values)
-    return (*values, encode_variables(variables))
 
 
 def _checked(record: Record) -> tuple[Scalars, Mapping[str, JSONValue]]:
@@ -214,10 +213,10 @@ class DuplicateIds:
             self._counts.append(len(record_ids))
 
 
-def in_chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Yield *ids* in order, at most *size* at a time."""
-    for first in range(0, len(ids), size):
-        yield ids[first : first + size]
+def in_chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield *items* in order, at most *size* at a time."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def storable_reason(reason: str) -> str:

@@ -13,7 +13,7 @@ from flask_chest.errors import ConfigurationError, MissingDriverError
 from flask_chest.protocols import HasNeighbours, Store, StoreStatus
 from flask_chest.record import Query, Record
 from flask_chest.stores._clients import Clients
-from flask_chest.stores._records import DuplicateIds
+from flask_chest.stores._records import DuplicateIds, in_chunks
 from flask_chest.stores._time_limit import naming_indexes
 from flask_chest.stores.options import CONNECT_TIMEOUT, DEFAULT_NAME, check_name, check_options
 
@@ -287,7 +287,5 @@ def _in_few_days(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     if len(days) <= MAX_DAYS:
         yield records
         return
-    ordered = sorted(days)
-    for first in range(0, len(ordered), MAX_DAYS):
-        chosen = set(ordered[first : first + MAX_DAYS])
+    for chosen in map(set, in_chunks(sorted(days), MAX_DAYS)):
         yield [record for record in records if record.time_unix_nano // DAY_NANO in chosen]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -74,13 +75,13 @@ class _Question:
         return answer_of_places(query, keys, cells, left_out=left_out)
 
     def _ask(self, *, sampled: bool) -> tuple[Sequence[Piece], list[tuple[Any, ...]]]:
-        """Ask, where *sampled* says that percentiles go by weight."""
-        pieces = [piece_of(measure, self._read, sampled=sampled) for measure in self._query.measures]
-        return pieces, self._rows(pieces)
+        """Ask, where *sampled* says that percentiles go by weight.
 
-    def _rows(self, pieces: Sequence[Piece]) -> list[tuple[Any, ...]]:
-        """Fetch a row for each place: group, beginning of the span, key, and what is found there."""
+        Return what is selected for each measure, and a row for each place: group, beginning of the span, key,
+        and what is found there.
+        """
         query, read = self._query, self._read
+        pieces = [piece_of(measure, read, sampled=sampled) for measure in query.measures]
         parts = [*(["g"] if query.by else []), *(["b"] if query.bounds else [])]
         source, common = "found", [f"found AS ({read.select})"]
         if query.by:
@@ -97,7 +98,7 @@ class _Question:
             sets = [parts, *([each] for each in parts if len(parts) > 1), []]
             written = ", ".join(f"({', '.join(each)})" for each in sets)
             select += f" GROUP BY GROUPING SETS ({written})"
-        return [row for row in self._database.rows(select, limit=self._limit) if row[3]]
+        return pieces, [row for row in self._database.rows(select, limit=self._limit) if row[3]]
 
     def _top(self, first: Piece) -> str:
         """Return the SELECT of the keys of the groups in the answer, each with its place."""
@@ -115,9 +116,5 @@ def _asks_for_variables(query: AggregateQuery) -> bool:
 
 
 def _sums(pieces: Sequence[Piece], found: Sequence[Any]) -> list[object]:
-    sums: list[object] = []
-    at = 0
-    for piece in pieces:
-        sums.append(piece.sums(found[at : at + len(piece.columns)]))
-        at += len(piece.columns)
-    return sums
+    rest = iter(found)
+    return [piece.sums(list(islice(rest, len(piece.columns)))) for piece in pieces]

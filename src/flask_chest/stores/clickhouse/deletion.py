@@ -95,7 +95,9 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
         if noted is None or noted < cut_off:
             self._add_note(kind=CUT_OFF, before_unix_nano=cut_off)
         self._drop_days(cut_off)
-        self._end_notes(cut_off)
+        # What was forgotten before that is cut off now.
+        self._mutate(database.forgotten, f"before_unix_nano < {cut_off}")
+        self._mutate(database.deletions, f"before_unix_nano < {cut_off} AND kind != {literal(CUT_OFF)}")
         return len(found)
 
     def boundary(self, newest: int, /) -> int | None:
@@ -208,17 +210,16 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
     def _delete(self, found: Sequence[tuple[int, str]]) -> int:
         """Delete the records with these times and ids, and return how many anybody saw."""
         database, seen = self._database, 0
-        for first in range(0, len(found), MANY_IDS):
-            chunk = found[first : first + MANY_IDS]
+        for chunk in in_chunks(found, MANY_IDS):
             keys = ", ".join(f"({moment}, {literal(record_id)})" for moment, record_id in chunk)
             these = f"(time_unix_nano, id) IN ({keys})"
-            there = database.rows(
+            ((there, visible),) = database.rows(
                 f"SELECT count(), countIf(time_unix_nano >= {database.cut_off})"
                 f" FROM (SELECT DISTINCT time_unix_nano, id FROM {database.records} WHERE {these})"
             )
-            if there[0][0]:
+            if there:
                 self._mutate(database.records, these)
-            seen += int(there[0][1])
+            seen += int(visible)
         return seen
 
     def _drop_days(self, cut_off: int) -> None:
@@ -232,12 +233,6 @@ class ClickHouseDeletion(ClickHousePart, Retention, Erasure, CountsDropped):
             end = (day + 1) * DAY_NANO if day >= 0 else day * DAY_NANO + 1
             if end <= cut_off:
                 database.run(f"{self._alter} DROP PARTITION {day}")
-
-    def _end_notes(self, cut_off: int) -> None:
-        """Delete the notes of what was forgotten and is older than *cut_off*."""
-        database = self._database
-        self._mutate(database.forgotten, f"before_unix_nano < {cut_off}")
-        self._mutate(database.deletions, f"before_unix_nano < {cut_off} AND kind != {literal(CUT_OFF)}")
 
     def _mutate(self, table: str, where: str) -> None:
         """Delete from *table* what meets *where*, and wait until it is gone."""
