@@ -141,8 +141,8 @@ class TestTroubles(ServerTroubles):
 
 
 def plan_of(admin: pymysql.cursors.Cursor, name: str, question: Query, **options: Any) -> dict[str, Any]:
-    statement = chunk(Tables(name, MYSQL), question, **{"before": None, "size": 50, **options})
-    admin.execute("EXPLAIN " + statement.sql, statement.values)
+    statement, values = chunk(Tables(name, MYSQL), question, **{"before": None, "size": 50, **options})
+    admin.execute("EXPLAIN " + statement, values)
     columns = [column[0] for column in admin.description]
     (row,) = admin.fetchall()
     return dict(zip(columns, row, strict=True))

@@ -79,8 +79,8 @@ def records(store: MySQLStore) -> list[Record]:
 
 
 def plan_of(store: MySQLStore, admin: Cursor, query: Query, *, before: Record | None = None) -> dict[str, Any]:
-    statement = statement_of(store, query, before=before)
-    admin.execute("EXPLAIN " + statement.sql, statement.values)
+    statement, values = statement_of(store, query, before=before)
+    admin.execute("EXPLAIN " + statement, values)
     columns = [column[0] for column in admin.description]
     (row,) = admin.fetchall()
     return dict(zip(columns, row, strict=True))

@@ -147,8 +147,8 @@ def test_filters_read_an_index(
     }
     for role, question in questions.items():
         index = role.partition(" ")[0]
-        statement = chunk(Tables(name, POSTGRESQL), question, before=None, size=50)
-        plan = admin.execute(b"EXPLAIN " + statement.sql.encode(), statement.values).fetchall()
+        statement, values = chunk(Tables(name, POSTGRESQL), question, before=None, size=50)
+        plan = admin.execute(b"EXPLAIN " + statement.encode(), values).fetchall()
         text = "\n".join(line for (line,) in plan)
         assert f"{name}{index}" in text, text
         assert "Seq Scan" not in text, text
@@ -160,8 +160,8 @@ def test_following_chunks_read_the_index_from_where_the_last_ended(
     store.write([make_record() for _ in range(3_000)])
     admin.execute(f'ANALYZE "{name}"'.encode())
     before = kept(store)[1_500]
-    statement = chunk(Tables(name, POSTGRESQL), Query(), before=before, size=50)
-    plan = admin.execute(b"EXPLAIN " + statement.sql.encode(), statement.values).fetchall()
+    statement, values = chunk(Tables(name, POSTGRESQL), Query(), before=before, size=50)
+    plan = admin.execute(b"EXPLAIN " + statement.encode(), values).fetchall()
     text = "\n".join(line for (line,) in plan)
     assert "Index Cond: (time_unix_nano <=" in text, text
     assert "Sort" not in text, text

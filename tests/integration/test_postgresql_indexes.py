@@ -63,8 +63,8 @@ def records(store: PostgreSQLStore) -> list[Record]:
 
 
 def plan_of(store: PostgreSQLStore, admin: Admin, query: Query, *, before: Record | None = None) -> str:
-    statement = statement_of(store, query, before=before)
-    rows = admin.execute(b"EXPLAIN " + statement.sql.encode(), statement.values).fetchall()
+    statement, values = statement_of(store, query, before=before)
+    rows = admin.execute(b"EXPLAIN " + statement.encode(), values).fetchall()
     return "\n".join(line for (line,) in rows)
 
 

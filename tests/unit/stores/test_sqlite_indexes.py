@@ -36,9 +36,9 @@ def execute(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def plan_of(store: SQLiteStore, query: Query, *, before: Record | None = None) -> str:
-    statement = statement_of(store, query, before=before)
+    statement, values = statement_of(store, query, before=before)
     with store._database.reading() as session:
-        rows = session.rows(f"EXPLAIN QUERY PLAN {statement.sql}", statement.values)
+        rows = session.rows(f"EXPLAIN QUERY PLAN {statement}", values)
     return "\n".join(str(row[-1]) for row in rows)
 
 

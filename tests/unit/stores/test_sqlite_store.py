@@ -291,9 +291,9 @@ class TestQueries:
     )
     @pytest.mark.parametrize("continued", [False, True], ids=["first", "next"])
     def test_query_uses_an_index(self, store: SQLiteStore, query: Query, index: str, continued: bool) -> None:
-        statement = chunk(store._tables, query, before=make_record() if continued else None, size=10)
+        statement, values = chunk(store._tables, query, before=make_record() if continued else None, size=10)
         with store._database.connection() as connection:
-            rows = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.values).fetchall()
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
         plan = " | ".join(row[-1] for row in rows)
         assert f"INDEX {index}" in plan
         # What asks for one request or trace finds few records; they may be sorted.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from msgspec.structs import replace
 
@@ -17,7 +16,7 @@ from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.narrowing import narrowing
 from flask_chest.stores.sql.pool import SnapshotLost
-from flask_chest.stores.sql.tables import COLUMNS, Condition, Database, Session, SQLValue, Tables, row_record
+from flask_chest.stores.sql.tables import COLUMNS, Condition, Database, SQLValue, Tables, row_record
 
 USUAL_STATUS = 200
 """Status of nearly all records: an index leaves it out where it can, as the newest of them are found by time."""
@@ -41,14 +40,6 @@ NEWEST = 5_000
 """Records that are looked through by time before all others are in whatever order is fastest."""
 RARE = 40
 """How many times what was found among those must be in the others too, or by time they would take longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """SQL and the values of its marks."""
-
-    sql: str
-    values: tuple[SQLValue, ...]
 
 
 def find(
@@ -87,10 +78,9 @@ def find_columns(
     size = CHUNK
     while left is None or left > 0:
         size = size if left is None else min(left, size)
-        statement = chunk(tables, query, before=before, size=size)
         try:
             with budget.working() as time_left, database.answering(timeout=time_left) as session:
-                found = session.columns(statement.sql, statement.values)
+                found = session.columns(*chunk(tables, query, before=before, size=size))
         except SnapshotLost:
             continue
         if not found:
@@ -140,7 +130,10 @@ def _find(
         try:
             scan = scans and narrows and before is None  # where more is left, it is not rare
             with budget.working() as time_left, database.answering(timeout=time_left) as session:
-                rows = _rows(session, tables, query, narrows=narrows, before=before, size=size, scan=scan)
+                variables = tables.dialect.variables(session, tables) if narrows else lambda _: None
+                narrowed = narrowing(query, variables)
+                statement = chunk(tables, query, narrowed=narrowed, before=before, size=size, scan=scan)
+                rows = session.rows(*statement)
         except SnapshotLost:
             continue
         except (SchemaError, RecordRefused):
@@ -162,22 +155,6 @@ def _find(
         size = min(GROWTH * size, CHUNK)  # of so many fewer belong to the answer than were asked for
 
 
-def _rows(
-    session: Session,
-    tables: Tables,
-    query: Query,
-    *,
-    narrows: bool,
-    before: Record | None,
-    size: int,
-    scan: bool,
-) -> list[tuple[Any, ...]]:
-    variables = tables.dialect.variables(session, tables) if narrows else lambda _: None
-    narrowed = list(narrowing(query, variables))
-    statement = chunk(tables, query, narrowed=narrowed, before=before, size=size, scan=scan)
-    return session.rows(statement.sql, statement.values)
-
-
 def chunk(
     tables: Tables,
     query: Query,
@@ -186,8 +163,8 @@ def chunk(
     before: Record | None,
     size: int,
     scan: bool = False,
-) -> Statement:
-    """Return the SELECT of the next *size* candidates after *before*, in the order of the answer.
+) -> tuple[str, tuple[SQLValue, ...]]:
+    """Return the SELECT of the next *size* candidates after *before*, in the order of the answer, and its values.
 
     With *scan* the database uses no index.
     """
@@ -202,7 +179,7 @@ def chunk(
     where = " AND ".join(sql for sql, _ in conditions) or "true"
     order = " ORDER BY time_unix_nano DESC, id DESC LIMIT ?"
     values = (value for _, condition_values in conditions for value in condition_values)
-    return Statement(tables.sql(select + " WHERE " + where + order), (*values, size))
+    return tables.sql(select + " WHERE " + where + order), (*values, size)
 
 
 def column_conditions(query: Query, *, as_ranges: bool = False) -> Iterator[Condition]:
