@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 from typing import LiteralString, Protocol, TypeAlias, TypeGuard
 
@@ -49,13 +48,15 @@ Variables: TypeAlias = "Callable[[str], VariableSQL | None]"
 """Function that returns a variable of a ``record`` by its name; ``None`` where nothing narrows by it."""
 
 
+def asked_of(query: Query) -> list[tuple[str, Asked]]:
+    """Return the names of variables and what *query* asks of each; a single value is one of one."""
+    return [*((name, OneOf((value,))) for name, value in query.where.items()), *query.conditions]
+
+
 def narrowing(query: Query, variables: Variables) -> Iterator[Condition]:
     """Yield conditions that all records meet which have the variables that *query* asks for."""
-    asked: Iterable[tuple[str, Asked]] = chain(
-        ((name, OneOf((value,))) for name, value in query.where.items()), query.conditions
-    )
     room = MAX_VALUES
-    for name, condition in asked:
+    for name, condition in asked_of(query):
         variable = variables(name)
         found = None if variable is None else _condition(variable, condition)
         if found is not None and len(found[1]) <= room:

@@ -14,7 +14,7 @@ from flask_chest.record import COLUMN_FILTERS, SERVER_ERROR, Query, Record
 from flask_chest.stores._records import MAX_INTEGER, MIN_INTEGER, bindable
 from flask_chest.stores._time_limit import TimeBudget
 from flask_chest.stores.sql.as_written import AsWritten
-from flask_chest.stores.sql.narrowing import narrowing
+from flask_chest.stores.sql.narrowing import asked_of, narrowing
 from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.tables import COLUMNS, Condition, Database, SQLValue, Tables, row_record
 
@@ -108,7 +108,7 @@ def _boundary(database: Database, tables: Tables, query: Query, budget: TimeBudg
         return None
     with budget.working() as left, database.answering(timeout=left) as session:
         variables = tables.dialect.variables(session, tables)
-        found = [variables(name) for name in (*query.where, *(name for name, _ in query.conditions))]
+        found = [variables(name) for name, _ in asked_of(query)]
         narrowing_ones = [variable for variable in found if variable is not None]
         if not narrowing_ones or not all(isinstance(variable, AsWritten) for variable in narrowing_ones):
             return None  # by an index, or by none of them

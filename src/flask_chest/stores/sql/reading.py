@@ -8,7 +8,7 @@ weights and spans of time of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -18,7 +18,7 @@ from flask_chest.record import COLUMN_FILTERS, Bound, JSONValue, OneOf, Query, e
 from flask_chest.record import Condition as Asked
 from flask_chest.stores._records import MAX_INTEGER, bindable
 from flask_chest.stores.aggregates import Keys, numbers
-from flask_chest.stores.sql.narrowing import MAX_VALUES, marks, narrowing
+from flask_chest.stores.sql.narrowing import MAX_VALUES, asked_of, marks, narrowing
 from flask_chest.stores.sql.query import IS_ERROR, column_conditions
 from flask_chest.stores.sql.tables import Condition, Session, SQLValue, Tables
 from flask_chest.stores.sql.written import digits, reached
@@ -54,12 +54,12 @@ def is_decidable(query: AggregateQuery, meant: Query) -> bool:
     named = [*query.by, *numbers(query), *(each.of for each in query.measures if isinstance(each, Distinct))]
     names = [each.name for each in named if isinstance(each, Variable)]
     since = meant.since_unix_nano
+    asked = asked_of(meant)
     return (
-        all(map(bindable, [*names, *meant.where, *(name for name, _ in meant.conditions)]))
+        all(map(bindable, [*names, *(name for name, _ in asked)]))
         and all(value is None or bindable(value) for value in filters)
         and (since is None or since <= MAX_INTEGER)
-        and all(map(_is_scalar, meant.where.values()))
-        and all(_is_exact(condition) for _, condition in meant.conditions)
+        and all(_is_exact(condition) for _, condition in asked)
     )
 
 
@@ -243,8 +243,7 @@ class Reading:
 
     def _exactly(self, meant: Query) -> Iterator[Condition]:
         """Yield the conditions on variables, which decide."""
-        asked = chain(((name, OneOf((value,))) for name, value in meant.where.items()), meant.conditions)
-        for name, condition in asked:
+        for name, condition in asked_of(meant):
             value = self._variable(name)
             match condition:
                 case OneOf(values):
@@ -276,10 +275,8 @@ class Reading:
 
 def _as_ranges(meant: Query) -> Query:
     """Return a query that asks for a single value twice: of two, equal or not, a database makes a range."""
-    asked = (*((name, OneOf((value,))) for name, value in meant.where.items()), *meant.conditions)
-    return msgspec.structs.replace(
-        meant, where={}, conditions=tuple((name, _twice(each)) for name, each in asked)
-    )
+    conditions = tuple((name, _twice(asked)) for name, asked in asked_of(meant))
+    return msgspec.structs.replace(meant, where={}, conditions=conditions)
 
 
 def _twice(asked: Asked) -> Asked:
