@@ -63,7 +63,7 @@ from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.query import find
 from flask_chest.stores.sql.reading import Reading, is_decidable
 from flask_chest.stores.sql.tables import Condition, Session, SQLPart, SQLValue, Tables
-from flask_chest.stores.sql.written import digits, text
+from flask_chest.stores.sql.written import digits, joined, text
 
 _BEYOND: LiteralString = "abs({number}) > 1e290"
 """Condition that a number is more than `MAX_NUMBER`."""
@@ -391,11 +391,8 @@ class _Aggregates:
             more.append((f"{bin_of} AS {self._read.bins_of(measure)}", bounds))
         if not more:
             return f"found{condition}", values
-        columns = ", ".join([sql for sql, _ in more])
-        return (
-            f"(SELECT found.*, {columns} FROM found{condition}) AS placed",
-            (*(value for _, bound in more for value in bound), *values),
-        )
+        columns, bound = joined(more, ", ")
+        return f"(SELECT found.*, {columns} FROM found{condition}) AS placed", (*bound, *values)
 
     def _windows(self, names: Sequence[LiteralString]) -> Iterator[LiteralString]:
         partition: LiteralString = f"PARTITION BY {', '.join(names)}" if names else ""

@@ -21,7 +21,7 @@ from typing import Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.aggregates import HUNDRED, Percentiles
 from flask_chest.stores.sql.tables import Condition, SQLValue
-from flask_chest.stores.sql.written import digits, reached, text
+from flask_chest.stores.sql.written import digits, joined, reached, text
 
 FEWEST_BINS, MOST_BINS = 64, 256
 """Of more, fewer numbers are fetched; but each is weighed in each group and span of time."""
@@ -247,7 +247,7 @@ class PercentilesByBins:
             for number, each in held.items()
             if number in by_group[group] or number in by_group[ALL]
         )
-        return (" OR ".join([sql for sql, _ in either]), tuple(v for _, bound in either for v in bound)), size
+        return joined(either, " OR "), size
 
 
 def bounds_for(records: Records, columns: Columns, *, size: int, cells: int) -> list[float] | None:

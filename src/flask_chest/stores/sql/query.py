@@ -17,6 +17,7 @@ from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.narrowing import asked_of, narrowing
 from flask_chest.stores.sql.pool import SnapshotLost
 from flask_chest.stores.sql.tables import COLUMNS, Condition, Database, SQLValue, Tables, row_record
+from flask_chest.stores.sql.written import joined
 
 USUAL_STATUS = 200
 """Status of nearly all records: an index leaves it out where it can, as the newest of them are found by time."""
@@ -176,10 +177,9 @@ def chunk(
     select: LiteralString = "SELECT {columns} FROM {records} AS record"
     if scan:
         select += tables.dialect.scan
-    where = " AND ".join(sql for sql, _ in conditions) or "true"
+    where, values = joined(conditions, " AND ")
     order = " ORDER BY time_unix_nano DESC, id DESC LIMIT ?"
-    values = (value for _, condition_values in conditions for value in condition_values)
-    return tables.sql(select + " WHERE " + where + order), (*values, size)
+    return tables.sql(select + " WHERE " + (where or "true") + order), (*values, size)
 
 
 def column_conditions(query: Query, *, as_ranges: bool = False) -> Iterator[Condition]:

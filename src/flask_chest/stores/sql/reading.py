@@ -21,7 +21,7 @@ from flask_chest.stores.aggregates import Keys, numbers
 from flask_chest.stores.sql.narrowing import MAX_VALUES, asked_of, marks, narrowing
 from flask_chest.stores.sql.query import IS_ERROR, column_conditions
 from flask_chest.stores.sql.tables import Condition, Session, SQLValue, Tables
-from flask_chest.stores.sql.written import digits, reached
+from flask_chest.stores.sql.written import digits, joined, reached
 
 EXACT = 1 << 53
 """Size up to which a double holds every whole number."""
@@ -202,10 +202,9 @@ class Reading:
         if meant.asks_for_variables:
             asked = _as_ranges(meant) if as_ranges else meant
             conditions += narrowing(asked, self.dialect.variables(session, tables))
-        where = " AND ".join([sql for sql, _ in conditions]) or "true"
-        values = [value for _, bound in conditions for value in bound]
+        where, values = joined(conditions, " AND ")
         select: LiteralString = f"SELECT {', '.join([*read, *columns])} FROM {{records}} AS record"
-        return select, names, (where, tuple(values))
+        return select, names, (where or "true", values)
 
     def _found_parts(self, meant: Query) -> Condition:
         columns: list[LiteralString] = [
@@ -222,10 +221,8 @@ class Reading:
                 span = f"CASE WHEN time_unix_nano >= ? AND time_unix_nano < ? THEN {span} END"
                 values = (bounds[0], bounds[-1], *values)
             columns.append(f"{span} AS b")
-        conditions = list(self._exactly(meant))
-        where = " AND ".join([sql for sql, _ in conditions]) or "true"
-        more = tuple(value for _, bound in conditions for value in bound)
-        made: LiteralString = f"SELECT {', '.join(columns)} FROM raw WHERE {where}"
+        where, more = joined(self._exactly(meant), " AND ")
+        made: LiteralString = f"SELECT {', '.join(columns)} FROM raw WHERE {where or 'true'}"
         if self._variables:
             made += self.dialect.once
         within: list[LiteralString] = [

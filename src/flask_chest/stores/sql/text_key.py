@@ -18,6 +18,7 @@ from flask_chest.stores.sql.narrowing import (
     marks,
 )
 from flask_chest.stores.sql.tables import Condition, SQLValue
+from flask_chest.stores.sql.written import joined
 
 KEY_LENGTH = 255
 """Characters of a value that are compared, as an index on more may refuse a record; the 255 in the SQL."""
@@ -105,8 +106,7 @@ class TextKey(VariableSQL):
             alternatives.insert(0, (f"{self.key} IN ({marks(keys, self.cut)}{unreadable})", tuple(keys)))
         elif self.has_unreadable:
             alternatives.append((f"{self.key} = {UNREADABLE}", ()))
-        any_of = " OR ".join([sql for sql, _ in alternatives])
-        values = tuple(value for _, bound in alternatives for value in bound)
+        any_of, values = joined(alternatives, " OR ")
         if not others:
             return any_of, values  # few values of other types have the same key, and it costs to tell them
         return f"({any_of}) AND {self._is_of(', '.join(sorted(set(kinds))))}", values

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import LiteralString, cast
 
 from flask_chest.stores.sql.tables import Condition, SQLValue
 
 _DIGITS: tuple[LiteralString, ...] = ("-", ".", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+
+
+def joined(conditions: Iterable[Condition], between: LiteralString) -> Condition:
+    """Return the SQL of *conditions* with what is *between* them, and the values of all."""
+    every = list(conditions)
+    return between.join([sql for sql, _ in every]), tuple(value for _, values in every for value in values)
 
 
 def digits(number: float) -> LiteralString:

@@ -22,6 +22,7 @@ from flask_chest.stores.sql.narrowing import (
     marks,
 )
 from flask_chest.stores.sql.tables import Condition, SQLValue
+from flask_chest.stores.sql.written import joined
 
 _HAS_ARROW = sqlite3.sqlite_version_info >= (3, 38)
 
@@ -147,8 +148,7 @@ class SQLiteVariable(VariableSQL):
             others.insert(0, (f"{self.value} IN ({marks(same)})", tuple(same)))
         if not others:
             return NOTHING
-        any_of = " OR ".join([sql for sql, _ in others])
-        all_values = tuple(value for _, bound in others for value in bound)
+        any_of, all_values = joined(others, " OR ")
         return self._within(f"({any_of}) AND {self.type} IN ({', '.join(sorted(set(types)))})", all_values)
 
     def bound(self, asked: Bound) -> Condition | None:
