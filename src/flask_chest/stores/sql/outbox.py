@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,18 +26,7 @@ from flask_chest.protocols import (
 from flask_chest.stores._records import in_chunks, storable_reason
 from flask_chest.stores.sql.tables import MANY_IDS, Session, SQLPart, row_record
 
-_STATUS = (
-    "name",
-    "holder",
-    "lease_until_unix_nano",
-    "last_seen_unix_nano",
-    "last_success_unix_nano",
-    "last_error",
-    "next_unix_nano",
-    "backlog",
-    "rejected",
-)
-"""The columns in which exporters are listed."""
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,15 +131,16 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
         with self._looking(timeout) as session:
             rows = session.rows(
                 self._tables.sql(
-                    "SELECT name, holder, lease_until_unix_nano, last_seen_unix_nano, last_success_unix_nano,"
-                    " last_error, (SELECT time_unix_nano FROM {records} AS record"
-                    " WHERE record.position > exporter.position ORDER BY record.position LIMIT 1),"
+                    "SELECT name,"
                     " (SELECT count(*) FROM {records} AS record WHERE record.position > exporter.position),"
-                    " (SELECT count(*) FROM {rejected} AS rejected WHERE rejected.exporter = exporter.name)"
-                    " FROM {exporters} AS exporter ORDER BY name"
+                    " (SELECT count(*) FROM {rejected} AS rejected WHERE rejected.exporter = exporter.name),"
+                    " last_seen_unix_nano, last_success_unix_nano,"
+                    " (SELECT time_unix_nano FROM {records} AS record"
+                    " WHERE record.position > exporter.position ORDER BY record.position LIMIT 1),"
+                    " last_error, holder, lease_until_unix_nano FROM {exporters} AS exporter ORDER BY name"
                 )
             )
-        return [msgspec.convert(dict(zip(_STATUS, row, strict=True)), ExporterStatus) for row in rows]
+        return [_from_row(row, ExporterStatus) for row in rows]
 
     def _looking(self, timeout: timedelta | None) -> AbstractContextManager[Session]:
         return self._database.reading() if timeout is None else self._database.answering(timeout=timeout)
@@ -172,8 +162,7 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
                 ),
                 (exporter,),
             )
-        names = ("exporter", "record_id", "reason", "time_unix_nano")
-        return [msgspec.convert(dict(zip(names, row, strict=True)), Rejection) for row in rows]
+        return [_from_row(row, Rejection) for row in rows]
 
     def discard(self, exporter: str, record_ids: Sequence[str], /) -> int:
         """Forget that these records were set aside for *exporter*; return how many were."""
@@ -195,7 +184,6 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
 
     def _place(self, session: Session, exporter: str) -> _Place | None:
         """Read an exporter's row, and lock it until the transaction ends."""
-        names = _Place.__struct_fields__
         rows = session.rows(
             self._tables.sql(
                 "SELECT position, boundary, epoch, holder, lease_until_unix_nano"
@@ -203,7 +191,7 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
             ),
             (exporter,),
         )
-        return msgspec.convert(dict(zip(names, rows[0], strict=True)), _Place) if rows else None
+        return _from_row(rows[0], _Place) if rows else None
 
     def _held(self, session: Session, claim: Claim) -> _Place | None:
         """Find the row that *claim* still has the right to change."""
@@ -257,6 +245,11 @@ class SQLOutbox(SQLPart, Outbox, ExporterRegistry, Rejections):
         ]
         if rows:
             session.change_many(statement, rows)
+
+
+def _from_row(row: Sequence[Any], kind: type[S]) -> S:
+    """Make a *kind* from a *row* whose columns are its fields, in their order of definition."""
+    return msgspec.convert(dict(zip(kind.__struct_fields__, row, strict=True)), kind)
 
 
 def _holder() -> str:
