@@ -6,7 +6,6 @@ import re
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
 from typing import LiteralString, Protocol, TypeAlias, TypeGuard
 
 from flask_chest.record import Bound, IsSet, JSONValue, OneOf, Query
@@ -81,14 +80,10 @@ def is_name(name: str) -> TypeGuard[LiteralString]:
 
 def around(value: float) -> tuple[float, float]:
     """Return bounds between which a database reads what was *value*; not every release does to the last digit."""
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number with hundreds of digits
-        number = sys.float_info.max if value > 0 else -sys.float_info.max
-    if not isfinite(number):
-        number = sys.float_info.max if number > 0 else -sys.float_info.max
+    most = sys.float_info.max
+    number = float(max(-most, min(value, most)))  # a whole number may have hundreds of digits
     width = abs(number) * 1e-12 + 1e-300
-    return max(number - width, -sys.float_info.max), min(number + width, sys.float_info.max)
+    return max(number - width, -most), min(number + width, most)
 
 
 def lowest(text: str) -> str:
