@@ -102,12 +102,10 @@ class Reading:
         for measure in query.measures:
             if isinstance(measure, Distinct):
                 self.distinct[measure.of] = f"d{digits(len(self.distinct))}"
-        found, found_values = self._found_parts(meant)
+        self._found = self._found_parts(meant)  # which names the variables that are read
         self._raw = self._raw_parts(session, tables, meant)
-        self._found = found, found_values
-        both = self._with(("", ()))
-        self.sql: LiteralString = both[0]
-        self.values = both[1]
+        self.sql: LiteralString
+        self.sql, self.values = self._with(("", ()))
         self._is_kept = False
 
     def keep(self, session: Session, tables: Tables) -> None:
