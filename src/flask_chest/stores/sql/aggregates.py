@@ -50,7 +50,6 @@ from flask_chest.stores.sql.percentiles import (
     ALL,
     OTHERS,
     Bins,
-    Columns,
     Found,
     Held,
     Parts,
@@ -124,7 +123,7 @@ class _Grouping(msgspec.Struct, frozen=True, kw_only=True):
 class _Group:
     """One row of a statement."""
 
-    raw: tuple[SQLValue, ...]
+    raw: RawKey
     """Its key as the database has it."""
     span: int | None
     cell: Cell
@@ -138,7 +137,7 @@ class _Parts:
 
     whole: Part
     series: Mapping[int, Part]
-    keys: Sequence[tuple[SQLValue, ...]]
+    keys: Sequence[RawKey]
     """The keys of the groups as the database has them."""
     others: bool
     """Whether there are more groups."""
@@ -290,12 +289,25 @@ class _Aggregates:
             return None
         ((number, weighted),) = asked
         (size,) = self._session.rows(self._tables.sql(self._read.size))[0]
-        columns = Columns(
-            number=f"x{self._read.numbers[number]}",
-            keys=self._read.names(keys=True, spans=bool(self._query.bounds)),
-        )
-        bounds = bounds_for(self, columns, size=size or 0, cells=MOST_CELLS)
+        keys = self._read.names(keys=True, spans=bool(self._query.bounds))
+        column: LiteralString = f"x{self._read.numbers[number]}"
+        bounds = bounds_for(self, column, keys, size=size or 0, cells=MOST_CELLS)
         return None if bounds is None else Histogram(number, *bounds, weighted=weighted)
+
+    def places(
+        self, parts: Parts, ranked: Sequence[Percentiles], bins: Bins | None = None
+    ) -> Mapping[Measure[object], Found] | None:
+        """Return what each of *ranked* finds; ``None`` where the database must rank."""
+        values: dict[Measure[object], Found] = {}
+        asked: dict[Number, None] = dict.fromkeys(each.of for each in ranked)
+        for of in asked:
+            measures = [each for each in ranked if each.of == of]
+            by_bins = PercentilesByBins(self, self._read, parts, f"x{self._read.numbers[of]}")
+            found = by_bins.find(measures, bins)
+            if found is None:
+                return None
+            values.update(zip(measures, found, strict=True))
+        return values
 
     def _by_span(self, grouping: _Grouping) -> dict[int | None, Cell]:
         return {group.span: group.cell for group in self._groups(grouping)}
@@ -413,7 +425,7 @@ class _Aggregates:
 
     def _weighed_bins(
         self, grouping: _Grouping, measure: Histogram
-    ) -> dict[tuple[tuple[SQLValue, ...], int | None], list[int]]:
+    ) -> dict[tuple[RawKey, int | None], list[int]]:
         read = self._read
         names = read.names(keys=grouping.keys, spans=grouping.spans)
         number: LiteralString = f"x{read.numbers[measure.of]}"
@@ -423,7 +435,7 @@ class _Aggregates:
         binned = f"SELECT found.*, {bin_of} AS bin FROM found WHERE {condition}"
         every = ", ".join([*names, "bin"])
         sql = f"SELECT {every}, sum({weight_of(measure)}) FROM ({binned}) AS binned GROUP BY {every}"
-        found: dict[tuple[tuple[SQLValue, ...], int | None], list[int]] = {}
+        found: dict[tuple[RawKey, int | None], list[int]] = {}
         for *raw, place, weights in self.select(sql, (*values, *more)):
             span = raw.pop() if grouping.spans else None
             key = tuple(map(text, raw)), None if span is None else int(span)
@@ -455,12 +467,12 @@ def _by_bins(session: Session, tables: Tables, query: AggregateQuery, read: Read
         groups=found.keys, others=found.others, spans=len(query.bounds), records=found.whole.all.records
     )
     bins = None if binned is None else _bins_of(binned, found, raws)
-    values = _places(aggregates, parts, ranked, read, bins)
+    values = aggregates.places(parts, ranked, bins)
     if values is None:
         return None
-    joined = _Joined(query=query, measures=rest.measures, values=values, raws=raws)
-    series = {span: joined.part(each, span) for span, each in found.series.items()}
-    return answer(query, joined.part(found.whole, None), series, left_out=found.whole.all.left_out)
+    both = _Joined(query=query, measures=rest.measures, values=values, raws=raws)
+    series = {span: both.part(each, span) for span, each in found.series.items()}
+    return answer(query, both.part(found.whole, None), series, left_out=found.whole.all.left_out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,29 +515,9 @@ def _bins_of(binned: Histogram, found: _Parts, raws: Mapping[Identity, RawKey]) 
     return Bins(bounds=binned.bounds, held=held)
 
 
-def _places(
-    aggregates: _Aggregates,
-    parts: Parts,
-    ranked: Sequence[Percentiles],
-    read: Reading,
-    bins: Bins | None = None,
-) -> Mapping[Measure[object], Found] | None:
-    """Return what each measure finds; ``None`` where the database must rank."""
-    values: dict[Measure[object], Found] = {}
-    asked: dict[Number, None] = dict.fromkeys(each.of for each in ranked)
-    for of in asked:
-        measures = [each for each in ranked if each.of == of]
-        columns = Columns(number=f"x{read.numbers[of]}", keys=read.names(keys=True))
-        places = PercentilesByBins(aggregates, parts, columns, read.has_key).find(measures, bins)
-        if places is None:
-            return None
-        values.update(zip(measures, places, strict=True))
-    return values
-
-
 def _first_keys(
     session: Session, tables: Tables, query: AggregateQuery, read: Reading
-) -> Sequence[tuple[SQLValue, ...]] | None:
+) -> Sequence[RawKey] | None:
     """Return the keys of the first groups by percentiles; ``None`` if there are too many groups to tell."""
     first = cast("Percentiles", query.measures[0])
     every = _Aggregates(session, tables, replace(query, measures=(Count(),), bounds=(), top=MAX_TOP), read)
@@ -533,12 +525,12 @@ def _first_keys(
     if found.others or found.whole.all is None:
         return None
     parts = Parts(groups=found.keys, records=found.whole.all.records)
-    places = _places(every, parts, [first], read)
+    places = every.places(parts, [first])
     if places is None:
         return None
     ranks = places[first]
 
-    def order(raw: tuple[SQLValue, ...]) -> tuple[bool, float, object]:
+    def order(raw: RawKey) -> tuple[bool, float, object]:
         return order_of(query, read.keys_of(raw), Cell(0, [ranks.get((raw, None), nothing(first))]))
 
     return sorted(found.keys, key=order)[: query.top]

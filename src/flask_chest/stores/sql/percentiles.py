@@ -13,13 +13,14 @@ import sys
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from math import gcd, inf, nextafter
 from typing import Any, LiteralString, Protocol, TypeAlias
 
 from flask_chest.aggregates import HUNDRED, Percentiles
+from flask_chest.stores.sql.reading import Reading
 from flask_chest.stores.sql.tables import Condition, SQLValue
 from flask_chest.stores.sql.written import digits, joined, reached, text
 
@@ -38,8 +39,6 @@ RawKey: TypeAlias = "tuple[SQLValue, ...]"
 Place: TypeAlias = "tuple[RawKey | str, int | None]"
 """The key of a group, or `OTHERS` or `ALL`, and the number of a span of time; ``None`` for all time."""
 OTHERS, ALL = "others", "all"
-HasKey: TypeAlias = "Callable[[Sequence[RawKey]], Condition]"
-"""Function that returns the condition that a record has one of some keys."""
 Found: TypeAlias = "Mapping[Place, tuple[float | None, ...]]"
 
 
@@ -53,14 +52,6 @@ class Records(Protocol):
     @abstractmethod
     def sample(self, columns: Sequence[LiteralString], share: int, /) -> list[tuple[Any, ...]]:
         """Fetch *columns* of one in about *share* records, if the first of them is not ``NULL``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """The names of columns of what was ``found``."""
-
-    number: LiteralString
-    keys: Sequence[LiteralString]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +111,11 @@ class _Rank:
 class PercentilesByBins:
     """Finds percentiles of the column *number* of *records*, of different measures."""
 
-    def __init__(self, records: Records, parts: Parts, columns: Columns, has_key: HasKey) -> None:
+    def __init__(self, records: Records, read: Reading, parts: Parts, number: LiteralString) -> None:
         self._records = records
+        self._read = read
         self._parts = parts
-        self._number: LiteralString = columns.number
-        self._keys: Sequence[LiteralString] = columns.keys
-        self._has_key = has_key
+        self._number: LiteralString = number
 
     def find(self, measures: Sequence[Percentiles], bins: Bins | None = None) -> Sequence[Found] | None:
         """Return what each of *measures* finds; ``None`` where too many numbers would have to be fetched.
@@ -193,11 +183,11 @@ class PercentilesByBins:
     ) -> Iterator[_Numbers]:
         """Yield the records by *number*, in the finest groups."""
         parts = self._parts
-        keys = list(self._keys) if parts.groups else []
+        keys = self._read.names(keys=bool(parts.groups))
         columns: list[LiteralString] = list(keys)
         chosen: Condition = ("", ())
         if parts.groups and parts.others:
-            chosen = self._has_key(parts.groups)
+            chosen = self._read.has_key(parts.groups)
             columns = [f"CASE WHEN chosen THEN {key} END" for key in keys]
             columns.append("chosen")
         if parts.spans:
@@ -233,7 +223,7 @@ class PercentilesByBins:
         for group, of_group in by_group.items():
             if isinstance(group, tuple):
                 within, values = _within(self._number, of_group, bounds)
-                key, key_values = self._has_key([group])
+                key, key_values = self._read.has_key([group])
                 either.append((f"({key}) AND ({within})", (*key_values, *values)))
         if OTHERS in by_group:
             within, values = _within(self._number, by_group[OTHERS], bounds)
@@ -250,8 +240,10 @@ class PercentilesByBins:
         return joined(either, " OR "), size
 
 
-def bounds_for(records: Records, columns: Columns, *, size: int, cells: int) -> list[float] | None:
-    """Return bounds of bins that the statement of other measures may weigh, which groups by *columns*.
+def bounds_for(
+    records: Records, number: LiteralString, keys: Sequence[LiteralString], *, size: int, cells: int
+) -> list[float] | None:
+    """Return bounds of bins that the statement of other measures may weigh, which groups by *keys*.
 
     Return ``None`` where it should not: of *size* records the numbers may be few, which are soon fetched, and the
     bins of many groups are more than so many *cells*.
@@ -259,7 +251,7 @@ def bounds_for(records: Records, columns: Columns, *, size: int, cells: int) -> 
     if size <= FEW:
         return None
     share = share_of(size)
-    sample = records.sample([columns.number, *columns.keys], share)
+    sample = records.sample([number, *keys], share)
     groups = len({tuple(key) for _, *key in sample})
     bins = cells // (2 * max(groups, 1))  # of some groups there is none in the sample
     if len(sample) * share <= FEW or bins < FEWEST_BINS:
