@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from flask_chest._clocks import nanoseconds
 from flask_chest._process import PerProcess
@@ -19,7 +19,7 @@ from flask_chest.errors import StoreError, StoreUnavailable
 from flask_chest.protocols import PartitionBy, PartitionStatus
 from flask_chest.stores._records import MAX_INTEGER
 from flask_chest.stores.sql.schema import SQLSchema
-from flask_chest.stores.sql.tables import Session
+from flask_chest.stores.sql.tables import Database, Session
 
 logger = logging.getLogger("flask_chest.stores")
 
@@ -182,14 +182,6 @@ class Layout:
         return [each for each in self.partitions if each.upper <= reach_unix_nano and each.kind != "early"]
 
 
-class Lends(Protocol):
-    """What partitions need of a database."""
-
-    @abstractmethod
-    def reading(self) -> AbstractContextManager[Session]:
-        """Lend a session for single statements."""
-
-
 class _Known:
     """What one process knows of the partitions."""
 
@@ -202,7 +194,7 @@ class _Known:
         self.said: set[str] = set()
 
 
-D_co = TypeVar("D_co", bound=Lends, covariant=True)
+D_co = TypeVar("D_co", bound=Database, covariant=True)
 
 
 class Partitions(ABC, Generic[D_co]):
