@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -79,12 +79,12 @@ def span_at(time_unix_nano: int, by: PartitionBy) -> Span:
 
 def span_name(lower: int, by: PartitionBy) -> str:
     """Return the end of the name of the partition for the day, or the week, that begins then."""
-    return f"{_LETTERS[by]}{_date(lower)}"
+    return f"{_LETTERS[by]}{_day(lower):%Y%m%d}"
 
 
 def gap_name(lower: int) -> str:
     """Return the end of the name of a partition for what nobody has parted yet."""
-    return f"g{_date(lower)}"
+    return f"g{_day(lower):%Y%m%d}"
 
 
 def kind_of(name: str) -> Kind | None:
@@ -101,8 +101,8 @@ def kind_of(name: str) -> Kind | None:
     return None
 
 
-def _date(time_unix_nano: int) -> str:
-    return datetime.fromtimestamp(time_unix_nano // 1_000_000_000, UTC).strftime("%Y%m%d")
+def _day(time_unix_nano: int) -> date:
+    return datetime.fromtimestamp(time_unix_nano // 1_000_000_000, UTC).date()
 
 
 class Layout:
@@ -331,7 +331,5 @@ def early_upper(now_unix_nano: int, by: PartitionBy) -> int:
 
 
 def _days(spans: Sequence[Span]) -> str:
-    shown = ", ".join(
-        datetime.fromtimestamp(each.lower // 1_000_000_000, UTC).date().isoformat() for each in spans[:_SHOWN]
-    )
+    shown = ", ".join(str(_day(each.lower)) for each in spans[:_SHOWN])
     return f"{shown} and later" if len(spans) > _SHOWN else shown
