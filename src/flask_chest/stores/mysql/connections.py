@@ -25,9 +25,8 @@ from flask_chest.errors import (
 from flask_chest.record import encode_value
 from flask_chest.stores._records import Row, in_chunks
 from flask_chest.stores._time_limit import TimeLimit
-from flask_chest.stores.mysql.variables import variables_of
+from flask_chest.stores.mysql.variables import names_mariadb, variables_of
 from flask_chest.stores.mysql.views import MYSQL_VIEW
-from flask_chest.stores.sql.narrowing import Variables
 from flask_chest.stores.sql.pool import (
     READ_ONLY,
     AppPool,
@@ -45,18 +44,13 @@ Connection: TypeAlias = "pymysql.Connection[Any]"
 Pool: TypeAlias = AppPool[Connection]
 
 
-def _variables(session: Session, tables: Tables) -> Variables:
-    ((version,),) = session.rows("SELECT version()")
-    return variables_of(session, tables, mariadb=is_mariadb(version))
-
-
 MYSQL = Dialect(
     quote="`",
     mark="%s",
     lock=" FOR UPDATE",
     on_conflict="ON DUPLICATE KEY UPDATE",
     keep="ON DUPLICATE KEY UPDATE {first} = {first}",
-    variables=_variables,
+    variables=variables_of,
     # Compared as bytes. The name is written as in the variables: MariaDB does not find what its own JSON_QUOTE
     # writes with other digits.
     value=lambda name: ("CAST(JSON_EXTRACT(record.variables, ?) AS BINARY)", (f"$.{encode_value(name)}",)),
@@ -256,7 +250,7 @@ class MySQLConnector(Connector[Connection]):
             "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
             f"time_zone = '+00:00', innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
         )
-        if is_mariadb(str(vars(connection).get("server_version"))):
+        if _is_mariadb(connection):
             yield f"SET SESSION max_statement_time = {milliseconds / 1000}"
         else:
             yield f"SET SESSION max_execution_time = {milliseconds}"
@@ -274,9 +268,8 @@ def _replicates_statements(connection: Connection) -> bool:
     return found.get("log_bin") == "ON" and found.get("binlog_format") == "STATEMENT"
 
 
-def is_mariadb(version: str) -> bool:
-    """Return whether a server of this *version* is MariaDB rather than MySQL."""
-    return "mariadb" in version.lower()
+def _is_mariadb(connection: Connection) -> bool:
+    return names_mariadb(str(getattr(connection, "server_version", "")))  # which its types leave out
 
 
 _MISSING = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
@@ -313,6 +306,8 @@ class MySQLSession(ServerSession):
 
     def __init__(self, connection: Connection) -> None:
         self.position = 0
+        self.mariadb = _is_mariadb(connection)
+        """Whether the server is MariaDB rather than MySQL, as it said at the beginning."""
         self.room = 0
         """Bytes that a statement may have; 0 until the server was asked."""
         self._cursor = connection.cursor(Cursor)  # those of the app's own pool may give dictionaries
@@ -390,7 +385,6 @@ class MySQLAnswer(MySQLSession):
         self._connection = connection
         self._limit = limit
         self._patience = patience
-        self._mariadb = _is_mariadb(connection)
 
     def rows(self, sql: str, values: Sequence[SQLValue] = (), /) -> list[tuple[Any, ...]]:
         """Fetch all that a SELECT finds."""
@@ -398,7 +392,7 @@ class MySQLAnswer(MySQLSession):
         try:
             # The server ends the statement; this is for a network that went dead.
             with _reading(self._connection, self._patience + milliseconds / 1000 if milliseconds else None):
-                if self._mariadb:
+                if self.mariadb:
                     sql = f"SET STATEMENT max_statement_time = {milliseconds / 1000} FOR {sql}"
                 else:
                     # Not as a hint: that must stand behind the SELECT, which need not be the first word.
@@ -432,10 +426,6 @@ def _kill_statement(connection: Connection) -> None:
                 cursor.execute("KILL QUERY %s", (thread,))
         finally:
             connection.close()
-
-
-def _is_mariadb(connection: Connection) -> bool:
-    return is_mariadb(str(getattr(connection, "server_version", "")))  # which its types leave out
 
 
 class MySQLConnections(ServerConnections[Connection, MySQLSession]):
@@ -480,10 +470,9 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
             with self._pool.connection() as connection:
                 session = MySQLAnswer(connection, limit, patience=self._patience)
                 self._look_at_mode(session)
-                mariadb = _is_mariadb(connection)
                 session.change("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # of the next one alone
                 begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
-                with self._transaction(session, begin, *() if mariadb else ("max_execution_time",)):
+                with self._transaction(session, begin, *() if session.mariadb else ("max_execution_time",)):
                     yield session
         except err.Error as exc:
             raise self._store_error(exc) from exc
@@ -500,7 +489,7 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
             with self._pool.connection() as connection, _reading(connection, None):
                 session = MySQLSession(connection)
                 changed = {"lock_wait_timeout": patience or self._patience}
-                if _is_mariadb(connection):  # it ends all statements that take too long, MySQL those that read
+                if session.mariadb:  # it ends all statements that take too long, MySQL those that read
                     changed["max_statement_time"] = 0
                 limits = (f"@flask_chest_{name} = @@{name}, SESSION {name} = {n}" for name, n in changed.items())
                 session.change(f"SET {', '.join(limits)}")

@@ -7,8 +7,8 @@ from typing import LiteralString
 from pymysql import err
 
 from flask_chest.protocols import VariableIndex
-from flask_chest.stores.mysql.connections import MySQLConnections, is_mariadb
-from flask_chest.stores.mysql.variables import column_comment, key, keyed
+from flask_chest.stores.mysql.connections import MySQLConnections
+from flask_chest.stores.mysql.variables import collation, column_comment, is_mariadb, key, keyed
 from flask_chest.stores.sql.indexes import SQLIndexes, foreign_name, index_name
 from flask_chest.stores.sql.tables import Session
 
@@ -33,7 +33,6 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
     def _add(self, variable: LiteralString) -> bool:
         name = index_name(self._tables.name, variable)
         with self._database.altering() as session:
-            ((version,),) = session.rows("SELECT version()")
             is_taken = self._is_taken(session, name)
             index = self._index(session, variable)  # later: whose name was taken is listed by now if it is ours
             if index is not None and index.valid:
@@ -41,8 +40,7 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
             if index is None:
                 if is_taken:
                     raise foreign_name(self._schema.place, name)
-                column = self._column(variable, version)
-                self._alter(session, column, ways=_AT_ONCE, harmless=_NAME_TAKEN)
+                self._alter(session, self._column(session, variable), ways=_AT_ONCE, harmless=_NAME_TAKEN)
             made = self._alter(session, self._key(variable), ways=_IN_PLACE, harmless=_NAME_TAKEN)
             if self._index(session, variable) is None:
                 raise foreign_name(self._schema.place, name)
@@ -50,20 +48,20 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
 
     def _statements(self, variable: LiteralString) -> list[str]:
         with self._database.reading() as session:
-            ((version,),) = session.rows("SELECT version()")
             index = self._index(session, variable)
-        if index is not None and index.valid:
-            return []
-        changes = [self._key(variable)] if index else [self._column(variable, version), self._key(variable)]
+            if index is not None and index.valid:
+                return []
+            column = [] if index else [self._column(session, variable)]
+        changes = [*column, self._key(variable)]
         return [f"ALTER TABLE {self._tables.sql('{records}')} {change}" for change in changes]
 
-    def _column(self, variable: LiteralString, version: str) -> str:
-        expression = key(variable, mariadb=is_mariadb(version))
-        collation = expression.rpartition(" ")[2]
+    def _column(self, session: Session, variable: LiteralString) -> str:
+        mariadb = is_mariadb(session)
         return (
             f"ADD COLUMN `{index_name(self._tables.name, variable)}` varchar(255)"
-            f" CHARACTER SET utf8mb4 COLLATE {collation}"
-            f" GENERATED ALWAYS AS ({expression}) VIRTUAL COMMENT '{column_comment(variable)}'"
+            f" CHARACTER SET utf8mb4 COLLATE {collation(mariadb=mariadb)}"
+            f" GENERATED ALWAYS AS ({key(variable, mariadb=mariadb)}) VIRTUAL"
+            f" COMMENT '{column_comment(variable)}'"
         )
 
     def _key(self, variable: LiteralString) -> str:

@@ -10,8 +10,8 @@ from pymysql import err
 
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import PartitionBy
-from flask_chest.stores.mysql.connections import is_mariadb
 from flask_chest.stores.mysql.partitions import new_table
+from flask_chest.stores.mysql.variables import collation, is_mariadb
 from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
 from flask_chest.stores.sql.tables import Session, Tables
 
@@ -172,10 +172,8 @@ class MySQLSchema(SQLSchema):
             session.rows("SELECT RELEASE_LOCK(%s)", (lock,))
 
     def _adapted(self, statement: str, session: Session) -> str:
-        # Bytewise, and without MySQL's older habit to ignore spaces at the end.
-        ((version,),) = session.rows("SELECT version()")
-        collation = "utf8mb4_nopad_bin" if is_mariadb(version) else "utf8mb4_0900_bin"
-        statement = statement.replace("<collation>", f"CHARACTER SET utf8mb4 COLLATE {collation}")
+        collated = f"CHARACTER SET utf8mb4 COLLATE {collation(mariadb=is_mariadb(session))}"
+        statement = statement.replace("<collation>", collated)
         if "<keys>" not in statement:
             return statement
         keys: LiteralString = _KEYS

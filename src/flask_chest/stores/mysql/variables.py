@@ -18,12 +18,28 @@ _OURS = "flask_chest: "
 """Beginning of the comment on our generated columns, before the name of the variable."""
 
 
-def variables_of(session: Session, tables: Tables, *, mariadb: bool) -> Variables:
+def names_mariadb(version: str) -> bool:
+    """Return whether a server of this *version* is MariaDB rather than MySQL."""
+    return "mariadb" in version.lower()
+
+
+def is_mariadb(session: Session) -> bool:
+    """Return whether the server is MariaDB rather than MySQL."""
+    ((version,),) = session.rows("SELECT version()")
+    return names_mariadb(version)
+
+
+def collation(*, mariadb: bool) -> LiteralString:
+    """Return the collation that goes by bytes, without MySQL's older habit to ignore spaces at the end."""
+    return "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+
+
+def variables_of(session: Session, tables: Tables) -> Variables:
     """Return what narrows by a variable's name: by its column, where the table has one now.
 
     MariaDB uses no index on a column for the same expression. Another process may make a column at any time.
     """
-    return partial(of_record, columns=_columns(session, tables), mariadb=mariadb)
+    return partial(of_record, columns=_columns(session, tables), mariadb=is_mariadb(session))
 
 
 def of_record(name: str, *, columns: Mapping[str, LiteralString], mariadb: bool) -> VariableSQL | None:
@@ -81,9 +97,7 @@ def _columns(session: Session, tables: Tables) -> Mapping[str, LiteralString]:
 
 def key(name: LiteralString, prefix: LiteralString = "", *, mariadb: bool) -> LiteralString:
     """Return the expression of which a generated column is made."""
-    # Bytewise, and without the older habit to ignore spaces at the end.
-    collation: LiteralString = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
-    return f"LEFT(JSON_UNQUOTE({_json(name, prefix)}), 255) COLLATE {collation}"
+    return f"LEFT(JSON_UNQUOTE({_json(name, prefix)}), 255) COLLATE {collation(mariadb=mariadb)}"
 
 
 def _json(name: LiteralString, prefix: LiteralString) -> LiteralString:
