@@ -8,7 +8,7 @@ from pymysql import err
 
 from flask_chest.protocols import VariableIndex
 from flask_chest.stores.mysql.connections import MySQLConnections
-from flask_chest.stores.mysql.variables import collation, column_comment, is_mariadb, key, keyed
+from flask_chest.stores.mysql.variables import collation, column_comment, columns_of, is_mariadb, key
 from flask_chest.stores.sql.indexes import SQLIndexes, foreign_name, index_name
 from flask_chest.stores.sql.tables import Session
 
@@ -26,9 +26,18 @@ _AT_ONCE = ("ALGORITHM = INSTANT", *_IN_PLACE, "ALGORITHM = COPY, LOCK = SHARED"
 class MySQLIndexes(SQLIndexes[MySQLConnections]):
     """Indexes on a generated column, which is named like its index and takes no room; others write meanwhile."""
 
-    def _found(self) -> list[VariableIndex]:
-        with self._database.reading() as session:
-            return keyed(session, self._tables)
+    def _found(self, session: Session) -> list[VariableIndex]:
+        # What has a generated column; it is valid with an index on that.
+        select = """
+            SELECT index_name FROM information_schema.statistics
+            WHERE table_schema = database() AND table_name = '{name}'
+                AND index_name = column_name AND seq_in_index = 1
+        """
+        indexed = {name for (name,) in session.rows(self._tables.sql(select))}
+        return [
+            VariableIndex(variable=variable, name=name, valid=name in indexed)
+            for variable, name in columns_of(session, self._tables).items()
+        ]
 
     def _add(self, variable: LiteralString) -> bool:
         name = index_name(self._tables.name, variable)
@@ -46,13 +55,8 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
                 raise foreign_name(self._schema.place, name)
             return made  # if not, another process was first
 
-    def _statements(self, variable: LiteralString) -> list[str]:
-        with self._database.reading() as session:
-            index = self._index(session, variable)
-            if index is not None and index.valid:
-                return []
-            column = [] if index else [self._column(session, variable)]
-        changes = [*column, self._key(variable)]
+    def _statements(self, session: Session, variable: LiteralString, index: VariableIndex | None) -> list[str]:
+        changes = [self._key(variable)] if index else [self._column(session, variable), self._key(variable)]
         return [f"ALTER TABLE {self._tables.sql('{records}')} {change}" for change in changes]
 
     def _column(self, session: Session, variable: LiteralString) -> str:
@@ -97,6 +101,3 @@ class MySQLIndexes(SQLIndexes[MySQLConnections]):
         indexes = "SELECT 1 FROM information_schema.statistics WHERE index_name = ?"
         ours = "AND table_schema = database() AND table_name = '{name}'"
         return bool(session.rows(self._tables.sql(f"{columns} {ours} UNION {indexes} {ours}"), (name, name)))
-
-    def _index(self, session: Session, variable: str) -> VariableIndex | None:
-        return next((index for index in keyed(session, self._tables) if index.variable == variable), None)

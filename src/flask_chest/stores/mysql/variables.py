@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import LiteralString
 
-from flask_chest.protocols import VariableIndex
 from flask_chest.stores._indexes import is_indexable
 from flask_chest.stores.sql.as_written import AsWritten
 from flask_chest.stores.sql.indexes import index_name
@@ -39,7 +38,7 @@ def variables_of(session: Session, tables: Tables) -> Variables:
 
     MariaDB uses no index on a column for the same expression. Another process may make a column at any time.
     """
-    return partial(of_record, columns=_columns(session, tables), mariadb=is_mariadb(session))
+    return partial(of_record, columns=columns_of(session, tables), mariadb=is_mariadb(session))
 
 
 def of_record(name: str, *, columns: Mapping[str, LiteralString], mariadb: bool) -> VariableSQL | None:
@@ -60,26 +59,12 @@ def of_record(name: str, *, columns: Mapping[str, LiteralString], mariadb: bool)
     return AsWritten(name=name, contains="INSTR(record.variables, ?) > 0", read=read)
 
 
-def keyed(session: Session, tables: Tables) -> list[VariableIndex]:
-    """Look up the variables with a generated column; it is valid with an index on it."""
-    select = """
-        SELECT index_name FROM information_schema.statistics
-        WHERE table_schema = database() AND table_name = '{name}'
-            AND index_name = column_name AND seq_in_index = 1
-    """
-    indexed = {name for (name,) in session.rows(tables.sql(select))}
-    return [
-        VariableIndex(variable=variable, name=name, valid=name in indexed)
-        for variable, name in _columns(session, tables).items()
-    ]
-
-
 def column_comment(variable: str) -> str:
     """Return the comment by which the column of *variable* is known again."""
     return _OURS + variable
 
 
-def _columns(session: Session, tables: Tables) -> Mapping[str, LiteralString]:
+def columns_of(session: Session, tables: Tables) -> Mapping[str, LiteralString]:
     """Look up the generated columns by their variables: before most questions, so in one that is cheap."""
     select = """
         SELECT column_name, column_comment FROM information_schema.columns

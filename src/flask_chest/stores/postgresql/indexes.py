@@ -30,17 +30,15 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
     interrupted, it leaves an index behind that is not valid.
     """
 
-    def _found(self) -> list[VariableIndex]:
+    def _found(self, session: Session) -> list[VariableIndex]:
         select = """
             SELECT class.relname, indisvalid, pg_get_indexdef(indexrelid)
             FROM pg_index JOIN pg_class AS class ON class.oid = indexrelid
             WHERE indrelid = '{records}'::regclass AND indexprs IS NOT NULL
         """
-        with self._database.reading() as session:
-            rows = session.rows(self._tables.sql(select))
         return [
             VariableIndex(variable=variable, name=name, valid=valid)
-            for name, valid, definition in rows
+            for name, valid, definition in session.rows(self._tables.sql(select))
             for variable in _NAMED.findall(definition)[:1]
             if name == index_name(self._tables.name, variable) and all(words in definition for words in _SAME)
         ]
@@ -49,16 +47,18 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
         name = index_name(self._tables.name, variable)
         with self._database.reading() as session:
             is_taken = self._schema.has_table(session, name)
-        index = self._index(variable)  # later: whose name was taken is listed by now if it is ours
+            index = self._index(session, variable)  # later: whose name was taken is listed by now if it is ours
+            is_partitioned = self._is_partitioned(session)
         if index is None and is_taken:
             raise foreign_name(self._schema.place, name)
         if index is not None and not index.valid:
             if self._progress(variable) is not None:
                 raise StoreUnavailable(f"{self._schema.place}: another process makes the index; try again later")
-            index = self._index(variable)  # it may have been finished just now
+            with self._database.reading() as session:
+                index = self._index(session, variable)  # it may have been finished just now
         if index is not None and index.valid:
             return False
-        if self._is_partitioned():
+        if is_partitioned:
             return self._add_to_each(variable, index)
         with self._database.outside() as session:
             try:
@@ -68,24 +68,21 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
                 return False
         return True
 
-    def _statements(self, variable: LiteralString) -> list[str]:
-        index = self._index(variable)
-        if index is not None and index.valid:
-            return []
-        if not self._is_partitioned():
+    def _statements(self, session: Session, variable: LiteralString, index: VariableIndex | None) -> list[str]:
+        if not self._is_partitioned(session):
             return self._at_once(variable, index)
-        with self._database.reading() as session:
-            missing = self._without(session, index_name(self._tables.name, variable))
-            anew = index is not None and not missing
-            parts = self._without(session, "") if anew else missing
+        missing = self._without(session, index_name(self._tables.name, variable))
+        anew = index is not None and not missing
+        parts = self._without(session, "") if anew else missing
         parent = self._on_parent(variable, anew=anew) if index is None or anew else []
         return [*parent, *(statement for part in parts for statement in self._on_part(variable, part))]
 
     def _remove(self, variable: str) -> bool:
-        index = self._index(variable)
+        with self._database.reading() as session:
+            index, is_partitioned = self._index(session, variable), self._is_partitioned(session)
         if index is None:
             return False
-        if self._is_partitioned():
+        if is_partitioned:
             with self._database.writing() as session:  # there is no other way
                 session.change(f'DROP INDEX IF EXISTS "{index.name}"')
             return True
@@ -134,10 +131,9 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
                         session.change(statement)
         return True
 
-    def _is_partitioned(self) -> bool:
+    def _is_partitioned(self, session: Session) -> bool:
         select = "SELECT relkind = 'p' FROM pg_class WHERE oid = '{records}'::regclass"
-        with self._database.reading() as session:
-            return session.rows(self._tables.sql(select)) == [(True,)]
+        return session.rows(self._tables.sql(select)) == [(True,)]
 
     def _without(self, session: Session, name: str) -> list[str]:
         """Return the partitions on which there is no part of the index *name*."""
@@ -177,9 +173,6 @@ class PostgreSQLIndexes(SQLIndexes[PostgreSQLConnections]):
         count = "SELECT count(*) FROM pg_inherits WHERE inhparent = '{records}'::regclass"
         ((total,),) = session.rows(self._tables.sql(count))
         return [(_OF_PARTS, int(total) - len(self._without(session, name)), int(total))]
-
-    def _index(self, variable: str) -> VariableIndex | None:
-        return next((index for index in self._found() if index.variable == variable), None)
 
 
 def _on(variable: LiteralString) -> LiteralString:

@@ -11,7 +11,7 @@ from flask_chest.errors import SchemaError
 from flask_chest.protocols import IndexesBySQL, VariableIndex
 from flask_chest.stores._indexes import check_indexable
 from flask_chest.stores.sql.schema import SQLSchema
-from flask_chest.stores.sql.tables import MAX_IDENTIFIER, Database
+from flask_chest.stores.sql.tables import MAX_IDENTIFIER, Database, Session
 
 _DIGITS = 16
 
@@ -29,7 +29,9 @@ class SQLIndexes(IndexesBySQL, Generic[D]):
 
     def indexes(self) -> Sequence[VariableIndex]:
         """Return the indexes on variables, by name of the variable; other indexes are not mentioned."""
-        return sorted(self._found(), key=lambda index: index.variable)
+        with self._database.reading() as session:
+            found = self._found(session)
+        return sorted(found, key=lambda index: index.variable)
 
     def add_index(self, variable: str, /) -> bool:
         """Make the index on *variable*, and return whether there was none; an invalid one is made again."""
@@ -37,7 +39,12 @@ class SQLIndexes(IndexesBySQL, Generic[D]):
 
     def index_sql(self, variable: str, /) -> str:
         """Return the statements that `add_index` would run now, or an empty text."""
-        return "".join(f"{statement};\n" for statement in self._statements(check_indexable(variable)))
+        indexable = check_indexable(variable)
+        with self._database.reading() as session:
+            index = self._index(session, indexable)
+            if index is not None and index.valid:
+                return ""
+            return "".join(f"{statement};\n" for statement in self._statements(session, indexable, index))
 
     def index_progress(self, variable: str, /) -> float | None:
         """Return the share of the index on *variable* that is made, from 0 to 1, while `add_index` runs.
@@ -53,7 +60,7 @@ class SQLIndexes(IndexesBySQL, Generic[D]):
         return self._remove(variable)
 
     @abstractmethod
-    def _found(self) -> list[VariableIndex]:
+    def _found(self, session: Session) -> list[VariableIndex]:
         """Look up the indexes."""
 
     @abstractmethod
@@ -61,12 +68,17 @@ class SQLIndexes(IndexesBySQL, Generic[D]):
         """Do what `add_index` promises; the variable can be indexed."""
 
     @abstractmethod
-    def _statements(self, variable: LiteralString) -> Sequence[str]:
-        """Return what makes the index from what is there now; the variable can be indexed."""
+    def _statements(
+        self, session: Session, variable: LiteralString, index: VariableIndex | None
+    ) -> Sequence[str]:
+        """Return what makes the index from *index*, one that is not valid, or from nothing."""
 
     @abstractmethod
     def _remove(self, variable: str) -> bool:
         """Do what `remove_index` promises; the variable can be indexed."""
+
+    def _index(self, session: Session, variable: str) -> VariableIndex | None:
+        return next((index for index in self._found(session) if index.variable == variable), None)
 
     def _progress(self, variable: str) -> float | None:  # noqa: ARG002 - for those that say
         return None

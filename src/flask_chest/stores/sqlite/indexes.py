@@ -22,33 +22,27 @@ class SQLiteIndexes(SQLIndexes[SQLiteConnections]):
     the records wait in their journals.
     """
 
-    def _found(self) -> list[VariableIndex]:
-        with self._database.reading() as session:
-            return self._listed(session)
-
     def _add(self, variable: LiteralString) -> bool:
         name = index_name(self._tables.name, variable)
         with self._database.writing() as session:
-            if any(index.variable == variable for index in self._listed(session)):
+            if self._index(session, variable) is not None:
                 return False
             if self._schema.has_table(session, name):
                 raise foreign_name(self._schema.place, name)
             session.change(self._definition(variable))
         return True
 
-    def _statements(self, variable: LiteralString) -> list[str]:
-        with self._database.reading() as session:
-            there = any(index.variable == variable for index in self._listed(session))
-        return [] if there else [self._definition(variable)]
+    def _statements(self, session: Session, variable: LiteralString, index: VariableIndex | None) -> list[str]:  # noqa: ARG002 - there is none that is not valid
+        return [self._definition(variable)]
 
     def _remove(self, variable: str) -> bool:
         with self._database.writing() as session:
-            found = [index.name for index in self._listed(session) if index.variable == variable]
-            for name in found:
-                session.change(f'DROP INDEX "{name}"')
-        return bool(found)
+            index = self._index(session, variable)
+            if index is not None:
+                session.change(f'DROP INDEX "{index.name}"')
+        return index is not None
 
-    def _listed(self, session: Session) -> list[VariableIndex]:
+    def _found(self, session: Session) -> list[VariableIndex]:
         select = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND lower(tbl_name) = lower('{name}')"
         rows = session.rows(self._tables.sql(f"{select} AND sql IS NOT NULL"))
         return [
