@@ -12,7 +12,7 @@ from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import PartitionBy
 from flask_chest.stores.mysql.partitions import new_table
 from flask_chest.stores.mysql.variables import collation, is_mariadb
-from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
+from flask_chest.stores.sql.schema import Migrations, SQLSchema, column_of_records
 from flask_chest.stores.sql.tables import Session, Tables
 
 _KEYS = "PRIMARY KEY (position), UNIQUE KEY `{name}_id` (id), KEY `{name}_time` (time_unix_nano, id)"
@@ -135,21 +135,12 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-_ADDED = (
-    Addition(
-        table="records",
-        column="sample_rate",
-        statements=("ALTER TABLE {records} ADD COLUMN sample_rate double NOT NULL DEFAULT 1.0",),
-    ),
-    Addition(table="variables", column="sample_rate", statements=(_VIEW,)),
-)
-
 
 class MySQLSchema(SQLSchema):
     """What one chest's part of a database must look like."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
-    _additions = _ADDED
+    _additions = column_of_records("sample_rate", "double NOT NULL DEFAULT 1.0", view=(_VIEW,))
 
     def __init__(
         self, tables: Tables, *, place: str, creates: bool, patience: float, partition: PartitionBy | None = None

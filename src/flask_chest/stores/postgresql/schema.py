@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import LiteralString
 
 from flask_chest.protocols import PartitionBy
-from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
+from flask_chest.stores.sql.schema import Migrations, SQLSchema, column_of_records
 from flask_chest.stores.sql.tables import Session, Tables
 
 # The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
@@ -140,15 +140,6 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-_ADDED = (
-    Addition(
-        table="records",
-        column="sample_rate",
-        statements=("ALTER TABLE {records} ADD COLUMN sample_rate double precision NOT NULL DEFAULT 1.0",),
-    ),
-    Addition(table="variables", column="sample_rate", statements=(_VIEW,)),
-)
-
 _LOCK = 0x666C63686573
 """The key of the advisory lock under which tables are made: the first letters of "flchest"."""
 
@@ -157,7 +148,7 @@ class PostgreSQLSchema(SQLSchema):
     """What one chest's part of a database must look like; it lies in the first schema of the search path."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
-    _additions = _ADDED
+    _additions = column_of_records("sample_rate", "double precision NOT NULL DEFAULT 1.0", view=(_VIEW,))
 
     def __init__(
         self, tables: Tables, *, place: str, creates: bool = True, partition: PartitionBy | None = None

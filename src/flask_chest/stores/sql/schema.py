@@ -36,6 +36,17 @@ class Addition:
     statements: tuple[LiteralString, ...]
 
 
+def column_of_records(
+    column: LiteralString, definition: LiteralString, *, view: tuple[LiteralString, ...]
+) -> tuple[Addition, ...]:
+    """Return the additions of a *column* of records, and of the same to the view, which *view* makes again."""
+    add: LiteralString = f"ALTER TABLE {{records}} ADD COLUMN {column} {definition}"
+    return (
+        Addition(table="records", column=column, statements=(add,)),
+        Addition(table="variables", column=column, statements=view),
+    )
+
+
 class SQLSchema(ABC):
     """What the part of a database that belongs to one chest must look like."""
 

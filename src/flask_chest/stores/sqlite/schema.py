@@ -8,7 +8,7 @@ from typing import LiteralString
 
 from flask_chest._clocks import ClockNote, encode_note
 from flask_chest.errors import StoreUnavailable
-from flask_chest.stores.sql.schema import Addition, Migrations, SQLSchema
+from flask_chest.stores.sql.schema import Migrations, SQLSchema, column_of_records
 from flask_chest.stores.sql.tables import Session
 
 _VIEW: LiteralString = """
@@ -118,21 +118,14 @@ _SECOND: tuple[LiteralString, ...] = (
     """,
 )
 
-_ADDED = (
-    Addition(
-        table="records",
-        column="sample_rate",
-        statements=("ALTER TABLE {records} ADD COLUMN sample_rate REAL NOT NULL DEFAULT 1.0",),
-    ),
-    Addition(table="variables", column="sample_rate", statements=("DROP VIEW {variables}", _VIEW)),
-)
-
 
 class SQLiteSchema(SQLSchema):
     """What one chest's part of an SQLite file must look like."""
 
     _migrations: Migrations = (_FIRST, _SECOND)
-    _additions = _ADDED
+    _additions = column_of_records(
+        "sample_rate", "REAL NOT NULL DEFAULT 1.0", view=("DROP VIEW {variables}", _VIEW)
+    )
     _elsewhere = "another file"
 
     def make(self, session: Session) -> None:
