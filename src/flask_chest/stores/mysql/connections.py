@@ -455,27 +455,21 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
     @contextmanager
     def unchecked(self) -> Iterator[MySQLSession]:
         """Lend a session in autocommit mode, whatever tables there are."""
-        try:
-            with self._pool.connection() as connection:
-                session = MySQLSession(connection)
-                self._look_at_mode(session)
-                yield session
-        except err.Error as exc:
-            raise self._store_error(exc) from exc
+        with self._lent() as connection:
+            session = MySQLSession(connection)
+            self._look_at_mode(session)
+            yield session
 
     @contextmanager
     def snapshot(self, limit: TimeLimit) -> Iterator[MySQLSession]:
         """Lend a session in a transaction that only reads, and whose statements take no longer than *limit*."""
-        try:
-            with self._pool.connection() as connection:
-                session = MySQLAnswer(connection, limit, patience=self._patience)
-                self._look_at_mode(session)
-                session.change("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # of the next one alone
-                begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
-                with self._transaction(session, begin, *() if session.mariadb else ("max_execution_time",)):
-                    yield session
-        except err.Error as exc:
-            raise self._store_error(exc) from exc
+        with self._lent() as connection:
+            session = MySQLAnswer(connection, limit, patience=self._patience)
+            self._look_at_mode(session)
+            session.change("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # of the next one alone
+            begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+            with self._transaction(session, begin, *() if session.mariadb else ("max_execution_time",)):
+                yield session
 
     @contextmanager
     def altering(self, *, patience: int | None = None) -> Iterator[MySQLSession]:
@@ -485,19 +479,25 @@ class MySQLConnections(ServerConnections[Connection, MySQLSession]):
         """
         with self.reading():
             pass  # looks at the tables
+        with self._lent() as connection, _reading(connection, None):
+            session = MySQLSession(connection)
+            changed = {"lock_wait_timeout": patience or self._patience}
+            if session.mariadb:  # it ends all statements that take too long, MySQL those that read
+                changed["max_statement_time"] = 0
+            limits = (f"@flask_chest_{name} = @@{name}, SESSION {name} = {n}" for name, n in changed.items())
+            session.change(f"SET {', '.join(limits)}")
+            try:
+                yield session
+            finally:
+                before = (f"SESSION {name} = @flask_chest_{name}" for name in changed)
+                session.change(f"SET {', '.join(before)}")
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        """Lend a connection; what PyMySQL raises comes out as one of our errors."""
         try:
-            with self._pool.connection() as connection, _reading(connection, None):
-                session = MySQLSession(connection)
-                changed = {"lock_wait_timeout": patience or self._patience}
-                if session.mariadb:  # it ends all statements that take too long, MySQL those that read
-                    changed["max_statement_time"] = 0
-                limits = (f"@flask_chest_{name} = @@{name}, SESSION {name} = {n}" for name, n in changed.items())
-                session.change(f"SET {', '.join(limits)}")
-                try:
-                    yield session
-                finally:
-                    before = (f"SESSION {name} = @flask_chest_{name}" for name in changed)
-                    session.change(f"SET {', '.join(before)}")
+            with self._pool.connection() as connection:
+                yield connection
         except err.Error as exc:
             raise self._store_error(exc) from exc
 
