@@ -411,7 +411,7 @@ class PostgreSQLConnections(ServerConnections[Connection, PostgreSQLSession]):
         if _is_of_a_value(exc):
             # Without its words, which may quote a value.
             return RecordRefused(f"{self._place} refused the records ({type(exc).__name__}, SQLSTATE {state})")
-        kind = _KINDS.get(type(exc), StoreUnavailable)
+        kind = ServerReadOnly if isinstance(exc, errors.ReadOnlySqlTransaction) else StoreUnavailable
         return kind(f"{self._place}: {_said(exc)}; {_advice(state, str(exc))}")
 
 
@@ -479,9 +479,6 @@ def _advice(state: str, text: str) -> str:
     return next(found, "try again" if state else "see whether it runs, and whether its address is right")
 
 
-_KINDS: Mapping[type[psycopg.Error], type[StoreUnavailable]] = {
-    errors.ReadOnlySqlTransaction: ServerReadOnly,
-}
 _PASSWORD = "correct the user or the password"  # noqa: S105 - advice
 _NAME = "create it, or correct the name"
 _BY_STATE = {
