@@ -52,13 +52,10 @@ class SQLDeletion(SQLPart, Retention, Erasure, CountsDropped, Leases):
         select = "SELECT before_unix_nano, dropped, dropped_unix_nano FROM {deletions} WHERE kind = ?"
         with self._database.reading() as session:
             rows = session.rows(self._tables.sql(select), (CUT_OFF,))
-        return next(
-            (
-                CutOff(before_unix_nano=before, dropped=dropped, last_dropped_unix_nano=last)
-                for before, dropped, last in rows
-            ),
-            None,
-        )
+        if not rows:
+            return None
+        ((before, dropped, last),) = rows
+        return CutOff(before_unix_nano=before, dropped=dropped, last_dropped_unix_nano=last)
 
     def prune(self, before_unix_nano: int, /, *, limit: int, keep_unexported: bool = True) -> int:
         """Delete the oldest records that began before that time, at most *limit*; return their number."""
