@@ -10,7 +10,7 @@ from typing import LiteralString
 from flask_chest.declared import Declaration, Kind
 from flask_chest.errors import ConfigurationError, SchemaError, StoreError
 from flask_chest.protocols import FlatViews, ViewState
-from flask_chest.stores.sql.tables import MAX_IDENTIFIER, Session, SQLPart
+from flask_chest.stores.sql.tables import MAX_IDENTIFIER, SQLPart
 
 _MARK = "flask_chest view"
 _DIGITS = 16
@@ -57,8 +57,20 @@ class SQLViews(SQLPart, FlatViews):
 
     def view_state(self, declaration: Declaration, /) -> ViewState:
         """Return whether the view of *declaration* is there, and as it is declared."""
+        name = self.view_name(declaration)
         with self._database.reading() as session:
-            return self._state(session, declaration)
+            rows = session.rows(self._tables.sql(self._syntax.definition), (name,))
+        if not rows:
+            return "absent"
+        ((definition,),) = rows
+        if definition is None:  # a role that may not read it
+            return "same"
+        if _MARK not in definition:
+            raise SchemaError(
+                f"the database has a table or view {name!r} that flask_chest did not make, where the view of "
+                f"{declaration.declared.__name__} would be: rename the class, or it"
+            )
+        return "same" if self._mark(declaration) in definition else "different"
 
     def make_view(self, declaration: Declaration, /) -> None:
         """Make the view of *declaration*, or replace that of an earlier declaration."""
@@ -71,21 +83,6 @@ class SQLViews(SQLPart, FlatViews):
         except StoreError:
             if self.view_state(declaration) != "same":  # another process was first
                 raise
-
-    def _state(self, session: Session, declaration: Declaration) -> ViewState:
-        name = self.view_name(declaration)
-        rows = session.rows(self._tables.sql(self._syntax.definition), (name,))
-        if not rows:
-            return "absent"
-        ((definition,),) = rows
-        if definition is None:  # a role that may not read it
-            return "same"
-        if _MARK not in definition:
-            raise SchemaError(
-                f"the database has a table or view {name!r} that flask_chest did not make, where the view of "
-                f"{declaration.declared.__name__} would be: rename the class, or it"
-            )
-        return "same" if self._mark(declaration) in definition else "different"
 
     def _statements(self, declaration: Declaration) -> list[str]:
         quote = self._tables.dialect.quote
