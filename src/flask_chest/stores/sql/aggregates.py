@@ -346,7 +346,7 @@ class _Aggregates:
         source, values = self._source(grouping, names)
         beyond: list[LiteralString] = [_BEYOND.format(number=number) for number in read.unbounded]
         left_out = " + ".join([f"count(CASE WHEN {condition} THEN 1 END)" for condition in beyond]) or "0"
-        named = map(_named, columns, range(len(columns)))
+        named: list[LiteralString] = [f"{column} AS m{digits(at)}" for at, column in enumerate(columns)]
         select: LiteralString = ", ".join(
             [*names, "count(*) AS records", *named, *weights, f"{left_out} AS left_out"]
         )
@@ -551,7 +551,3 @@ def _of_bins(query: AggregateQuery, found: Sequence[Cell]) -> Cell:
         else:
             sums.append(merged_sums(measure, each))
     return Cell(sum(cell.records for cell in found), sums, sum(cell.left_out for cell in found))
-
-
-def _named(column: LiteralString, at: int) -> LiteralString:
-    return f"{column} AS m{digits(at)}"
