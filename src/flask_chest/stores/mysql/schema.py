@@ -141,6 +141,10 @@ class MySQLSchema(SQLSchema):
 
     _migrations: Migrations = (_FIRST, _SECOND)
     _additions = column_of_records("sample_rate", "double NOT NULL DEFAULT 1.0", view=(_VIEW,))
+    _columns = (
+        "SELECT lower(column_name) FROM information_schema.columns"
+        " WHERE table_schema = database() AND lower(table_name) = lower(?)"
+    )
 
     def __init__(
         self, tables: Tables, *, place: str, creates: bool, patience: float, partition: PartitionBy | None = None
@@ -173,13 +177,6 @@ class MySQLSchema(SQLSchema):
             keys = _KEYS_OF_PARTITIONS
             partitions = new_table(session.now_unix_nano(), self._partition)
         return statement.replace("<keys>", self.tables.sql(keys)).replace("<partitions>", partitions)
-
-    def _columns(self, session: Session, table: str) -> set[str]:
-        select = self.tables.sql(
-            "SELECT lower(column_name) FROM information_schema.columns"
-            " WHERE table_schema = database() AND lower(table_name) = lower(?)"
-        )
-        return {str(name) for (name,) in session.rows(select, (table,))}
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         select = self.tables.sql(

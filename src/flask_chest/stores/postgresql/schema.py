@@ -149,6 +149,10 @@ class PostgreSQLSchema(SQLSchema):
 
     _migrations: Migrations = (_FIRST, _SECOND)
     _additions = column_of_records("sample_rate", "double precision NOT NULL DEFAULT 1.0", view=(_VIEW,))
+    _columns = (
+        "SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE pg_table_is_visible(attrelid) AND relname = ? AND attnum > 0 AND NOT attisdropped"
+    )
 
     def __init__(
         self, tables: Tables, *, place: str, creates: bool = True, partition: PartitionBy | None = None
@@ -167,13 +171,6 @@ class PostgreSQLSchema(SQLSchema):
         """Keep other processes from making tables meanwhile."""
         session.rows(self.tables.sql("SELECT pg_advisory_xact_lock(?)"), (_LOCK,))
         yield
-
-    def _columns(self, session: Session, table: str) -> set[str]:
-        select = self.tables.sql(
-            "SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
-            " WHERE pg_table_is_visible(attrelid) AND relname = ? AND attnum > 0 AND NOT attisdropped"
-        )
-        return {name for (name,) in session.rows(select, (table,))}
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         select = self.tables.sql(

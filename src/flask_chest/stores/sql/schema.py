@@ -53,6 +53,8 @@ class SQLSchema(ABC):
     _migrations: Migrations
     _additions: tuple[Addition, ...]
     """Made in their order, each of them if the table is there without its column."""
+    _columns: LiteralString
+    """A SELECT of the names of the columns of a table, or of a view."""
     _elsewhere = "another database"
     """Way out, for messages, where another program has a table of such a name."""
 
@@ -118,8 +120,8 @@ class SQLSchema(ABC):
 
     def _lacks(self, session: Session, addition: Addition) -> bool:
         """Return whether *addition* is to be made; not in a view that was dropped, or may not be seen."""
-        columns = self._columns(session, self.tables.names[addition.table])
-        return bool(columns) and addition.column not in columns
+        rows = session.rows(self.tables.sql(self._columns), (self.tables.names[addition.table],))
+        return bool(rows) and (addition.column,) not in rows
 
     def version(self, session: Session) -> int | None:
         """Read the version; ``None`` where none of our names is taken."""
@@ -148,10 +150,6 @@ class SQLSchema(ABC):
     def _adapted(self, statement: str, session: Session) -> str:  # noqa: ARG002 - for those that differ
         """Fit a migration's *statement* to the release of the server."""
         return statement
-
-    @abstractmethod
-    def _columns(self, session: Session, table: str) -> set[str]:
-        """Return the names of the columns of *table*, or of a view; none if there is none."""
 
     @abstractmethod
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:

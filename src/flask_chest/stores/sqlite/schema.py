@@ -126,6 +126,7 @@ class SQLiteSchema(SQLSchema):
     _additions = column_of_records(
         "sample_rate", "REAL NOT NULL DEFAULT 1.0", view=("DROP VIEW {variables}", _VIEW)
     )
+    _columns = "SELECT name FROM pragma_table_info(?)"
     _elsewhere = "another file"
 
     def make(self, session: Session) -> None:
@@ -151,9 +152,6 @@ class SQLiteSchema(SQLSchema):
         super()._migrate(session)
         note = encode_note(ClockNote.taken(session.now_unix_nano()))
         session.change(self.tables.sql("UPDATE {schema} SET clock = ? WHERE clock IS NULL"), (note,))
-
-    def _columns(self, session: Session, table: str) -> set[str]:
-        return {name for (name,) in session.rows("SELECT name FROM pragma_table_info(?)", (table,))}
 
     def _taken(self, session: Session, names: Sequence[str]) -> set[str]:
         rows = session.rows(
