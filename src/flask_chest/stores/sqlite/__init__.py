@@ -16,7 +16,7 @@ from flask_chest.errors import ConfigurationError, StoreAbsent, StoreUnavailable
 from flask_chest.protocols import Backup, HostClocked
 from flask_chest.record import Query, Record
 from flask_chest.stores._records import Row, storable_rows
-from flask_chest.stores.options import BUSY_TIMEOUT, DEFAULT_NAME
+from flask_chest.stores.options import BUSY_TIMEOUT, DEFAULT_NAME, MAX_TIMEOUT
 from flask_chest.stores.sql.store import LOWEST_POSITION, SQLStore, numbered_before
 from flask_chest.stores.sql.tables import COLUMNS, Session, Tables, row_record
 from flask_chest.stores.sqlite.backup import copy_from, copy_into
@@ -26,7 +26,6 @@ from flask_chest.stores.sqlite.schema import SQLiteSchema
 
 logger = logging.getLogger("flask_chest.stores")
 
-MAX_BUSY_TIMEOUT = 3600
 PAGES_GIVEN_BACK = 1_000
 """Pages freed at a time: 4 MB, which others wait for as long as for a batch of records."""
 
@@ -87,9 +86,9 @@ class SQLiteStore(SQLStore, HostClocked, Backup):
             raise ConfigurationError(
                 f"path must be the path of a file, got {location!r}; MemoryStore keeps records in memory"
             )
-        if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT:
+        if not 0 <= busy_timeout <= MAX_TIMEOUT:
             raise ConfigurationError(
-                f"busy_timeout must be from 0 to {MAX_BUSY_TIMEOUT} seconds, got {busy_timeout!r}"
+                f"busy_timeout must be from 0 to {MAX_TIMEOUT} seconds, got {busy_timeout!r}"
             )
         self._path = Path(location).absolute()
         schema = SQLiteSchema(Tables(name, SQLITE), place=f"SQLite {self._path}")
