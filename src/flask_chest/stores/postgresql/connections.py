@@ -54,11 +54,8 @@ _VALUE: LiteralString = r"""
 """
 
 POSTGRESQL = Dialect(
-    quote='"',
     mark="%s",
     lock=" FOR UPDATE",
-    on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
-    keep="ON CONFLICT ({key}) DO NOTHING",
     variables=_variables,
     value=lambda name: (_VALUE, (name, name)),
     number="CASE WHEN {value} >= '-' AND {value} < ':' THEN {value}::double precision END",

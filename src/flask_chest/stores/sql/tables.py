@@ -107,16 +107,10 @@ def _variables(record_id: str, text: str) -> dict[str, JSONValue]:
 class Dialect:
     """Where the statements that the SQL stores share differ from one database to the other."""
 
-    quote: str
-    """Character around names."""
     mark: str
     """The driver's mark for a value; statements are written with question marks."""
     lock: str
     """End of a SELECT whose rows no other transaction may change before this one ends."""
-    on_conflict: LiteralString
-    """Words between an INSERT and the assignments made where there is such a row; with a ``{key}``."""
-    keep: LiteralString
-    """End of an INSERT that leaves such a row as it is; with a ``{key}``, and its ``{first}`` column."""
     variables: Callable[[Session, Tables], Variables]
     """What narrows a search by a variable's name, as far as the database has it now."""
     value: Callable[[str], Condition]
@@ -135,6 +129,12 @@ class Dialect:
     weight: LiteralString
     """For how many millionths of a request a record counts, as a whole number."""
     view: ViewSyntax
+    quote: str = '"'
+    """Character around names."""
+    on_conflict: LiteralString = "ON CONFLICT ({key}) DO UPDATE SET"
+    """Words between an INSERT and the assignments made where there is such a row; with a ``{key}``."""
+    keep: LiteralString = "ON CONFLICT ({key}) DO NOTHING"
+    """End of an INSERT that leaves such a row as it is; with a ``{key}``, and its ``{first}`` column."""
     divide: LiteralString = "/"
     """Operator that divides whole numbers."""
     once: LiteralString = " LIMIT 9223372036854775807"

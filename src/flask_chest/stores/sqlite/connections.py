@@ -65,11 +65,8 @@ def _number(value: str | None) -> float | None:
 
 
 SQLITE = Dialect(
-    quote='"',
     mark="?",
     lock="",  # one transaction writes at a time
-    on_conflict="ON CONFLICT ({key}) DO UPDATE SET",
-    keep="ON CONFLICT ({key}) DO NOTHING",
     variables=lambda *_: of_record,
     value=json_text,
     number=NUMBER,
