@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import LiteralString
 
 from flask_chest.protocols import PartitionBy
-from flask_chest.stores.sql.schema import Migrations, SQLSchema, column_of_records
+from flask_chest.stores.sql.schema import PARTIAL_INDEXES, Migrations, SQLSchema, column_of_records
 from flask_chest.stores.sql.tables import Session, Tables
 
 # The functions that read JSON refuse an escaped NUL, which would end the whole SELECT. `capture` leaves none.
@@ -72,13 +72,7 @@ _FIRST: tuple[LiteralString, ...] = (
     ) <partitions>
     """,
     "CREATE INDEX <index>",
-    'CREATE INDEX "{name}_request" ON {records} (request_id)',
-    'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
-    'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
-    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id) WHERE status_code <> 200',
-    """
-    CREATE INDEX "{name}_errors" ON {records} (time_unix_nano, id) WHERE error IS NOT NULL OR status_code >= 500
-    """,
+    *PARTIAL_INDEXES,
     _VIEW,
     """
     CREATE TABLE {exporters} (

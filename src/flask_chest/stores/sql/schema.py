@@ -18,6 +18,17 @@ PROGRAM = "flask_chest"
 INDEXES = ("_time", "_request", "_trace", "_route", "_status", "_errors")
 """Ends of the indexes' names."""
 
+PARTIAL_INDEXES: tuple[LiteralString, ...] = (
+    'CREATE INDEX "{name}_request" ON {records} (request_id)',
+    'CREATE INDEX "{name}_trace" ON {records} (trace_id) WHERE trace_id IS NOT NULL',
+    'CREATE INDEX "{name}_route" ON {records} (route, time_unix_nano, id)',
+    'CREATE INDEX "{name}_status" ON {records} (status_code, time_unix_nano, id) WHERE status_code <> 200',
+    """
+    CREATE INDEX "{name}_errors" ON {records} (time_unix_nano, id) WHERE error IS NOT NULL OR status_code >= 500
+    """,
+)
+"""Statements for the indexes beside that of the time, where a database has partial ones; see `Migrations`."""
+
 Migrations: TypeAlias = tuple[tuple[LiteralString, ...], ...]
 """Statements that bring the tables from version 0 to 1, …; a released one changes by an `Addition` alone."""
 
