@@ -1,4 +1,4 @@
-"""The process and its threads: native ones also under gevent, what no fork crosses, what may end a request.
+"""The process and its threads: native ones also under gevent, what may end a request, what each process makes.
 
 Under gevent's monkey patching a thread is a greenlet: the writer as one would stall all others at each call of a
 database, and gevent's locks are not for sharing with a real thread.
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from flask_chest.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
@@ -144,3 +146,25 @@ class PerProcess(Generic[T]):
         """Return the values of the processes that this one was forked from."""
         here = os.getpid()
         return [value for pid, value in list(self._values.items()) if pid != here]
+
+
+def is_made(given: object, method: str) -> bool:
+    """Return whether *given* is an object with *method*; a class with it is a callable that makes one."""
+    return not isinstance(given, type) and hasattr(given, method)
+
+
+def maker_of(
+    given: T | Callable[[], T], method: str, *, setting: str, kind: str, hint: str = ""
+) -> Callable[[], T]:
+    """Return a callable that returns *given*, an object with *method*, or *given* itself if it makes one.
+
+    Raises `ConfigurationError` for anything else: *setting* must be a *kind*, and *hint* tells the way out.
+    """
+    if is_made(given, method):
+        made = cast("T", given)
+        return lambda: made
+    if callable(given):
+        return given  # pyright: ignore[reportReturnType] - it cannot tell that a callable T is not meant
+    raise ConfigurationError(
+        f"{setting} must be {kind} or a callable that makes one, got a {type(given).__name__}{hint}"
+    )

@@ -14,7 +14,7 @@ from weakref import ref
 
 import msgspec
 
-from flask_chest._makers import is_made, maker_of
+from flask_chest._process import is_made, maker_of
 from flask_chest.background.backoff import pause_seconds
 from flask_chest.background.export_run import (
     BatchOutcome,

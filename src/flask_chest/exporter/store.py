@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from flask_chest._makers import maker_of
-from flask_chest._process import PerProcess
+from flask_chest._process import PerProcess, maker_of
 from flask_chest.errors import RecordRefused, RecordsRejected, StoreError, TargetUnavailable
 from flask_chest.protocols import Exporter, Sink, Store, hand_over
 from flask_chest.record import Record

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
-from flask_chest._makers import is_made, maker_of
+from flask_chest._process import is_made, maker_of
 from flask_chest.background.export_run import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LEASE,
