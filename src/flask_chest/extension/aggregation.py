@@ -57,7 +57,10 @@ def aggregate_query(
         since, until = query.since_unix_nano, query.until_unix_nano
         until = time.time_ns() if until is None else until
         query = msgspec.structs.replace(query, until_unix_nano=until)
-        begin, end = (EPOCH + timedelta(microseconds=each) for each in (since // 1_000, -(-until // 1_000)))
+        try:
+            begin, end = (EPOCH + timedelta(microseconds=each) for each in (since // 1_000, -(-until // 1_000)))
+        except OverflowError:
+            raise ConfigurationError("since and until must be times of the calendar") from None
         bounds = bounds_of_spans(begin.astimezone(zone), end, every)
     return AggregateQuery(measures=tuple(measures), by=tuple(by), bounds=bounds, query=query, top=top)
 

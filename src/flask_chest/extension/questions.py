@@ -92,11 +92,17 @@ def _told_apart(where: object) -> tuple[dict[str, object], tuple[tuple[str, Cond
     wanted: dict[str, object] = {}
     conditions: list[tuple[str, Condition]] = []
     for name, value in where.items():
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Condition):
-                conditions.append((name, each))
-            else:
-                wanted[name] = each
+        if isinstance(value, Condition):
+            conditions.append((name, value))
+        elif not isinstance(value, tuple):
+            wanted[name] = value
+        elif value and all(isinstance(each, Condition) for each in value):
+            conditions += ((name, each) for each in value)
+        else:
+            raise ConfigurationError(
+                f"where: {name!r} must be a value, or conditions as in (ge(1), lt(9)), got {value!r}; "
+                "any of several values are one_of(1, 2)"
+            )
     return wanted, tuple(conditions)
 
 

@@ -178,10 +178,7 @@ class Ask:
 
         Raise `QueryTimeout` after a *share* of the time that is left to the page.
         """
-        try:
-            asked = aggregation.aggregate_query(measures, query=query, by=by, every=every, top=top)
-        except OverflowError:
-            raise ConfigurationError("since and until must be times of the calendar") from None
+        asked = aggregation.aggregate_query(measures, query=query, by=by, every=every, top=top)
         return aggregation.ask(self.state.here.store, asked, timeout=self.time_left() * share)
 
     def within_limit(self, question: Callable[[], T]) -> T | None:

@@ -403,3 +403,8 @@ def test_series_without_the_extra_are_tables_and_a_hint(tmp_path: Path) -> None:
     shown = on_terminal(tmp_path, "aggregate", "count", "mean(price)", "--plot", *SERIES, plotille=False)
     assert shown.count("Lines need the extra plot: pip install 'flask-request-chest[plot]'.") == 1
     assert "2023-11-14 22:20:00" in shown
+
+
+def test_beginning_before_the_calendar_is_refused(runner: FlaskCliRunner) -> None:
+    told = refused(runner, "aggregate", "count", "--since", "999999d", "--every", "1d")
+    assert "since and until must be times of the calendar" in told

@@ -565,6 +565,11 @@ def test_interval_that_is_no_timedelta_and_limit_below_zero_are_said(chest: Flas
     ("asked", "message"),
     [
         ({"where": "x"}, r'where must map variables to values, as in \{"user_id": 7\}, got a str'),
+        (
+            {"where": {"plan": ("pro", "free")}},
+            r"'plan' must be a value, or conditions as in .* got \('pro', 'free'\)",
+        ),
+        ({"where": {"plan": ()}}, r"'plan' must be a value, or conditions as in .* got \(\)"),
         ({"where": {1: 2}}, r"Expected `str`, got `int` - at `key` in `\$.where`"),
         ({"status_code": "500"}, r"Expected `int \| null`, got `str` - at `\$.status_code`"),
         ({"limit": "3"}, r"Expected `int \| null`, got `str` - at `\$.limit`"),
