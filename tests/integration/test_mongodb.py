@@ -203,15 +203,18 @@ def test_numbering_that_was_interrupted_is_finished_by_the_next(store: Any, make
             raise Died
 
     collections = broken._collections
-    records_of = type(collections).records.fget
-    type(collections).records = property(
-        lambda self: Half(records_of(self)) if self is collections else records_of(self)
-    )
+    named = vars(type(collections))["records"]
+
+    def records_of(self: Any) -> Any:
+        records = named.__get__(self, type(self))
+        return Half(records) if self is collections else records
+
+    type(collections).records = property(records_of)
     try:
         with pytest.raises(Died):
             broken.claim("a", limit=100, lease=timedelta(0))
     finally:
-        type(collections).records = property(records_of)
+        type(collections).records = named
     assert ids(deliver_all(store, until=lambda: True)) == ids(records)
 
 
