@@ -234,7 +234,7 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
     if draw(st.integers(0, 5)) == 0:
         query = replace(query, where={"w": draw(_few)})
     return records, AggregateQuery(
-        measures=tuple(draw(st.lists(_measures | _histograms(numbers), min_size=1, max_size=4, unique=True))),
+        measures=tuple(draw(st.lists(_measures | _histograms(numbers), min_size=1, max_size=4))),
         by=tuple(draw(st.lists(_keys, max_size=2, unique=True))),
         bounds=tuple(times.bounds),
         query=query,

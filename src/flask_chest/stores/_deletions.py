@@ -18,6 +18,7 @@ from typing import Self
 import msgspec
 
 from flask_chest._clocks import nanoseconds
+from flask_chest._process import PerProcess
 from flask_chest.record import COLUMN_FILTERS, Condition, Query, Record
 
 CUT_OFF = "cut-off"
@@ -187,12 +188,13 @@ class Dropped:
 
     def __init__(self) -> None:
         self.count = 0
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
+        """Lock of this process: the parent's may be held by a thread which a forked child does not have."""
 
     def add(self, count: int) -> None:
         """Add *count* records."""
         if count:
-            with self._lock:
+            with self._lock.get():
                 self.count += count
 
 

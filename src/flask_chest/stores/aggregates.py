@@ -18,6 +18,7 @@ from flask_chest.aggregates import (
     Answer,
     Bin,
     Bucket,
+    Column,
     Count,
     Distinct,
     ErrorRate,
@@ -32,6 +33,7 @@ from flask_chest.aggregates import (
     Percentiles,
     Row,
     Sum,
+    Variable,
 )
 
 WHOLE = 1_000_000
@@ -148,6 +150,11 @@ def measured(measure: Measure[object]) -> Number | None:
 def numbers(query: AggregateQuery) -> list[Number]:
     """Return what the measures of *query* are of, each once."""
     return list(dict.fromkeys(of for each in query.measures if (of := measured(each)) is not None))
+
+
+def counted(query: AggregateQuery) -> list[Column | Variable]:
+    """Return what the measures of *query* count the distinct values of, each once."""
+    return list(dict.fromkeys(each.of for each in query.measures if isinstance(each, Distinct)))
 
 
 def order_of(query: AggregateQuery, keys: Keys, cell: Cell) -> tuple[bool, float, object]:

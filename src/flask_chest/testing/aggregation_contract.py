@@ -109,6 +109,13 @@ class AggregationContract:
         assert row[Percentiles(V, 1, 25, 50, 75, 100)] == {1: -2.0, 25: -2.0, 50: 1.5, 75: 4.0, 100: 4.0}
         assert [each.requests for each in row[Histogram(V, -2, 2, 4)]] == [0, 2, 0, 2]
 
+    def test_measure_that_is_asked_for_twice_is_one(self, store: AggregatingStore) -> None:
+        store.write([_record(route=f"/{at % 3}", variables={"v": at % 2}) for at in range(6)])
+        measures = (Distinct("route"), Sum(V), Distinct("route"), Percentiles(V, 50), Distinct(V), Sum(V))
+        row = _ask(store, *measures, Percentiles(V, 50)).all
+        assert (row[Distinct("route")], row[Distinct(V)]) == (3, 2)
+        assert (row[Sum(V)], row[Percentiles(V, 50)]) == (3.0, {50: 0.0})
+
     def test_duration_is_in_seconds(self, store: AggregatingStore) -> None:
         store.write([_record(duration_ns=number * 100_000_000) for number in range(1, 11)])
         row = _ask(store, Mean("duration"), Percentiles("duration", 50, 95), Maximum("duration")).all

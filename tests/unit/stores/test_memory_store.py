@@ -7,6 +7,7 @@ from aggregation_property import AggregationProperty
 from finding_property import FindingProperty
 from flask_chest.errors import SchemaError
 from flask_chest.record import JSONValue, Query
+from flask_chest.stores._deletions import Dropped
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing.contracts import (
     AggregationContract,
@@ -85,6 +86,21 @@ def test_forked_child_goes_on_with_a_copy_though_the_lock_was_held() -> None:
     child.join(10)
     assert child.exitcode == 0
     assert store.status().records == 1
+
+
+def test_forked_child_counts_what_it_drops_though_the_lock_was_held() -> None:
+    dropped = Dropped()
+    dropped.add(1)
+
+    def add_in_child() -> None:
+        dropped.add(2)
+        assert dropped.count == 3
+
+    child = multiprocessing.get_context("fork").Process(target=add_in_child)
+    with dropped._lock.get():
+        child.start()
+    child.join(10)
+    assert child.exitcode == 0
 
 
 def test_repr_counts_and_shows_no_value() -> None:

@@ -13,11 +13,21 @@ from typing import Any
 
 import msgspec
 
-from flask_chest.aggregates import AggregateQuery, Answer, Distinct, Percentiles, Variable
+from flask_chest.aggregates import AggregateQuery, Answer, Percentiles, Variable
 from flask_chest.protocols import Aggregation
 from flask_chest.stores._records import is_integer
 from flask_chest.stores._time_limit import TimeLimit
-from flask_chest.stores.aggregates import ALL, ALWAYS, OTHERS, Cell, Keys, Place, answer_of_places, numbers
+from flask_chest.stores.aggregates import (
+    ALL,
+    ALWAYS,
+    OTHERS,
+    Cell,
+    Keys,
+    Place,
+    answer_of_places,
+    counted,
+    numbers,
+)
 from flask_chest.stores.clickhouse.client import Database
 from flask_chest.stores.clickhouse.columns import AS_FLOAT, AS_JSON
 from flask_chest.stores.clickhouse.conditions import NO_COLUMNS, conditions_of
@@ -110,8 +120,7 @@ class _Question:
 
 
 def _asks_for_variables(query: AggregateQuery) -> bool:
-    of_distinct = [each.of for each in query.measures if isinstance(each, Distinct)]
-    named = [*query.by, *numbers(query), *of_distinct]
+    named = [*query.by, *numbers(query), *counted(query)]
     return query.query.asks_for_variables or any(isinstance(each, Variable) for each in named)
 
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import msgspec
 
-from flask_chest.aggregates import AggregateQuery, Column, Distinct, Key, NoScalar, Number, Variable
-from flask_chest.stores.aggregates import LEAST_RATE, WHOLE, Keys, numbers
+from flask_chest.aggregates import AggregateQuery, Column, Key, NoScalar, Number, Variable
+from flask_chest.stores.aggregates import LEAST_RATE, WHOLE, Keys, counted, numbers
 from flask_chest.stores.clickhouse.client import Database
 from flask_chest.stores.clickhouse.conditions import IS_ERROR, Asked, variable
 from flask_chest.stores.clickhouse.text import quoted
@@ -45,10 +45,7 @@ class Reading:
         """What measures are of → its column."""
         self.keys = [f"k{at}" for at in range(len(query.by))]
         """The columns of the key of a group."""
-        of_distinct: dict[Column | Variable, None] = dict.fromkeys(
-            each.of for each in query.measures if isinstance(each, Distinct)
-        )
-        self.distinct: dict[Column | Variable, str] = {of: f"d{at}" for at, of in enumerate(of_distinct)}
+        self.distinct: dict[Column | Variable, str] = {of: f"d{at}" for at, of in enumerate(counted(query))}
         """What is counted by its keys → its column."""
         columns = [f"{self._key_sql(of)} AS {name}" for of, name in zip(query.by, self.keys, strict=True)]
         columns += [f"{self._key_sql(of)} AS {name}" for of, name in self.distinct.items()]

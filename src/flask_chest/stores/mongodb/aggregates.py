@@ -45,6 +45,7 @@ from flask_chest.stores.aggregates import (
     Cell,
     Place,
     answer_of_places,
+    counted,
     nothing,
     numbers,
 )
@@ -101,8 +102,8 @@ def _snapshot(collections: Collections) -> Iterator[ClientSession | None]:
 
 
 def _variables(query: AggregateQuery) -> Iterator[str]:
-    distinct = [measure.of for measure in query.measures if isinstance(measure, Distinct)]
-    yield from (of.name for of in (*query.by, *numbers(query), *distinct) if isinstance(of, Variable))
+    named = (*query.by, *numbers(query), *counted(query))
+    yield from (of.name for of in named if isinstance(of, Variable))
 
 
 @dataclass(slots=True)

@@ -13,11 +13,11 @@ from typing import Any, LiteralString, cast
 
 import msgspec
 
-from flask_chest.aggregates import AggregateQuery, Column, Distinct, Histogram, Key, NoScalar, Number, Variable
+from flask_chest.aggregates import AggregateQuery, Column, Histogram, Key, NoScalar, Number, Variable
 from flask_chest.record import COLUMN_FILTERS, Bound, JSONValue, OneOf, Query, encode_value
 from flask_chest.record import Condition as Asked
 from flask_chest.stores._records import MAX_INTEGER, bindable
-from flask_chest.stores.aggregates import Keys, numbers
+from flask_chest.stores.aggregates import Keys, counted, numbers
 from flask_chest.stores.sql.narrowing import MAX_VALUES, asked_of, marks, narrowing
 from flask_chest.stores.sql.query import IS_ERROR, column_conditions
 from flask_chest.stores.sql.tables import Condition, Session, SQLValue, Tables
@@ -51,7 +51,7 @@ _SIGNS: dict[str, LiteralString] = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="
 def is_decidable(query: AggregateQuery, meant: Query) -> bool:
     """Return whether the database can decide which records are meant, and tell their keys."""
     filters = (getattr(meant, name) for name in COLUMN_FILTERS)
-    named = [*query.by, *numbers(query), *(each.of for each in query.measures if isinstance(each, Distinct))]
+    named = [*query.by, *numbers(query), *counted(query)]
     names = [each.name for each in named if isinstance(each, Variable)]
     since = meant.since_unix_nano
     asked = asked_of(meant)
@@ -96,12 +96,11 @@ class Reading:
         ]
         """The columns of numbers that may be beyond what counts: no duration is."""
         self._keys: list[LiteralString] = [f"k{digits(at)}" for at in range(len(query.by))]
-        self.distinct: dict[Column | Variable, LiteralString] = {}
+        self.distinct: dict[Column | Variable, LiteralString] = {
+            of: f"d{digits(at)}" for at, of in enumerate(counted(query))
+        }
         """What is counted by its keys → its column."""
         self._bins: dict[Histogram, LiteralString] = {}
-        for measure in query.measures:
-            if isinstance(measure, Distinct):
-                self.distinct[measure.of] = f"d{digits(len(self.distinct))}"
         self._found = self._found_parts(meant)  # which names the variables that are read
         self._raw = self._raw_parts(session, tables, meant)
         self.sql: LiteralString
