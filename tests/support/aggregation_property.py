@@ -12,6 +12,7 @@ from math import nextafter
 from typing import cast
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -245,6 +246,7 @@ def _asked(draw: st.DrawFn) -> tuple[list[Record], AggregateQuery]:
 class AggregationProperty:
     """Needs the fixture *store*, which is open; what else it holds does not matter."""
 
+    @pytest.mark.slow
     @settings(
         max_examples=60,
         suppress_health_check=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,7 @@ _moments = count(1)
 class FindingProperty:
     """Needs the fixture *store*, which is open; what else it holds does not matter."""
 
+    @pytest.mark.slow
     @settings(
         max_examples=60,
         suppress_health_check=[
@@ -147,6 +149,7 @@ class IndexedFindingProperty:
     smallest_indexed = 0.0
     """Distance from zero below which the engine is known to misplace a number in an index."""
 
+    @pytest.mark.slow
     @settings(
         max_examples=60,
         suppress_health_check=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import pytest
 from flask import Flask, g
 from werkzeug.test import EnvironBuilder
 
@@ -21,6 +22,7 @@ ONE_IN = 20
 class SampledProperty:
     """Needs the fixture *store*, which is open and empty."""
 
+    @pytest.mark.slow
     def test_sample_tells_the_share_of_errors_among_all_requests(self, store: AggregatingStore) -> None:
         records = sampled_records()
         store.write(records)

@@ -190,6 +190,7 @@ def test_11_record_is_one_transaction_on_a_connection_that_is_kept(
     chest.close()
 
 
+@pytest.mark.slow
 def test_12_locked_database_does_not_fail_the_request(app: Flask, tmp_path: Path) -> None:
     chest = FlaskChestSQLite(app, db_uri=tmp_path / "chest.db", busy_timeout=0.05, tracked_vars=[])
     app.add_url_rule("/", view_func=lambda: "hi", endpoint="index")

@@ -151,6 +151,7 @@ def test_one_process_deletes_at_a_time(store: MemoryStore) -> None:
     assert store.hold("retention", owner="another process", lease=timedelta(minutes=1))
 
 
+@pytest.mark.slow
 def test_sqlite_file_becomes_smaller(tmp_path: Path) -> None:
     path = tmp_path / "chest.db"
     store = SQLiteStore(path)

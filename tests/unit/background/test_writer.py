@@ -94,6 +94,7 @@ def test_writer_that_has_nothing_to_do_is_woken_by_a_record(work_for: WorkFor) -
             assert time.monotonic() - taken < ADOPT_SECONDS / 3
 
 
+@pytest.mark.slow
 def test_requests_that_never_rest_let_the_writer_store(folder: Path, tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "chest.db")
     store.open()
@@ -230,6 +231,7 @@ def test_one_batch_is_in_memory_while_the_store_is_away(work_for: WorkFor) -> No
     assert work.stats.faults.keys() == {WAITS}
 
 
+@pytest.mark.slow
 def test_absence_of_the_store_is_logged_once(work_for: WorkFor, caplog: pytest.LogCaptureFixture) -> None:
     with work_for(AwaySink()) as work:
         work.writer.take(make_record())
@@ -301,6 +303,7 @@ def test_flush_does_not_wait_for_the_end_of_a_pause(work_for: WorkFor) -> None:
     assert sink.numbers == [1]
 
 
+@pytest.mark.slow
 def test_flush_tries_no_oftener_than_ten_times_a_second(work_for: WorkFor) -> None:
     sink = AwaySink()
     with work_for(sink) as work:
@@ -345,6 +348,7 @@ def test_close_stores_what_waits_and_then_nothing_is_taken(work_for: WorkFor) ->
     assert work.stats == ChestStats(stored=1_500)
 
 
+@pytest.mark.slow
 def test_flush_of_a_writer_that_has_ended_does_not_wait(work_for: WorkFor) -> None:
     with work_for(AwaySink()) as work:
         work.writer.take(make_record())
@@ -416,6 +420,7 @@ def test_records_of_a_process_that_is_gone_are_stored_too(folder: Path) -> None:
         until(lambda: work.stats == ChestStats(stored=4))
 
 
+@pytest.mark.slow
 def test_records_of_a_process_that_goes_meanwhile_are_stored_too(folder: Path) -> None:
     sink = KeepingSink()
     own, other = journal_in(folder), journal_in(folder)

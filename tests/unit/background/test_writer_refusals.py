@@ -165,6 +165,7 @@ def test_one_poison_record_costs_few_calls_once_patience_is_at_its_end(work_on: 
     assert len(sink.tried) - PATIENCE <= CALLS_FOR_ONE_OF_1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, MOST_PROBES, 1_000])
 def test_store_that_fails_at_everything_has_nothing_set_aside(work_on: WorkOn, folder: Path, count: int) -> None:
     sink = ParticularSink(range(count), crashing)
@@ -180,6 +181,7 @@ def test_store_that_fails_at_everything_has_nothing_set_aside(work_on: WorkOn, f
     assert sorted(sink.numbers, key=str) == sorted(range(count), key=str)
 
 
+@pytest.mark.slow
 def test_store_that_is_away_is_not_asked_for_a_culprit(work_on: WorkOn) -> None:
     sink = AwaySink()
     work = work_on(sink, 20)
@@ -187,6 +189,7 @@ def test_store_that_is_away_is_not_asked_for_a_culprit(work_on: WorkOn) -> None:
     assert set(sink.tried) == {20}
 
 
+@pytest.mark.slow
 def test_patience_begins_anew_with_each_success(work_on: WorkOn) -> None:
     sink = AwaySink()
     work = work_on(sink, 20)
@@ -200,6 +203,7 @@ def test_patience_begins_anew_with_each_success(work_on: WorkOn) -> None:
     assert work.writer._failures < PATIENCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 def test_poison_record_that_is_alone_waits_for_one_that_proves_the_store_well(
     folder: Path, on_disk: bool
@@ -249,6 +253,7 @@ class AnsweringSink(KeepingSink):
         return len(records) if self.answers else None
 
 
+@pytest.mark.slow
 def test_store_that_breaks_its_contract_loses_nothing(
     work_on: WorkOn, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

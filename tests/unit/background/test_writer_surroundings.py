@@ -86,6 +86,7 @@ def test_what_waits_at_a_fork_is_left_to_the_parent(app: Flask, tmp_path: Path) 
     next_chest.close()
 
 
+@pytest.mark.slow
 def test_child_of_a_parent_that_hangs_in_its_store_is_not_held_up(tmp_path: Path) -> None:
     """The parent's thread holds what it holds at the fork, and does not exist in the child."""
     code = (

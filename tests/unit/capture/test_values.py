@@ -273,6 +273,7 @@ def test_long_key_is_cut() -> None:
     assert convert({"k" * 1000: 1}) == {"k" * MAX_NAME_CHARACTERS: 1}
 
 
+@pytest.mark.slow
 @given(st.text(st.characters()))
 def test_text_is_changed_only_where_a_store_would_refuse_it(text: str) -> None:
     stored = storable_text(text)

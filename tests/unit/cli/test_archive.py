@@ -96,6 +96,7 @@ def in_order(records: Sequence[Record]) -> list[Record]:
     return sorted(records, key=lambda each: (each.time_unix_nano, each.id), reverse=True)
 
 
+@pytest.mark.slow
 def test_dump_has_a_file_for_each_day_named_by_its_content(run: Run, tmp_path: Path) -> None:
     said = run(filled(records_of_days(3)), "dump", tmp_path / "new" / "dump")
     assert said == f"15 records looked at, 15 records written into {tmp_path}/new/dump.\n"

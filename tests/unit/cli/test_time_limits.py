@@ -128,6 +128,7 @@ def test_command_refuses_what_is_no_time(app: Flask, timeout: str) -> None:
     assert "is not a time to wait; write 30s, 5m or 2h, or none" in result.output
 
 
+@pytest.mark.slow
 def test_command_says_in_a_sentence_what_to_do_about_its_limit(app: Flask, chest: FlaskChestSQLite) -> None:
     result = app.test_cli_runner().invoke(
         args=["chest", "query", "--timeout", "1s", "--where", "user_id=7"], catch_exceptions=False

@@ -247,6 +247,7 @@ def test_accept_and_rejecting_are_the_users(receiver: Receiver[Request]) -> None
             exporter.export([make_record()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_one_refused_record_is_set_aside_and_the_others_of_its_batch_arrive(
     receiver: Receiver[Request], exporter: HTTPExporter, status: int
@@ -354,6 +355,7 @@ def test_certificate_is_verified(tmp_path: Path) -> None:
         assert len(receiver.requests) == 1
 
 
+@pytest.mark.slow
 def test_name_of_the_certificate_is_verified(tmp_path: Path) -> None:
     tls, certificate = self_signed(tmp_path)
     with (

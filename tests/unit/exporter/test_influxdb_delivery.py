@@ -131,6 +131,7 @@ def test_silent_server_is_left_after_the_timeout(receiver: Receiver) -> None:
     assert 0.2 <= time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_timeout_is_for_all_requests_of_a_delivery(receiver: Receiver) -> None:
     def slow_refusal_and_then_silence(request: Request) -> Answer:
         receiver.closing.wait(0.8 if len(receiver.requests) == 1 else None)
@@ -252,6 +253,7 @@ def test_certificate_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
         assert len(receiver.requests) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [b"HTTP/1.1 500 x\r\n\r\nxxxxxxxxx", b"HTTP/1.1 500 x\r\nX: xxxxxxxxx"])
 def test_server_that_drips_is_left_after_the_timeout(said: bytes) -> None:
     with saying(said, pause=0.05) as url, closing(exporter_to(url, timeout=0.8)) as exporter:

@@ -426,6 +426,7 @@ def test_endpoint_that_is_for_grpc_is_told(
     assert warning in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passed", [True, False])
 def test_certificates_of_both_sides_come_from_the_environment_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, passed: bool

@@ -310,6 +310,7 @@ def test_exporter_that_cannot_be_made_stops_no_other(
     assert "hunter2" not in caplog.text
 
 
+@pytest.mark.slow
 def test_store_that_does_not_open_costs_no_request_its_record(app: Flask) -> None:
     opened_in: list[int] = []
 

@@ -187,6 +187,7 @@ _zones = st.sampled_from(
 _steps = st.sampled_from([timedelta(seconds=1), MINUTE, HOUR, 5 * HOUR, DAY, 7 * DAY, 28 * DAY])
 
 
+@pytest.mark.slow
 @given(
     since=st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),
     zone=_zones,

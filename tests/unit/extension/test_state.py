@@ -236,6 +236,7 @@ def test_strict_writes_in_the_request() -> None:
     assert writing[1] != threading.get_ident()
 
 
+@pytest.mark.slow
 def test_store_that_cannot_be_opened_is_tried_again() -> None:
     attempts: list[int] = []
 

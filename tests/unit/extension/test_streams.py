@@ -405,6 +405,7 @@ def test_stream_that_is_cut_off_with_its_process_is_recorded_as_interrupted(tmp_
     assert (dict(record.variables), record.error) == ({"user_id": 1}, "interrupted")
 
 
+@pytest.mark.slow
 def test_server_streams_and_each_response_is_recorded_once_it_is_out(app: Flask, chest: FlaskChest) -> None:
     first_is_read = threading.Event()
 

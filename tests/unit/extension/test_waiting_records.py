@@ -61,6 +61,7 @@ def test_process_without_a_writer_waits_for_the_worker(app: Flask, tmp_path: Pat
     chest.close()
 
 
+@pytest.mark.slow
 def test_stream_that_goes_on_holds_up_no_reader_beside_a_worker(app: Flask, tmp_path: Path) -> None:
     options: JournalOptions = {"db_uri": tmp_path / "chest.db", "journal_dir": tmp_path / "queue"}
     chest = FlaskChestSQLite(app, writer="off", **options)

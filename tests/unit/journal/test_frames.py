@@ -128,6 +128,7 @@ def test_all_frames_are_found_where_they_are(content: list[tuple[int, bytes]]) -
     assert list(scan(data, MARKER, complete=True)) == expected
 
 
+@pytest.mark.slow
 @given(frames, st.data())
 def test_truncation_loses_the_frame_that_it_cuts_and_no_other(
     content: list[tuple[int, bytes]], choice: st.DataObject
@@ -137,6 +138,7 @@ def test_truncation_loses_the_frame_that_it_cuts_and_no_other(
     assert found_in(data[:length]) == [frame for frame in expected if frame.end <= length]
 
 
+@pytest.mark.slow
 @given(frames.filter(bool), st.data())
 def test_flipped_bits_lose_the_frames_that_they_hit_and_no_other(
     content: list[tuple[int, bytes]], choice: st.DataObject
@@ -161,6 +163,7 @@ def test_inserted_garbage_loses_the_frame_that_it_splits_and_no_other(
     assert_undamaged_are_found(data[:at] + garbage + data[at:], undamaged, expected)
 
 
+@pytest.mark.slow
 @given(frames, st.data())
 def test_removed_bytes_lose_the_frames_that_they_belonged_to_and_no_other(
     content: list[tuple[int, bytes]], choice: st.DataObject
@@ -185,6 +188,7 @@ def test_in_any_bytes_no_frame_is_found(data: bytes) -> None:
     assert (found[-1].end if found else 0) == len(data)
 
 
+@pytest.mark.slow
 @given(frames, st.binary(max_size=30), st.data())
 def test_what_is_read_in_pieces_is_what_is_read_at_once(
     content: list[tuple[int, bytes]], garbage: bytes, choice: st.DataObject

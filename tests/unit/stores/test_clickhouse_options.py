@@ -270,6 +270,7 @@ def test_server_is_asked_by_tls_once_it_is_trusted(tls: tuple[ssl.SSLContext, Pa
         assert len(receiver.requests) == 1
 
 
+@pytest.mark.slow
 def test_server_that_does_not_answer_in_time_is_away() -> None:
     with saying(b"") as url:
         store = ClickHouseStore(url.replace("http://", "clickhouse://u:hunter2@"), timeout=1)

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ def test_number_is_read_to_its_last_digit(numbers: list[float]) -> None:
     assert read(numbers) == list(map(float, numbers))
 
 
+@pytest.mark.slow
 def test_short_number_is_read_to_its_last_digit() -> None:
     draw = random.Random(0)
     numbers = [

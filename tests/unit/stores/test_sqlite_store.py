@@ -448,6 +448,7 @@ def open_files(folder: Path) -> list[str]:
     return [target for target in targets if target.startswith(os.fspath(folder))]
 
 
+@pytest.mark.slow
 def test_columns_of_many_records_are_no_work_for_the_garbage_collector(store: SQLiteStore) -> None:
     store.write([make_record(variables={"n": number}) for number in range(12_000)])
     collections = 0
