@@ -29,7 +29,7 @@ tracing: $(STAMP) ## Run the example with OpenTelemetry: a span, a log line and 
 	@$(BIN)/python -m examples.tracing
 
 unit: $(STAMP) ## Run the unit tests but for the slow ones, in parallel: the inner loop
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m 'not slow' tests/unit
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' tests/unit
 
 test: check ## Check, then run all tests, and show what of the package they reach
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report= tests/unit

@@ -25,7 +25,7 @@ from flask_chest.extension.record_text import json_line
 from flask_chest.record import JSONValue
 from flask_chest.testing import make_record
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("aggregates")]
+pytestmark = pytest.mark.slow
 PAGE = Page(Path(__file__).parents[2] / "docs" / "aggregates.md")
 RECORDS = 60_000
 BEGAN = round(datetime(2026, 11, 23, tzinfo=UTC).timestamp()) * 10**9

@@ -18,7 +18,6 @@ from flask_chest import FlaskChestSQLite, RecordsRejected
 from flask_chest.cli import chest_group
 from flask_chest.testing import RecordingExporter, make_record
 
-pytestmark = pytest.mark.xdist_group("operating")  # in one process, as the commands build on each other
 PAGE = Page(Path(__file__).parents[2] / "docs" / "operating.md")
 COMMANDS = PAGE.blocks("console", "command")
 BEGAN = 1_709_208_000_000_000_000

@@ -41,7 +41,6 @@ def literals(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-@pytest.mark.xdist_group("troubles")  # in one process, as each would read all sources
 @pytest.mark.parametrize("quote", quoted())
 def test_sentence_that_the_page_quotes_is_one_that_the_package_says(quote: str) -> None:
     parts = [re.escape(part) for part in quote.split("…") if part]
