@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from flask_chest.capture.lists import listed
+from flask_chest.capture.options import listed
 from flask_chest.errors import ConfigurationError
 from flask_chest.record import JSONValue
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 import msgspec
 from flask import Blueprint, Flask
 
-from flask_chest.capture.lists import listed
+from flask_chest.capture.options import listed
 from flask_chest.declared import Declaration, Variables, declaration_of, is_declared
 from flask_chest.errors import ConfigurationError
 from flask_chest.protocols import RequestIdGenerator

@@ -21,7 +21,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, c
 import msgspec
 
 from flask_chest.background.retention import RetentionPolicy
-from flask_chest.capture.lists import listed
+from flask_chest.capture.options import listed
 from flask_chest.capture.redaction import MIN_KEY_BYTES, Redact, Redaction, parse_redact
 from flask_chest.capture.sampling import Rate, Sampling
 from flask_chest.capture.tracking import (
