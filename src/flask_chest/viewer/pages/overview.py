@@ -32,7 +32,7 @@ BREAKDOWN_RECORDS = 5_000
 """Records of which the values of variables are counted, about: those of the newest spans of time."""
 
 COUNT, ERRORS = Count(), ErrorRate()
-_COLORS = dict(zip(PS, ("s0", "s1", "s2"), strict=True))
+_COLORS: Mapping[int, str] = dict(zip(PS, ("s0", "s1", "s2"), strict=True))
 """Classes of the lines of the percentiles."""
 
 
