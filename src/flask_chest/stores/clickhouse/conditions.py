@@ -129,10 +129,7 @@ def _bound(found: str, asked: Bound) -> Asked:
 
 def _whole_bound(found: str, asked: Bound, value: float) -> str:
     """Return the condition on whole numbers: NULL for all else."""
-    if isinstance(value, float):
-        whole = floor(value) if asked.operator in {"gt", "le"} else ceil(value)
-    else:
-        whole = value
+    whole = floor(value) if asked.operator in {"gt", "le"} else ceil(value)
     number, sign = f"toInt64OrNull({found})", _SIGNS[asked.operator]
     if is_integer(whole):
         return f"{number} {sign} {whole}"
