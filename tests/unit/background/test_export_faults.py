@@ -15,6 +15,7 @@ from flask_chest.background.poison import MOST_PROBES
 from flask_chest.protocols import Busy, Claim
 from flask_chest.stores.memory import MemoryStore
 from flask_chest.testing import RecordingExporter, make_record
+from ids import steady
 
 PATIENCE = 20.0
 
@@ -72,7 +73,7 @@ def reasons(store: MemoryStore) -> dict[object, str]:
     return {numbers[each.record_id]: each.reason for each in store.rejections("recording")}
 
 
-@pytest.mark.parametrize("disliked", [{0}, {999}, {500}, {3, 4, 5, 700}, set(range(0, 1_000, 100))], ids=str)
+@pytest.mark.parametrize("disliked", [{0}, {999}, {500}, {3, 4, 5, 700}, set(range(0, 1_000, 100))], ids=steady)
 @pytest.mark.parametrize(
     ("error", "reason"), [(naming, "too old"), (naming_none, "one is too old"), (crashing, "builtins.KeyError")]
 )
