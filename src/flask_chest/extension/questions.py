@@ -99,8 +99,9 @@ def _told_apart(where: object) -> tuple[dict[str, object], tuple[tuple[str, Cond
         elif value and all(isinstance(each, Condition) for each in value):
             conditions += ((name, each) for each in value)
         else:
+            types = ", ".join(type(each).__name__ for each in value)  # not the values, which may be private
             raise ConfigurationError(
-                f"where: {name!r} must be a value, or conditions as in (ge(1), lt(9)), got {value!r}; "
+                f"where: {name!r} must be a value, or conditions as in (ge(1), lt(9)), got ({types}); "
                 "any of several values are one_of(1, 2)"
             )
     return wanted, tuple(conditions)

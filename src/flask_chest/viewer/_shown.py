@@ -67,7 +67,7 @@ def key_text(key: Key) -> str:
 
 
 def bin_label(found: Bin, edge: Callable[[float | None], str]) -> str:
-    """Say where a bin of a histogram lies; *edge* writes a bound with its unit."""
+    """Return where a bin of a histogram lies, as its label; *edge* writes a bound with its unit."""
     if found.lower is None:
         return f"under {trimmed(edge(found.upper))}" if found.upper is not None else "all"
     return f"from {trimmed(edge(found.lower))}"
