@@ -80,7 +80,7 @@ def test_forked_child_goes_on_with_a_copy_though_the_lock_was_held() -> None:
         store.write([make_record()])
         assert store.status().records == 2
 
-    child = multiprocessing.get_context("fork").Process(target=write_in_child)
+    child = multiprocessing.get_context("fork").Process(target=write_in_child, daemon=True)
     with store._lock.get():
         child.start()
     child.join(10)
@@ -96,7 +96,7 @@ def test_forked_child_counts_what_it_drops_though_the_lock_was_held() -> None:
         dropped.add(2)
         assert dropped.count == 3
 
-    child = multiprocessing.get_context("fork").Process(target=add_in_child)
+    child = multiprocessing.get_context("fork").Process(target=add_in_child, daemon=True)
     with dropped._lock.get():
         child.start()
     child.join(10)
