@@ -265,7 +265,7 @@ class AggregateQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A question to a store about all records that match *query*, whose limit does not count."""
 
     measures: tuple[Measure[object], ...]
-    """Measures, at least one."""
+    """Measures, at least one, each once."""
     by: tuple[Column | Variable, ...] = ()
     """What the records of a group have in common; nothing for no groups."""
     bounds: tuple[int, ...] = ()
@@ -280,6 +280,8 @@ class AggregateQuery(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"aggregate takes measures, as Count() or Mean(Variable('total')), got {self.measures!r}"
             )
+        # A row holds a value for each measure: one that is asked for twice is the same measure.
+        msgspec.structs.force_setattr(self, "measures", tuple(dict.fromkeys(self.measures)))
         for name in self.by:
             _check_key(name, "by")
         if not 1 <= self.top <= MAX_TOP:

@@ -154,7 +154,7 @@ def numbers(query: AggregateQuery) -> list[Number]:
 
 def counted(query: AggregateQuery) -> list[Column | Variable]:
     """Return what the measures of *query* count the distinct values of, each once."""
-    return list(dict.fromkeys(each.of for each in query.measures if isinstance(each, Distinct)))
+    return [each.of for each in query.measures if isinstance(each, Distinct)]
 
 
 def order_of(query: AggregateQuery, keys: Keys, cell: Cell) -> tuple[bool, float, object]:
