@@ -42,9 +42,9 @@ def unit(session: nox.Session, *options: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, those of servers where there are any."""
     session.install("--editable", f".[{EXTRAS},otel,otlp]", *groups("test", "types"))
-    unit(session)
-    files = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
-    session.run("pytest", "-q", *files, *session.posargs, "tests/integration", "tests/processes")
+    folders = ["tests/integration", "tests/processes", "tests/unit"]  # what takes longest comes first
+    options = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    session.run("pytest", "-q", *options, *session.posargs, *folders)
 
 
 @nox.session

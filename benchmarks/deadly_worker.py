@@ -24,7 +24,8 @@ from flask_chest.record import Record
 from flask_chest.stores import store_from_uri
 
 EXPORTER = "chaos"
-IDLE_SECONDS = 0.02
+IDLE_SECONDS = 0.1
+"""Time between two looks at whether another process, which holds the claim, is done or dead."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

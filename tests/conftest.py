@@ -30,6 +30,13 @@ pytest.register_assert_rewrite(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs real servers and processes."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in {"integration", "processes"}:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Run one worker more than there are cores: tests wait for time-outs, servers and processes."""
     return (os.cpu_count() or 1) + 1

@@ -11,6 +11,7 @@ import pymysql
 import pytest
 
 from aggregation_property import AggregationProperty
+from emptied_tables import EmptiedTables
 from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.aggregates import (
     AggregateQuery,
@@ -93,6 +94,7 @@ def admin(database: DatabaseServer) -> Iterator[pymysql.cursors.Cursor]:
 
 
 class TestMySQLStore(
+    EmptiedTables,
     StoreContract,
     OutboxContract,
     DeletionContract,
@@ -102,6 +104,11 @@ class TestMySQLStore(
     SampledProperty,
     FindingProperty,
     ArchiveContract,
+):
+    """Does what every store does."""
+
+
+class TestMySQLTables(
     IndexContract,
     IndexedFindingProperty,
     IndexSQLContract,
@@ -109,7 +116,7 @@ class TestMySQLStore(
     OlderReleaseContract,
     ServerStoreContract,
 ):
-    """Does what every store does, and every store on a server."""
+    """Does what every store on a server does, and what changes its tables; each test has its own."""
 
     quote = "`"
 

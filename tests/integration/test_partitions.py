@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, LiteralString
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import psycopg
 import pymysql
 import pytest
 
+from emptied_tables import TABLES, EmptiedTables
 from flask_chest.errors import StoreUnavailable
 from flask_chest.protocols import Claim
 from flask_chest.record import Query, Record
@@ -37,7 +39,6 @@ from servers import DatabaseServer, wait_until
 DAY = 86_400_000_000_000
 PATIENCE = 60.0
 _numbers = count()
-_TABLES: tuple[LiteralString, ...] = ("records", "exporters", "rejected", "deletions", "forgotten", "leases")
 
 Make = Callable[..., ServerStore]
 
@@ -126,25 +127,10 @@ def midnight(days: int = 0) -> int:
     return (time.time_ns() // DAY + days) * DAY
 
 
-@pytest.fixture(scope="module")
-def parted(database: DatabaseServer) -> Iterator[Make]:
-    with making(database, "parted_contract") as make:
-        make().open()
-        yield make
+class TestPartitionedStore(EmptiedTables, StoreContract, OutboxContract, DeletionContract, AggregationContract):
+    """Does what every store does."""
 
-
-class TestPartitionedStore(StoreContract, OutboxContract, DeletionContract, AggregationContract):
-    """Does what every store does; the tables are emptied between tests, and keep their partitions."""
-
-    @pytest.fixture
-    def store(self, parted: Make) -> Iterator[ServerStore]:
-        store = parted()
-        yield store
-        with store._database.recording() as session:
-            for table in _TABLES:
-                session.change(store._tables.sql(f"DELETE FROM {{{table}}}"))
-            session.change(store._tables.sql("UPDATE {schema} SET position = 0"))
-        store.close()
+    options = MappingProxyType({"partition": "day"})
 
     def test_same_id_of_another_day_is_kept_once(self, store: ServerStore) -> None:
         first = make_record()
@@ -279,7 +265,7 @@ def test_retention_waits_for_a_reader_no_longer_than_it_may(
 def grant_records(admin: _Admin, database: DatabaseServer, name: str) -> str:
     """Make a user who may read and write records, and nothing else; give their URI."""
     user = f"clerk_{name}"
-    tables = [name + end for end in ("", *(f"_{table}" for table in _TABLES[1:]), "_schema")]
+    tables = [name + end for end in ("", *(f"_{table}" for table in TABLES[1:]), "_schema")]
     if database.scheme == "postgresql":
         admin.run(f"CREATE ROLE {user} LOGIN PASSWORD 'pw'")
         admin.run(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(tables)} TO {user}")

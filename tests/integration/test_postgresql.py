@@ -14,6 +14,7 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from aggregation_property import AggregationProperty
+from emptied_tables import EmptiedTables
 from finding_property import FindingProperty, IndexedFindingProperty
 from flask_chest.aggregates import AggregateQuery, Count, Histogram, Percentiles, Variable
 from flask_chest.errors import StoreUnavailable
@@ -51,7 +52,7 @@ from view_contract import RunSQL, ViewContract
 _numbers = count()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def database(postgresql: DatabaseServer) -> DatabaseServer:
     return postgresql
 
@@ -89,6 +90,7 @@ def admin(database: DatabaseServer) -> Iterator[psycopg.Connection[tuple[Any, ..
 
 
 class TestPostgreSQLStore(
+    EmptiedTables,
     StoreContract,
     OutboxContract,
     DeletionContract,
@@ -98,6 +100,11 @@ class TestPostgreSQLStore(
     SampledProperty,
     FindingProperty,
     ArchiveContract,
+):
+    """Does what every store does."""
+
+
+class TestPostgreSQLTables(
     IndexContract,
     IndexedFindingProperty,
     IndexSQLContract,
@@ -105,7 +112,7 @@ class TestPostgreSQLStore(
     OlderReleaseContract,
     ServerStoreContract,
 ):
-    """Does what every store does, and every store on a server."""
+    """Does what every store on a server does, and what changes its tables; each test has its own."""
 
     @pytest.fixture
     def make_sql_store(self, make_store: Callable[[], PostgreSQLStore]) -> MakeSQLStore:

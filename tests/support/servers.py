@@ -32,7 +32,7 @@ OFFICIAL_IMAGES = MappingProxyType(
 START_SECONDS = 120
 AGAIN = {"Name": "on-failure", "MaximumRetryCount": 5}
 """For a container that ends right after its start: PostgreSQL, killed, may take another process for itself."""
-RECORDS = int(os.environ.get("FLASK_CHEST_TEST_RECORDS", "2000"))
+RECORDS = int(os.environ.get("FLASK_CHEST_TEST_RECORDS", "1000"))
 """What goes through a server in one test; the benchmarks take more."""
 PASSWORD = "s3cret-w0rd"
 """Of every server's user."""
