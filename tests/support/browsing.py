@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,11 +32,15 @@ DEPTH = 3
 KINDS_LOOKED_AT = 5
 """Kinds of pages of one path that are looked at: more filters are shown as the first are, and axe takes long."""
 VISITS = 3
-"""Times that a page is visited whose loading the machine broke off."""
+"""Times that a page is visited of which the machine broke off what belongs to it."""
+PATIENCE = 30.0
+"""Seconds for which a page is visited whose own loading the machine broke off."""
+SETTLING_MS = 200
+"""Time that Chromium gets to show what it shows in place of such a page: it would interrupt the next visit."""
 NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 """What Chromium says when it breaks off: a container came or went meanwhile, which is no matter of the page."""
 INTERRUPTED = "is interrupted by another navigation"
-"""What breaks off a visit where Chromium is late to show its own page in place of one that was broken off."""
+"""What playwright says of a visit that comes while the one before is still being broken off."""
 LINKS = "all => all.map(each => each.getAttribute('href'))"
 
 
@@ -72,13 +77,15 @@ def serving(app: WSGIApplication) -> Iterator[str]:
 
 def visit(page: Page, address: str) -> Response | None:
     """Load *address*, again where the machine broke that off."""
-    for _ in range(VISITS - 1):
+    deadline = time.monotonic() + PATIENCE
+    while True:
         try:
             return page.goto(address)
         except Error as exc:
-            if NETWORK_CHANGED not in exc.message and INTERRUPTED not in exc.message:
+            broken_off = NETWORK_CHANGED in exc.message or INTERRUPTED in exc.message
+            if not broken_off or time.monotonic() > deadline:
                 raise
-    return page.goto(address)
+            page.wait_for_timeout(SETTLING_MS)
 
 
 class Crawl:
