@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -37,19 +38,26 @@ def test_flasks_server_stores_what_was_answered_before_and_after_a_reload(site: 
     with reloading(site) as (server, source):
         answered = visit_all(site.address, [f"before-{number}" for number in range(20)])
         (first_pid,) = set(answered.values())
+        broken_off: set[str] = set()
         changed = time.time() + 10  # later than the last change also by the file system's clock
         os.utime(source, (changed, changed))
 
         def is_reloaded() -> bool:
-            name = f"meanwhile-{len(answered)}"
-            answered[name] = visit(site.address, name)
+            name = f"meanwhile-{len(answered) + len(broken_off)}"
+            try:
+                answered[name] = visit(site.address, name)
+            except (OSError, HTTPException):  # the reloader ends the process in the midst of it
+                broken_off.add(name)
+                return False
             return answered[name] != first_pid
 
         wait_until(is_reloaded)
         answered |= visit_all(site.address, [f"after-{number}" for number in range(20)])
         server.send_to_all(signal.SIGINT)
         server.wait_until_gone()
-    assert site.settle(answered.keys()) == Counter(answered.keys())
+    stored = site.settle(answered.keys())
+    assert stored - Counter(broken_off) == Counter(answered.keys())
+    assert all(stored[name] <= 1 for name in broken_off)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
