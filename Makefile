@@ -33,7 +33,7 @@ tracing: $(STAMP) ## Run the example with OpenTelemetry: a span, a log line and 
 unit: $(STAMP) ## Run the unit tests but for the slow ones, in parallel: the inner loop
 	$(PARALLEL) -m 'not slow' tests/unit
 
-test: check ## Check, then run all tests, and show what of the package they reach
+test: check ## Check, then run all tests, and show what of the package the quick ones reach
 	$(PARALLEL) -m 'not slow' --cov --cov-report= tests/unit
 	$(BIN)/python -m coverage report --omit='$(OF_SERVERS)' --fail-under=93
 	$(BIN)/python -m coverage report --include='$(OF_SERVERS)' --fail-under=40
