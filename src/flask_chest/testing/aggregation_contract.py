@@ -112,10 +112,11 @@ class AggregationContract:
     def test_measure_that_is_asked_for_twice_is_one(self, store: AggregatingStore) -> None:
         store.write([_record(route=f"/{at % 3}", variables={"v": at % 2}) for at in range(6)])
         measures = (Distinct("route"), Sum(V), Distinct("route"), Percentiles(V, 50), Distinct(V), Sum(V))
-        row = _ask(store, *measures, Histogram(V, 1), Percentiles(V, 50), Histogram(V, 1)).all
+        row = _ask(store, *measures, Percentiles(V, 50)).all
         assert (row[Distinct("route")], row[Distinct(V)]) == (3, 2)
         assert (row[Sum(V)], row[Percentiles(V, 50)]) == (3.0, {50: 0.0})
-        assert [each.requests for each in row[Histogram(V, 1)]] == [3, 3]
+        bins = _ask(store, Histogram(V, 1), Histogram(V, 1)).all[Histogram(V, 1)]
+        assert [each.requests for each in bins] == [3, 3]
 
     def test_duration_is_in_seconds(self, store: AggregatingStore) -> None:
         store.write([_record(duration_ns=number * 100_000_000) for number in range(1, 11)])
