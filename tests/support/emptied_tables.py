@@ -19,7 +19,7 @@ TABLES: tuple[LiteralString, ...] = ("records", "exporters", "rejected", "deleti
 
 
 class EmptiedTables:
-    """Gives each test a store of its own over the tables of the class; needs the fixture *database*."""
+    """Gives each test a store of its own over the tables of the class, emptied; needs the fixture *database*."""
 
     options: Mapping[str, Any] = MappingProxyType({})
     """Options of the stores."""
